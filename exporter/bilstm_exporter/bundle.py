@@ -1,0 +1,50 @@
+"""What stands in a bundle beside the artifacts: golden.npz and the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from bilstm_runtime.manifest import MANIFEST_FILE, Golden, Manifest
+from bilstm_runtime.manifest_json import manifest_to_json
+
+from bilstm_exporter.probes import Probe
+
+GOLDEN_FILE = "golden.npz"
+# Of every member of golden.npz, so that the same export gives the same bytes.
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def golden_content(probes: Sequence[Probe]) -> bytes:
+    """The bytes of ``golden.npz``."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, probe in enumerate(probes):
+            for role, arrays in (("input", probe.inputs), ("output", probe.outputs)):
+                for index, array in enumerate(arrays):
+                    member = io.BytesIO()
+                    np.save(member, array, allow_pickle=False)
+                    info = zipfile.ZipInfo(f"case{number}_{role}{index}.npy", _NO_DATE)
+                    archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def golden_entry(content: bytes, cases: int) -> Golden:
+    """What the manifest says of ``golden.npz``."""
+    return Golden(GOLDEN_FILE, len(content), sha256(content), cases)
+
+
+def write(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
+    """Write all files of a bundle, the manifest last."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
+
+
+def sha256(content: bytes) -> str:
+    """The checksum as the manifest writes it."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,139 @@
+"""``export-bilstm``: a trained Keras model becomes a bundle for the device."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bilstm_exporter.display import print_report, progress_listener
+from bilstm_exporter.errors import (
+    ExportError,
+    OptionError,
+    OutputFolderError,
+    ParityError,
+)
+from bilstm_exporter.folder import check_writable
+from bilstm_exporter.options import DEFAULT_OPSET, FORMATS, OPSETS, ExportOptions
+from bilstm_exporter.quiet import captured_stderr
+
+if TYPE_CHECKING:
+    from bilstm_exporter.report import ExportReport
+
+EXIT_CODES = {
+    0: "the bundle is written, and every artifact gives Keras's answers",
+    1: "an artifact does not give Keras's answer; nothing is written",
+    2: "an option cannot be used",
+    3: "the model cannot be read or exported",
+    4: "the output folder cannot be written",
+    130: "interrupted",
+}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="export-bilstm",
+        description="Export a trained Keras BiLSTM to ONNX and TFLite, checked against Keras.",
+        epilog="exit codes:\n" + "\n".join(f"  {k:<4} {v}" for k, v in EXIT_CODES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="a .keras file, or a .h5 file saved by Keras 3")
+    parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
+    parser.add_argument(
+        "--formats",
+        default=",".join(FORMATS),
+        metavar="LIST",
+        help=f"which artifacts to write, separated by commas (default: {','.join(FORMATS)})",
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="fix the batch axis (default: free)")
+    parser.add_argument("--time", type=int, metavar="N", help="fix the time axes (default: free)")
+    parser.add_argument(
+        "--opset",
+        type=int,
+        default=DEFAULT_OPSET,
+        metavar="N",
+        help=f"ONNX opset, {OPSETS.start} to {OPSETS.stop - 1} (default: {DEFAULT_OPSET})",
+    )
+    parser.add_argument(
+        "--custom-objects",
+        action="append",
+        default=[],
+        metavar="MODULE[:NAME]",
+        help="your own layers and functions, importable from the current folder; may be repeated",
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="let Python code inside the model file run (Lambda layers); only if you trust it",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and library logs")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> ExportReport:
+    """Export as the arguments say."""
+    formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
+    # Checked once before TensorFlow, which takes seconds to load.
+    ExportOptions(formats=formats, batch=args.batch, time=args.time, opset=args.opset)
+    if args.out is not None:
+        check_writable(Path(args.out), overwrite=args.overwrite)
+    with progress_listener(quiet=args.quiet) as listener:
+        if listener is not None:
+            listener("loading TensorFlow")
+        with contextlib.nullcontext() if args.debug else captured_stderr():
+            from bilstm_exporter.frontend.reading import import_objects  # noqa: PLC0415
+            from bilstm_exporter.pipeline import run_export  # noqa: PLC0415
+        options = ExportOptions(
+            formats=formats,
+            batch=args.batch,
+            time=args.time,
+            opset=args.opset,
+            custom_objects=import_objects(args.custom_objects),
+            trust_code=args.trust_code,
+            overwrite=args.overwrite,
+        )
+        return run_export(args.model, args.out, options, listener)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_args(argv)
+    # Right is what the CPU answers, with the TensorFlow backend, whatever else is here.
+    os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
+    if not args.debug:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    try:
+        report = run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write("export-bilstm: interrupted; nothing was written\n")
+        return 130
+    except (ExportError, MemoryError) as error:
+        if args.debug:
+            traceback.print_exc()
+        words = " ".join(str(error).split()) or type(error).__name__
+        sys.stderr.write(f"export-bilstm: error: {words}\n")
+        return _exit_code(error)
+    if args.json or not args.quiet:
+        print_report(report, as_json=args.json)
+    return 0
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, ParityError):
+        return 1
+    if isinstance(error, OptionError):
+        return 2
+    return 4 if isinstance(error, OutputFolderError) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

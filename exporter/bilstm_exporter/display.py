@@ -1,0 +1,104 @@
+"""What the command shows: progress on stderr, a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bilstm_exporter.stages import Listener
+
+if TYPE_CHECKING:
+    from bilstm_exporter.report import ArtifactReport, ExportReport
+
+_KIB = 1024
+
+
+@contextlib.contextmanager
+def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
+    """Show the stage that runs, with the time it takes, on stderr.
+
+    On a terminal one line that is gone at the end; elsewhere a line a stage.
+    """
+    if quiet:
+        yield None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda name: console.print(f"{name} ...", highlight=False)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    # TensorFlow's stderr is captured at times; the display keeps its own way to the terminal.
+    with Progress(*columns, console=console, transient=True, redirect_stderr=False) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def listener(name: str) -> None:
+            progress.reset(task, description=name)
+
+        yield listener
+
+
+def print_report(report: ExportReport, *, as_json: bool) -> None:
+    """Print the closing table, or the report as JSON, on stdout."""
+    if as_json:
+        json.dump(report.to_dict(), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, title=f"{report.model} -> {report.bundle}", title_justify="left")
+    for heading, justify in (
+        ("artifact", "left"),
+        ("size", "right"),
+        ("recurrences", "left"),
+        ("probes", "right"),
+        ("largest error", "right"),
+        ("of tolerance", "right"),
+        ("parity", "left"),
+    ):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for artifact in report.artifacts:
+        parity = artifact.parity
+        table.add_row(
+            artifact.file,
+            _size(artifact.bytes),
+            _forms(artifact),
+            str(parity.probes),
+            f"{parity.max_abs_error:.1e}",
+            f"{parity.max_error_ratio:.1%}",
+            "[green]pass[/green]" if parity.passed else "[red]FAIL[/red]",
+        )
+    console.print(table)
+    for line in _notes(report):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _size(count: int) -> str:
+    return f"{count / _KIB:.1f} KiB" if count < _KIB**2 else f"{count / _KIB**2:.2f} MiB"
+
+
+def _forms(artifact: ArtifactReport) -> str:
+    counts: dict[str, int] = {}
+    for recurrence in artifact.recurrences:
+        counts[recurrence.form] = counts.get(recurrence.form, 0) + 1
+    return ", ".join(f"{count} x {form}" for form, count in counts.items()) or "none"
+
+
+def _notes(report: ExportReport) -> Iterator[str]:
+    for artifact in report.artifacts:
+        for recurrence in artifact.recurrences:
+            if recurrence.reason:
+                yield (
+                    f"{artifact.file}: {recurrence.layer} is a {recurrence.form}, exact but "
+                    f"slower: {recurrence.reason}."
+                )
+    if report.largest_state is not None:
+        yield f"The probes drove the recurrent states up to {report.largest_state:.1f}."
+    for name, reason in report.probes_left_out.items():
+        yield f"Not compared: {name} ({reason})."

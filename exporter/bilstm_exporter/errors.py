@@ -1,0 +1,64 @@
+"""What can go wrong in an export, one class a cause.
+
+Every message says what was found, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ExportError(Exception):
+    """Base of every error that an export raises on purpose."""
+
+
+class ModelFileError(ExportError, ValueError):
+    """The file is not a model that can be read."""
+
+
+class UntrustedCodeError(ExportError, PermissionError):
+    """The model carries Python code, which runs only where that was allowed."""
+
+
+class UnknownObjectError(ExportError, LookupError):
+    """The model uses a layer or function that nobody registered."""
+
+
+class UnsupportedModelError(ExportError, NotImplementedError):
+    """The model can be read, but something in it cannot be exported exactly."""
+
+
+class UnsupportedOperatorError(UnsupportedModelError):
+    """A format has no operator for something in the model.
+
+    Args:
+        format_name: ``"onnx"`` or ``"tflite"``.
+        operators: For each TensorFlow operator, the name of a node that needs it.
+    """
+
+    def __init__(self, format_name: str, operators: Mapping[str, str]) -> None:
+        self.format_name = format_name
+        self.operators = dict(operators)
+        where = "; ".join(
+            f"{operator} (in {node or 'an unnamed node'})" for operator, node in operators.items()
+        )
+        super().__init__(
+            f"{format_name} has no operator for: {where}. Replace the layer that computes it, "
+            f"or leave this format out with --formats."
+        )
+
+
+class ParityError(ExportError, ArithmeticError):
+    """An artifact does not give Keras's answer."""
+
+
+class OutputFolderError(ExportError, OSError):
+    """The bundle cannot be written where it should go."""
+
+
+class OptionError(ExportError, ValueError):
+    """An option has a value that cannot be used."""
+
+
+class SeamError(ExportError, RuntimeError):
+    """The installed Keras is built differently from those this version knows."""

@@ -1,0 +1,1 @@
+"""Models as they come: reading, answering and tracing them."""

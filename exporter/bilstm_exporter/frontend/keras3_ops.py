@@ -1,0 +1,120 @@
+"""Keras 3 backend functions in forms that both converters take, with the same values.
+
+Only for the time a model is traced. Each says what the original does to a graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src import backend
+
+from bilstm_exporter.frontend.keras3_seam import replaced
+
+
+@contextlib.contextmanager
+def plain_operators() -> Iterator[None]:
+    """Use the plain forms in this context."""
+    numpy, nn = backend.numpy, backend.nn
+    with replaced(
+        {
+            (numpy, "flip"): _flip(numpy.flip),
+            (numpy, "matmul"): _matmul(numpy.matmul),
+            (numpy, "signbit"): _signbit,
+            (nn, "conv"): _conv(nn.conv),
+            (keras.layers.Embedding, "call"): _embedding_call,
+            (keras.layers.TimeDistributed, "call"): _time_distributed_call,
+        }
+    ):
+        yield
+
+
+def _flip(original: Any) -> Any:
+    def flip(x: Any, axis: Any = None) -> Any:
+        """Flipping what was just flipped, as Bidirectional does, gives back the original."""
+        operation = getattr(x, "op", None)
+        if operation is not None and operation.type == "ReverseV2" and isinstance(axis, int):
+            before, axes = operation.inputs
+            if list(tf.get_static_value(axes)) == [axis % len(x.shape)]:
+                return before
+        return original(x, axis=axis)
+
+    return flip
+
+
+def _matmul(original: Any) -> Any:
+    def matmul(x1: Any, x2: Any) -> Any:
+        """``[..., n] x [n, m]`` is one product; tensordot reshapes around it in ten operators."""
+        if (
+            tf.is_tensor(x1)
+            and len(x1.shape) > 2
+            and len(x2.shape) == 2
+            and x1.dtype == x2.dtype
+            and x1.dtype.is_floating
+        ):
+            return tf.matmul(x1, tf.convert_to_tensor(x2))
+        return original(x1, x2)
+
+    return matmul
+
+
+def _signbit(x: Any) -> Any:
+    """Keras reads the bits, with integer operators that no format has; 1 / -0.0 tells it too."""
+    x = tf.convert_to_tensor(x)
+    return tf.logical_or(x < 0, 1 / x < 0)
+
+
+def _conv(original: Any) -> Any:
+    def conv(inputs: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        """A convolution in groups is one for each group; Keras hides it in an XLA function."""
+        groups = inputs.shape[-1] // kernel.shape[-2] if len(inputs.shape) > 2 else 1
+        if groups == 1 or kwargs.get("data_format") == "channels_first":
+            return original(inputs, kernel, *args, **kwargs)
+        parts = zip(
+            tf.split(inputs, groups, axis=-1),
+            tf.split(tf.convert_to_tensor(kernel), groups, axis=-1),
+            strict=True,
+        )
+        return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
+
+    return conv
+
+
+def _embedding_call(layer: Any, inputs: Any) -> Any:
+    """A lookup; Keras adds four operators that let negative ids count from the end."""
+    if inputs.dtype not in (tf.int32, tf.int64):
+        inputs = tf.cast(inputs, tf.int32)
+    outputs = tf.gather(tf.convert_to_tensor(layer.embeddings), inputs)
+    return keras.ops.cast(outputs, layer.compute_dtype)
+
+
+def _time_distributed_call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    """Time joins the batch for one call; Keras writes one call a step, or a vectorized_map."""
+    shape = tf.shape(inputs)
+    kwargs: dict[str, Any] = {}
+    if mask is not None and layer.layer._call_has_mask_arg:
+        kwargs["mask"] = _merge_time(mask)
+    if layer.layer._call_has_training_arg:
+        kwargs["training"] = False
+    outputs = layer.layer.call(_merge_time(inputs), **kwargs)
+    return tf.nest.map_structure(lambda output: _split_time(output, inputs, shape), outputs)
+
+
+def _merge_time(tensor: Any) -> Any:
+    static = tensor.shape
+    known = static[0] * static[1] if None not in (static[0], static[1]) else None
+    rest = [size or tf.shape(tensor)[axis] for axis, size in enumerate(static) if axis > 1]
+    merged = tf.reshape(tensor, [-1 if known is None else known, *rest])
+    return tf.ensure_shape(merged, [known, *static[2:]])
+
+
+def _split_time(output: Any, inputs: Any, shape: Any) -> Any:
+    static = inputs.shape
+    leading = [static[0] or shape[0], static[1] or shape[1]]
+    rest = [size or tf.shape(output)[axis] for axis, size in enumerate(output.shape) if axis > 0]
+    split = tf.reshape(output, [*leading, *rest])
+    return tf.ensure_shape(split, [static[0], static[1], *output.shape[1:]])

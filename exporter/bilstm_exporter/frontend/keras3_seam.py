@@ -1,0 +1,209 @@
+"""Where Keras 3 hands its recurrences over.
+
+While a model is traced, and only then, every recurrent layer of Keras passes
+through ``RNN.inner_loop`` (or the override of LSTM, GRU and ConvLSTM), however
+the layer is used: in a Sequential, nested, subclassed, inside Bidirectional,
+with masks, with initial states. :func:`lowered_recurrences` puts a target's
+lowering in its place and restores Keras afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from bilstm_exporter.recurrence import (
+    Activation,
+    Cell,
+    GRUCell,
+    Lowering,
+    LSTMCell,
+    Recurrence,
+    SimpleRNNCell,
+    StepCell,
+)
+
+_RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+
+
+@contextlib.contextmanager
+def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
+    """Send every recurrence that Keras runs in this context to ``lowering``."""
+
+    def inner_loop(
+        layer: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> tuple[Any, Any, Any]:
+        del training  # always inference
+        return _lower_layer(lowering, layer, sequences, initial_state, mask)
+
+    replacements: dict[tuple[type, str], Callable[..., Any]] = {
+        (cls, "inner_loop"): inner_loop for cls in _RECURRENT_CLASSES
+    }
+    # Bidirectional would go around inner_loop with a fused call of its own.
+    for gate in ("_can_attempt_fused_lstm", "_can_attempt_fused_gru"):
+        if hasattr(keras.layers.Bidirectional, gate):
+            replacements[keras.layers.Bidirectional, gate] = lambda *_args, **_kwargs: False
+    # Inactive dropout would still draw its masks and leave random operators behind.
+    replacements[keras.layers.RNN, "_maybe_config_dropout_masks"] = lambda *_args: None
+    with replaced(replacements):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
+    """Set attributes ``{(owner, name): value}``; put the old ones back on exit."""
+    saved = {key: vars(key[0]).get(key[1]) for key in replacements}
+    try:
+        for (owner, name), value in replacements.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for (owner, name), value in saved.items():
+            if value is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
+
+
+def _lower_layer(
+    lowering: Lowering, layer: Any, sequences: Any, initial_state: Any, mask: Any
+) -> tuple[Any, Any, Any]:
+    """Answer for ``layer.inner_loop``: ``(last_output, outputs, states)``."""
+    states = tree.flatten(initial_state)
+    mask = tree.flatten(mask)[0] if mask is not None else None
+    # Keras 3 zeroes the masked outputs of an unrolled backward layer with the
+    # mask in input order, not in the order it processed: the definition of right.
+    crossed_zeros = (
+        mask is not None
+        and layer.unroll
+        and layer.go_backwards
+        and layer.zero_output_for_mask
+    )
+    cell = describe_cell(layer, initial_state)
+    recurrence = Recurrence(
+        layer=layer.name,
+        cell=cell,
+        go_backwards=layer.go_backwards,
+        return_sequences=layer.return_sequences,
+        zero_output_for_mask=layer.zero_output_for_mask and not crossed_zeros,
+    )
+    if mask is not None:
+        mask = tf.cast(mask, tf.bool)
+    if not isinstance(cell, StepCell):
+        states = [None if _is_zeros(state) else state for state in states]
+    result = lowering(recurrence, sequences, states, mask)
+    last_output, outputs = result.last_output, result.outputs
+    if outputs is None:
+        outputs = tf.expand_dims(last_output, 1)
+    elif layer.go_backwards:
+        outputs = tf.reverse(outputs, [1])
+    if crossed_zeros:
+        zero = tf.zeros([], outputs.dtype)
+        rank = len(outputs.shape)
+        outputs = tf.where(_broadcast_to_rank(mask, rank), outputs, zero)
+        last_output = tf.where(_broadcast_to_rank(mask[:, 0], rank - 1), last_output, zero)
+    return last_output, outputs, tree.pack_sequence_as(initial_state, result.states)
+
+
+def _broadcast_to_rank(mask: Any, rank: int) -> Any:
+    while len(mask.shape) < rank:
+        mask = tf.expand_dims(mask, -1)
+    return mask
+
+
+def describe_cell(layer: Any, initial_state: Any) -> Cell:
+    """Describe the cell of a Keras 3 layer; gates are read only from Keras's own cells."""
+    cell = layer.cell
+    kind = type(cell)
+    if kind is keras.layers.LSTMCell:
+        return LSTMCell(
+            kernel=_numpy(cell.kernel),
+            recurrent_kernel=_numpy(cell.recurrent_kernel),
+            bias=_numpy(cell.bias),
+            activation=describe_activation(cell.activation),
+            recurrent_activation=describe_activation(cell.recurrent_activation),
+        )
+    if kind is keras.layers.GRUCell:
+        bias = _numpy(cell.bias)
+        two_biases = bias is not None and bias.ndim == 2  # noqa: PLR2004 - [2, 3 * units]
+        return GRUCell(
+            kernel=_numpy(cell.kernel),
+            recurrent_kernel=_numpy(cell.recurrent_kernel),
+            bias=bias[0] if two_biases else bias,
+            recurrent_bias=bias[1] if two_biases else None,
+            activation=describe_activation(cell.activation),
+            recurrent_activation=describe_activation(cell.recurrent_activation),
+            reset_after=cell.reset_after,
+        )
+    if kind is keras.layers.SimpleRNNCell:
+        return SimpleRNNCell(
+            kernel=_numpy(cell.kernel),
+            recurrent_kernel=_numpy(cell.recurrent_kernel),
+            bias=_numpy(cell.bias),
+            activation=describe_activation(cell.activation),
+        )
+    return StepCell(
+        step=_step_function(cell, initial_state),
+        state_count=len(tree.flatten(initial_state)),
+    )
+
+
+def _step_function(cell: Any, structure: Any) -> Callable[[Any, list[Any]], tuple[Any, list[Any]]]:
+    kwargs = {"training": False} if getattr(cell, "_call_has_training_arg", False) else {}
+
+    def step(inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+        nested = tree.pack_sequence_as(structure, list(states))
+        output, new_states = cell(inputs, nested, **kwargs)
+        return output, tree.flatten(new_states)
+
+    return step
+
+
+def describe_activation(function: Any) -> Activation:
+    """Name a Keras 3 activation, if it is Keras's own; anything else is known by its code only."""
+    function = keras.activations.linear if function is None else function
+    name = getattr(function, "__name__", "")
+    known = getattr(keras.activations, name, None) is function
+    return Activation(name=name if known else None, function=function)
+
+
+def _numpy(weight: Any) -> Any:
+    if weight is None:
+        return None
+    return tf.get_static_value(tf.convert_to_tensor(weight))
+
+
+def _is_zeros(tensor: Any) -> bool:
+    """Whether a tensor of the graph is all zeros, as Keras's default initial states are."""
+    operation = tensor.op
+    if operation.type == "Fill":
+        tensor = operation.inputs[1]
+    value = tf.get_static_value(tensor)
+    return value is not None and not value.any()
+
+
+@contextlib.contextmanager
+def observed_states() -> Iterator[list[Any]]:
+    """Collect the final states of every recurrence that Keras runs in this context."""
+    collected: list[Any] = []
+
+    def observing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_loop(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(layer, *args, **kwargs)
+            collected.extend(tree.flatten(result[2]))
+            return result
+
+        return inner_loop
+
+    with replaced(
+        {
+            (cls, "inner_loop"): observing(vars(cls)["inner_loop"])
+            for cls in _RECURRENT_CLASSES
+        }
+    ):
+        yield collected

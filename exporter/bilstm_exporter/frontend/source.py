@@ -1,0 +1,66 @@
+"""A model as the rest of the exporter sees it, whichever library runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bilstm_exporter.recurrence import Lowering
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class DeclaredInput:
+    """One input as the model declares it.
+
+    Attributes:
+        name: The model's name for it.
+        shape: With the batch axis first; None where the size is free.
+        dtype: A numpy dtype name.
+        declared: Whether the model states shape and dtype itself; otherwise they
+            come from the call that built it and are only an example.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+    declared: bool = True
+
+
+class Source(Protocol):
+    """A readable model.
+
+    Attributes:
+        name: For the manifest.
+        generation: Which library reads the model, and so defines what is right.
+        inputs: In the order of the model.
+        output_names: In the order in which ``reference`` returns them.
+        output_structure: ``"single"``, ``"list"`` or ``"dict"``.
+    """
+
+    name: str
+    generation: str
+    inputs: tuple[DeclaredInput, ...]
+    output_names: tuple[str, ...]
+    output_structure: str
+
+    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the model answers, called eagerly: the definition of right."""
+        ...
+
+    def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
+        ...
+
+    def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
+        """Trace the model at these shapes, weights as constants.
+
+        Returns:
+            A ``tf.ConcreteFunction`` from ``input_0``, ``input_1``, ... to a dict
+            of ``output_0``, ``output_1``, ...
+        """
+        ...

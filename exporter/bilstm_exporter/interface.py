@@ -1,0 +1,320 @@
+"""Which sizes the inputs and outputs have, found by asking the model.
+
+A Keras model says which axes are free, not which of them must be equal, how short
+they may be, or which axes of the outputs follow them. Its eager call says it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+from bilstm_runtime.manifest import Axis, InputSpec, OutputSpec
+
+from bilstm_exporter.analysis import InputFacts, input_facts
+from bilstm_exporter.errors import OptionError, UnsupportedModelError
+from bilstm_exporter.frontend.source import DeclaredInput, Source
+from bilstm_exporter.onnx.marker import Markers
+from bilstm_exporter.values import random_values
+
+BATCH, TIME = "batch", "time"
+
+# Sizes of the free axes, tried in turn; the later ones serve models that pool or halve.
+_SIZES = ((5, 7, 9, 6), (13, 17, 19, 15), (8, 16, 24, 32), (32, 64, 96, 48))
+_LONGEST_MINIMUM = 64
+
+# What TensorFlow and Keras raise when a model does not take an input of some size.
+REFUSALS = (tf.errors.OpError, ValueError, TypeError, IndexError, ZeroDivisionError)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The inputs and outputs of the artifacts.
+
+    Attributes:
+        inputs: As the manifest tells them.
+        outputs: As the manifest tells them.
+        comfortable: For each named axis a size at which the model runs.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    comfortable: Mapping[str, int]
+
+    @property
+    def free_axes(self) -> dict[str, Axis]:
+        """The axes whose size is not fixed, by name, the batch among them."""
+        return {a.name: a for i in self.inputs for a in i.axes if a.size is None and a.name}
+
+    def shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+        """The input shapes at these sizes, comfortable ones where nothing is said."""
+        return _shapes(self.inputs, {**self.comfortable, **sizes})
+
+    def declared(self) -> list[DeclaredInput]:
+        """The inputs to trace with; None where an axis is free."""
+        return [
+            DeclaredInput(spec.name, tuple(axis.size for axis in spec.axes), spec.dtype)
+            for spec in self.inputs
+        ]
+
+
+def find_interface(
+    source: Source, *, batch: int | None = None, time: int | None = None
+) -> Interface:
+    """Ask the model.
+
+    Args:
+        source: The model.
+        batch: Fix the batch axis at this size.
+        time: Fix every free axis that follows a batch axis at this size.
+
+    Raises:
+        OptionError: An axis cannot be fixed at the size asked for.
+        UnsupportedModelError: The model takes no input of any size tried.
+    """
+    declared = _settled(source)
+    facts = input_facts(source.trace(Markers().lower, declared))
+    inputs, comfortable = _tie_axes(source, declared, facts)
+    inputs = _with_minimums(source, inputs, comfortable)
+    found = Interface(inputs, _outputs(source, inputs, comfortable), comfortable)
+    for name, size in ((BATCH, batch), (TIME, time)):
+        if size is not None:
+            found = _fixed(source, found, name, size)
+    return found
+
+
+def _settled(source: Source) -> list[DeclaredInput]:
+    """Complete what the model does not declare: dtypes of ids, and which axes are free."""
+    declared = list(source.inputs)
+    if all(spec.declared for spec in declared):
+        return declared
+    facts = input_facts(source.trace(Markers().lower, declared))
+    declared = [
+        replace(spec, dtype="int32") if fact.vocabulary is not None and not spec.declared else spec
+        for spec, fact in zip(declared, facts, strict=True)
+    ]
+    # An axis of the example is free if the model takes it longer, in all such inputs at once.
+    free = [
+        position
+        for position in range(1, max(len(spec.shape) for spec in declared))
+        if _takes_longer(source, declared, facts, position)
+    ]
+    return [
+        spec
+        if spec.declared
+        else replace(spec, shape=tuple(None if p in free else n for p, n in enumerate(spec.shape)))
+        for spec in declared
+    ]
+
+
+def _takes_longer(
+    source: Source,
+    declared: Sequence[DeclaredInput],
+    facts: Sequence[InputFacts],
+    position: int,
+) -> bool:
+    longer = [
+        spec
+        if spec.declared or len(spec.shape) <= position
+        else replace(
+            spec, shape=tuple(n + 3 if p == position and n else n for p, n in enumerate(spec.shape))
+        )
+        for spec in declared
+    ]
+    specs = [_named(spec, fact, {}) for spec, fact in zip(longer, facts, strict=True)]
+    sizes = {axis.name: _SIZES[0][0] for spec in specs for axis in spec.axes if axis.name}
+    return _answers(source, specs, {**sizes, BATCH: 2})
+
+
+def _named(
+    spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]
+) -> InputSpec:
+    """An input of the manifest; ``names`` names its free axes by position."""
+    axes = [Axis(BATCH, spec.shape[0])]
+    for position, size in list(enumerate(spec.shape))[1:]:
+        # The one fixed axis that sequences can be padded to.
+        is_time = position == 1 and (len(spec.shape) > 2 or fact.is_ids)  # noqa: PLR2004
+        fixed_name = TIME if is_time and TIME not in names.values() else None
+        name = names.get(position, f"axis_{position}") if size is None else fixed_name
+        axes.append(Axis(name, size))
+    mask_value, is_integer = fact.mask_value, np.dtype(spec.dtype).kind in "iu"
+    return InputSpec(
+        name=spec.name,
+        dtype=spec.dtype,
+        axes=tuple(axes),
+        range=None if fact.vocabulary is None else (0, fact.vocabulary - 1),
+        mask_value=int(mask_value) if mask_value is not None and is_integer else mask_value,
+    )
+
+
+def _tie_axes(
+    source: Source, declared: Sequence[DeclaredInput], facts: Sequence[InputFacts]
+) -> tuple[tuple[InputSpec, ...], dict[str, int]]:
+    """Name the free axes, with one name for those that must be equal."""
+    free = [
+        (index, position)
+        for index, spec in enumerate(declared)
+        for position, size in enumerate(spec.shape)
+        if position and size is None
+    ]
+    failure: Exception | None = None
+    for naming in _namings(free):
+        inputs = tuple(
+            _named(spec, fact, {p: name for (i, p), name in naming.items() if i == index})
+            for index, (spec, fact) in enumerate(zip(declared, facts, strict=True))
+        )
+        names = list(dict.fromkeys(naming.values()))
+        for sizes in _SIZES:
+            batch = declared[0].shape[0] or 2
+            tried = {BATCH: batch, **dict(zip(names, sizes * len(names), strict=False))}
+            failure = _refusal(source, inputs, tried)
+            if failure is None:
+                return inputs, tried
+    message = (
+        f"the model {source.name!r} takes no input of the sizes tried "
+        f"(batch {declared[0].shape[0] or 2}; free axes of 5 to 96): {failure}"
+    )
+    raise UnsupportedModelError(message) from failure
+
+
+def _namings(free: Sequence[tuple[int, int]]) -> Iterator[dict[tuple[int, int], str]]:
+    """Ways to name the free axes ``(input, position)``, from all different to all equal."""
+    bases = {axis: TIME if axis[1] == 1 else f"axis_{axis[1]}" for axis in free}
+    seen: dict[str, int] = {}
+    separate = {}
+    for axis, base in bases.items():
+        seen[base] = seen.get(base, 0) + 1
+        separate[axis] = base if seen[base] == 1 else f"{base}_{seen[base]}"
+    yield separate
+    yield bases
+    yield dict.fromkeys(free, TIME)
+
+
+def _with_minimums(
+    source: Source, inputs: tuple[InputSpec, ...], comfortable: Mapping[str, int]
+) -> tuple[InputSpec, ...]:
+    """Find the least size of every free axis but the batch."""
+    minimums = {}
+    for name in comfortable:
+        if name != BATCH:
+            candidates = range(1, min(comfortable[name], _LONGEST_MINIMUM) + 1)
+            minimums[name] = next(
+                size
+                for size in candidates
+                if size == comfortable[name] or _answers(source, inputs, {**comfortable, name: size})
+            )
+    return tuple(
+        replace(
+            spec,
+            axes=tuple(
+                replace(a, min=minimums[a.name]) if a.size is None and a.name in minimums else a
+                for a in spec.axes
+            ),
+        )
+        for spec in inputs
+    )
+
+
+def _fixed(source: Source, found: Interface, base: str, size: int) -> Interface:
+    """Fix every axis named ``base`` or ``base_2``, ... at a size."""
+    axes = [axis for spec in found.inputs for axis in spec.axes]
+    names = {a.name for a in axes if a.name and (a.name == base or a.name.startswith(f"{base}_"))}
+    if not names:
+        message = f"--{base} {size}: the model has no {base} axis that could be fixed"
+        raise OptionError(message)
+    for axis in axes:
+        if axis.name in names and (axis.size not in (None, size) or size < axis.min):
+            limit = f"fixed at {axis.size}" if axis.size else f"at least {axis.min}"
+            message = f"--{base} {size}: the model's {axis.name} axis is {limit}"
+            raise OptionError(message)
+
+    def fixed(axis: Axis) -> Axis:
+        return Axis(axis.name, size) if axis.name in names else axis
+
+    inputs = tuple(replace(s, axes=tuple(map(fixed, s.axes))) for s in found.inputs)
+    outputs = [replace(s, axes=tuple(map(fixed, s.axes))) for s in found.outputs]
+    sizes = {**found.comfortable, **dict.fromkeys(names, size)}
+    if not any(axis.size is None for spec in inputs for axis in spec.axes[1:]):
+        # Nothing is left for an axis of the outputs to depend on but the batch.
+        answers = source.reference(_arrays(inputs, sizes))
+        outputs = [
+            replace(
+                spec,
+                axes=tuple(
+                    Axis(None, length) if axis.size is None and axis.name is None else axis
+                    for axis, length in zip(spec.axes, answer.shape, strict=True)
+                ),
+            )
+            for spec, answer in zip(outputs, answers, strict=True)
+        ]
+    return Interface(inputs, tuple(outputs), sizes)
+
+
+def _outputs(
+    source: Source, inputs: tuple[InputSpec, ...], comfortable: Mapping[str, int]
+) -> tuple[OutputSpec, ...]:
+    """See which axes of the outputs follow which axis of the inputs."""
+    free = {a.name for spec in inputs for a in spec.axes if a.size is None and a.name}
+    variants = [dict(comfortable)]
+    for name in sorted(free):
+        for factor in (2, 3):
+            variant = {**comfortable, name: comfortable[name] * factor}
+            if _answers(source, inputs, variant):
+                variants.append(variant)
+                break
+    answers = [source.reference(_arrays(inputs, sizes)) for sizes in variants]
+    specs = []
+    for index, name in enumerate(source.output_names):
+        arrays = [answer[index] for answer in answers]
+        axes = tuple(
+            _output_axis([array.shape[axis] for array in arrays], variants, axis)
+            for axis in range(arrays[0].ndim)
+        )
+        specs.append(OutputSpec(name, str(arrays[0].dtype), axes))
+    return tuple(specs)
+
+
+def _output_axis(sizes: Sequence[int], variants: Sequence[Mapping[str, int]], axis: int) -> Axis:
+    candidates = [BATCH, *sorted(set(variants[0]) - {BATCH})] if axis == 0 else sorted(
+        set(variants[0]) - {BATCH}, key=lambda name: (name != TIME, name)
+    )
+    changing = len(set(sizes)) > 1
+    for name in candidates:
+        follows = all(size == variant[name] for size, variant in zip(sizes, variants, strict=True))
+        varied = len({variant[name] for variant in variants}) > 1
+        if follows and (varied == changing) and (varied or name == BATCH):
+            return Axis(name, None if varied else sizes[0])
+    return Axis(None, None if changing else sizes[0])
+
+
+def _refusal(
+    source: Source, inputs: Sequence[InputSpec], sizes: Mapping[str, int]
+) -> Exception | None:
+    """Why the model does not answer at these sizes, or None if it does."""
+    try:
+        answers = source.reference(_arrays(inputs, sizes))
+    except REFUSALS as error:
+        return error
+    if any(answer.size == 0 for answer in answers):
+        return ValueError("an output is empty")
+    return None
+
+
+def _answers(source: Source, inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> bool:
+    return _refusal(source, inputs, sizes) is None
+
+
+def _arrays(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = _shapes(inputs, sizes)
+    return [random_values(spec, shape, rng) for spec, shape in zip(inputs, shapes, strict=True)]
+
+
+def _shapes(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+    return [tuple(_size(axis, sizes) for axis in spec.axes) for spec in inputs]
+
+
+def _size(axis: Axis, sizes: Mapping[str, int]) -> int:
+    return axis.size if axis.size is not None else sizes[axis.name or ""]

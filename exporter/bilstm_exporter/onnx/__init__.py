@@ -1,0 +1,1 @@
+"""ONNX: recurrences as LSTM, GRU and RNN operators, or as a Scan of one step."""

@@ -1,0 +1,63 @@
+"""The whole way from a traced model to the bytes of ``model.onnx``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from bilstm_runtime.manifest import Axis, InputSpec, OutputSpec
+
+from bilstm_exporter.interface import Interface
+from bilstm_exporter.onnx.cleanup import clean
+from bilstm_exporter.onnx.lowering import lower_markers
+from bilstm_exporter.onnx.marker import DOMAIN, OP_TYPE, Markers
+from bilstm_exporter.onnx.tensorflow_graph import to_onnx
+from bilstm_exporter.recurrence import Lowering
+from bilstm_exporter.targets import Built, target
+
+
+
+@target("onnx")
+def build_onnx(
+    trace: Callable[[Lowering], Any], interface: Interface, *, opset: int
+) -> Built:
+    """Trace, convert, lower, clean, name."""
+    markers = Markers()
+    function = trace(markers.lower)
+    model = to_onnx(function, opset, {OP_TYPE: markers.handle}, DOMAIN)
+    forms = lower_markers(model, markers.by_token, opset)
+    clean(model)
+    _name_values(model.graph, interface)
+    model.producer_name, model.producer_version = "bilstm-edge", ""
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto)
+    return Built(proto.SerializeToString(deterministic=True), forms)
+
+
+def _name_values(graph: ir.Graph, interface: Interface) -> None:
+    """Give inputs and outputs the model's own names and axes."""
+    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+    taken |= set(graph.initializers)
+    _set_aside(graph, {spec.name for spec in (*interface.inputs, *interface.outputs)} & taken)
+    _name(graph.inputs, interface.inputs)
+    _name(graph.outputs, interface.outputs)
+
+
+def _name(values: Sequence[ir.Value], specs: Sequence[InputSpec | OutputSpec]) -> None:
+    for value, spec in zip(values, specs, strict=True):
+        value.name = spec.name
+        value.shape = ir.Shape([_dimension(axis) for axis in spec.axes])
+
+
+def _dimension(axis: Axis) -> int | str | None:
+    return axis.name if axis.size is None else axis.size
+
+
+def _set_aside(graph: ir.Graph, names: set[str | None]) -> None:
+    """Rename inner values that have the name of an input or output."""
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.name in names and not value.is_graph_output():
+                value.name = f"{value.name}/inner"

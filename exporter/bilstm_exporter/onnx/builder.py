@@ -1,0 +1,75 @@
+"""Short words for writing ONNX operators with onnx_ir."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+
+class Builder:
+    """Collects new nodes and constants, then puts them in a node's place.
+
+    Args:
+        prefix: Start of the names of everything built.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._nodes: list[ir.Node] = []
+        self._constants: list[ir.Value] = []
+        self._count = 0
+
+    def constant(self, array: Any, dtype: Any = None) -> ir.Value:
+        """An initializer."""
+        name = self._name("const")
+        tensor = ir.tensor(np.ascontiguousarray(np.asarray(array, dtype)), name=name)
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self._constants.append(value)
+        return value
+
+    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """A node with one output."""
+        return self.ops(op_type, 1, *inputs, **attributes)[0]
+
+    def ops(
+        self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any
+    ) -> list[ir.Value]:
+        """A node with several outputs."""
+        name = self._name(op_type)
+        node = ir.Node(
+            "",
+            op_type,
+            inputs=list(inputs),
+            attributes=ir.convenience.convert_attributes(attributes),
+            outputs=[ir.Value(name=f"{name}:{index}") for index in range(outputs)],
+            name=name,
+        )
+        self._nodes.append(node)
+        return list(node.outputs)
+
+    def replace(self, node: ir.Node, values: Sequence[ir.Value]) -> None:
+        """Put what was built in the place of ``node``, whose outputs become ``values``."""
+        graph = node.graph
+        if graph is None:
+            message = f"{node.name} is in no graph"
+            raise ValueError(message)
+        for constant in self._constants:
+            graph.register_initializer(constant)
+        ir.convenience.replace_nodes_and_values(
+            graph, node, [node], self._nodes, node.outputs, values
+        )
+
+    def append_to(self, graph: ir.Graph) -> None:
+        """Put what was built at the end of a graph."""
+        for constant in self._constants:
+            graph.register_initializer(constant)
+        graph.extend(self._nodes)
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{self._prefix}/{kind}_{self._count}"

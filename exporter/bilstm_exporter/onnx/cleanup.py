@@ -1,0 +1,125 @@
+"""Nothing dead, doubled or idle stays in the graph.
+
+onnx_ir's passes remove duplicates and what nobody reads; the passes here move
+transposes together until they cancel, as between two stacked BiLSTMs.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+_ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu", "Cast"})
+
+
+def clean(model: ir.Model) -> None:
+    """Clean a model in place; its answers stay the same."""
+    ir.passes.Sequential(
+        ir.passes.PassManager(
+            [
+                common.DeduplicateInitializersPass(),
+                common.CommonSubexpressionEliminationPass(),
+                TransposesTogether(),
+                common.IdentityEliminationPass(),
+                common.RemoveUnusedNodesPass(),
+            ],
+            steps=8,
+            early_stop=True,
+        ),
+        # A value that is an output twice, as a hidden state is in the body of a Scan,
+        # needs an Identity: onnxruntime runs such a Scan without a word, and wrongly.
+        common.OutputFixPass(),
+        common.TopologicalSortPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.ClearMetadataAndDocStringPass(),
+    )(model)
+
+
+class TransposesTogether(ir.passes.InPlacePass):
+    """Push transposes down through Concat and elementwise operators, and join neighbours."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph."""
+        modified = False
+        for node in list(model.graph):
+            if node.graph is None:  # removed meanwhile
+                continue
+            if node.op_type == "Transpose":
+                modified |= _join(node)
+            elif node.op_type == "Concat" or node.op_type in _ELEMENTWISE:
+                modified |= _push_down(node)
+        return ir.passes.PassResult(model, modified)
+
+
+def _permutation(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The permutation of the Transpose that makes a value, if one does."""
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "Transpose":
+        return None
+    return tuple(producer.attributes["perm"].as_ints())
+
+
+def _join(node: ir.Node) -> bool:
+    """Transpose of a Transpose is one Transpose, or nothing."""
+    first = _permutation(node.inputs[0])
+    if first is None:
+        return False
+    source = node.inputs[0].producer().inputs[0]
+    perm = [first[axis] for axis in node.attributes["perm"].as_ints()]
+    if perm == sorted(perm) and not node.outputs[0].is_graph_output():
+        node.outputs[0].replace_all_uses_with(source)
+        node.graph.remove(node, safe=True)
+        return True
+    node.attributes["perm"] = ir.AttrInt64s("perm", perm)
+    node.replace_input_with(0, source)
+    return True
+
+
+def _push_down(node: ir.Node) -> bool:
+    """``op(transpose(a), transpose(b))`` is ``transpose(op(a, b))``."""
+    if len(node.outputs) != 1 or not node.inputs:
+        return False
+    perms = {
+        _permutation(value) for value in node.inputs if not _is_scalar_constant(value, node)
+    }
+    perm = perms.pop() if len(perms) == 1 else None
+    if perm is None:
+        return False
+    for index, value in enumerate(node.inputs):
+        if _permutation(value) is not None:
+            node.replace_input_with(index, value.producer().inputs[0])
+    if node.op_type == "Concat":
+        axis = node.attributes["axis"].as_int()
+        node.attributes["axis"] = ir.AttrInt64("axis", perm[axis % len(perm)])
+    output = node.outputs[0]
+    shape = output.shape
+    transpose = ir.Node(
+        "",
+        "Transpose",
+        inputs=[output],
+        attributes=[ir.AttrInt64s("perm", perm)],
+        name=f"{node.name}/transpose",
+    )
+    moved = transpose.outputs[0]
+    moved.type, moved.shape, moved.name = output.type, shape, f"{output.name}/transposed"
+    graph_output = output.is_graph_output()
+    for user, index in list(output.uses()):
+        if user is not transpose:
+            user.replace_input_with(index, moved)
+    if graph_output:
+        outputs = node.graph.outputs
+        for index, value in enumerate(outputs):
+            if value is output:
+                outputs[index] = moved
+    output.shape = None
+    node.graph.insert_after(node, transpose)
+    return True
+
+
+def _is_scalar_constant(value: ir.Value | None, node: ir.Node) -> bool:
+    return (
+        node.op_type != "Concat"
+        and value is not None
+        and value.const_value is not None
+        and value.const_value.size == 1
+    )

@@ -1,0 +1,160 @@
+"""Any cell as an ONNX Scan: standard operators, exact, and linear in time.
+
+The body is one step of the cell, converted by itself. Where ONNX's own LSTM, GRU
+and RNN lack the cell or its activation, this is the form that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import tensorflow as tf
+
+from bilstm_exporter import gates
+from bilstm_exporter.onnx.builder import Builder
+from bilstm_exporter.onnx.tensorflow_graph import to_onnx
+from bilstm_exporter.recurrence import Cell, StepCell
+
+if TYPE_CHECKING:
+    from bilstm_exporter.onnx.lowering import MarkerCall
+
+
+def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Sequence[ir.Value]:
+    """Write a recurrence as a Scan.
+
+    Args:
+        build: Where to write.
+        call: The marker's inputs.
+        prefix: Start of the names in the body, unique in the model.
+        opset: Of the body's operators.
+
+    Returns:
+        The marker's outputs: last_output, outputs (with return_sequences), states.
+    """
+    recurrence = call.marker.recurrence
+    cell = recurrence.cell
+    sequences = _projected(build, call)
+    body = _step_graph(cell, call.marker.step_signature, prefix, opset)
+    step_output = body.outputs[0]
+    output_shape = _trailing_shape(step_output, recurrence.layer)
+
+    states = [
+        _zeros(build, call.sequences, [cell.units]) if state is None else state
+        for state in call.states
+        if not (state is None and isinstance(cell, StepCell))
+    ]
+    # The output before the first step counts as zeros, whatever the state.
+    carry = [*states, _zeros(build, call.sequences, output_shape)]
+    scanned = [sequences] if call.mask is None else [sequences, call.mask]
+    body = _with_carry(body, prefix, masked=call.mask is not None, zero=recurrence.zero_output_for_mask)
+    backwards = int(recurrence.go_backwards)
+    *final, outputs = build.ops(
+        "Scan",
+        len(carry) + 1,
+        *carry,
+        *scanned,
+        body=body,
+        num_scan_inputs=len(scanned),
+        scan_input_axes=[1] * len(scanned),
+        scan_input_directions=[backwards] * len(scanned),
+        scan_output_axes=[1],
+        scan_output_directions=[backwards],
+    )
+    return [final[-1], *([outputs] if recurrence.return_sequences else []), *final[:-1]]
+
+
+def _projected(build: Builder, call: MarkerCall) -> ir.Value:
+    """Project the inputs of all steps at once, for cells whose kernel is known."""
+    projection = gates.input_projection(call.marker.recurrence.cell)
+    if projection is None:
+        return call.sequences
+    kernel, bias = projection
+    projected = build.op("MatMul", call.sequences, build.constant(kernel, "float32"))
+    return projected if bias is None else build.op("Add", projected, build.constant(bias, "float32"))
+
+
+def _step_graph(
+    cell: Cell, signature: tuple[tf.TensorSpec, ...], prefix: str, opset: int
+) -> ir.Graph:
+    """One step ``(inputs, *states) -> (output, *states)`` as an ONNX graph."""
+    if not isinstance(cell, StepCell):
+        projection = gates.input_projection(cell)
+        width = cell.kernel.shape[1] if projection is None else projection[0].shape[1]
+        signature = (
+            tf.TensorSpec([None, width], tf.float32),
+            *[tf.TensorSpec([None, cell.units], tf.float32)] * cell.state_count,
+        )
+
+    def step(inputs: Any, *states: Any) -> list[Any]:
+        output, new_states = gates.step(cell, inputs, states)
+        # Identities, because an output may be a state, or a state an input.
+        return [tf.identity(tensor) for tensor in (output, *new_states)]
+
+    signature = tuple(
+        tf.TensorSpec(spec.shape, spec.dtype, name=f"step_{i}") for i, spec in enumerate(signature)
+    )
+    function = tf.function(step, autograph=False).get_concrete_function(*signature)
+    graph = to_onnx(function, opset).graph
+    for value in graph.inputs:
+        value.name = f"{prefix}/step/{value.name}"
+    for name in list(graph.initializers):
+        graph.initializers[name].name = f"{prefix}/step/{name}"
+    for node in graph:
+        node.name = f"{prefix}/step/{node.name}"
+        for value in node.outputs:
+            if value.name:
+                value.name = f"{prefix}/step/{value.name}"
+    return graph
+
+
+def _with_carry(graph: ir.Graph, prefix: str, *, masked: bool, zero: bool) -> ir.Graph:
+    """Turn a step into a Scan's body ``(*states, output, inputs, mask) -> (*states, output, output)``."""
+    inputs, *states = list(graph.inputs)
+    output, *new_states = list(graph.outputs)
+    build = Builder(f"{prefix}/carry")
+    before = ir.Value(name=f"{prefix}/step/output_before", type=output.type, shape=output.shape)
+    graph.inputs.clear()
+    graph.inputs.extend([*states, before, inputs])
+    if masked:
+        mask = ir.Value(
+            name=f"{prefix}/step/mask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([None])
+        )
+        graph.inputs.append(mask)
+        new_states = [
+            build.op("Where", _as_column(build, mask, new), new, old)
+            for new, old in zip(new_states, states, strict=True)
+        ]
+        held = build.constant(0.0, "float32") if zero else before
+        output = build.op("Where", _as_column(build, mask, output), output, held)
+    carried = [*new_states, build.op("Identity", output)]
+    build.append_to(graph)
+    graph.outputs.clear()
+    graph.outputs.extend([*carried, output])
+    return graph
+
+
+def _as_column(build: Builder, mask: ir.Value, like: ir.Value) -> ir.Value:
+    """A mask ``[batch]`` with as many axes as ``like``."""
+    if like.shape is None:
+        message = f"the rank of {like.name} is unknown"
+        raise ValueError(message)
+    return build.op("Unsqueeze", mask, build.constant(list(range(1, len(like.shape)))))
+
+
+def _zeros(build: Builder, like: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """``[batch, *shape]`` zeros with the batch of ``like``."""
+    batch = build.op(
+        "Slice", build.op("Shape", like), build.constant([0]), build.constant([1])
+    )
+    target = build.op("Concat", batch, build.constant(list(shape), "int64"), axis=0)
+    return build.op("Expand", build.constant(0.0, "float32"), target)
+
+
+def _trailing_shape(value: ir.Value, layer: str) -> list[int]:
+    shape = [] if value.shape is None else list(value.shape)[1:]
+    if value.shape is None or not all(isinstance(size, int) for size in shape):
+        message = f"layer {layer}: the shape of one step's output is not fixed: {value.shape}"
+        raise ValueError(message)
+    return [int(size) for size in shape]

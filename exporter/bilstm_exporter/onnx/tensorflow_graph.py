@@ -1,0 +1,173 @@
+"""From a TensorFlow function to an ONNX model, recurrence markers left standing.
+
+tf2onnx converts everything but the recurrences. Where its own conversion of an
+operator is roundabout, a handler here writes the direct form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import tensorflow as tf
+from onnx_ir.passes import common as passes
+from tf2onnx import optimizer, tf_loader, tfonnx
+
+from bilstm_exporter.errors import UnsupportedOperatorError
+
+Handler = Callable[[Any, Any, str, Any], None]
+
+_INT64_MIN = np.iinfo(np.int64).min
+
+
+def to_onnx(
+    function: Any, opset: int, handlers: dict[str, Handler] | None = None, domain: str | None = None
+) -> ir.Model:
+    """Convert a concrete function.
+
+    Args:
+        function: A ``tf.ConcreteFunction`` whose weights are constants.
+        opset: Of the ONNX operators.
+        handlers: tf2onnx handlers by TensorFlow operator, in addition to this module's.
+        domain: A private operator domain that the handlers use.
+
+    Raises:
+        UnsupportedOperatorError: ONNX, or tf2onnx, has no form for an operator.
+    """
+    inputs = [tensor.name for tensor in function.inputs]
+    outputs = [tensor.name for tensor in function.outputs]
+    known = {**_DIRECT_FORMS, **(handlers or {})}
+    extra = [onnx.helper.make_opsetid(domain, 1)] if domain else None
+    with _quiet_converter(), tf.device("/cpu:0"):
+        graph_def = tf_loader.from_function(function, inputs, outputs)
+        with tf.Graph().as_default() as tf_graph:
+            tf.import_graph_def(graph_def, name="")
+            graph = tfonnx.process_tf_graph(
+                tf_graph,
+                opset=opset,
+                custom_op_handlers={name: (handler, []) for name, handler in known.items()},
+                extra_opset=extra,
+                input_names=inputs,
+                output_names=outputs,
+            )
+            graph = optimizer.optimize_graph(graph, catch_errors=False)
+            model = ir.from_proto(graph.make_model("bilstm-edge"))
+    _restore_interface(model.graph, inputs)
+    passes.RemoveInitializersFromInputsPass()(model)
+    _refuse_what_is_not_onnx(model, opset, domain)
+    return model
+
+
+def _restore_interface(graph: ir.Graph, names: list[str]) -> None:
+    """Bring the inputs into the function's order."""
+    by_name = {value.name: value for value in graph.inputs}
+    graph.inputs.clear()
+    graph.inputs.extend([by_name[name] for name in names])
+
+
+def _reverse(context: Any, node: Any, _name: str, _args: Any) -> None:
+    """A Slice with step -1; tf2onnx writes a ReverseSequence between transposes."""
+    axes = np.atleast_1d(node.inputs[1].get_tensor_value(as_list=False)).astype(np.int64)
+    _replace(
+        context,
+        node,
+        "Slice",
+        [node.input[0]]
+        + [
+            context.make_const(f"{node.name}_{role}", values).output[0]
+            for role, values in [
+                ("starts", np.full(len(axes), -1)),
+                ("ends", np.full(len(axes), _INT64_MIN)),
+                ("axes", axes),
+                ("steps", np.full(len(axes), -1)),
+            ]
+        ],
+    )
+
+
+def _select(context: Any, node: Any, _name: str, _args: Any) -> None:
+    """Where, which broadcasts as SelectV2 does."""
+    _replace(context, node, "Where", list(node.input))
+
+
+def _expm1(context: Any, node: Any, _name: str, _args: Any) -> None:
+    """exp(x) - 1; what is lost near 0 is far below the tolerance."""
+    power = context.make_node("Exp", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes)
+    one = context.make_const(f"{node.name}_one", np.array(1.0, np.float32))
+    _replace(context, node, "Sub", [power.output[0], one.output[0]])
+
+
+def _erfc(context: Any, node: Any, _name: str, _args: Any) -> None:
+    """1 - erf(x)."""
+    error = context.make_node("Erf", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes)
+    one = context.make_const(f"{node.name}_one", np.array(1.0, np.float32))
+    _replace(context, node, "Sub", [one.output[0], error.output[0]])
+
+
+def _bucketize(context: Any, node: Any, _name: str, _args: Any) -> None:
+    """How many boundaries are not above x."""
+    boundaries = np.asarray(node.get_attr_value("boundaries"), np.float32)
+
+    def constant(role: str, value: Any) -> str:
+        return str(context.make_const(f"{node.name}_{role}", np.asarray(value)).output[0])
+
+    column = context.make_node(
+        "Unsqueeze", [node.input[0], constant("axis", np.array([-1], np.int64))]
+    )
+    reached = context.make_node(
+        "GreaterOrEqual", [column.output[0], constant("boundaries", boundaries)]
+    )
+    ones = context.make_node("Cast", [reached.output[0]], attr={"to": onnx.TensorProto.INT32})
+    inputs = [ones.output[0], constant("last", np.array([-1], np.int64))]
+    _replace(context, node, "ReduceSum", inputs, {"keepdims": 0})
+
+
+def _replace(context: Any, node: Any, op_type: str, inputs: list[str], attributes: dict[str, Any] | None = None) -> None:
+    shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, node.output
+    context.remove_node(node.name)
+    context.make_node(
+        op_type,
+        inputs,
+        outputs=outputs,
+        attr=attributes or {},
+        shapes=shapes,
+        dtypes=dtypes,
+        name=node.name,
+    )
+
+
+_DIRECT_FORMS: dict[str, Handler] = {
+    "Bucketize": _bucketize,
+    "Erfc": _erfc,
+    "Expm1": _expm1,
+    "ReverseV2": _reverse,
+    "SelectV2": _select,
+}
+
+
+def _refuse_what_is_not_onnx(model: ir.Model, opset: int, domain: str | None) -> None:
+    """tf2onnx leaves an operator it does not know in the model under its TensorFlow name."""
+    unknown = {
+        node.op_type: node.name or ""
+        for node in model.graph.all_nodes()
+        if node.domain != domain and not onnx.defs.has(node.op_type, opset, node.domain)
+    }
+    if unknown:
+        raise UnsupportedOperatorError("onnx", unknown)
+
+
+@contextlib.contextmanager
+def _quiet_converter() -> Iterator[None]:
+    """tf2onnx logs shapes it could not infer and failures that are raised anyway."""
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

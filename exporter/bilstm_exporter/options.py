@@ -1,0 +1,58 @@
+"""What a user can choose about an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bilstm_exporter.errors import OptionError
+
+FORMATS = ("onnx", "tflite")
+# From the first with axes as inputs of Squeeze and ReduceSum to the last that tf2onnx writes.
+OPSETS = range(13, 19)
+DEFAULT_OPSET = 18
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of an export, checked.
+
+    Attributes:
+        formats: Which artifacts to write.
+        batch: Fix the batch axis at this size; free by default.
+        time: Fix the time axes at this size; free by default.
+        opset: Of the ONNX operators.
+        custom_objects: Layers and functions that the model file names, by name.
+        trust_code: Whether Python code inside the model file may run.
+        overwrite: Whether a bundle that is there may be replaced.
+
+    Raises:
+        OptionError: A value cannot be used.
+    """
+
+    formats: Sequence[str] = FORMATS
+    batch: int | None = None
+    time: int | None = None
+    opset: int = DEFAULT_OPSET
+    custom_objects: Mapping[str, Any] = field(default_factory=dict)
+    trust_code: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model."""
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown or not self.formats:
+            message = f"formats: {', '.join(unknown) or 'none given'}; choose from {', '.join(FORMATS)}"
+            raise OptionError(message)
+        if len(set(self.formats)) < len(self.formats):
+            message = f"formats: {', '.join(self.formats)} names one twice"
+            raise OptionError(message)
+        for name in ("batch", "time"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                message = f"{name}: {size} is no size; it must be at least 1"
+                raise OptionError(message)
+        if self.opset not in OPSETS:
+            message = f"opset: {self.opset}; supported are {OPSETS.start} to {OPSETS.stop - 1}"
+            raise OptionError(message)

@@ -1,0 +1,330 @@
+"""Inputs chosen to find what ordinary inputs do not, with Keras's answers to them.
+
+Every length from the shortest, several batches, every padding that the model's masks
+can meet, sequences that differ when reversed, values at the ends of their range, and
+cells driven as far as the model lets them go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from bilstm_runtime.manifest import InputSpec, OutputSpec
+
+from bilstm_exporter.frontend.source import Source
+from bilstm_exporter.interface import BATCH, REFUSALS, TIME, Interface
+from bilstm_exporter.tolerance import difference
+from bilstm_exporter.values import limits, random_values, without_mask_value
+
+PADDINGS = ("left", "right", "middle", "scattered", "none", "all", "one step")
+_SEARCH_ROWS, _SEARCH_STEPS, _SEARCH_ROUNDS = 32, 24, 2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One input and what Keras answers.
+
+    Attributes:
+        name: What it is about.
+        inputs: One array an input of the model.
+        outputs: One array an output.
+    """
+
+    name: str
+    inputs: list[np.ndarray]
+    outputs: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """The probes of one model.
+
+    Attributes:
+        probes: Those that Keras answers with finite numbers.
+        left_out: Names of those it does not, with its reason.
+        largest_state: The largest value in a cell's state that a probe reaches, or None
+            without recurrences.
+    """
+
+    probes: list[Probe]
+    left_out: dict[str, str]
+    largest_state: float | None
+
+
+def make_probes(source: Source, interface: Interface) -> ProbeSet:
+    """Make the probes of a model and let it answer them."""
+    probes, left_out = [], {}
+    saturating, largest = _saturating(source, interface)
+    candidates = [*_candidates(interface), *saturating]
+    for name, inputs in candidates:
+        try:
+            outputs = source.reference(inputs)
+        except REFUSALS as error:
+            left_out[name] = f"Keras refuses it: {str(error).splitlines()[0][:200]}"
+            continue
+        # Keras divides by the steps that count: without one, NaN is its answer. Anywhere else
+        # a model that overflows tells nothing.
+        if "padding" in name or _finite(outputs):
+            probes.append(Probe(name, inputs, outputs))
+        else:
+            left_out[name] = "Keras's own answer is not finite"
+    return ProbeSet(probes, left_out, largest)
+
+
+def _finite(arrays: Sequence[np.ndarray]) -> bool:
+    return all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
+
+
+def _candidates(interface: Interface) -> Iterator[tuple[str, list[np.ndarray]]]:
+    rng = np.random.default_rng(20240229)
+    inputs = interface.inputs
+
+    def ordinary(batch: int, steps: int) -> list[np.ndarray]:
+        shapes = _shapes(interface, batch, steps)
+        return [random_values(s, shape, rng) for s, shape in zip(inputs, shapes, strict=True)]
+
+    for batch, steps in ((1, 0), (7, 0), (2, 1), (7, 7), (1, 12), (2, 33)):
+        arrays = ordinary(batch, steps)
+        yield f"batch {len(arrays[0])}, {_lengths(interface, arrays)}", arrays
+    shapes = _shapes(interface, 7, 12)
+    yield "ends of the range", [
+        _at_ends(s, shape, rng) for s, shape in zip(inputs, shapes, strict=True)
+    ]
+    yield "rising sequence", [_rising(s, shape) for s, shape in zip(inputs, shapes, strict=True)]
+    if any(_can_be_padded(spec) for spec in inputs):
+        for name, batch, steps, kinds in (
+            *((f"{kind} padding", 2, 7, (kind,)) for kind in PADDINGS),
+            ("every padding in one batch", 7, 12, PADDINGS),
+            ("left padding, batch 1", 1, 12, ("left",)),
+            ("all padding, batch 1", 1, 7, ("all",)),
+        ):
+            arrays = ordinary(batch, steps)
+            yield name, [
+                _padded(spec, array, kinds, rng) for spec, array in zip(inputs, arrays, strict=True)
+            ]
+
+
+def _shapes(interface: Interface, batch: int, extra: int) -> list[tuple[int, ...]]:
+    """Input shapes with every free axis ``extra`` steps above its minimum."""
+    sizes = {BATCH: batch}
+    for index, (name, axis) in enumerate(
+        (name, axis) for name, axis in interface.free_axes.items() if name != BATCH
+    ):
+        # Axes that need not be equal are given different sizes.
+        sizes[name] = axis.min + extra + (index if extra else 0)
+    return interface.shapes(sizes)
+
+
+def _lengths(interface: Interface, arrays: Sequence[np.ndarray]) -> str:
+    sizes = {
+        axis.name: array.shape[position]
+        for spec, array in zip(interface.inputs, arrays, strict=True)
+        for position, axis in enumerate(spec.axes)
+        if position and axis.name
+    }
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "fixed shape"
+
+
+def _at_ends(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return without_mask_value(spec, rng.choice(np.array(limits(spec)), shape))
+
+
+def _rising(spec: InputSpec, shape: tuple[int, ...]) -> np.ndarray:
+    """Values that rise along every row, so that a sequence is never its own reverse."""
+    low, high = limits(spec)
+    count = int(np.prod(shape[1:]))
+    values = np.linspace(low, high, count).reshape(1, *shape[1:])
+    return without_mask_value(spec, np.broadcast_to(np.round(values, 3), shape))
+
+
+def _can_be_padded(spec: InputSpec) -> bool:
+    return len(spec.axes) > 1 and (spec.mask_value is not None or spec.dtype == "bool")
+
+
+def padding_mask(kind: str, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Which of ``length`` steps count, for one kind of padding.
+
+    Returns:
+        ``[length] bool``, True where a step counts.
+    """
+    mask = np.ones(length, bool)
+    third = max(1, length // 3)
+    if kind == "left":
+        mask[: length - third] = False
+    elif kind == "right":
+        mask[third:] = False
+    elif kind == "middle":
+        mask[third : max(third + 1, length - third)] = False
+    elif kind == "scattered":
+        mask = rng.random(length) < 0.5  # noqa: PLR2004 - a fair coin
+    elif kind == "all":
+        mask[:] = False
+    elif kind == "one step":
+        mask[:] = False
+        mask[length // 2] = True
+    return mask
+
+
+def _padded(
+    spec: InputSpec, array: np.ndarray, kinds: Sequence[str], rng: np.random.Generator
+) -> np.ndarray:
+    """Pad rows of an input in turn; where words hold characters, the characters too."""
+    if not _can_be_padded(spec):
+        return array
+    value = False if spec.dtype == "bool" else spec.mask_value
+    array = array.copy()
+    if spec.dtype == "bool":
+        array[:] = True
+    for row in range(len(array)):
+        kind = kinds[row % len(kinds)]
+        array[row, ~padding_mask(kind, array.shape[1], rng)] = value
+        if array.ndim == 3 and np.dtype(spec.dtype).kind in "iu":  # noqa: PLR2004 - words of ids
+            for word in range(array.shape[1]):
+                inner = kinds[(row + word) % len(kinds)]
+                array[row, word, ~padding_mask(inner, array.shape[2], rng)] = value
+    return array
+
+
+def _saturating(
+    source: Source, interface: Interface
+) -> tuple[list[tuple[str, list[np.ndarray]]], float | None]:
+    """Search for inputs that drive the states far: constant sequences, then mutations of the best."""
+    rng = np.random.default_rng(7)
+    shapes = _shapes(interface, _SEARCH_ROWS, _SEARCH_STEPS)
+    rows = shapes[0][0]
+    best: list[np.ndarray] | None = None
+    largest = 0.0
+    for _ in range(_SEARCH_ROUNDS):
+        candidate = [
+            _constant_rows(spec, shape, rng) if best is None else _mutated(spec, array, rng)
+            for spec, shape, array in zip(
+                interface.inputs, shapes, best or shapes, strict=True
+            )
+        ]
+        try:
+            states = source.final_states(candidate)
+        except REFUSALS:
+            return [], None
+        reach = _reach(states, rows)
+        if reach is None:
+            return [], None
+        winner = int(reach.argmax())
+        if best is None or reach[winner] > largest:
+            largest = float(reach[winner])
+            best = [np.repeat(array[winner : winner + 1], rows, axis=0) for array in candidate]
+    if best is None:
+        return [], None
+    sizes = _shapes(interface, 2, _SEARCH_STEPS)
+    return [("saturated states", [a[: s[0]] for a, s in zip(best, sizes, strict=True)])], largest
+
+
+def _reach(states: Sequence[np.ndarray], rows: int) -> np.ndarray | None:
+    """The largest finite ``|state|`` of every row, or None without states of that batch."""
+    values = [
+        np.nan_to_num(np.abs(state).reshape(rows, -1).max(axis=1), posinf=0.0)
+        for state in states
+        if state.shape[0] == rows and state.size
+    ]
+    return np.max(values, axis=0) if values else None
+
+
+def _constant_rows(
+    spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """A row repeats one step, each row another, at growing scales."""
+    if len(shape) < 3 and np.dtype(spec.dtype).kind == "f":  # noqa: PLR2004 - no time axis
+        return random_values(spec, shape, rng)
+    step = random_values(spec, (shape[0], 1, *shape[2:]), rng)
+    if np.dtype(spec.dtype).kind == "f":
+        scale = np.geomspace(0.5, limits(spec)[1] / 2, shape[0])
+        step = step * scale.reshape(-1, *[1] * (step.ndim - 1))
+        step = without_mask_value(spec, np.clip(step, *limits(spec)))
+    return np.ascontiguousarray(np.broadcast_to(step, shape))
+
+
+def _mutated(spec: InputSpec, array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change some features, or some ids, of every row but the first."""
+    fresh = _constant_rows(spec, array.shape, rng)
+    change = rng.random((array.shape[0], 1, *array.shape[2:])) < 0.3  # noqa: PLR2004 - a third
+    change[0] = False
+    if array.ndim == 1 or change.ndim != array.ndim:
+        return array
+    return np.where(change, fresh, array)
+
+
+def golden_probes(probes: Sequence[Probe]) -> list[Probe]:
+    """A few small probes that say most: the first, the one padded in every way, the saturated."""
+    wanted = ("every padding", "saturated", "rising", "batch 7")
+    finite = [probe for probe in probes if _finite(probe.outputs)]
+    chosen = [next((p for p in finite if p.name.startswith(name)), None) for name in wanted]
+    return [probe for probe in chosen if probe is not None] or finite[:1]
+
+
+def independent_rows(source: Source, probes: Sequence[Probe], interface: Interface) -> bool:
+    """Whether other rows of a batch leave a row's answer alone."""
+    probe = max(probes, key=lambda probe: len(probe.inputs[0]))
+    if len(probe.inputs[0]) == 1:
+        return True
+    rng = np.random.default_rng(11)
+    changed = []
+    for spec, array in zip(interface.inputs, probe.inputs, strict=True):
+        other = random_values(spec, array.shape, rng)
+        other[0] = array[0]
+        changed.append(other)
+    answers = source.reference(changed)
+    return all(
+        answer.ndim > 0
+        and answer.shape[0] == len(probe.inputs[0])
+        and difference(answer[0], output[0]).ratio <= 1
+        for answer, output in zip(answers, probe.outputs, strict=True)
+    )
+
+
+def neutral_padding(source: Source, interface: Interface) -> bool:
+    """Whether steps of the mask value after a sequence change no answer to it.
+
+    Where the model itself fixes the length there is nothing shorter to compare with;
+    then padding before and after the sequence must give the same answer.
+    """
+    rng = np.random.default_rng(13)
+    timed = [
+        len(spec.axes) > 1 and spec.axes[1].name is not None and spec.axes[1].name.startswith(TIME)
+        for spec in interface.inputs
+    ]
+    masked = [spec.mask_value is not None for spec in interface.inputs]
+    lengths = [spec.axes[1].size or 12 for spec, has in zip(interface.inputs, timed) if has]
+    if not lengths or not all(m for m, t in zip(masked, timed) if t) or min(lengths) == 1:
+        return False
+    fixed_by_model = any(
+        spec.shape[1] is not None for spec, has in zip(source.inputs, timed) if has
+    )
+    shapes = interface.shapes({n: a.min + 11 for n, a in interface.free_axes.items() if n != BATCH})
+    short, right, left = [], [], []
+    for spec, shape, has_time in zip(interface.inputs, shapes, timed):
+        array = random_values(spec, shape, rng)
+        if not has_time:
+            short.append(array), right.append(array), left.append(array)
+            continue
+        length = max(1, shape[1] // 2)
+        padding = np.full((shape[0], shape[1] - length, *shape[2:]), spec.mask_value, spec.dtype)
+        short.append(array[:, :length])
+        right.append(np.concatenate([short[-1], padding], axis=1))
+        left.append(np.concatenate([padding, short[-1]], axis=1))
+    try:
+        padded = source.reference(right)
+        plain = source.reference(left if fixed_by_model else short)
+    except REFUSALS:
+        return False
+    return all(
+        difference(_trimmed(spec, long, len_like), len_like).ratio <= 1
+        for spec, long, len_like in zip(interface.outputs, padded, plain, strict=True)
+    )
+
+
+def _trimmed(spec: OutputSpec, long: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Cut an output that follows time to the length of the other."""
+    if len(spec.axes) > 1 and (spec.axes[1].name or "").startswith(TIME):
+        return long[:, : like.shape[1]]
+    return long

@@ -1,0 +1,194 @@
+"""What a recurrence is, told the same way by every front end and to every target.
+
+A front end (Keras 3, tf_keras) describes each recurrent layer it meets as a
+:class:`Recurrence`. A target (ONNX, TFLite) turns that description, together
+with the tensors of one call, into its own operators. Neither knows the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Tensor = Any
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function of a gate.
+
+    Attributes:
+        name: Keras's name for it (``"tanh"``), or None for one Keras does not name.
+        function: The function itself, on TensorFlow tensors.
+    """
+
+    name: str | None
+    function: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LSTMCell:
+    """LSTM weights in Keras's gate order i, f, c, o.
+
+    Attributes:
+        kernel: ``[features, 4 * units] float32``.
+        recurrent_kernel: ``[units, 4 * units] float32``.
+        bias: ``[4 * units] float32``, or None.
+        activation: Of the candidate and of the cell state.
+        recurrent_activation: Of the three gates.
+    """
+
+    kernel: np.ndarray
+    recurrent_kernel: np.ndarray
+    bias: np.ndarray | None
+    activation: Activation
+    recurrent_activation: Activation
+
+    @property
+    def units(self) -> int:
+        """Width of the hidden state."""
+        return int(self.recurrent_kernel.shape[0])
+
+    @property
+    def state_count(self) -> int:
+        """Two states: hidden and cell."""
+        return 2
+
+
+@dataclass(frozen=True)
+class GRUCell:
+    """GRU weights in Keras's gate order z, r, h.
+
+    Attributes:
+        kernel: ``[features, 3 * units] float32``.
+        recurrent_kernel: ``[units, 3 * units] float32``.
+        bias: Input bias ``[3 * units] float32``, or None.
+        recurrent_bias: ``[3 * units] float32``, only with ``reset_after``; or None.
+        activation: Of the candidate.
+        recurrent_activation: Of the two gates.
+        reset_after: Whether the reset gate is applied after the hidden projection.
+    """
+
+    kernel: np.ndarray
+    recurrent_kernel: np.ndarray
+    bias: np.ndarray | None
+    recurrent_bias: np.ndarray | None
+    activation: Activation
+    recurrent_activation: Activation
+    reset_after: bool
+
+    @property
+    def units(self) -> int:
+        """Width of the hidden state."""
+        return int(self.recurrent_kernel.shape[0])
+
+    @property
+    def state_count(self) -> int:
+        """One state: hidden."""
+        return 1
+
+
+@dataclass(frozen=True)
+class SimpleRNNCell:
+    """Weights of a fully connected recurrence.
+
+    Attributes:
+        kernel: ``[features, units] float32``.
+        recurrent_kernel: ``[units, units] float32``.
+        bias: ``[units] float32``, or None.
+        activation: Of the new state.
+    """
+
+    kernel: np.ndarray
+    recurrent_kernel: np.ndarray
+    bias: np.ndarray | None
+    activation: Activation
+
+    @property
+    def units(self) -> int:
+        """Width of the hidden state."""
+        return int(self.recurrent_kernel.shape[0])
+
+    @property
+    def state_count(self) -> int:
+        """One state: hidden."""
+        return 1
+
+
+@dataclass(frozen=True)
+class StepCell:
+    """Any other cell, known only by what it does in one step.
+
+    Attributes:
+        step: ``step(inputs, states) -> (output, new_states)`` on TensorFlow
+            tensors without a time axis; states are flat lists.
+        state_count: How many states it carries.
+    """
+
+    step: Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
+    state_count: int
+
+
+Cell = LSTMCell | GRUCell | SimpleRNNCell | StepCell
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """One recurrent layer in one direction.
+
+    Attributes:
+        layer: The layer's name, for messages.
+        cell: What happens in a step.
+        go_backwards: Whether time runs from the last step to the first.
+        return_sequences: Whether the output of every step is wanted.
+        zero_output_for_mask: Whether a masked step gives zeros; otherwise it
+            repeats the output of the step processed before it (zeros at first).
+    """
+
+    layer: str
+    cell: Cell
+    go_backwards: bool
+    return_sequences: bool
+    zero_output_for_mask: bool
+
+
+@dataclass(frozen=True)
+class RecurrenceResult:
+    """What a lowered recurrence gives back, as TensorFlow tensors.
+
+    Attributes:
+        last_output: ``[batch, ...]``, the output of the step processed last.
+        outputs: ``[batch, time, ...]`` in the order of the *input's* time axis
+            whatever the direction, or None unless ``return_sequences``.
+        states: The final states, ``[batch, ...]`` each.
+    """
+
+    last_output: Tensor
+    outputs: Tensor | None
+    states: list[Tensor]
+
+
+class Lowering(Protocol):
+    """A target's way to write a recurrence into the graph being traced."""
+
+    def __call__(
+        self,
+        recurrence: Recurrence,
+        sequences: Tensor,
+        initial_state: Sequence[Tensor | None],
+        mask: Tensor | None,
+    ) -> RecurrenceResult:
+        """Write one recurrence.
+
+        Args:
+            recurrence: What to lower.
+            sequences: ``[batch, time, ...] float32``.
+            initial_state: One tensor ``[batch, ...]`` a state; None means zeros
+                (only for cells whose state shapes their weights tell).
+            mask: ``[batch, time] bool``, True where a step counts; or None.
+        """
+        ...

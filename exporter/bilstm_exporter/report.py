@@ -1,0 +1,64 @@
+"""What an export reports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bilstm_exporter.parity import Parity
+from bilstm_exporter.targets import RecurrenceForm
+
+
+@dataclass(frozen=True)
+class ArtifactReport:
+    """One artifact.
+
+    Attributes:
+        file: Its name in the bundle.
+        format: ``"onnx"`` or ``"tflite"``.
+        recipe: How its numbers are stored.
+        bytes: Its size.
+        parity: What the checks found.
+        recurrences: How each recurrence was written.
+    """
+
+    file: str
+    format: str
+    recipe: str
+    bytes: int
+    parity: Parity
+    recurrences: list[RecurrenceForm]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """A finished export.
+
+    Attributes:
+        bundle: The folder written.
+        model: The model's name.
+        generation: Which library read the model and defined what is right.
+        artifacts: What is in the bundle.
+        probes_left_out: Probes that Keras itself does not answer, with the reason.
+        largest_state: The largest ``|state|`` any probe drove a recurrence to, or None.
+        padding_neutral: Whether padding changes no answer.
+        seconds: Time spent, by stage.
+    """
+
+    bundle: Path
+    model: str
+    generation: str
+    artifacts: list[ArtifactReport]
+    probes_left_out: dict[str, str]
+    largest_state: float | None
+    padding_neutral: bool
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        plain = asdict(self)
+        plain["bundle"] = str(self.bundle)
+        for artifact, report in zip(plain["artifacts"], self.artifacts, strict=True):
+            artifact["parity"]["passed"] = report.parity.passed
+        return plain

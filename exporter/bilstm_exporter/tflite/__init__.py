@@ -1,0 +1,1 @@
+"""TFLite: recurrences as loops over builtin operators."""

@@ -1,0 +1,75 @@
+"""The whole way from a traced model to the bytes of ``model.tflite``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
+from bilstm_exporter.interface import Interface
+from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.recurrence import Lowering
+from bilstm_exporter.targets import Built, RecurrenceForm, target
+from bilstm_exporter.tflite import flatbuffer, loop
+
+# "TF Select ops: BitwiseAnd, Foo" and "Custom ops: Bar" are how the converter lists what
+# no builtin operator does.
+_MISSING_OPERATORS = re.compile(r"(?:TF Select|Flex|Custom) ops: ([\w, ]+)")
+
+
+@target("tflite")
+def build_tflite(
+    trace: Callable[[Lowering], Any], interface: Interface, *, opset: int = 0
+) -> Built:
+    """Trace, convert, name."""
+    del opset  # ONNX's
+    forms: list[RecurrenceForm] = []
+
+    def lower(recurrence: Any, *tensors: Any) -> Any:
+        forms.append(RecurrenceForm(recurrence.layer, "loop"))
+        return loop.lower(recurrence, *tensors)
+
+    content = _convert(trace(lower))
+    names = ([spec.name for spec in specs] for specs in (interface.inputs, interface.outputs))
+    return Built(flatbuffer.finish(content, *names), forms)
+
+
+def _convert(function: Any) -> bytes:
+    """Convert a traced model.
+
+    Raises:
+        UnsupportedOperatorError: TFLite has no builtin operator for something.
+        UnsupportedModelError: The converter failed for another reason.
+    """
+    # The converter keeps the signature only of a function that something owns.
+    owner = tf.Module()
+    owner.function = function
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+    log = ""
+    try:
+        with captured_stderr() as read_log:
+            try:
+                return bytes(converter.convert())
+            finally:
+                log = read_log()
+    # Whatever fails in the converter's C++ comes out as one of these.
+    except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
+        raise _explained(f"{log}\n{error}") from error
+    except Exception as error:
+        if type(error).__name__ != "ConverterError":  # it has no public name
+            raise
+        raise _explained(f"{log}\n{error}") from error
+
+
+def _explained(message: str) -> UnsupportedModelError:
+    found = _MISSING_OPERATORS.search(message)
+    if found:
+        return UnsupportedOperatorError("tflite", dict.fromkeys(found[1].split(", "), ""))
+    lines = [line for line in message.splitlines() if "error:" in line] or message.splitlines()
+    return UnsupportedModelError(
+        f"the TFLite converter refused the model: {lines[-1][-500:]}. "
+        f"--formats onnx leaves this format out"
+    )

@@ -1,0 +1,14 @@
+"""Run a bilstm-edge bundle with numpy and one of onnxruntime or ai-edge-litert."""
+
+from bilstm_runtime.errors import (
+    BackendMissingError,
+    BilstmRuntimeError,
+    BundleError,
+    BundleVersionError,
+    InputError,
+)
+from bilstm_runtime.golden import CheckReport, check
+from bilstm_runtime.model import Model, load
+
+__all__ = ["BackendMissingError", "BilstmRuntimeError", "BundleError", "BundleVersionError",
+           "CheckReport", "InputError", "Model", "check", "load"]  # fmt: skip

@@ -1,0 +1,69 @@
+"""Every error this package raises on purpose."""
+
+
+class BilstmRuntimeError(Exception):
+    """Base of every error raised on purpose by `bilstm_runtime`."""
+
+
+class BundleError(BilstmRuntimeError, ValueError):
+    """The bundle folder, or something in it, cannot be used."""
+
+
+class BundleNotFoundError(BundleError, FileNotFoundError):
+    """The bundle folder, or a file its manifest names, is not there."""
+
+
+class ManifestError(BundleError):
+    """manifest.json is not what the bundle format describes."""
+
+
+class BundleVersionError(BundleError):
+    """The bundle was written in a newer format than this package reads."""
+
+
+class ChecksumError(BundleError):
+    """A file of the bundle is not the file the manifest describes."""
+
+
+class ArtifactError(BundleError):
+    """A model file cannot be opened, or is not the model the manifest describes."""
+
+
+class NoArtifactError(BundleError, LookupError):
+    """The bundle has no model file for the wanted backend and recipe."""
+
+
+class GoldenError(BundleError):
+    """The golden cases of the bundle cannot be read."""
+
+
+class BackendMissingError(BilstmRuntimeError, ImportError):
+    """No backend is installed that can run the bundle."""
+
+
+class UnknownBackendError(BilstmRuntimeError, ValueError):
+    """A backend was asked for by a name nobody registered."""
+
+
+class DuplicateBackendError(BilstmRuntimeError, ValueError):
+    """Two backends were registered under one name."""
+
+
+class OptionError(BilstmRuntimeError, ValueError):
+    """An option such as `threads` or `batch_size` has an impossible value."""
+
+
+class InputError(BilstmRuntimeError, ValueError):
+    """The data given to the model is not what the model takes."""
+
+
+class InputTypeError(InputError, TypeError):
+    """The data given to the model is of a kind that is never converted."""
+
+
+class BackendRunError(BilstmRuntimeError, RuntimeError):
+    """The backend failed, or answered something the manifest rules out, while running."""
+
+
+class DataFileError(BilstmRuntimeError, ValueError):
+    """A file of examples or answers cannot be read or written."""

@@ -1,0 +1,287 @@
+"""Reading what `predict` was given into arrays the model takes, or saying what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from bilstm_runtime.errors import InputError, InputTypeError
+from bilstm_runtime.manifest import BATCH
+from bilstm_runtime.values import AnyArray, ValueRule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bilstm_runtime.manifest import Axis, InputSpec, Manifest
+
+Values: TypeAlias = Any
+"""What a caller may give: an array, lists of numbers or arrays, or a dict of those by input."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Checked input, not yet padded or divided.
+
+    Attributes:
+        columns: For each input an array with a batch axis or, where the lengths of the examples
+            differ, a list of one array an example without it.
+        count: How many examples.
+        sizes: `[examples, axes] int64`, their sizes along the sequence axes of the manifest;
+            one row for all where the examples do not differ.
+    """
+
+    columns: list[AnyArray | list[AnyArray]]
+    count: int
+    sizes: AnyArray
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the examples differ in length."""
+        return any(isinstance(column, list) for column in self.columns)
+
+
+class InputReader:
+    """Reads the input of one model."""
+
+    def __init__(self, manifest: Manifest, *, can_pad: bool) -> None:
+        """Work out what the inputs must look like.
+
+        Args:
+            manifest: The manifest.
+            can_pad: Whether sequences may be padded on the right.
+        """
+        self._columns = [_ColumnReader(spec, manifest, can_pad) for spec in manifest.inputs]
+        self._names = [spec.name for spec in manifest.inputs]
+        self._axes = list(manifest.sequence_axes)
+        named: dict[str, list[tuple[int, int]]] = {}
+        for i, spec in enumerate(manifest.inputs):
+            for j, axis in enumerate(spec.axes):
+                if axis.name is not None:
+                    named.setdefault(axis.name, []).append((i, j))
+        self._places = named
+        self._equal = [(where[0], other) for where in named.values() for other in where[1:]]
+
+    def ready(self, values: Values) -> list[AnyArray] | None:
+        """The arrays to run, if nothing needs converting, padding or explaining; else None."""
+        arrays: Sequence[Any]
+        if type(values) is np.ndarray:
+            arrays = (values,)
+        elif type(values) is dict and len(values) == len(self._names):
+            arrays = [values.get(name) for name in self._names]
+        elif len(self._names) > 1 and type(values) in (list, tuple):
+            arrays = values
+        else:
+            return None
+        if len(arrays) != len(self._columns):
+            return None
+        for column, array in zip(self._columns, arrays, strict=True):
+            if not column.is_ready(array):
+                return None
+        for (i, j), (k, m) in self._equal:
+            if arrays[i].shape[j] != arrays[k].shape[m]:
+                return None
+        return list(arrays)
+
+    def read(self, values: Values) -> Request:
+        """Read input of any accepted form.
+
+        Raises:
+            InputError: Something is wrong with it; the message says what and where.
+            InputTypeError: It is of a kind that is never converted.
+        """
+        columns = [
+            column.read(value)
+            for column, value in zip(self._columns, self._separate(values), strict=True)
+        ]
+        counts = {name: len(column) for name, column in zip(self._names, columns, strict=True)}
+        count = counts[self._names[0]]
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{name!r} has {n}" for name, n in counts.items())
+            msg = f"the inputs differ in the number of examples: {found}"
+            raise InputError(msg)
+        if any(isinstance(column, list) for column in columns):
+            columns = [list(column) for column in columns]
+            sizes = [
+                self._sizes([c[i] for c in columns], 1, f", example {i}") for i in range(count)
+            ]
+        else:
+            sizes = [self._sizes(columns, 0, "")]
+        return Request(columns, count, np.array(sizes, dtype=np.int64).reshape(len(sizes), -1))
+
+    def _separate(self, values: Values) -> list[Values]:
+        """One value an input, in the order of the manifest."""
+        wanted = ", ".join(map(repr, self._names))
+        if isinstance(values, dict):
+            if set(values) != set(self._names):
+                found = ", ".join(map(repr, values)) or "nothing"
+                msg = f"the model has the inputs {wanted}; the dict holds {found}"
+                raise InputError(msg)
+            return [values[name] for name in self._names]
+        if len(self._names) == 1:
+            return [values]
+        if not isinstance(values, (list, tuple)):
+            msg = (
+                f"the model has the inputs {wanted}; give a dict by name or a list of that many "
+                f"arrays, not one {type(values).__name__}"
+            )
+            raise InputError(msg)
+        if len(values) != len(self._names):
+            msg = f"the model has the inputs {wanted}; the list holds {len(values)} items"
+            raise InputError(msg)
+        return list(values)
+
+    def _sizes(self, arrays: Sequence[Any], skipped: int, where: str) -> list[int]:
+        """Sizes along the sequence axes, which must agree between the inputs."""
+        sizes = []
+        for name in self._axes:
+            found = {
+                self._names[i]: int(arrays[i].shape[j - skipped]) for i, j in self._places[name]
+            }
+            if len(set(found.values())) > 1:
+                shown = ", ".join(f"{n!r} has {size}" for n, size in found.items())
+                msg = f"the inputs differ in size along {name!r}{where}: {shown}"
+                raise InputError(msg)
+            sizes.append(next(iter(found.values())))
+        return sizes
+
+
+class _ColumnReader:
+    """Reads one input."""
+
+    def __init__(self, spec: InputSpec, manifest: Manifest, can_pad: bool) -> None:  # noqa: FBT001
+        self._spec = spec
+        self._label = f"input {spec.name!r}"
+        self._can_pad = can_pad
+        self._rule = ValueRule(spec)
+        self._dtype = self._rule.dtype
+        self._rank = len(spec.axes)
+        shared = manifest.sequence_axes
+        self._axes = [shared.get(axis.name or "", axis) for axis in spec.axes]
+        self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
+
+    def is_ready(self, array: Any) -> bool:  # noqa: ANN401 (whatever the caller gave)
+        """Whether this is an array that can be run as it is."""
+        if (
+            type(array) is not np.ndarray
+            or array.dtype != self._dtype
+            or array.ndim != self._rank
+            or not array.flags.c_contiguous
+        ):
+            return False
+        for size, (low, high) in zip(array.shape, self._bounds, strict=True):
+            if size < low or (high is not None and size > high):
+                return False
+        return self._rule.holds(array)
+
+    def read(self, value: Values) -> AnyArray | list[AnyArray]:
+        """Read the value of this input; see `Request.columns`."""
+        if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
+            value = list(value)
+        if not isinstance(value, (list, tuple)):
+            array = self._as_array(value, self._label)
+            self._check_shape(array, self._axes, self._label)
+            return np.ascontiguousarray(self._rule.convert(array, self._label))
+        if not value:
+            msg = f"{self._label} holds no examples"
+            raise InputError(msg)
+        examples = [
+            self._as_array(item, f"{self._label}, example {i}") for i, item in enumerate(value)
+        ]
+        for i, example in enumerate(examples):
+            self._check_shape(example, self._axes[1:], f"{self._label}, example {i}")
+        if len({example.shape for example in examples}) > 1:
+            return self._convert_examples(examples)
+        if len({example.dtype for example in examples}) > 1:  # stacking would mix ints and floats
+            examples = self._convert_examples(examples)
+        array = np.stack(examples)
+        self._check_shape(array, self._axes, self._label)
+        return self._rule.convert(array, self._label)
+
+    def _as_array(self, value: Values, label: str) -> AnyArray:
+        if isinstance(value, np.ma.MaskedArray):
+            msg = f"{label} is a masked array, whose mask would be lost; fill it first"
+            raise InputTypeError(msg)
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            msg = f"{label} cannot be read as an array ({error})"
+            raise InputTypeError(msg) from error
+        if array.dtype.kind not in "biuf":
+            msg = (
+                f"{label} holds {array.dtype} values ({type(value).__name__}); "
+                f"the model takes {self._spec.dtype} arrays, or lists of numbers or arrays"
+            )
+            raise InputTypeError(msg)
+        return array
+
+    def _convert_examples(self, examples: list[AnyArray]) -> list[AnyArray]:
+        """Convert all values at once; one at a time only to say which is wrong."""
+        label = self._label
+        try:
+            flat = np.concatenate([example.reshape(-1) for example in examples])
+            flat = self._rule.convert(flat, label)
+        except InputError:
+            flat = None
+        if flat is None or len({example.dtype for example in examples}) > 1:
+            return [
+                self._rule.convert(example, f"{label}, example {i}")
+                for i, example in enumerate(examples)
+            ]
+        ends = np.cumsum([example.size for example in examples])[:-1]
+        parts = np.split(flat, ends)
+        return [part.reshape(e.shape) for part, e in zip(parts, examples, strict=True)]
+
+    def _check_shape(self, array: AnyArray, axes: Sequence[Axis], label: str) -> None:
+        if 0 in array.shape:
+            msg = f"{label} is empty: it has the shape {_shape(array)}, expected {_expected(axes)}"
+            raise InputError(msg)
+        if array.ndim != len(axes):
+            msg = (
+                f"{label} has the shape {_shape(array)}, expected {_expected(axes)}"
+                f"{self._rank_hint(array.ndim, len(axes))}"
+            )
+            raise InputError(msg)
+        for number, (size, axis) in enumerate(zip(array.shape, axes, strict=True)):
+            what = f"axis {number}" if axis.name is None else f"{axis.name!r}"
+            if axis.name == BATCH:  # any number of rows will do, see `Model`
+                continue
+            if axis.size is not None and (
+                size > axis.size or (axis.name is None and size < axis.size)
+            ):
+                msg = (
+                    f"{label} has the shape {_shape(array)}, expected {_expected(axes)}: "
+                    f"size {size} along {what}, where the model takes {axis.size}"
+                )
+                raise InputError(msg)
+            if size < (axis.size or axis.min) and not self._can_pad:
+                least = f"exactly {axis.size}" if axis.size else f"at least {axis.min}"
+                msg = (
+                    f"{label} has size {size} along {what}, where the model takes {least}, and "
+                    "padding changes the answers of this model: "
+                    f"pad to {axis.size or axis.min} the way it was trained"
+                )
+                raise InputError(msg)
+
+    def _rank_hint(self, found: int, wanted: int) -> str:
+        is_example = wanted < self._rank
+        if found == wanted - 1 and not is_example:
+            return ". It has no batch axis: add one, with array[None] for a single example"
+        if is_example and found == wanted - 1:
+            return ". A list is read as a list of examples: put a single example in a list"
+        if is_example and found == wanted + 1:
+            return ". A list is read as a list of examples: give an array itself, not in a list"
+        return ""
+
+
+def _shape(array: AnyArray) -> str:
+    return f"[{', '.join(map(str, array.shape))}]"
+
+
+def _expected(axes: Sequence[Axis]) -> str:
+    """The shape that axes describe, such as "[batch, time, 12]" or "[batch, time=50]"."""
+    parts = [
+        "=".join(str(part) for part in (axis.name, axis.size) if part is not None) for axis in axes
+    ]
+    return f"[{', '.join(parts)}]"

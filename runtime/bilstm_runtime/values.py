@@ -1,0 +1,150 @@
+"""The values of an input: converting their dtype without loss, and checking their range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bilstm_runtime.errors import InputError, InputTypeError
+from bilstm_runtime.manifest import integer_limits
+
+if TYPE_CHECKING:
+    from bilstm_runtime.manifest import InputSpec
+
+_KINDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floats"}
+
+AnyArray = npt.NDArray[Any]
+
+
+class ValueRule:
+    """What values one input takes.
+
+    Attributes:
+        dtype: The numpy dtype the model takes.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        """Work out the rule of one input."""
+        self.dtype = np.dtype(spec.dtype)
+        self._spec = spec
+        self._range = spec.range
+        self._is_float = self.dtype.kind == "f"
+        # Seen as unsigned, a negative id is a huge one, so that one reduction checks both ends.
+        self._unsigned = (
+            np.dtype(f"u{self.dtype.itemsize}")
+            if self.dtype.kind in "iu" and spec.range is not None and spec.range[0] == 0
+            else None
+        )
+
+    def holds(self, array: AnyArray) -> bool:
+        """Whether all values are allowed; a quick answer that may be False without need.
+
+        Args:
+            array: Values in `dtype`, at least one.
+        """
+        if self._range is None:
+            return not self._is_float or bool(np.isfinite(array).all())
+        low, high = self._range
+        if self._unsigned is not None:
+            return bool(array.view(self._unsigned).max() <= high)
+        return bool(array.min() >= low and array.max() <= high)  # a NaN compares as False
+
+    def convert(self, array: AnyArray, label: str) -> AnyArray:
+        """Convert values to `dtype` and check them.
+
+        Args:
+            array: Values of any dtype, at least one.
+            label: What they are, such as "input 'tokens', example 3".
+
+        Returns:
+            The values in `dtype`; the same array where it has that dtype already.
+
+        Raises:
+            InputTypeError: The dtype is never converted.
+            InputError: A value cannot be converted without loss, or is not allowed.
+        """
+        converted = array if array.dtype == self.dtype else self._cast(array, label)
+        if not self.holds(converted):
+            self._check(converted, label)
+        return converted
+
+    def _cast(self, array: AnyArray, label: str) -> AnyArray:
+        found, wanted = array.dtype.kind, self.dtype.kind
+        if found not in _KINDS or (found == "b") != (wanted == "b"):
+            msg = f"{label} has the dtype {array.dtype}; the model takes {self._wanted()}"
+            raise InputTypeError(msg)
+        if wanted in "iu":
+            return self._cast_to_integers(array, label)
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = array.astype(self.dtype)
+        if found == "f":
+            lost = np.isfinite(array) & ~np.isfinite(cast)
+            what = f"is too large for {self.dtype}"
+        else:
+            lost = _inexact(array, cast)
+            what = f"has no exact {self.dtype}"
+        _refuse_where(lost, array, label, f"{what}; the model takes {self._wanted()}")
+        return cast
+
+    def _cast_to_integers(self, array: AnyArray, label: str) -> AnyArray:
+        low, high = integer_limits(self.dtype.name)
+        if array.dtype.kind == "f":
+            exact = array.astype(np.float64)
+            broken = ~(np.floor(exact) == exact) | np.isinf(exact)  # a NaN is broken too
+            _refuse_where(
+                broken, array, label, f"is not a whole number; the model takes {self._wanted()}"
+            )
+            beyond = (exact < low) | (exact >= high + 1)  # no float64 lies between
+        else:
+            beyond = (array < low) | (array > high)
+        _refuse_where(beyond, array, label, self._outside())
+        return array.astype(self.dtype)
+
+    def _check(self, array: AnyArray, label: str) -> None:
+        """Say which value is not allowed, if any is not."""
+        masked = np.zeros(array.shape, dtype=bool)
+        mask_value = self._spec.mask_value
+        if self._is_float and mask_value is not None:
+            masked = np.isnan(array) if np.isnan(mask_value) else array == mask_value
+        if self._is_float:
+            _refuse_where(
+                ~np.isfinite(array) & ~masked, array, label, "is not finite; clean the data first"
+            )
+        if self._range is not None:
+            low, high = self._range
+            outside = ((array < low) | (array > high)) & ~masked
+            _refuse_where(outside, array, label, self._outside())
+
+    def _outside(self) -> str:
+        if self._range is None:
+            return f"does not fit {self.dtype}"
+        low, high = self._range
+        what = "vocabulary" if self.dtype.kind in "iu" else "range"
+        return f"is outside of the {what} {low} to {high}"
+
+    def _wanted(self) -> str:
+        return f"{_KINDS[self.dtype.kind]} ({self.dtype})"
+
+
+def _inexact(integers: AnyArray, floats: AnyArray) -> AnyArray:
+    """Where integers became floats of another value, `bool` of the same shape."""
+    exact_to = 2 ** (np.finfo(floats.dtype).nmant + 1)
+    wrong: AnyArray = (integers > exact_to) | (integers < -exact_to)
+    if wrong.any():
+        pairs = zip(integers[wrong].tolist(), floats[wrong].tolist(), strict=True)
+        wrong[wrong] = [np.isinf(cast) or int(cast) != value for value, cast in pairs]
+    return wrong
+
+
+def _refuse_where(wrong: AnyArray, array: AnyArray, label: str, what: str) -> None:
+    """Raise `InputError` naming the first value at which `wrong` is true, if there is one."""
+    if not wrong.any():
+        return
+    index = np.unravel_index(int(np.argmax(wrong)), array.shape)
+    place = ", ".join(str(int(i)) for i in index)
+    count = int(np.count_nonzero(wrong))
+    more = f" ({count} such values in all)" if count > 1 else ""
+    msg = f"{label}: the value {array[index]} at [{place}] {what}{more}"
+    raise InputError(msg)

@@ -1,0 +1,147 @@
+"""Writing the answers of `Model.predict` to files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from bilstm_runtime.errors import DataFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bilstm_runtime.model import Answer, Answers
+    from bilstm_runtime.values import AnyArray
+
+
+@dataclass(frozen=True)
+class Table:
+    """The answers of a model, by output.
+
+    Attributes:
+        names: The names of the outputs.
+        columns: For each output an array with a batch axis, or a list of one array an example.
+        structure: "single", "list" or "dict".
+    """
+
+    names: Sequence[str]
+    columns: Sequence[Answer]
+    structure: str
+
+    @classmethod
+    def of(cls, answers: Answers, names: Sequence[str], structure: str) -> Table:
+        """Arrange what `predict` returned."""
+        if structure == "single":
+            return cls(names, [answers], structure)  # type: ignore[list-item]
+        columns = answers.values() if isinstance(answers, dict) else answers
+        return cls(names, list(columns), structure)
+
+
+class Writer(Protocol):
+    """A function that writes one file format."""
+
+    def __call__(self, table: Table) -> bytes:
+        """The content of the file.
+
+        Raises:
+            DataFileError: The format cannot hold these answers.
+        """
+        ...
+
+
+WRITERS: Final[dict[str, Writer]] = {}
+"""Every format by the end of its file names, without the dot."""
+
+
+def writer(name: str) -> Callable[[Writer], Writer]:
+    """Register the decorated function as the writer of a new format."""
+
+    def add(function: Writer) -> Writer:
+        if name in WRITERS:
+            msg = f"the format {name!r} has a writer already"
+            raise ValueError(msg)
+        WRITERS[name] = function
+        return function
+
+    return add
+
+
+@writer("jsonl")
+def write_jsonl(table: Table) -> bytes:
+    """One example a line, in the structure of the model's outputs; see `Writer`."""
+    lines = []
+    for number, outputs in enumerate(zip(*table.columns, strict=True)):
+        values = [plain(np.asarray(output)) for output in outputs]
+        line: Any = values
+        if table.structure == "single":
+            line = values[0]
+        elif table.structure == "dict":
+            line = dict(zip(table.names, values, strict=True))
+        try:
+            lines.append(json.dumps(line, allow_nan=False) + "\n")
+        except ValueError as error:
+            msg = (
+                f"the answer to example {number} is not finite, and JSON has no word for that; "
+                "write .npy or .npz to look into it"
+            )
+            raise DataFileError(msg) from error
+    return "".join(lines).encode()
+
+
+@writer("csv")
+def write_csv(table: Table) -> bytes:
+    """One example a row or, for a single sequence, one step a row; see `Writer`."""
+    column = table.columns[0]
+    rows: Sequence[Any] = [np.asarray(row) for row in column]
+    if len(rows) == 1 and rows[0].ndim == 2:  # noqa: PLR2004 (time and features)
+        rows = list(rows[0])
+    if len(table.columns) > 1 or any(row.ndim > 1 for row in rows):
+        msg = (
+            "a .csv file holds one output with one row an example, or a single sequence with one "
+            "row a step; these answers are more: write .jsonl or .npz"
+        )
+        raise DataFileError(msg)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(plain(np.atleast_1d(row)) for row in rows)
+    return text.getvalue().encode()
+
+
+@writer("npy")
+def write_npy(table: Table) -> bytes:
+    """The one output as one array; see `Writer`."""
+    if len(table.columns) > 1 or isinstance(table.columns[0], list):
+        msg = "a .npy file holds one array; these answers are several: write .npz or .jsonl"
+        raise DataFileError(msg)
+    content = io.BytesIO()
+    np.save(content, table.columns[0], allow_pickle=False)
+    return content.getvalue()
+
+
+@writer("npz")
+def write_npz(table: Table) -> bytes:
+    """Arrays by output name, `NAME.0`, `NAME.1`, ... where lengths differ; see `Writer`."""
+    arrays: dict[str, AnyArray] = {}
+    for name, column in zip(table.names, table.columns, strict=True):
+        if isinstance(column, list):
+            arrays.update({f"{name}.{i}": array for i, array in enumerate(column)})
+        else:
+            arrays[name] = column
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+def plain(array: AnyArray) -> Any:  # noqa: ANN401 (nested lists)
+    """Python numbers in nested lists, each float as short as reads back to the same.
+
+    >>> plain(np.array([0.1], dtype=np.float32))
+    [0.1]
+    """
+    if array.dtype in (np.float16, np.float32):
+        return array.astype(str).astype(np.float64).tolist()
+    return array.tolist()

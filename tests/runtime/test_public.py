@@ -1,0 +1,95 @@
+"""What the package shows to the world, and what it may import."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bilstm_runtime
+from bilstm_runtime import errors
+
+PACKAGE = Path(bilstm_runtime.__file__).parent
+MODULES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "bilstm_runtime."))
+
+BANNED = ("tensorflow", "keras", "tf_keras", "bilstm_exporter", "onnx", "tf2onnx", "rich")
+
+
+def test_public_names_are_pinned() -> None:
+    assert bilstm_runtime.__all__ == [
+        "BackendMissingError",
+        "BilstmRuntimeError",
+        "BundleError",
+        "BundleVersionError",
+        "CheckReport",
+        "InputError",
+        "Model",
+        "check",
+        "load",
+    ]
+    assert all(hasattr(bilstm_runtime, name) for name in bilstm_runtime.__all__)
+
+
+def test_init_is_short_and_package_is_typed() -> None:
+    assert len((PACKAGE / "__init__.py").read_text().splitlines()) <= 15
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_modules_are_small() -> None:
+    sizes = {p.name: len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
+    assert max(sizes.values()) < 400, sizes
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (errors.BundleError, ValueError),
+        (errors.BundleNotFoundError, FileNotFoundError),
+        (errors.BundleVersionError, ValueError),
+        (errors.ChecksumError, ValueError),
+        (errors.NoArtifactError, LookupError),
+        (errors.BackendMissingError, ImportError),
+        (errors.UnknownBackendError, ValueError),
+        (errors.InputError, ValueError),
+        (errors.InputTypeError, TypeError),
+        (errors.BackendRunError, RuntimeError),
+        (errors.OptionError, ValueError),
+    ],
+)
+def test_errors_have_the_base_and_the_fitting_builtin(
+    error: type[Exception], builtin: type[Exception]
+) -> None:
+    assert issubclass(error, builtin)
+    assert issubclass(error, errors.BilstmRuntimeError)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_doctests(module: str) -> None:
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+@pytest.mark.parametrize("backend", ["onnx", "litert"])
+def test_import_rule(backend: str, fixtures: Path) -> None:
+    script = f"""
+import sys
+import bilstm_runtime
+assert not any(m.split(".")[0] in ("onnxruntime", "ai_edge_litert") for m in sys.modules)
+import bilstm_runtime.cli_run, bilstm_runtime.cli_check
+model = bilstm_runtime.load({str(fixtures / "tagger")!r}, backend={backend!r})
+model.predict([[1, 2, 3], [4]])
+print(sorted({{m.split(".")[0] for m in sys.modules}} & set({BANNED!r})))
+"""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert done.stdout.strip() == "[]"
