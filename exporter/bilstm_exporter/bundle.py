@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from bilstm_runtime.manifest import MANIFEST_FILE, Golden, Manifest
-from bilstm_runtime.manifest_json import manifest_to_json
 
 from bilstm_exporter.probes import Probe
+from bilstm_runtime.manifest import MANIFEST_FILE, Golden, Manifest
+from bilstm_runtime.manifest_json import manifest_to_json
 
 GOLDEN_FILE = "golden.npz"
 # Of every member of golden.npz, so that the same export gives the same bytes.

@@ -52,24 +52,24 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         sys.stdout.write("\n")
         return
     console = Console()
-    table = Table(box=box.SIMPLE_HEAD, title=f"{report.model} -> {report.bundle}", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{report.model} -> {report.bundle}", title_justify="left"
+    )
     for heading, justify in (
         ("artifact", "left"),
         ("size", "right"),
         ("recurrences", "left"),
-        ("probes", "right"),
-        ("largest error", "right"),
-        ("of tolerance", "right"),
+        ("max error", "right"),
+        ("tolerance used", "right"),
         ("parity", "left"),
     ):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for artifact in report.artifacts:
         parity = artifact.parity
         table.add_row(
             artifact.file,
             _size(artifact.bytes),
             _forms(artifact),
-            str(parity.probes),
             f"{parity.max_abs_error:.1e}",
             f"{parity.max_error_ratio:.1%}",
             "[green]pass[/green]" if parity.passed else "[red]FAIL[/red]",
@@ -98,7 +98,12 @@ def _notes(report: ExportReport) -> Iterator[str]:
                     f"{artifact.file}: {recurrence.layer} is a {recurrence.form}, exact but "
                     f"slower: {recurrence.reason}."
                 )
-    if report.largest_state is not None:
-        yield f"The probes drove the recurrent states up to {report.largest_state:.1f}."
+    probes = report.artifacts[0].parity.probes
+    reach = (
+        ""
+        if report.largest_state is None
+        else f", which drive the recurrent states up to {report.largest_state:.1f}"
+    )
+    yield f"Compared with Keras on {probes} probes{reach}, each run twice."
     for name, reason in report.probes_left_out.items():
         yield f"Not compared: {name} ({reason})."

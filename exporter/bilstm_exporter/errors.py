@@ -32,15 +32,15 @@ class UnsupportedOperatorError(UnsupportedModelError):
     """A format has no operator for something in the model.
 
     Args:
-        format_name: ``"onnx"`` or ``"tflite"``.
         operators: For each TensorFlow operator, the name of a node that needs it.
+        format_name: ``"onnx"`` or ``"tflite"``.
     """
 
-    def __init__(self, format_name: str, operators: Mapping[str, str]) -> None:
+    def __init__(self, operators: Mapping[str, str], *, format_name: str) -> None:
         self.format_name = format_name
         self.operators = dict(operators)
         where = "; ".join(
-            f"{operator} (in {node or 'an unnamed node'})" for operator, node in operators.items()
+            f"{operator}{f' (in {node})' if node else ''}" for operator, node in operators.items()
         )
         super().__init__(
             f"{format_name} has no operator for: {where}. Replace the layer that computes it, "

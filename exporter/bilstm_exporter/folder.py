@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bilstm_runtime.manifest import MANIFEST_FILE
-
 from bilstm_exporter.errors import OutputFolderError
+from bilstm_runtime.manifest import MANIFEST_FILE
 
 
 def default_folder(model_file: str, name: str) -> Path:

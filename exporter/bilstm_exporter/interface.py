@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
-from bilstm_runtime.manifest import Axis, InputSpec, OutputSpec
 
 from bilstm_exporter.analysis import InputFacts, input_facts
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
 from bilstm_exporter.frontend.source import DeclaredInput, Source
 from bilstm_exporter.onnx.marker import Markers
 from bilstm_exporter.values import random_values
+from bilstm_runtime.manifest import Axis, InputSpec, OutputSpec
 
 BATCH, TIME = "batch", "time"
 
@@ -128,14 +128,12 @@ def _takes_longer(
     return _answers(source, specs, {**sizes, BATCH: 2})
 
 
-def _named(
-    spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]
-) -> InputSpec:
+def _named(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]) -> InputSpec:
     """An input of the manifest; ``names`` names its free axes by position."""
     axes = [Axis(BATCH, spec.shape[0])]
     for position, size in list(enumerate(spec.shape))[1:]:
         # The one fixed axis that sequences can be padded to.
-        is_time = position == 1 and (len(spec.shape) > 2 or fact.is_ids)  # noqa: PLR2004
+        is_time = position == 1 and (len(spec.shape) > 2 or fact.is_ids)
         fixed_name = TIME if is_time and TIME not in names.values() else None
         name = names.get(position, f"axis_{position}") if size is None else fixed_name
         axes.append(Axis(name, size))
@@ -203,7 +201,8 @@ def _with_minimums(
             minimums[name] = next(
                 size
                 for size in candidates
-                if size == comfortable[name] or _answers(source, inputs, {**comfortable, name: size})
+                if size == comfortable[name]
+                or _answers(source, inputs, {**comfortable, name: size})
             )
     return tuple(
         replace(
@@ -277,8 +276,10 @@ def _outputs(
 
 
 def _output_axis(sizes: Sequence[int], variants: Sequence[Mapping[str, int]], axis: int) -> Axis:
-    candidates = [BATCH, *sorted(set(variants[0]) - {BATCH})] if axis == 0 else sorted(
-        set(variants[0]) - {BATCH}, key=lambda name: (name != TIME, name)
+    candidates = (
+        [BATCH, *sorted(set(variants[0]) - {BATCH})]
+        if axis == 0
+        else sorted(set(variants[0]) - {BATCH}, key=lambda name: (name != TIME, name))
     )
     changing = len(set(sizes)) > 1
     for name in candidates:

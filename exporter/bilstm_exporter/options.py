@@ -43,7 +43,9 @@ class ExportOptions:
         """Check what can be checked without a model."""
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
-            message = f"formats: {', '.join(unknown) or 'none given'}; choose from {', '.join(FORMATS)}"
+            message = (
+                f"formats: {', '.join(unknown) or 'none given'}; choose from {', '.join(FORMATS)}"
+            )
             raise OptionError(message)
         if len(set(self.formats)) < len(self.formats):
             message = f"formats: {', '.join(self.formats)} names one twice"

@@ -68,11 +68,14 @@ def check_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str])
             found = difference(np.asarray(answer), reference)
             largest = max(largest, found.absolute)
             if found.ratio > worst.max_error_ratio:
-                worst = Parity(
-                    len(probes), largest, found.ratio, probe.name, name, found.reason
-                )
+                worst = Parity(len(probes), largest, found.ratio, probe.name, name, found.reason)
     return Parity(
-        worst.probes, largest, worst.max_error_ratio, worst.worst_probe, worst.worst_output, worst.reason
+        worst.probes,
+        largest,
+        worst.max_error_ratio,
+        worst.worst_probe,
+        worst.worst_output,
+        worst.reason,
     )
 
 

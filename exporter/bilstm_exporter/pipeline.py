@@ -21,13 +21,8 @@ from bilstm_exporter.frontend.source import Source
 from bilstm_exporter.interface import Interface, find_interface
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.parity import Parity, check_parity, require
-from bilstm_exporter.probes import (
-    ProbeSet,
-    golden_probes,
-    independent_rows,
-    make_probes,
-    neutral_padding,
-)
+from bilstm_exporter.probes import ProbeSet, golden_probes, make_probes
+from bilstm_exporter.properties import independent_rows, neutral_padding
 from bilstm_exporter.quiet import captured_stderr
 from bilstm_exporter.report import ArtifactReport, ExportReport
 from bilstm_exporter.stages import Listener, Stages

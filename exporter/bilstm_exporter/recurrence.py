@@ -155,6 +155,17 @@ class Recurrence:
     return_sequences: bool
     zero_output_for_mask: bool
 
+    def output_is_state(self, *, masked: bool, starts_at_zeros: bool) -> bool:
+        """Whether the output of a step always equals the first state after it.
+
+        So it is in Keras's own cells, but not at masked steps that give zeros, nor at
+        masked steps before the first valid one, where the output counts as zeros
+        whatever the initial state.
+        """
+        if isinstance(self.cell, StepCell):
+            return False
+        return not masked or (starts_at_zeros and not self.zero_output_for_mask)
+
 
 @dataclass(frozen=True)
 class RecurrenceResult:

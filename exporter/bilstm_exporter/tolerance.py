@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from bilstm_runtime.golden import compare
 from bilstm_runtime.manifest import Tolerance
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from bilstm_runtime.manifest import InputSpec, integer_limits
 
 # Around the units of standardised features; far beyond them, the rounding of float32

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from importlib import metadata
 
-_PACKAGES = ("bilstm-edge", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
+_PACKAGES = (
+    "bilstm-edge",
+    "keras",
+    "tensorflow",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+)
 
 
 def versions(source_keras: str) -> dict[str, str]:

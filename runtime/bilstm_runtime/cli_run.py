@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PROG = "run-bilstm"
 STDIN = "-"
+_PIECE = 2**15
+"""Bytes written to stdout at once (JSON as written here is ASCII, so any cut will do)."""
 
 _FORMATS_HELP = """\
 input formats:
@@ -135,7 +137,10 @@ def _read(file: str) -> bytes:
 
 def _write(file: str | None, content: bytes) -> None:
     if file is None:
-        sys.stdout.write(content.decode())
+        # In pieces: under PYTHONUNBUFFERED one long write that the reader cuts short would pass
+        # for a whole one.
+        for start in range(0, len(content), _PIECE):
+            sys.stdout.write(content[start : start + _PIECE].decode())
         return
     try:
         Path(file).write_bytes(content)

@@ -161,7 +161,7 @@ class _ColumnReader:
         self._axes = [shared.get(axis.name or "", axis) for axis in spec.axes]
         self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
 
-    def is_ready(self, array: Any) -> bool:  # noqa: ANN401 (whatever the caller gave)
+    def is_ready(self, array: Any) -> bool:
         """Whether this is an array that can be run as it is."""
         if (
             type(array) is not np.ndarray

@@ -191,7 +191,7 @@ def _value(item: Field, dtype: str) -> Number:
 
 def _range(item: Field, dtype: str) -> tuple[Number, Number]:
     bounds = item.items()
-    if len(bounds) != 2:  # noqa: PLR2004 (low and high)
+    if len(bounds) != 2:
         item.refuse("two numbers or null")
     low, high = (_value(bound, dtype) for bound in bounds)
     if not low <= high or math.isinf(low) or math.isinf(high):

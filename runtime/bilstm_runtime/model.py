@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bilstm_runtime.backends import BACKENDS, Backend, find_backend
 from bilstm_runtime.bundle import open_bundle
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 Answer: TypeAlias = AnyArray | list[AnyArray]
 """One output: an array with a batch axis, or one array an example."""
 
-Answers: TypeAlias = Answer | list[Answer] | dict[str, Answer]
-"""All outputs, in the structure the Keras model had."""
+Answers: TypeAlias = Any
+"""All outputs, in the structure the Keras model had: an `Answer`, or a list or dict of those.
+
+Which of them is known only at run time, so callers need not narrow a union.
+"""
 
 
 class Model:

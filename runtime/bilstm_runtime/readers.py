@@ -103,7 +103,7 @@ def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     except csv.Error as error:
         msg = f"{label} is not a .csv file ({error})"
         raise DataFileError(msg) from error
-    if rank == 2:  # noqa: PLR2004 (batch and one more)
+    if rank == 2:
         return rows
     return [rows] if rows else []
 
@@ -142,7 +142,7 @@ def read_npz(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     return arrays
 
 
-def _load(content: bytes, label: str) -> Any:  # noqa: ANN401 (an array, or a dict of arrays)
+def _load(content: bytes, label: str) -> Any:
     try:
         loaded = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -48,13 +48,13 @@ class Runner:
         self._least = np.array([axis.size or axis.min for axis in fixed], dtype=np.int64)
         self._padding = [_padding_value(spec) for spec in manifest.inputs]
         source = {
-            str(axis.name): (i, j)
+            axis.name: (i, j)
             for i, spec in enumerate(manifest.inputs)
             for j, axis in enumerate(spec.axes)
             if axis.name is not None
         }
         self._checks = [
-            [(axis.size, source.get(str(axis.name))) for axis in spec.axes]
+            [(axis.size, source.get(axis.name or "")) for axis in spec.axes]
             for spec in manifest.outputs
         ]
 
@@ -150,7 +150,7 @@ class Runner:
         for spec, column, padding in zip(
             self._manifest.inputs, request.columns, self._padding, strict=True
         ):
-            shape = (rows, *(target.get(str(a.name), a.size or 1) for a in spec.axes[1:]))
+            shape = (rows, *(target.get(a.name or "", a.size or 1) for a in spec.axes[1:]))
             if not isinstance(column, list) and column.shape == shape:
                 arrays.append(column)
                 continue
@@ -205,7 +205,7 @@ class Runner:
     def _own_sizes(self, spec: OutputSpec, sizes: AnyArray) -> tuple[slice, ...]:
         """What of an answer is no padding, one slice an axis after the batch."""
         own = dict(zip(self._axes, sizes.tolist(), strict=True))
-        return tuple(slice(own.get(str(axis.name))) for axis in spec.axes[1:])
+        return tuple(slice(own.get(axis.name or "")) for axis in spec.axes[1:])
 
 
 def _padding_value(spec: InputSpec) -> float:

@@ -37,7 +37,7 @@ class Table:
     def of(cls, answers: Answers, names: Sequence[str], structure: str) -> Table:
         """Arrange what `predict` returned."""
         if structure == "single":
-            return cls(names, [answers], structure)  # type: ignore[list-item]
+            return cls(names, [answers], structure)
         columns = answers.values() if isinstance(answers, dict) else answers
         return cls(names, list(columns), structure)
 
@@ -98,7 +98,7 @@ def write_csv(table: Table) -> bytes:
     """One example a row or, for a single sequence, one step a row; see `Writer`."""
     column = table.columns[0]
     rows: Sequence[Any] = [np.asarray(row) for row in column]
-    if len(rows) == 1 and rows[0].ndim == 2:  # noqa: PLR2004 (time and features)
+    if len(rows) == 1 and rows[0].ndim == 2:
         rows = list(rows[0])
     if len(table.columns) > 1 or any(row.ndim > 1 for row in rows):
         msg = (
@@ -136,7 +136,7 @@ def write_npz(table: Table) -> bytes:
     return content.getvalue()
 
 
-def plain(array: AnyArray) -> Any:  # noqa: ANN401 (nested lists)
+def plain(array: AnyArray) -> Any:
     """Python numbers in nested lists, each float as short as reads back to the same.
 
     >>> plain(np.array([0.1], dtype=np.float32))

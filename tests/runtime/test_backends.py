@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +18,9 @@ from bilstm_runtime import load
 from bilstm_runtime.backends import BACKENDS, find_backend, register
 from bilstm_runtime.backends.onnx_external import has_external_data
 from bilstm_runtime.errors import (
+    ArtifactError,
     BackendMissingError,
+    BackendRunError,
     DuplicateBackendError,
     NoArtifactError,
     UnknownBackendError,
@@ -33,7 +39,7 @@ def uninstall(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def hide(*names: str) -> None:
         for name in names:
-            monkeypatch.setitem(__import__("sys").modules, PACKAGES[name], None)
+            monkeypatch.setitem(sys.modules, PACKAGES[name], None)
 
     return hide
 
@@ -82,7 +88,8 @@ def test_backend_that_is_installed_but_broken(
 
     def broken(name: str, *rest: Any, **others: Any) -> Any:
         if name.startswith(PACKAGES[backend]):
-            raise ImportError("libfoo.so is missing")
+            msg = "libfoo.so is missing"
+            raise ImportError(msg)
         return real(name, *rest, **others)
 
     monkeypatch.setattr(builtins, "__import__", broken)
@@ -169,22 +176,80 @@ def test_external_data_is_found_everywhere(path: tuple[int, ...], tensor: bytes)
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_scanned_or_refused(content: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert has_external_data(content) in (True, False)
-    except ValueError:
-        pass
 
 
 def test_deep_nesting_is_refused() -> None:
-    message = b"\x70\x01"
-    for _ in range(100):
-        message = (
-            field(7, field(1, field(5, message)))[-120:]
-            if len(message) > 120
-            else field(6, message)
-        )
     deep = b""
     for _ in range(40):
         deep = field(1, field(5, field(6, deep)))
     with pytest.raises(ValueError, match="nest too deeply"):
         has_external_data(field(7, deep))
+
+
+def test_a_file_litert_cannot_run_is_refused_when_it_is_loaded(
+    bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
+
+    def fail(_: object) -> None:
+        msg = "Encountered unresolved custom op: FlexTensorListReserve."
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(interpreter, "allocate_tensors", fail)
+    with pytest.raises(ArtifactError, match=r"cannot run model\.tflite.*FlexTensorListReserve"):
+        load(bundle(), backend="litert")
+
+
+def test_a_tflite_file_without_the_signature_is_refused(
+    bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bilstm_runtime.backends.litert.SIGNATURE", "another")
+    with pytest.raises(ArtifactError, match=r"signatures \['serving_default'\], none is 'another'"):
+        load(bundle(), backend="litert")
+
+
+def test_onnxruntime_gets_the_threads(load_one: Any) -> None:
+    for threads, wanted in ((None, 1), (2, 2)):
+        model = load_one("tagger", "onnx", threads=threads)
+        session = model._runner._session._run.__self__
+        assert session.get_session_options().intra_op_num_threads == wanted
+        assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_litert_gets_the_threads(load_one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("ai_edge_litert.interpreter")
+    given: list[int] = []
+    create = module.Interpreter
+
+    def spy(**options: Any) -> Any:
+        given.append(options["num_threads"])
+        return create(**options)
+
+    monkeypatch.setattr(module, "Interpreter", spy)
+    load_one("tagger", "litert")
+    load_one("tagger", "litert", threads=2)
+    assert sorted(set(given)) == [1, 2]
+
+
+def test_litert_starts_afresh_after_a_failure(load_one: Any) -> None:
+    session = load_one("tagger", "litert")._runner._session
+    before = session._interpreter
+    session.run([np.ones((2, 3), np.int32)])
+    assert session._interpreter is before
+    with pytest.raises(BackendRunError, match="LiteRT failed"):
+        session.run([np.full((2, 3), 10**6, np.int32)])
+    assert session._interpreter is not before
+
+
+def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:
+    model = load_one("tagger", backend)
+    arrays = [np.full((n, 2 * n), n, np.int32) for n in range(1, 9)]
+    wanted = [model.predict(array) for array in arrays]
+
+    def ask(number: int) -> bool:
+        return bool((model.predict(arrays[number % 8]) == wanted[number % 8]).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(200)))

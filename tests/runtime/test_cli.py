@@ -204,10 +204,15 @@ def test_interrupt_is_130(command: Any, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="needs POSIX pipes")
-def test_broken_pipe_is_quiet(tagger: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_broken_pipe_is_quiet(tagger: str, tmp_path: Path, unbuffered: str) -> None:
     path = tmp_path / "many.jsonl"
     path.write_text(LINES * 5000)
-    environment = {**os.environ, "PYTHONPATH": str(Path(bilstm_runtime.__file__).parents[1])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(bilstm_runtime.__file__).parents[1]),
+        "PYTHONUNBUFFERED": unbuffered,
+    }
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "bilstm_runtime.cli_run", tagger, "--input", str(path)],
         stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from typing import Any
@@ -24,7 +25,7 @@ SERIES = (InputSpec("series", "float32", (B, T, Axis(None, 2))),)
 PAIR = (*IDS, InputSpec("extra", "float32", (B, Axis(None, 2))))
 
 
-def npz(**arrays: np.ndarray) -> bytes:
+def npz(**arrays: Any) -> bytes:
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()
@@ -93,10 +94,8 @@ def test_files_that_cannot_be_read(kind: str, content: bytes, inputs: Any, messa
     st.sampled_from(sorted(READERS)), st.binary(max_size=60), st.sampled_from([IDS, SERIES, PAIR])
 )
 def test_any_bytes_are_read_or_refused(kind: str, content: bytes, inputs: Any) -> None:
-    try:
+    with contextlib.suppress(BilstmRuntimeError):
         READERS[kind](content, inputs, "file")
-    except BilstmRuntimeError:
-        pass
 
 
 @given(hnp.arrays(st.sampled_from([np.float16, np.float32, np.float64, np.int64]), (2, 3)))

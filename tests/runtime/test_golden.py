@@ -29,7 +29,7 @@ def arrays_of(folder: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def npz(**arrays: np.ndarray) -> bytes:
+def npz(**arrays: Any) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     return content.getvalue()
@@ -55,11 +55,11 @@ def test_state_that_leaks_is_caught(fixtures: Path) -> None:
 def test_compare_can_fail() -> None:
     reference = np.array([1.0, -10.0, 0.0], np.float32)
     assert compare(reference, reference, TOLERANCE).ratio == 0
-    near = compare(reference + np.float32([5e-5, 0, 0]), reference, TOLERANCE)
+    near = compare(reference + np.array([5e-5, 0, 0], np.float32), reference, TOLERANCE)
     assert 0.4 < near.ratio < 0.5
     assert near.absolute == pytest.approx(5e-5, rel=1e-2)
-    assert compare(reference + np.float32([0, 0, 2e-5]), reference, TOLERANCE).ratio > 1.9
-    assert compare(reference + np.float32([0, 2e-3, 0]), reference, TOLERANCE).ratio > 1.9
+    assert compare(reference + np.array([0, 0, 2e-5], np.float32), reference, TOLERANCE).ratio > 1.9
+    assert compare(reference + np.array([0, 2e-3, 0], np.float32), reference, TOLERANCE).ratio > 1.9
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

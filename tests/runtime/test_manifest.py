@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,6 @@ from bilstm_runtime.manifest_json import manifest_from_json, manifest_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 WORDS = st.text(min_size=1, max_size=12)
 TOKENS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,12}", fullmatch=True)
@@ -233,8 +233,6 @@ def test_any_change_is_read_or_refused(data: st.DataObject, pair_manifest: dict[
 
 @pytest.fixture(scope="module")
 def pair_manifest() -> dict[str, Any]:
-    from pathlib import Path
-
     file = Path(__file__).parent / "fixtures" / "pair" / "manifest.json"
     root: dict[str, Any] = json.loads(file.read_text())
     return root

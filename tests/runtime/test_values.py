@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ AXES = (Axis("batch", None), Axis("time", None))
 IDS = InputSpec("x", "int32", AXES, (0, 4999), 0)
 
 
-def convert(values: object, spec: InputSpec, dtype: object = None) -> np.ndarray:
+def convert(values: Any, spec: InputSpec, dtype: Any = None) -> np.ndarray:
     converted = ValueRule(spec).convert(np.array(values, dtype=dtype), "input 'x'")
     assert converted.dtype == spec.dtype
     return converted

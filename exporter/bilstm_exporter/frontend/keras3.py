@@ -10,9 +10,13 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from bilstm_exporter.errors import ModelFileError, UnsupportedModelError
+from bilstm_exporter.errors import ExportError, ModelFileError, UnsupportedModelError
 from bilstm_exporter.frontend.keras3_ops import plain_operators
-from bilstm_exporter.frontend.keras3_seam import lowered_recurrences, observed_states
+from bilstm_exporter.frontend.keras3_seam import (
+    check_contract,
+    lowered_recurrences,
+    observed_states,
+)
 from bilstm_exporter.frontend.source import DeclaredInput
 from bilstm_exporter.frontend.tracing import without_captures
 from bilstm_exporter.recurrence import Lowering
@@ -33,6 +37,7 @@ class Keras3Source:
     generation = "keras3"
 
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
+        check_contract()
         self._model = model
         self.name = name or model.name
         self._structure, self.inputs = _inputs(model)
@@ -48,6 +53,16 @@ class Keras3Source:
         """What the model answers, called eagerly: the definition of right."""
         outputs = self._call([tf.constant(array) for array in inputs])
         return [keras.ops.convert_to_numpy(output) for output in tree.flatten(outputs)]
+
+    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+        """What the model answers when every weight is off by one rounding, up or down."""
+        rng = np.random.default_rng(seed)
+        shifted = [
+            (variable, _off_by_one_rounding(keras.ops.convert_to_numpy(variable), rng))
+            for variable in self._model.variables
+        ]
+        with keras.StatelessScope(state_mapping=shifted):
+            return self.reference(inputs)
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
@@ -73,11 +88,33 @@ class Keras3Source:
             for i, spec in enumerate(inputs)
         ]
         with lowered_recurrences(lowering), plain_operators():
-            function = tf.function(call, autograph=False).get_concrete_function(*signature)
+            try:
+                function = tf.function(call, autograph=False).get_concrete_function(*signature)
+            except ExportError:
+                raise
+            # What a layer raises when it looks at the values of a tensor, or uses numpy on it.
+            except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+                raise _untraceable(error) from error
         return without_captures(function)
 
     def _call(self, tensors: Sequence[Any]) -> Any:
         return self._model(tree.pack_sequence_as(self._structure, list(tensors)), training=False)
+
+
+def _off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if values.dtype != np.float32:
+        return values
+    towards = np.where(rng.integers(2, size=values.shape), np.float32(np.inf), -np.float32(np.inf))
+    return np.nextafter(values, towards, dtype=np.float32)
+
+
+def _untraceable(error: Exception) -> UnsupportedModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return UnsupportedModelError(
+        f"the model runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
+        f"A layer that looks at the values of its inputs, or computes with numpy, must be "
+        f"written with keras.ops"
+    )
 
 
 def _inputs(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:

@@ -26,6 +26,8 @@ def plain_operators() -> Iterator[None]:
             (numpy, "matmul"): _matmul(numpy.matmul),
             (numpy, "signbit"): _signbit,
             (nn, "conv"): _conv(nn.conv),
+            (nn, "softplus"): _softplus,
+            (nn, "log_sigmoid"): lambda x: -_softplus(-tf.convert_to_tensor(x)),
             (keras.layers.Embedding, "call"): _embedding_call,
             (keras.layers.TimeDistributed, "call"): _time_distributed_call,
         }
@@ -68,6 +70,14 @@ def _signbit(x: Any) -> Any:
     return tf.logical_or(x < 0, 1 / x < 0)
 
 
+def _softplus(x: Any) -> Any:
+    """TensorFlow's kernel is exact everywhere; log(1 + exp(x)), which TFLite gets, is not."""
+    x = tf.convert_to_tensor(x)
+    small = tf.exp(-tf.abs(x))
+    # log1p: where 1 + small rounds small away, small itself is the logarithm to 24 bits.
+    return tf.maximum(x, 0) + tf.where(small < 2**-12, small, tf.math.log(1 + small))
+
+
 def _conv(original: Any) -> Any:
     def conv(inputs: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
         """A convolution in groups is one for each group; Keras hides it in an XLA function."""
@@ -94,11 +104,12 @@ def _embedding_call(layer: Any, inputs: Any) -> Any:
 
 def _time_distributed_call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
     """Time joins the batch for one call; Keras writes one call a step, or a vectorized_map."""
+    del training  # always inference
     shape = tf.shape(inputs)
     kwargs: dict[str, Any] = {}
-    if mask is not None and layer.layer._call_has_mask_arg:
+    if mask is not None and layer.layer._call_has_mask_arg:  # noqa: SLF001 - as Keras asks it
         kwargs["mask"] = _merge_time(mask)
-    if layer.layer._call_has_training_arg:
+    if layer.layer._call_has_training_arg:  # noqa: SLF001 - as Keras asks it
         kwargs["training"] = False
     outputs = layer.layer.call(_merge_time(inputs), **kwargs)
     return tf.nest.map_structure(lambda output: _split_time(output, inputs, shape), outputs)

@@ -10,6 +10,7 @@ lowering in its place and restores Keras afterwards.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from bilstm_exporter.errors import SeamError, UnsupportedModelError
 from bilstm_exporter.recurrence import (
     Activation,
     Cell,
@@ -29,6 +31,40 @@ from bilstm_exporter.recurrence import (
 )
 
 _RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+_FUSED_GATES = ("_can_attempt_fused_lstm", "_can_attempt_fused_gru")
+_INNER_LOOP = ["self", "sequences", "initial_state", "mask", "training"]
+
+
+def check_contract() -> None:
+    """Check that the installed Keras is built as this seam expects.
+
+    Raises:
+        SeamError: It is not; in plain words, what moved.
+    """
+    moved = []
+    for cls in _RECURRENT_CLASSES:
+        method = vars(cls).get("inner_loop")
+        if method is None:
+            moved.append(f"{cls.__name__} has no inner_loop of its own")
+        elif list(inspect.signature(method).parameters) != _INNER_LOOP:
+            found = ", ".join(inspect.signature(method).parameters)
+            moved.append(f"{cls.__name__}.inner_loop takes ({found})")
+    if not hasattr(keras.layers.RNN, "_maybe_config_dropout_masks"):
+        moved.append("RNN has no _maybe_config_dropout_masks")
+    # Keras before 3.15 has no fused way around inner_loop; a new name for it would go unseen.
+    strange = [
+        name
+        for name in vars(keras.layers.Bidirectional)
+        if "fused" in name and name.startswith("_can") and name not in _FUSED_GATES
+    ]
+    moved.extend(f"Bidirectional has an unknown way around inner_loop, {name}" for name in strange)
+    if moved:
+        message = (
+            f"Keras {keras.__version__} runs its recurrent layers differently from the versions "
+            f"known here ({'; '.join(moved)}). Install a Keras that bilstm-edge names in its "
+            f"requirements, or a newer bilstm-edge"
+        )
+        raise SeamError(message)
 
 
 @contextlib.contextmanager
@@ -36,7 +72,7 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
     """Send every recurrence that Keras runs in this context to ``lowering``."""
 
     def inner_loop(
-        layer: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+        layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = None
     ) -> tuple[Any, Any, Any]:
         del training  # always inference
         return _lower_layer(lowering, layer, sequences, initial_state, mask)
@@ -45,7 +81,7 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
         (cls, "inner_loop"): inner_loop for cls in _RECURRENT_CLASSES
     }
     # Bidirectional would go around inner_loop with a fused call of its own.
-    for gate in ("_can_attempt_fused_lstm", "_can_attempt_fused_gru"):
+    for gate in _FUSED_GATES:
         if hasattr(keras.layers.Bidirectional, gate):
             replacements[keras.layers.Bidirectional, gate] = lambda *_args, **_kwargs: False
     # Inactive dropout would still draw its masks and leave random operators behind.
@@ -74,15 +110,19 @@ def _lower_layer(
     lowering: Lowering, layer: Any, sequences: Any, initial_state: Any, mask: Any
 ) -> tuple[Any, Any, Any]:
     """Answer for ``layer.inner_loop``: ``(last_output, outputs, states)``."""
+    if sequences.dtype != tf.float32:
+        message = (
+            f"layer {layer.name!r} computes in {sequences.dtype.name} (dtype policy "
+            f"{layer.dtype_policy.name!r}); only float32 can be exported: build the model with "
+            f"the policy 'float32' and load the same weights"
+        )
+        raise UnsupportedModelError(message)
     states = tree.flatten(initial_state)
     mask = tree.flatten(mask)[0] if mask is not None else None
     # Keras 3 zeroes the masked outputs of an unrolled backward layer with the
     # mask in input order, not in the order it processed: the definition of right.
     crossed_zeros = (
-        mask is not None
-        and layer.unroll
-        and layer.go_backwards
-        and layer.zero_output_for_mask
+        mask is not None and layer.unroll and layer.go_backwards and layer.zero_output_for_mask
     )
     cell = describe_cell(layer, initial_state)
     recurrence = Recurrence(
@@ -130,7 +170,7 @@ def describe_cell(layer: Any, initial_state: Any) -> Cell:
         )
     if kind is keras.layers.GRUCell:
         bias = _numpy(cell.bias)
-        two_biases = bias is not None and bias.ndim == 2  # noqa: PLR2004 - [2, 3 * units]
+        two_biases = bias is not None and bias.ndim == 2  # [2, 3 * units]
         return GRUCell(
             kernel=_numpy(cell.kernel),
             recurrent_kernel=_numpy(cell.recurrent_kernel),
@@ -201,9 +241,6 @@ def observed_states() -> Iterator[list[Any]]:
         return inner_loop
 
     with replaced(
-        {
-            (cls, "inner_loop"): observing(vars(cls)["inner_loop"])
-            for cls in _RECURRENT_CLASSES
-        }
+        {(cls, "inner_loop"): observing(vars(cls)["inner_loop"]) for cls in _RECURRENT_CLASSES}
     ):
         yield collected

@@ -52,6 +52,10 @@ class Source(Protocol):
         """What the model answers, called eagerly: the definition of right."""
         ...
 
+    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+        """What the model answers when every weight is off by one rounding, up or down."""
+        ...
+
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
         ...

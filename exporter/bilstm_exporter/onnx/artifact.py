@@ -7,7 +7,6 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from bilstm_runtime.manifest import Axis, InputSpec, OutputSpec
 
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.onnx.cleanup import clean
@@ -16,13 +15,11 @@ from bilstm_exporter.onnx.marker import DOMAIN, OP_TYPE, Markers
 from bilstm_exporter.onnx.tensorflow_graph import to_onnx
 from bilstm_exporter.recurrence import Lowering
 from bilstm_exporter.targets import Built, target
-
+from bilstm_runtime.manifest import Axis, InputSpec, OutputSpec
 
 
 @target("onnx")
-def build_onnx(
-    trace: Callable[[Lowering], Any], interface: Interface, *, opset: int
-) -> Built:
+def build_onnx(trace: Callable[[Lowering], Any], interface: Interface, *, opset: int) -> Built:
     """Trace, convert, lower, clean, name."""
     markers = Markers()
     function = trace(markers.lower)

@@ -27,7 +27,10 @@ class Builder:
         name = self._name("const")
         tensor = ir.tensor(np.ascontiguousarray(np.asarray(array, dtype)), name=name)
         value = ir.Value(
-            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=name,
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
         )
         self._constants.append(value)
         return value

@@ -79,9 +79,7 @@ def _push_down(node: ir.Node) -> bool:
     """``op(transpose(a), transpose(b))`` is ``transpose(op(a, b))``."""
     if len(node.outputs) != 1 or not node.inputs:
         return False
-    perms = {
-        _permutation(value) for value in node.inputs if not _is_scalar_constant(value, node)
-    }
+    perms = {_permutation(value) for value in node.inputs if not _is_scalar_constant(value, node)}
     perm = perms.pop() if len(perms) == 1 else None
     if perm is None:
         return False
@@ -91,8 +89,15 @@ def _push_down(node: ir.Node) -> bool:
     if node.op_type == "Concat":
         axis = node.attributes["axis"].as_int()
         node.attributes["axis"] = ir.AttrInt64("axis", perm[axis % len(perm)])
+    _transpose_after(node, perm)
+    return True
+
+
+def _transpose_after(node: ir.Node, perm: tuple[int, ...]) -> None:
+    """Let everything that reads a node's output read it through a Transpose."""
     output = node.outputs[0]
-    shape = output.shape
+    was_graph_output = output.is_graph_output()
+    readers = list(output.uses())
     transpose = ir.Node(
         "",
         "Transpose",
@@ -101,19 +106,14 @@ def _push_down(node: ir.Node) -> bool:
         name=f"{node.name}/transpose",
     )
     moved = transpose.outputs[0]
-    moved.type, moved.shape, moved.name = output.type, shape, f"{output.name}/transposed"
-    graph_output = output.is_graph_output()
-    for user, index in list(output.uses()):
-        if user is not transpose:
-            user.replace_input_with(index, moved)
-    if graph_output:
+    moved.type, moved.shape, moved.name = output.type, output.shape, f"{output.name}/transposed"
+    for reader, index in readers:
+        reader.replace_input_with(index, moved)
+    if was_graph_output:
         outputs = node.graph.outputs
-        for index, value in enumerate(outputs):
-            if value is output:
-                outputs[index] = moved
+        outputs[outputs.index(output)] = moved
     output.shape = None
     node.graph.insert_after(node, transpose)
-    return True
 
 
 def _is_scalar_constant(value: ir.Value | None, node: ir.Node) -> bool:

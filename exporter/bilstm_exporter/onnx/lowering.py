@@ -56,9 +56,7 @@ class FusedOperator:
     weights: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def lower_markers(
-    model: ir.Model, markers: dict[str, Marker], opset: int
-) -> list[RecurrenceForm]:
+def lower_markers(model: ir.Model, markers: dict[str, Marker], opset: int) -> list[RecurrenceForm]:
     """Replace every marker of the model, in place, and tell what came in its place."""
     forms = []
     for node in list(model.graph):
@@ -209,7 +207,9 @@ def _one_direction(
 ) -> ir.Value:
     """An initial state ``[1, batch, units]``; zeros where only another state is given."""
     if state is None:
-        batch = build.op("Slice", build.op("Shape", call.sequences), build.constant([0]), build.constant([1]))
+        batch = build.op(
+            "Slice", build.op("Shape", call.sequences), build.constant([0]), build.constant([1])
+        )
         shape = build.op("Concat", batch, build.constant([units]), axis=0)
         state = build.op("Expand", build.constant(0.0, "float32"), shape)
     return build.op("Unsqueeze", state, build.constant([0]))

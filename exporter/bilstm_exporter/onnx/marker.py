@@ -19,7 +19,7 @@ from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell
 
 OP_TYPE = "PyFuncStateless"
 DOMAIN = "bilstm_edge.marker"
-TOKEN_ATTRIBUTE = "marker"
+TOKEN_ATTRIBUTE = "marker"  # noqa: S105 - no password
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,7 @@ def compaction(build: Builder, mask: ir.Value) -> Compaction:
         ),
         batch=batch,
         time=time,
-        rows=build.op(
-            "Range", build.constant(0), build.op("Squeeze", batch), build.constant(1)
-        ),
+        rows=build.op("Range", build.constant(0), build.op("Squeeze", batch), build.constant(1)),
     )
 
 

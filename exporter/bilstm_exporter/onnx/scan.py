@@ -45,10 +45,19 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
         for state in call.states
         if not (state is None and isinstance(cell, StepCell))
     ]
-    # The output before the first step counts as zeros, whatever the state.
-    carry = [*states, _zeros(build, call.sequences, output_shape)]
-    scanned = [sequences] if call.mask is None else [sequences, call.mask]
-    body = _with_carry(body, prefix, masked=call.mask is not None, zero=recurrence.zero_output_for_mask)
+    masked = call.mask is not None
+    output_is_state = recurrence.output_is_state(
+        masked=masked, starts_at_zeros=call.states[0] is None
+    )
+    carry = states if output_is_state else [*states, _zeros(build, call.sequences, output_shape)]
+    scanned = [sequences, call.mask] if masked else [sequences]
+    body = _scan_body(
+        body,
+        prefix,
+        masked=masked,
+        zero=recurrence.zero_output_for_mask,
+        output_is_state=output_is_state,
+    )
     backwards = int(recurrence.go_backwards)
     *final, outputs = build.ops(
         "Scan",
@@ -62,7 +71,9 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
         scan_output_axes=[1],
         scan_output_directions=[backwards],
     )
-    return [final[-1], *([outputs] if recurrence.return_sequences else []), *final[:-1]]
+    last_output = final[0] if output_is_state else final[-1]
+    sequence = [outputs] if recurrence.return_sequences else []
+    return [last_output, *sequence, *final[: len(states)]]
 
 
 def _projected(build: Builder, call: MarkerCall) -> ir.Value:
@@ -72,7 +83,9 @@ def _projected(build: Builder, call: MarkerCall) -> ir.Value:
         return call.sequences
     kernel, bias = projection
     projected = build.op("MatMul", call.sequences, build.constant(kernel, "float32"))
-    return projected if bias is None else build.op("Add", projected, build.constant(bias, "float32"))
+    return (
+        projected if bias is None else build.op("Add", projected, build.constant(bias, "float32"))
+    )
 
 
 def _step_graph(
@@ -109,14 +122,22 @@ def _step_graph(
     return graph
 
 
-def _with_carry(graph: ir.Graph, prefix: str, *, masked: bool, zero: bool) -> ir.Graph:
-    """Turn a step into a Scan's body ``(*states, output, inputs, mask) -> (*states, output, output)``."""
+def _scan_body(
+    graph: ir.Graph, prefix: str, *, masked: bool, zero: bool, output_is_state: bool
+) -> ir.Graph:
+    """Turn a step into a Scan's body.
+
+    Its inputs become the states, the output before unless that is the first state, the
+    step's inputs and its mask; its outputs the states, the output unless it is the first
+    state, and the output again, which the Scan collects.
+    """
     inputs, *states = list(graph.inputs)
     output, *new_states = list(graph.outputs)
-    build = Builder(f"{prefix}/carry")
+    build = Builder(f"{prefix}/body")
     before = ir.Value(name=f"{prefix}/step/output_before", type=output.type, shape=output.shape)
+    carried = [] if output_is_state else [before]
     graph.inputs.clear()
-    graph.inputs.extend([*states, before, inputs])
+    graph.inputs.extend([*states, *carried, inputs])
     if masked:
         mask = ir.Value(
             name=f"{prefix}/step/mask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([None])
@@ -126,12 +147,15 @@ def _with_carry(graph: ir.Graph, prefix: str, *, masked: bool, zero: bool) -> ir
             build.op("Where", _as_column(build, mask, new), new, old)
             for new, old in zip(new_states, states, strict=True)
         ]
-        held = build.constant(0.0, "float32") if zero else before
-        output = build.op("Where", _as_column(build, mask, output), output, held)
-    carried = [*new_states, build.op("Identity", output)]
+        if output_is_state:
+            output = new_states[0]
+        else:
+            held = build.constant(0.0, "float32") if zero else before
+            output = build.op("Where", _as_column(build, mask, output), output, held)
     build.append_to(graph)
     graph.outputs.clear()
-    graph.outputs.extend([*carried, output])
+    # A value that stands here twice is told apart by cleanup's OutputFixPass.
+    graph.outputs.extend([*new_states, *([] if output_is_state else [output]), output])
     return graph
 
 
@@ -145,9 +169,7 @@ def _as_column(build: Builder, mask: ir.Value, like: ir.Value) -> ir.Value:
 
 def _zeros(build: Builder, like: ir.Value, shape: Sequence[int]) -> ir.Value:
     """``[batch, *shape]`` zeros with the batch of ``like``."""
-    batch = build.op(
-        "Slice", build.op("Shape", like), build.constant([0]), build.constant([1])
-    )
+    batch = build.op("Slice", build.op("Shape", like), build.constant([0]), build.constant([1]))
     target = build.op("Concat", batch, build.constant(list(shape), "int64"), axis=0)
     return build.op("Expand", build.constant(0.0, "float32"), target)
 

@@ -97,14 +97,18 @@ def _select(context: Any, node: Any, _name: str, _args: Any) -> None:
 
 def _expm1(context: Any, node: Any, _name: str, _args: Any) -> None:
     """exp(x) - 1; what is lost near 0 is far below the tolerance."""
-    power = context.make_node("Exp", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes)
+    power = context.make_node(
+        "Exp", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes
+    )
     one = context.make_const(f"{node.name}_one", np.array(1.0, np.float32))
     _replace(context, node, "Sub", [power.output[0], one.output[0]])
 
 
 def _erfc(context: Any, node: Any, _name: str, _args: Any) -> None:
     """1 - erf(x)."""
-    error = context.make_node("Erf", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes)
+    error = context.make_node(
+        "Erf", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes
+    )
     one = context.make_const(f"{node.name}_one", np.array(1.0, np.float32))
     _replace(context, node, "Sub", [one.output[0], error.output[0]])
 
@@ -127,7 +131,13 @@ def _bucketize(context: Any, node: Any, _name: str, _args: Any) -> None:
     _replace(context, node, "ReduceSum", inputs, {"keepdims": 0})
 
 
-def _replace(context: Any, node: Any, op_type: str, inputs: list[str], attributes: dict[str, Any] | None = None) -> None:
+def _replace(
+    context: Any,
+    node: Any,
+    op_type: str,
+    inputs: list[str],
+    attributes: dict[str, Any] | None = None,
+) -> None:
     shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, node.output
     context.remove_node(node.name)
     context.make_node(
@@ -158,7 +168,7 @@ def _refuse_what_is_not_onnx(model: ir.Model, opset: int, domain: str | None) ->
         if node.domain != domain and not onnx.defs.has(node.op_type, opset, node.domain)
     }
     if unknown:
-        raise UnsupportedOperatorError("onnx", unknown)
+        raise UnsupportedOperatorError(unknown, format_name="onnx")
 
 
 @contextlib.contextmanager

@@ -57,17 +57,20 @@ def _convert(function: Any) -> bytes:
                 log = read_log()
     # Whatever fails in the converter's C++ comes out as one of these.
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
-        raise _explained(f"{log}\n{error}") from error
+        raise _explained(log, error) from error
     except Exception as error:
         if type(error).__name__ != "ConverterError":  # it has no public name
             raise
-        raise _explained(f"{log}\n{error}") from error
+        raise _explained(log, error) from error
 
 
-def _explained(message: str) -> UnsupportedModelError:
+def _explained(log: str, error: Exception) -> UnsupportedModelError:
+    message = f"{log}\n{error}"
     found = _MISSING_OPERATORS.search(message)
     if found:
-        return UnsupportedOperatorError("tflite", dict.fromkeys(found[1].split(", "), ""))
+        return UnsupportedOperatorError(
+            dict.fromkeys(found[1].split(", "), ""), format_name="tflite"
+        )
     lines = [line for line in message.splitlines() if "error:" in line] or message.splitlines()
     return UnsupportedModelError(
         f"the TFLite converter refused the model: {lines[-1][-500:]}. "

@@ -8,9 +8,7 @@ from typing import Any
 from ai_edge_litert.tools import flatbuffer_utils
 
 
-def finish(
-    content: bytes, input_names: Sequence[str], output_names: Sequence[str]
-) -> bytes:
+def finish(content: bytes, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
     """Name the inputs and outputs as the model does, and store equal constants once.
 
     Args:

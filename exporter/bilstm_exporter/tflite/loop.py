@@ -61,10 +61,8 @@ class _Walk:
 
         states = [self._zeros([self.cell.units]) if s is None else s for s in initial_state]
         output_shape = self._output_shape(states)
-        # The output before the first step counts as zeros, whatever the state.
-        self.output_is_state = not isinstance(self.cell, StepCell) and (
-            not self.masked
-            or (initial_state[0] is None and not recurrence.zero_output_for_mask)
+        self.output_is_state = recurrence.output_is_state(
+            masked=self.masked, starts_at_zeros=initial_state[0] is None
         )
         self.carry = states if self.output_is_state else [*states, self._zeros(output_shape)]
         self.output_shape = output_shape

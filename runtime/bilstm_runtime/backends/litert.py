@@ -87,7 +87,7 @@ def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads:
     except ImportError as error:
         raise BACKENDS["litert"].missing(error) from error
 
-    def create() -> Any:  # noqa: ANN401 (ai-edge-litert has no types)
+    def create() -> Any:
         return Interpreter(model_content=content, num_threads=threads)
 
     try:
@@ -110,7 +110,7 @@ def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads:
 
 
 def _indices(
-    interpreter: Any,  # noqa: ANN401 (ai-edge-litert has no types)
+    interpreter: Any,
     artifact: Artifact,
     manifest: Manifest,
 ) -> tuple[list[int], list[int]]:

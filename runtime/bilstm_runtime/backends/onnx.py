@@ -26,7 +26,7 @@ class OnnxSession:
 
     def __init__(
         self,
-        session: Any,  # noqa: ANN401 (onnxruntime has no types)
+        session: Any,
         artifact: Artifact,
         errors: tuple[type[Exception], ...],
     ) -> None:

@@ -92,7 +92,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         byte = message[position]
         position += 1
         result |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 (the high bit says that more follows)
+        if byte < 0x80:
             return result, position
     msg = "it is cut short"
     raise ValueError(msg)

@@ -1,0 +1,122 @@
+"""Padding, dividing and joining, seen from the session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from bilstm_runtime.errors import BackendRunError
+from bilstm_runtime.inputs import InputReader
+from bilstm_runtime.manifest import Axis, InputSpec, Manifest, OutputSpec
+from bilstm_runtime.runner import Runner, can_pad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+B, T = Axis("batch", None), Axis("time", None)
+FREE = Axis(None, None)
+
+
+class Recorder:
+    """A session that keeps what it was given, and answers with its first input."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[np.ndarray]] = []
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.runs.append([array.copy() for array in arrays])
+        return [arrays[0].copy()]
+
+
+def answer(manifest: Manifest, values: Any, batch_size: int | None = None) -> Any:
+    session = Recorder()
+    reader = InputReader(manifest, can_pad=can_pad(manifest))
+    found = Runner(manifest, session, "file").answer(reader.read(values), batch_size)
+    return found[0], session.runs
+
+
+@pytest.mark.parametrize(
+    ("bounds", "mask_value", "padding"),
+    [(None, None, 0), ((0, 9), None, 0), ((3, 9), None, 3), ((0, 9), 7, 7), (None, -1, -1)],
+)
+def test_padding_is_on_the_right_with_the_mask_value(
+    make_manifest: Callable[..., Manifest],
+    bounds: tuple[int, int] | None,
+    mask_value: int | None,
+    padding: int,
+) -> None:
+    spec = InputSpec("x", "int32", (B, T), bounds, mask_value)
+    manifest = make_manifest((spec,), (OutputSpec("y", "int32", (B, T)),))
+    answers, runs = answer(manifest, [[4, 5, 6, 4, 5], [7, 8, 9, 7]])
+    assert runs[0][0].tolist() == [[7, 8, 9, 7, padding], [4, 5, 6, 4, 5]]
+    assert [a.tolist() for a in answers] == [[4, 5, 6, 4, 5], [7, 8, 9, 7]]
+
+
+def test_the_last_chunk_repeats_its_last_row(make_manifest: Callable[..., Manifest]) -> None:
+    axes = (Axis("batch", 2), T)
+    manifest = make_manifest((InputSpec("x", "int32", axes),), (OutputSpec("y", "int32", axes),))
+    answers, runs = answer(manifest, [[1, 2], [3, 4], [5, 6]])
+    assert [run[0].tolist() for run in runs] == [[[1, 2], [3, 4]], [[5, 6], [5, 6]]]
+    assert answers.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_two_sequence_axes_are_padded_and_cut_alike(
+    make_manifest: Callable[..., Manifest], rng: np.random.Generator
+) -> None:
+    axes = (B, T, Axis("time_2", None))
+    manifest = make_manifest(
+        (InputSpec("x", "int32", axes, None, 0), InputSpec("w", "int32", (B, T), None, -1)),
+        (OutputSpec("y", "int32", axes),),
+    )
+    shapes = [(3, 4), (3, 5), (4, 4), (1, 9), (3, 4)]
+    examples = [rng.integers(1, 9, shape) for shape in shapes]
+    words = [np.arange(shape[0]) for shape in shapes]
+    answers, runs = answer(manifest, [examples, words])
+    assert len(runs) < len(examples)
+    for found, wanted in zip(answers, examples, strict=True):
+        assert (found == wanted).all()
+
+
+def test_derived_axes_rule_padding_out(make_manifest: Callable[..., Manifest]) -> None:
+    spec = InputSpec("x", "int32", (B, T))
+    assert can_pad(make_manifest((spec,), (OutputSpec("y", "int32", (B, T)),)))
+    assert not can_pad(make_manifest((spec,), (OutputSpec("y", "int32", (B, FREE)),)))
+    assert not can_pad(make_manifest((spec,), padding_neutral=False))
+
+
+def test_runs_whose_answers_do_not_fit_together(make_manifest: Callable[..., Manifest]) -> None:
+    manifest = make_manifest(
+        (InputSpec("x", "int32", (B, T)),), (OutputSpec("y", "int32", (B, FREE)),)
+    )
+
+    class Growing(Recorder):
+        def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            super().run(arrays)
+            return [np.ones((len(arrays[0]), len(self.runs)), np.int32)]
+
+    request = InputReader(manifest, can_pad=False).read([[1, 2], [3, 4]])
+    with pytest.raises(BackendRunError, match="different shapes in different runs"):
+        Runner(manifest, Growing(), "file").answer(request, 1)
+
+
+def test_nothing_is_copied_without_need(make_manifest: Callable[..., Manifest]) -> None:
+    manifest = make_manifest(
+        (InputSpec("x", "int32", (B, T)),), (OutputSpec("y", "int32", (B, T)),)
+    )
+    given: list[np.ndarray] = []
+
+    class Echo:
+        def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            given.extend(arrays)
+            return [arrays[0].copy()]
+
+    array = np.ones((2, 3), np.int32)
+    reader = InputReader(manifest, can_pad=True)
+    Runner(manifest, Echo(), "file").answer(reader.read(array), None)
+    assert given[0] is array
+    ready = reader.ready(array)
+    assert ready is not None
+    assert ready[0] is array
+    assert reader.ready(np.asfortranarray(array)) is None  # backends get C order only
