@@ -48,6 +48,24 @@ class Interface:
         """The axes whose size is not fixed, by name, the batch among them."""
         return {a.name: a for i in self.inputs for a in i.axes if a.size is None and a.name}
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs inside the artifacts."""
+        return tuple(spec.name for spec in self.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs inside the artifacts, where none may be an input's too."""
+        taken = set(self.input_names)
+        names: list[str] = []
+        for spec in self.outputs:
+            name = spec.name
+            while name in taken:
+                name += "_output"
+            taken.add(name)
+            names.append(name)
+        return tuple(names)
+
     def shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         """The input shapes at these sizes, comfortable ones where nothing is said."""
         return _shapes(self.inputs, {**self.comfortable, **sizes})

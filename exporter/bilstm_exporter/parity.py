@@ -85,8 +85,14 @@ def require(file: str, parity: Parity) -> None:
     Raises:
         ParityError: Naming the output, the probe and the error.
     """
-    if parity.passed:
+    if parity.passed and parity.probes:
         return
+    if not parity.probes:
+        message = (
+            f"{file} could not be compared with Keras: on every probe Keras's own answer is "
+            f"undecided or not finite, as in a model that was never trained or that diverges"
+        )
+        raise ParityError(message)
     what = parity.reason or (
         f"an error {parity.max_error_ratio:.3g} times the tolerance "
         f"(largest absolute error {parity.max_abs_error:.3g})"

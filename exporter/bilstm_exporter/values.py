@@ -36,7 +36,7 @@ def random_values(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Genera
     Returns:
         An array of the input's dtype: N(0, 1), or uniform over the range of integers.
     """
-    if np.dtype(spec.dtype).kind == "f":
+    if np.dtype(spec.dtype).kind == "f" and spec.range is None:
         return without_mask_value(spec, rng.standard_normal(shape))
     low, high = limits(spec)
     return without_mask_value(spec, rng.integers(int(low), int(high), shape, endpoint=True))

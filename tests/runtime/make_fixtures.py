@@ -153,7 +153,7 @@ def to_onnx(fixture: Fixture) -> tuple[bytes, list[str]]:
         answers = fixture.function(*arrays)
         return [tf.identity(answers[spec.name], name=spec.name) for spec in fixture.outputs]
 
-    model, _ = tf2onnx.convert.from_function(
+    model, _ = tf2onnx.convert.from_function(  # noqa: TID251 (plain graphs, no recurrence)
         tf.function(positional), input_signature=signature(fixture), opset=17
     )
     names = [output.name for output in model.graph.output]

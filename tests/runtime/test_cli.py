@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of cases)
 """The commands run-bilstm and check-bilstm."""
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LINES = "[1, 2, 3]\n[4, 5]\n"
 
 def run_process(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(bilstm_runtime.__file__).parents[1])}
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         [sys.executable, "-m", *args],
         capture_output=True,
         text=True,
@@ -126,7 +127,7 @@ def test_two_inputs_by_name(fixtures: Path, tmp_path: Path, capsys: Any) -> None
         (["{tmp}", "--input", "{lines}"], 3, "manifest.json"),
     ],
 )  # fmt: skip
-def test_errors_are_one_line_and_have_their_code(
+def test_errors_are_one_line_and_have_their_code(  # noqa: PLR0913, PLR0917 (fixtures and cases)
     fixtures: Path,
     tmp_path: Path,
     lines: str,
@@ -213,7 +214,7 @@ def test_broken_pipe_is_quiet(tagger: str, tmp_path: Path, unbuffered: str) -> N
         "PYTHONPATH": str(Path(bilstm_runtime.__file__).parents[1]),
         "PYTHONUNBUFFERED": unbuffered,
     }
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-m", "bilstm_runtime.cli_run", tagger, "--input", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

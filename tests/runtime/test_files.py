@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of cases)
 """Reading files of examples, and writing files of answers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of cases)
 """Reading manifests that may say anything, and writing them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of cases)
 """`Model.predict`: what it accepts, what it refuses, and that the answers are right."""
 
 from __future__ import annotations

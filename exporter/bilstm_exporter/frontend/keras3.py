@@ -18,7 +18,12 @@ from bilstm_exporter.frontend.keras3_seam import (
     observed_states,
 )
 from bilstm_exporter.frontend.source import DeclaredInput
-from bilstm_exporter.frontend.tracing import without_captures
+from bilstm_exporter.frontend.tracing import (
+    off_by_one_rounding,
+    unique_names,
+    untraceable,
+    without_captures,
+)
 from bilstm_exporter.recurrence import Lowering
 
 
@@ -58,7 +63,7 @@ class Keras3Source:
         """What the model answers when every weight is off by one rounding, up or down."""
         rng = np.random.default_rng(seed)
         shifted = [
-            (variable, _off_by_one_rounding(keras.ops.convert_to_numpy(variable), rng))
+            (variable, off_by_one_rounding(keras.ops.convert_to_numpy(variable), rng))
             for variable in self._model.variables
         ]
         with keras.StatelessScope(state_mapping=shifted):
@@ -94,27 +99,11 @@ class Keras3Source:
                 raise
             # What a layer raises when it looks at the values of a tensor, or uses numpy on it.
             except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-                raise _untraceable(error) from error
+                raise untraceable(error, "keras.ops") from error
         return without_captures(function)
 
     def _call(self, tensors: Sequence[Any]) -> Any:
         return self._model(tree.pack_sequence_as(self._structure, list(tensors)), training=False)
-
-
-def _off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    if values.dtype != np.float32:
-        return values
-    towards = np.where(rng.integers(2, size=values.shape), np.float32(np.inf), -np.float32(np.inf))
-    return np.nextafter(values, towards, dtype=np.float32)
-
-
-def _untraceable(error: Exception) -> UnsupportedModelError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return UnsupportedModelError(
-        f"the model runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
-        f"A layer that looks at the values of its inputs, or computes with numpy, must be "
-        f"written with keras.ops"
-    )
 
 
 def _inputs(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
@@ -182,15 +171,7 @@ def _output_names(model: keras.Model, outputs: Any) -> tuple[str, ...]:
         names = getattr(inner, "output_names", None) or []
         if len(list(names)) != count:
             names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    unique: list[str] = []
-    for name in names:
-        suffix = sum(other == name or other.startswith(f"{name}_") for other in unique)
-        candidate = name
-        while candidate in unique:
-            candidate = f"{name}_{suffix}"
-            suffix += 1
-        unique.append(candidate)
-    return tuple(unique)
+    return unique_names(names)
 
 
 def _structure_name(outputs: Any) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src import backend
+from keras.src.ops import nn as nn_ops
 
-from bilstm_exporter.frontend.keras3_seam import replaced
+from bilstm_exporter.frontend.conventions import before_flip, replaced
 
 
 @contextlib.contextmanager
@@ -22,12 +23,14 @@ def plain_operators() -> Iterator[None]:
     numpy, nn = backend.numpy, backend.nn
     with replaced(
         {
+            (tf.Tensor, "__getitem__"): _getitem(tf.Tensor.__getitem__),
             (numpy, "flip"): _flip(numpy.flip),
             (numpy, "matmul"): _matmul(numpy.matmul),
             (numpy, "signbit"): _signbit,
             (nn, "conv"): _conv(nn.conv),
-            (nn, "softplus"): _softplus,
-            (nn, "log_sigmoid"): lambda x: -_softplus(-tf.convert_to_tensor(x)),
+            (nn, "softplus"): softplus,
+            (nn, "log_sigmoid"): lambda x: -softplus(-tf.convert_to_tensor(x)),
+            (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - behind normalize
             (keras.layers.Embedding, "call"): _embedding_call,
             (keras.layers.TimeDistributed, "call"): _time_distributed_call,
         }
@@ -35,15 +38,42 @@ def plain_operators() -> Iterator[None]:
         yield
 
 
+def _getitem(original: Any) -> Any:
+    def getitem(tensor: Any, spec: Any, *args: Any) -> Any:
+        """A new axis in an index is an ExpandDims; TFLite has no StridedSlice that adds one."""
+        items = spec if isinstance(spec, tuple) else (spec,)
+        if not any(item is None for item in items) or tensor.shape.rank is None:
+            return original(tensor, spec, *args)
+        kept = tuple(item for item in items if item is not None)
+        named = sum(item is not Ellipsis for item in kept)
+        whole = all(item is Ellipsis or item == slice(None) for item in kept if _is_range(item))
+        if not whole or not all(map(_is_range, kept)):
+            result = original(tensor, kept, *args)
+        else:
+            result = tensor
+        axis = 0
+        for item in items:
+            if item is None:
+                result = tf.expand_dims(result, axis)
+            if item is Ellipsis:
+                axis += tensor.shape.rank - named
+            elif item is None or _is_range(item):
+                axis += 1
+        return result
+
+    return getitem
+
+
+def _is_range(item: Any) -> bool:
+    """Whether an index keeps its axis; a number takes it away."""
+    return item is Ellipsis or isinstance(item, slice)
+
+
 def _flip(original: Any) -> Any:
     def flip(x: Any, axis: Any = None) -> Any:
         """Flipping what was just flipped, as Bidirectional does, gives back the original."""
-        operation = getattr(x, "op", None)
-        if operation is not None and operation.type == "ReverseV2" and isinstance(axis, int):
-            before, axes = operation.inputs
-            if list(tf.get_static_value(axes)) == [axis % len(x.shape)]:
-                return before
-        return original(x, axis=axis)
+        before = before_flip(x, axis) if isinstance(axis, int) else None
+        return original(x, axis=axis) if before is None else before
 
     return flip
 
@@ -70,12 +100,24 @@ def _signbit(x: Any) -> Any:
     return tf.logical_or(x < 0, 1 / x < 0)
 
 
-def _softplus(x: Any) -> Any:
+def softplus(x: Any) -> Any:
     """TensorFlow's kernel is exact everywhere; log(1 + exp(x)), which TFLite gets, is not."""
     x = tf.convert_to_tensor(x)
     small = tf.exp(-tf.abs(x))
     # log1p: where 1 + small rounds small away, small itself is the logarithm to 24 bits.
     return tf.maximum(x, 0) + tf.where(small < 2**-12, small, tf.math.log(1 + small))
+
+
+def _normalize(original: Any) -> Any:
+    def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Any:
+        """TFLite makes an operator of Keras's form that answers NaN to zeros."""
+        if order != 2 or not tf.is_tensor(x) or not len(x.shape):
+            return original(x, axis=axis, order=order, epsilon=epsilon)
+        epsilon = keras.config.epsilon() if epsilon is None else epsilon
+        norm = tf.sqrt(tf.reduce_sum(tf.square(x), axis=axis, keepdims=True))
+        return x / tf.maximum(norm, epsilon)
+
+    return normalize
 
 
 def _conv(original: Any) -> Any:

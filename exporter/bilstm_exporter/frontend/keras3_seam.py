@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import tree
 
 from bilstm_exporter.errors import SeamError, UnsupportedModelError
+from bilstm_exporter.frontend.conventions import lower_as_keras, replaced
 from bilstm_exporter.recurrence import (
     Activation,
     Cell,
@@ -90,22 +91,6 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
-    """Set attributes ``{(owner, name): value}``; put the old ones back on exit."""
-    saved = {key: vars(key[0]).get(key[1]) for key in replacements}
-    try:
-        for (owner, name), value in replacements.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name), value in saved.items():
-            if value is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)
-
-
 def _lower_layer(
     lowering: Lowering, layer: Any, sequences: Any, initial_state: Any, mask: Any
 ) -> tuple[Any, Any, Any]:
@@ -119,41 +104,20 @@ def _lower_layer(
         raise UnsupportedModelError(message)
     states = tree.flatten(initial_state)
     mask = tree.flatten(mask)[0] if mask is not None else None
-    # Keras 3 zeroes the masked outputs of an unrolled backward layer with the
-    # mask in input order, not in the order it processed: the definition of right.
-    crossed_zeros = (
-        mask is not None and layer.unroll and layer.go_backwards and layer.zero_output_for_mask
-    )
     cell = describe_cell(layer, initial_state)
     recurrence = Recurrence(
         layer=layer.name,
         cell=cell,
         go_backwards=layer.go_backwards,
         return_sequences=layer.return_sequences,
-        zero_output_for_mask=layer.zero_output_for_mask and not crossed_zeros,
+        zero_output_for_mask=layer.zero_output_for_mask,
     )
     if mask is not None:
         mask = tf.cast(mask, tf.bool)
-    if not isinstance(cell, StepCell):
-        states = [None if _is_zeros(state) else state for state in states]
-    result = lowering(recurrence, sequences, states, mask)
-    last_output, outputs = result.last_output, result.outputs
-    if outputs is None:
-        outputs = tf.expand_dims(last_output, 1)
-    elif layer.go_backwards:
-        outputs = tf.reverse(outputs, [1])
-    if crossed_zeros:
-        zero = tf.zeros([], outputs.dtype)
-        rank = len(outputs.shape)
-        outputs = tf.where(_broadcast_to_rank(mask, rank), outputs, zero)
-        last_output = tf.where(_broadcast_to_rank(mask[:, 0], rank - 1), last_output, zero)
-    return last_output, outputs, tree.pack_sequence_as(initial_state, result.states)
-
-
-def _broadcast_to_rank(mask: Any, rank: int) -> Any:
-    while len(mask.shape) < rank:
-        mask = tf.expand_dims(mask, -1)
-    return mask
+    last_output, outputs, states = lower_as_keras(
+        lowering, recurrence, sequences, states, mask, unroll=layer.unroll
+    )
+    return last_output, outputs, tree.pack_sequence_as(initial_state, states)
 
 
 def describe_cell(layer: Any, initial_state: Any) -> Cell:
@@ -216,15 +180,6 @@ def _numpy(weight: Any) -> Any:
     if weight is None:
         return None
     return tf.get_static_value(tf.convert_to_tensor(weight))
-
-
-def _is_zeros(tensor: Any) -> bool:
-    """Whether a tensor of the graph is all zeros, as Keras's default initial states are."""
-    operation = tensor.op
-    if operation.type == "Fill":
-        tensor = operation.inputs[1]
-    value = tf.get_static_value(tensor)
-    return value is not None and not value.any()
 
 
 @contextlib.contextmanager

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+from bilstm_exporter.errors import UnsupportedModelError
 
 
 def without_captures(function: Any) -> Any:
-    """Make constants of the eager tensors that a traced function refers to.
+    """Make constants of the tensors outside itself that a traced function refers to.
 
     Statistics that a layer keeps outside its variables, as an adapted Normalization
-    does, would otherwise become inputs of the artifact.
+    does, and weights made constant in an outer graph, would otherwise become inputs
+    of the artifact.
 
     Args:
         function: A ``tf.ConcreteFunction``.
 
     Returns:
         The same function with no inputs but its own, and the same structured outputs.
+
+    Raises:
+        ValueError: It refers to a tensor of an outer graph that is no constant; its name.
     """
     captured = function.captured_inputs
     if not captured:
@@ -28,7 +36,7 @@ def without_captures(function: Any) -> Any:
     outputs = function.structured_outputs
 
     def call(*tensors: Any) -> Any:
-        values = [tf.constant(value.numpy()) for value in eager]
+        values = [tf.constant(array) for array in arrays]
         names = [tensor.name for tensor in function.outputs]
         mapping = dict(zip([t.name for t in (*own, *places)], (*tensors, *values), strict=True))
         results = tf.graph_util.import_graph_def(
@@ -38,8 +46,47 @@ def without_captures(function: Any) -> Any:
             result.set_shape(output.shape)
         return tf.nest.pack_sequence_as(outputs, results)
 
-    eager = list(captured)
+    arrays = [_constant_value(tensor) for tensor in captured]
     signature = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name.split(":")[0]) for tensor in own
     ]
-    return tf.function(call, autograph=False).get_concrete_function(*signature)
+    with tf.init_scope():
+        return tf.function(call, autograph=False).get_concrete_function(*signature)
+
+
+def _constant_value(tensor: Any) -> np.ndarray:
+    value = tensor.numpy() if hasattr(tensor, "numpy") else tf.get_static_value(tensor)
+    if value is None:
+        raise ValueError(tensor.name)
+    return np.asarray(value)
+
+
+def off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The float32 values next to these, up or down at random; others as they are."""
+    if values.dtype != np.float32:
+        return values
+    towards = np.where(rng.integers(2, size=values.shape), np.float32(np.inf), -np.float32(np.inf))
+    return np.nextafter(values, towards, dtype=np.float32)
+
+
+def untraceable(error: Exception, written_with: str) -> UnsupportedModelError:
+    """Say that a model runs but cannot be traced, and how a layer must be written."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return UnsupportedModelError(
+        f"the model runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
+        f"A layer that looks at the values of its inputs, or computes with numpy, must be "
+        f"written with {written_with}"
+    )
+
+
+def unique_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Number the names that stand twice."""
+    unique: list[str] = []
+    for name in names:
+        suffix = sum(other == name or other.startswith(f"{name}_") for other in unique)
+        candidate = name
+        while candidate in unique:
+            candidate = f"{name}_{suffix}"
+            suffix += 1
+        unique.append(candidate)
+    return tuple(unique)

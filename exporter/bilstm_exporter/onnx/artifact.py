@@ -35,26 +35,24 @@ def build_onnx(trace: Callable[[Lowering], Any], interface: Interface, *, opset:
 
 def _name_values(graph: ir.Graph, interface: Interface) -> None:
     """Give inputs and outputs the model's own names and axes."""
-    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
-    taken |= set(graph.initializers)
-    _set_aside(graph, {spec.name for spec in (*interface.inputs, *interface.outputs)} & taken)
-    _name(graph.inputs, interface.inputs)
-    _name(graph.outputs, interface.outputs)
+    names = {*interface.input_names, *interface.output_names}
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.name in names:
+                value.name = f"{value.name}/inner"
+    for name in names & set(graph.initializers):
+        graph.initializers[name].name = f"{name}/constant"
+    _name(graph.inputs, interface.input_names, interface.inputs)
+    _name(graph.outputs, interface.output_names, interface.outputs)
 
 
-def _name(values: Sequence[ir.Value], specs: Sequence[InputSpec | OutputSpec]) -> None:
-    for value, spec in zip(values, specs, strict=True):
-        value.name = spec.name
+def _name(
+    values: Sequence[ir.Value], names: Sequence[str], specs: Sequence[InputSpec | OutputSpec]
+) -> None:
+    for value, name, spec in zip(values, names, specs, strict=True):
+        value.name = name
         value.shape = ir.Shape([_dimension(axis) for axis in spec.axes])
 
 
 def _dimension(axis: Axis) -> int | str | None:
     return axis.name if axis.size is None else axis.size
-
-
-def _set_aside(graph: ir.Graph, names: set[str | None]) -> None:
-    """Rename inner values that have the name of an input or output."""
-    for node in graph.all_nodes():
-        for value in node.outputs:
-            if value.name in names and not value.is_graph_output():
-                value.name = f"{value.name}/inner"

@@ -14,10 +14,12 @@ class Builder:
 
     Args:
         prefix: Start of the names of everything built.
+        opset: Of the operators.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, opset: int) -> None:
         self._prefix = prefix
+        self._opset = opset
         self._nodes: list[ir.Node] = []
         self._constants: list[ir.Value] = []
         self._count = 0
@@ -54,6 +56,12 @@ class Builder:
         )
         self._nodes.append(node)
         return list(node.outputs)
+
+    def reduce_max(self, value: ir.Value, axis: int) -> ir.Value:
+        """ReduceMax that keeps the axis, an attribute before opset 18 and an input since."""
+        if self._opset < 18:
+            return self.op("ReduceMax", value, axes=[axis], keepdims=1)
+        return self.op("ReduceMax", value, self.constant([axis]), keepdims=1)
 
     def replace(self, node: ir.Node, values: Sequence[ir.Value]) -> None:
         """Put what was built in the place of ``node``, whose outputs become ``values``."""

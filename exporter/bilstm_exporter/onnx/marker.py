@@ -15,6 +15,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from bilstm_exporter import gates
+from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.frontend.tracing import without_captures
+from bilstm_exporter.onnx.fused import fused_operator
 from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell
 
 OP_TYPE = "PyFuncStateless"
@@ -30,7 +34,8 @@ class Marker:
         recurrence: What it computes.
         has_state: For each state, whether an initial value is among the inputs.
         has_mask: Whether a mask is among the inputs.
-        step_signature: For a StepCell: the specs of one step's inputs and states.
+        step: One step ``(inputs, *states) -> [output, *states]`` as a ``tf.ConcreteFunction``
+            with no inputs but these; None where ONNX has the cell as an operator.
 
     The marker's inputs are sequences, the mask if there is one, then the initial
     states that are given; its outputs are last_output, outputs (in input order,
@@ -40,7 +45,7 @@ class Marker:
     recurrence: Recurrence
     has_state: tuple[bool, ...]
     has_mask: bool
-    step_signature: tuple[tf.TensorSpec, ...] = ()
+    step: Any = None
 
 
 class Markers:
@@ -59,13 +64,12 @@ class Markers:
         """Write a marker into the graph being traced (a ``Lowering``)."""
         cell = recurrence.cell
         batch, time = sequences.shape[0], sequences.shape[1]
-        step_signature: tuple[tf.TensorSpec, ...] = ()
+        step = None
+        if fused_operator(cell) is None:
+            step = _traced_step(recurrence, sequences, initial_state)
         if isinstance(cell, StepCell):
-            step_signature = tuple(
-                tf.TensorSpec([None, *tensor.shape[axes:]], tensor.dtype)
-                for tensor, axes in [(sequences, 2), *((state, 1) for state in initial_state)]
-            )
-            output_shape, state_shapes = _step_shapes(cell, step_signature)
+            output, *states = step.structured_outputs
+            output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
         else:
             output_shape = [cell.units]
             state_shapes = [[cell.units]] * cell.state_count
@@ -73,7 +77,7 @@ class Markers:
             recurrence=recurrence,
             has_state=tuple(state is not None for state in initial_state),
             has_mask=mask is not None,
-            step_signature=step_signature,
+            step=step,
         )
         token = f"{recurrence.layer}:{len(self.by_token)}"
         self.by_token[token] = marker
@@ -112,11 +116,28 @@ class Markers:
         )
 
 
-def _step_shapes(
-    cell: StepCell, signature: tuple[tf.TensorSpec, ...]
-) -> tuple[list[int | None], list[list[int | None]]]:
-    graph = tf.Graph()
-    with graph.as_default():
-        inputs, *states = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in signature]
-        output, new_states = cell.step(inputs, states)
-    return list(output.shape[1:]), [list(state.shape[1:]) for state in new_states]
+def _traced_step(recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]) -> Any:
+    """Trace one step by itself, while the weights it refers to are constants."""
+    cell = recurrence.cell
+    if isinstance(cell, StepCell):
+        shapes = [[None, *sequences.shape[2:]], *([None, *s.shape[1:]] for s in initial_state)]
+    else:
+        shapes = [[None, cell.kernel.shape[1]], *[[None, cell.units]] * cell.state_count]
+
+    def step(inputs: Any, *states: Any) -> list[Any]:
+        output, new_states = gates.step(cell, inputs, states)
+        # Identities, because an output may be a state, or a state an input.
+        return [tf.identity(tensor) for tensor in (output, *new_states)]
+
+    signature = [
+        tf.TensorSpec(shape, tf.float32, name=f"step_{i}") for i, shape in enumerate(shapes)
+    ]
+    function = tf.function(step, autograph=False).get_concrete_function(*signature)
+    try:
+        return without_captures(function)
+    except ValueError as error:
+        message = (
+            f"layer {recurrence.layer!r}: its cell reads {error}, which is neither an input of "
+            f"the step nor a weight; hand it to the cell as a state or as part of its inputs"
+        )
+        raise UnsupportedModelError(message) from error

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-import tensorflow as tf
 
 from bilstm_exporter import gates
 from bilstm_exporter.onnx.builder import Builder
 from bilstm_exporter.onnx.tensorflow_graph import to_onnx
-from bilstm_exporter.recurrence import Cell, StepCell
+from bilstm_exporter.recurrence import StepCell
 
 if TYPE_CHECKING:
     from bilstm_exporter.onnx.lowering import MarkerCall
@@ -36,7 +35,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     recurrence = call.marker.recurrence
     cell = recurrence.cell
     sequences = _projected(build, call)
-    body = _step_graph(cell, call.marker.step_signature, prefix, opset)
+    body = _step_graph(call.marker.step, prefix, opset)
     step_output = body.outputs[0]
     output_shape = _trailing_shape(step_output, recurrence.layer)
 
@@ -53,7 +52,8 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     scanned = [sequences, call.mask] if masked else [sequences]
     body = _scan_body(
         body,
-        prefix,
+        Builder(f"{prefix}/body", opset),
+        f"{prefix}/step",
         masked=masked,
         zero=recurrence.zero_output_for_mask,
         output_is_state=output_is_state,
@@ -88,28 +88,9 @@ def _projected(build: Builder, call: MarkerCall) -> ir.Value:
     )
 
 
-def _step_graph(
-    cell: Cell, signature: tuple[tf.TensorSpec, ...], prefix: str, opset: int
-) -> ir.Graph:
+def _step_graph(step: Any, prefix: str, opset: int) -> ir.Graph:
     """One step ``(inputs, *states) -> (output, *states)`` as an ONNX graph."""
-    if not isinstance(cell, StepCell):
-        projection = gates.input_projection(cell)
-        width = cell.kernel.shape[1] if projection is None else projection[0].shape[1]
-        signature = (
-            tf.TensorSpec([None, width], tf.float32),
-            *[tf.TensorSpec([None, cell.units], tf.float32)] * cell.state_count,
-        )
-
-    def step(inputs: Any, *states: Any) -> list[Any]:
-        output, new_states = gates.step(cell, inputs, states)
-        # Identities, because an output may be a state, or a state an input.
-        return [tf.identity(tensor) for tensor in (output, *new_states)]
-
-    signature = tuple(
-        tf.TensorSpec(spec.shape, spec.dtype, name=f"step_{i}") for i, spec in enumerate(signature)
-    )
-    function = tf.function(step, autograph=False).get_concrete_function(*signature)
-    graph = to_onnx(function, opset).graph
+    graph = to_onnx(step, opset).graph
     for value in graph.inputs:
         value.name = f"{prefix}/step/{value.name}"
     for name in list(graph.initializers):
@@ -122,8 +103,8 @@ def _step_graph(
     return graph
 
 
-def _scan_body(
-    graph: ir.Graph, prefix: str, *, masked: bool, zero: bool, output_is_state: bool
+def _scan_body(  # noqa: PLR0913 - what stands in the body depends on all of these
+    graph: ir.Graph, build: Builder, prefix: str, *, masked: bool, zero: bool, output_is_state: bool
 ) -> ir.Graph:
     """Turn a step into a Scan's body.
 
@@ -133,14 +114,13 @@ def _scan_body(
     """
     inputs, *states = list(graph.inputs)
     output, *new_states = list(graph.outputs)
-    build = Builder(f"{prefix}/body")
-    before = ir.Value(name=f"{prefix}/step/output_before", type=output.type, shape=output.shape)
+    before = ir.Value(name=f"{prefix}/output_before", type=output.type, shape=output.shape)
     carried = [] if output_is_state else [before]
     graph.inputs.clear()
     graph.inputs.extend([*states, *carried, inputs])
     if masked:
         mask = ir.Value(
-            name=f"{prefix}/step/mask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([None])
+            name=f"{prefix}/mask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([None])
         )
         graph.inputs.append(mask)
         new_states = [

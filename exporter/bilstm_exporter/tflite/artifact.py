@@ -33,8 +33,8 @@ def build_tflite(
         return loop.lower(recurrence, *tensors)
 
     content = _convert(trace(lower))
-    names = ([spec.name for spec in specs] for specs in (interface.inputs, interface.outputs))
-    return Built(flatbuffer.finish(content, *names), forms)
+    content = flatbuffer.finish(content, interface.input_names, interface.output_names)
+    return Built(content, forms)
 
 
 def _convert(function: Any) -> bytes:

@@ -1,0 +1,187 @@
+"""Models of tf_keras, the last Keras 2: what they declare and answer, how they are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from bilstm_exporter.errors import ExportError, ModelFileError, UnsupportedModelError
+from bilstm_exporter.frontend.keras2_ops import plain_operators
+from bilstm_exporter.frontend.keras2_seam import (
+    check_contract,
+    constant_weights,
+    lowered_recurrences,
+    observed_states,
+)
+from bilstm_exporter.frontend.source import DeclaredInput
+from bilstm_exporter.frontend.tracing import (
+    off_by_one_rounding,
+    unique_names,
+    untraceable,
+    without_captures,
+)
+from bilstm_exporter.recurrence import Lowering
+
+
+class Keras2Source:
+    """A tf_keras model (a ``Source``).
+
+    Args:
+        model: Built, with its weights.
+        name: For the manifest; by default the model's own.
+
+    Raises:
+        ModelFileError: The model was never built.
+        UnsupportedModelError: The model cannot be exported, whatever the format.
+    """
+
+    def __init__(self, model: Any, name: str | None = None) -> None:
+        check_contract()
+        self.generation = f"tf_keras {tf_keras.__version__}"
+        self._model = model
+        self.name = name or model.name
+        _refuse_unexportable(model)
+        self._structure, self.inputs = _inputs(model)
+        outputs = self._output_structure()
+        self.output_names = _output_names(model, outputs)
+        nested = tf.nest.is_nested(outputs)
+        self.output_structure = (
+            "dict" if isinstance(outputs, dict) else "list" if nested else "single"
+        )
+
+    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the model answers, called eagerly: the definition of right."""
+        outputs = self._call([tf.constant(array) for array in inputs])
+        return [output.numpy() for output in tf.nest.flatten(outputs)]
+
+    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+        """What the model answers when every weight is off by one rounding, up or down."""
+        rng = np.random.default_rng(seed)
+        before = [(variable, variable.numpy()) for variable in self._model.variables]
+        try:
+            for variable, value in before:
+                variable.assign(off_by_one_rounding(value, rng))
+            return self.reference(inputs)
+        finally:
+            for variable, value in before:
+                variable.assign(value)
+
+    def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
+        with observed_states() as states:
+            self._call([tf.constant(array) for array in inputs])
+        return [state.numpy() for state in states]
+
+    def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
+        """Trace the model at these shapes, weights as constants."""
+
+        def call(*tensors: Any) -> dict[str, Any]:
+            outputs = tf.nest.flatten(self._call(tensors))
+            return {f"output_{i}": tf.identity(tensor) for i, tensor in enumerate(outputs)}
+
+        with constant_weights(), lowered_recurrences(lowering), plain_operators(lowering):
+            return without_captures(_traced(call, inputs))
+
+    def _call(self, tensors: Sequence[Any]) -> Any:
+        packed = tf.nest.pack_sequence_as(self._structure, list(tensors))
+        return self._model(packed, training=False)
+
+    def _output_structure(self) -> Any:
+        structure = getattr(self._model, "_nested_outputs", None)
+        if structure is not None:
+            return structure
+        function = _traced(lambda *tensors: self._call(tensors), self.inputs)
+        return function.structured_outputs
+
+
+def _traced(call: Any, inputs: Sequence[DeclaredInput]) -> Any:
+    signature = [
+        tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}") for i, spec in enumerate(inputs)
+    ]
+    try:
+        return tf.function(call, autograph=False).get_concrete_function(*signature)
+    except ExportError:
+        raise
+    # What a layer raises when it looks at the values of a tensor, or uses numpy on it.
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise untraceable(error, "TensorFlow operations") from error
+
+
+def _inputs(model: Any) -> tuple[Any, tuple[DeclaredInput, ...]]:
+    """The structure in which a model takes its inputs, and their specs, flat."""
+    structure = getattr(model, "_nested_inputs", None)
+    if structure is not None:
+        flat = tf.nest.flatten(structure)
+        if not isinstance(structure, dict) and len(flat) == 1:
+            structure = flat[0]
+        specs = [
+            DeclaredInput(name, tuple(tensor.shape), tensor.dtype.name)
+            for name, tensor in zip(_input_names(model, flat), flat, strict=True)
+        ]
+        return structure, tuple(specs)
+    saved = model.save_spec(dynamic_batch=True)
+    if saved is None:
+        message = (
+            f"the model {model.name!r} was never built, so its input shapes are unknown: "
+            f"call it once on an example and export again"
+        )
+        raise ModelFileError(message)
+    structure = saved[0][0]
+    flat = tf.nest.flatten(structure)
+    specs = [
+        DeclaredInput(
+            name=f"input_{i}" if len(flat) > 1 else "input",
+            shape=tuple(spec.shape),
+            dtype=spec.dtype.name,
+            declared=False,
+        )
+        for i, spec in enumerate(flat)
+    ]
+    return structure, tuple(specs)
+
+
+def _input_names(model: Any, flat: Sequence[Any]) -> tuple[str, ...]:
+    names = list(getattr(model, "input_names", None) or [])
+    if len(names) != len(flat):
+        names = [tensor.name for tensor in flat]
+    return unique_names(names)
+
+
+def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:
+    """The layer that gives each output, or its key in a dict; made unique."""
+    if isinstance(outputs, dict):
+        return unique_names([str(key) for key in sorted(outputs)])
+    count = len(tf.nest.flatten(outputs))
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != count:
+        names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    return unique_names(names)
+
+
+def _refuse_unexportable(model: Any) -> None:
+    for tensor in getattr(model, "inputs", None) or []:
+        spec = getattr(tensor, "type_spec", None)
+        kind = {tf.RaggedTensorSpec: "ragged", tf.SparseTensorSpec: "sparse"}.get(type(spec))
+        if kind:
+            message = (
+                f"input {tensor.name!r} is {kind}; only dense inputs can be exported: "
+                f"declare it dense and pad it, with a mask"
+            )
+            raise UnsupportedModelError(message)
+        if tensor.dtype == tf.string:
+            message = (
+                f"input {tensor.name!r} takes text; the artifacts start at numbers: export the "
+                f"part of the model after its text layer, and look the ids up before it"
+            )
+            raise UnsupportedModelError(message)
+    for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
+        if getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN):
+            message = (
+                f"layer {layer.name!r} is stateful, and its states cannot be exported yet: "
+                f"build the model with stateful=False and load the same weights"
+            )
+            raise UnsupportedModelError(message)

@@ -1,0 +1,123 @@
+"""tf_keras layers in forms that both converters take, with the same values.
+
+Only for the time a model is traced. Each says what the original does to a graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from tensorflow.compat import v2 as tf_v2
+from tf_keras.src import backend
+
+from bilstm_exporter.frontend.conventions import before_flip, replaced
+from bilstm_exporter.frontend.keras3_ops import softplus
+from bilstm_exporter.recurrence import Lowering, Recurrence, StepCell
+
+
+@contextlib.contextmanager
+def plain_operators(lowering: Lowering) -> Iterator[None]:
+    """Use the plain forms in this context."""
+    embedding, repeated = tf_keras.layers.Embedding, tf_keras.layers.TimeDistributed
+    with replaced(
+        {
+            (backend, "reverse"): _reverse(backend.reverse),
+            (tf_v2, "tensordot"): _tensordot(tf_v2.tensordot),
+            (tf_v2.math, "softplus"): softplus,
+            (tf_v2.nn, "softplus"): softplus,
+            (tf_v2.nn, "convolution"): _convolution(tf_v2.nn.convolution),
+            (embedding, "call"): _embedding_call,
+            (repeated, "call"): _time_distributed_call(repeated.call, lowering),
+            (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
+        }
+    ):
+        yield
+
+
+def _reverse(original: Any) -> Any:
+    def reverse(x: Any, axes: Any) -> Any:
+        """Flipping what was just flipped, as Bidirectional does, gives back the original."""
+        before = before_flip(x, axes) if isinstance(axes, int) else None
+        return original(x, axes) if before is None else before
+
+    return reverse
+
+
+def _tensordot(original: Any) -> Any:
+    def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Any:
+        """``[..., n] x [n, m]`` is one product; tensordot reshapes around it in ten operators."""
+        if tf.is_tensor(a) and len(b.shape) == 2 and axes == [[len(a.shape) - 1], [0]]:
+            return tf.matmul(a, tf.convert_to_tensor(b))
+        return original(a, b, axes, name=name)
+
+    return tensordot
+
+
+def _convolution(original: Any) -> Any:
+    def convolution(inputs: Any, filters: Any, *args: Any, **kwargs: Any) -> Any:
+        """A convolution in groups is one for each group; no format has it whole."""
+        groups = inputs.shape[-1] // filters.shape[-2] if inputs.shape[-1] else 1
+        if groups <= 1 or str(kwargs.get("data_format")).startswith("NC"):
+            return original(inputs, filters, *args, **kwargs)
+        parts = zip(
+            tf.split(inputs, groups, axis=-1),
+            tf.split(tf.convert_to_tensor(filters), groups, axis=-1),
+            strict=True,
+        )
+        return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
+
+    return convolution
+
+
+def _embedding_call(layer: Any, inputs: Any) -> Any:
+    """A lookup; tf_keras ties it to the variable, which is a constant here."""
+    if inputs.dtype not in (tf.int32, tf.int64):
+        inputs = tf.cast(inputs, tf.int32)
+    outputs = tf.gather(tf.convert_to_tensor(layer.embeddings), inputs)
+    return tf.cast(outputs, layer.compute_dtype)
+
+
+def _time_distributed_call(original: Any, lowering: Lowering) -> Any:
+    def call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Time joins the batch for one call, as tf_keras does itself for its own layers.
+
+        For any other layer an eager call walks over time, without the mask, and repeats
+        the output before a masked step.
+        """
+        if layer._always_use_reshape or tf.nest.is_nested(inputs):  # noqa: SLF001
+            return original(layer, inputs, training=training, mask=mask)
+        outputs = _reshaped(layer.layer, inputs)
+        if mask is None:
+            return outputs
+        held = Recurrence(layer.name, StepCell(_hold, 1), False, True, False)  # noqa: FBT003
+        states = [tf.zeros([tf.shape(inputs)[0], 1])]
+        return lowering(held, outputs, states, tf.cast(mask, tf.bool)).outputs
+
+    return call
+
+
+def _hold(inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    return inputs, states
+
+
+def _reshaped(layer: Any, inputs: Any) -> Any:
+    static, sizes = inputs.shape, tf.shape(inputs)
+    inner = [size or sizes[axis] for axis, size in enumerate(static)][2:]
+    merged = tf.ensure_shape(tf.reshape(inputs, [-1, *inner]), [None, *static[2:]])
+    kwargs = {"training": False} if layer._expects_training_arg else {}  # noqa: SLF001
+    outputs = layer(merged, **kwargs)
+    rest = [size or tf.shape(outputs)[axis] for axis, size in enumerate(outputs.shape)][1:]
+    split = tf.reshape(outputs, [static[0] or sizes[0], static[1] or sizes[1], *rest])
+    return tf.ensure_shape(split, [*static[:2], *outputs.shape[1:]])
+
+
+def _time_distributed_mask(original: Any) -> Any:
+    def compute_mask(layer: Any, inputs: Any, mask: Any = None) -> Any:
+        """In an eager call, which knows its batch, only tf_keras's own layers change the mask."""
+        return original(layer, inputs, mask) if layer._always_use_reshape else mask  # noqa: SLF001
+
+    return compute_mask

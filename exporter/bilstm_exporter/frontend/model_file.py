@@ -1,0 +1,277 @@
+"""What a model file is and who wrote it, found without loading a Keras.
+
+Read from its bytes, not from its name, and trusting nothing in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+
+KERAS3, TF_KERAS = "keras3", "tf_keras"
+SAVED_MODEL_FILE = "saved_model.pb"
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ZIP_SIGNATURE = b"PK\x03\x04"
+_CONFIG_LIMIT = 256 * 2**20
+# Keys that one generation writes and the other does not.
+_KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
+_KERAS2_KEYS = frozenset({"batch_input_shape", "time_major", "implementation", "ragged"})
+_KERAS1_KEYS = frozenset({"inner_activation", "consume_less", "nb_filter", "W_regularizer"})
+# TensorFlow functions by which a config reaches files, processes or Python.
+_REACHING_OUT = ("io.", "py_function", "numpy_function", "raw_ops.", "saved_model.", "train.",
+                 "data.", "summary.", "compat.", "load_", "debugging.", "profiler.", "sysconfig.",
+                 "autograph.")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file, or folder, that holds a model.
+
+    Attributes:
+        path: Where it is.
+        kind: ``"keras"`` (a zip archive), ``"h5"``, ``"saved_model"`` or ``"json"``.
+        config: The model's configuration as the file has it; None in a SavedModel.
+        version: Of the Keras that wrote it, or "" where the file does not say.
+        generation: Which library must read it.
+        why: What tells, in a few words.
+    """
+
+    path: Path
+    kind: str
+    config: Any
+    version: str
+    generation: str
+    why: str
+
+
+def inspect(path: Path) -> ModelFile:
+    """Find out what a file is.
+
+    Raises:
+        ModelFileError: It is missing, damaged, or no model.
+    """
+    if path.is_dir():
+        if not (path / SAVED_MODEL_FILE).is_file():
+            message = (
+                f"{path} is a folder without {SAVED_MODEL_FILE}; expected a .keras or .h5 file, "
+                f"or a folder saved by Keras 2's model.save"
+            )
+            raise ModelFileError(message)
+        why = "a SavedModel folder, which Keras 3 does not read"
+        return ModelFile(path, "saved_model", None, "", TF_KERAS, why)
+    start = _first_bytes(path)
+    if start.startswith(_ZIP_SIGNATURE):
+        kind, (config, version) = "keras", _inspect_zip(path)
+    elif start == _HDF5_SIGNATURE:
+        kind, (config, version) = "h5", _inspect_hdf5(path)
+    elif start.lstrip()[:1] in {b"{", b"["}:
+        kind, (config, version) = "json", _inspect_json(path)
+    else:
+        raise ModelFileError(_no_model(path, start))
+    generation, why = _generation(config, version)
+    return ModelFile(path, kind, config, version, generation, why)
+
+
+def weights_version(path: Path) -> str:
+    """The version of the Keras that wrote a file of weights, or "" where it does not say.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, or holds no weights.
+    """
+    start = _first_bytes(path)
+    if start.startswith(_ZIP_SIGNATURE):
+        return _inspect_zip(path)[1]
+    if start != _HDF5_SIGNATURE:
+        message = (
+            f"{path} holds no weights: expected an HDF5 file, such as model.save_weights('x.h5') "
+            f"or model.save writes"
+        )
+        raise ModelFileError(message)
+    with _open_hdf5(path) as file:
+        group = file.get("model_weights", file)
+        version = file.attrs.get("keras_version") or group.attrs.get("keras_version", "")
+    return _text(version)
+
+
+def refuse_code(path: Path, config: Any) -> None:
+    """Refuse Python code in a configuration.
+
+    Raises:
+        UntrustedCodeError: There is some; naming the layers.
+    """
+    names = sorted(set(_code_in(config, "the model")))
+    if names:
+        message = (
+            f"{path} carries Python code in {', '.join(names)}, which could do anything when it "
+            f"runs. If you trust where the file came from, export it with --trust-code"
+        )
+        raise UntrustedCodeError(message)
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, or of all files of a folder with their names."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise ModelFileError(message) from error
+
+
+def _no_model(path: Path, start: bytes) -> str:
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        return (
+            f"{path} is YAML, which no Keras since 2.6 reads, because a YAML file can run code: "
+            f"write the architecture as JSON, with model.to_json(), and export that with --weights"
+        )
+    what = "is empty" if not start else f"starts with {start[:4]!r}"
+    return (
+        f"{path} is no Keras model: it {what}, where a .keras file is a zip archive, a .h5 file "
+        f"is HDF5 and an architecture is JSON. Save the model with model.save('name.keras')"
+    )
+
+
+def _inspect_zip(path: Path) -> tuple[Any, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                message = f"{path} is damaged: {broken} does not match its checksum"
+                raise ModelFileError(message)
+            config = json.loads(_member(archive, "config.json"))
+            metadata = json.loads(_member(archive, "metadata.json"))
+    except KeyError as error:
+        message = f"{path} is a zip archive but no .keras file: it holds no {error.args[0]}"
+        raise ModelFileError(message) from error
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
+        raise ModelFileError(message) from error
+    return config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise KeyError(name) from None
+    if info.file_size > _CONFIG_LIMIT:
+        message = f"its {name} would unpack to {info.file_size} bytes"
+        raise ValueError(message)
+    return archive.read(info)
+
+
+def _inspect_hdf5(path: Path) -> tuple[Any, str]:
+    with _open_hdf5(path) as file:
+        config = file.attrs.get("model_config")
+        version = _text(file.attrs.get("keras_version", ""))
+    if config is None:
+        message = (
+            f"{path} holds weights but no model. Give the architecture beside them: "
+            f"export-bilstm model.json --weights {path.name} (from model.to_json()), or "
+            f"export-bilstm --builder my_module:build_model --weights {path.name} "
+            f"(a function that builds the model)"
+        )
+        raise ModelFileError(message)
+    try:
+        parsed = json.loads(config)
+    except ValueError as error:
+        message = f"{path} is damaged: its model_config is not JSON ({error})"
+        raise ModelFileError(message) from error
+    return parsed, version
+
+
+def _open_hdf5(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
+        raise ModelFileError(message) from error
+
+
+def _inspect_json(path: Path) -> tuple[Any, str]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(config, str):  # json.dump(model.to_json(), file)
+            config = json.loads(config)
+    except ValueError as error:
+        message = f"{path} is damaged: it is not JSON ({error})"
+        raise ModelFileError(message) from error
+    if not isinstance(config, dict) or "class_name" not in config:
+        message = f"{path} is JSON but no architecture: expected what model.to_json() writes"
+        raise ModelFileError(message)
+    return config, str(config.get("keras_version", ""))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _generation(config: Any, version: str) -> tuple[str, str]:
+    """Which library must read a configuration, and why."""
+    major = version.split(".", maxsplit=1)[0]
+    if major.isdigit():
+        return KERAS3 if int(major) >= 3 else TF_KERAS, f"saved by Keras {version}"
+    keys = set(_keys(config))
+    for generation, known, name in (
+        (TF_KERAS, _KERAS1_KEYS, "1"),
+        (TF_KERAS, _KERAS2_KEYS, "2"),
+        (KERAS3, _KERAS3_KEYS, "3"),
+    ):
+        found = sorted(keys & known)
+        if found:
+            return generation, f"no version in the file, but keys of Keras {name}: {found[0]}"
+    return TF_KERAS, "no version in the file, and none of Keras 3's keys"
+
+
+def _keys(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield str(key)
+            yield from _keys(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _keys(value)
+
+
+def _code_in(config: Any, where: str) -> Iterator[str]:
+    """Names of the layers whose config holds pickled code, or a way out of the model."""
+    if isinstance(config, dict):
+        inner = config.get("config")
+        inner = inner if isinstance(inner, dict) else {}
+        name = inner.get("name")
+        here = f"layer {name!r}" if isinstance(name, str) else where
+        function = inner.get("function")
+        if (
+            config.get("class_name") in {"Lambda", "__lambda__"}
+            or "lambda" in {inner.get("mode_type"), inner.get("output_shape_type")}
+            or (isinstance(function, str) and function.startswith(_REACHING_OUT))
+        ):
+            yield here
+        for value in config.values():
+            yield from _code_in(value, here)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _code_in(value, where)

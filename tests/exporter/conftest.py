@@ -1,0 +1,132 @@
+"""Models exported once, and a command line that is watched for what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from bilstm_exporter import export
+from bilstm_exporter.cli import main
+from bilstm_exporter.report import ExportReport
+
+from .models import MODELS
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model and the bundle made of it."""
+
+    model: keras.Model
+    folder: Path
+    report: ExportReport
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text())
+
+    @property
+    def onnx(self) -> onnx.ModelProto:
+        return onnx.load(self.folder / "model.onnx")
+
+    @property
+    def tflite(self) -> bytes:
+        return (self.folder / "model.tflite").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Export one of `models.MODELS` to both formats, once in a session."""
+
+    @cache
+    def make(name: str) -> Exported:
+        model, folder = MODELS[name](), tmp_path_factory.mktemp("bundles") / f"{name}-edge"
+        return Exported(model, folder, export(model, folder))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Save one of `models.MODELS` as a .keras file, once in a session."""
+    folder = tmp_path_factory.mktemp("saved")
+
+    @cache
+    def make(name: str) -> Path:
+        path = folder / f"{name}.keras"
+        MODELS[name]().save(path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(7)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def message(self) -> str:
+        """The one line of an error, which is all that stderr may hold besides progress."""
+        lines = [line for line in self.err.splitlines() if not line.endswith(" ...")]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("export-bilstm: error: "), self.err
+        assert "Traceback" not in self.err
+        return lines[0].removeprefix("export-bilstm: error: ")
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Run ``export-bilstm`` in this process, in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, "")  # so that what main sets does not outlive the test
+
+    def command(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Ran(code, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def fails(run: Callable[..., Ran], tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must fail with this code and leave nothing; its message."""
+
+    def command(code: int, *arguments: object) -> str:
+        before = _tree(tmp_path)
+        ran = run(*arguments)
+        assert ran.code == code, ran
+        assert ran.out == ""
+        assert _tree(tmp_path) == before
+        return ran.message
+
+    return command
+
+
+def _tree(folder: Path) -> dict[str, bytes | None]:
+    """Every file with its content, hidden ones too, and every folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }
