@@ -43,7 +43,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog="exit codes:\n" + "\n".join(f"  {k:<4} {v}" for k, v in EXIT_CODES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="a .keras file, or a .h5 file saved by Keras 3")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="a .keras or .h5 file or SavedModel folder of any Keras, or, with --weights, "
+        "an architecture in JSON",
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="load these weights, for a JSON model or a builder"
+    )
+    parser.add_argument(
+        "--builder",
+        metavar="MODULE:FUNCTION",
+        help="call this function for the model, instead of reading a file",
+    )
     parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
     parser.add_argument(
         "--formats",
@@ -90,7 +103,7 @@ def run(args: argparse.Namespace) -> ExportReport:
         if listener is not None:
             listener("loading TensorFlow")
         with contextlib.nullcontext() if args.debug else captured_stderr():
-            from bilstm_exporter.frontend.reading import import_objects  # noqa: PLC0415
+            from bilstm_exporter.frontend.importing import import_objects  # noqa: PLC0415
             from bilstm_exporter.pipeline import run_export  # noqa: PLC0415
         options = ExportOptions(
             formats=formats,
@@ -99,6 +112,8 @@ def run(args: argparse.Namespace) -> ExportReport:
             opset=args.opset,
             custom_objects=import_objects(args.custom_objects),
             trust_code=args.trust_code,
+            weights=args.weights,
+            builder=args.builder,
             overwrite=args.overwrite,
         )
         return run_export(args.model, args.out, options, listener)

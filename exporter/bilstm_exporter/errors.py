@@ -20,6 +20,10 @@ class UntrustedCodeError(ExportError, PermissionError):
     """The model carries Python code, which runs only where that was allowed."""
 
 
+class MissingLibraryError(ExportError, ImportError):
+    """A library that this model needs is not installed."""
+
+
 class UnknownObjectError(ExportError, LookupError):
     """The model uses a layer or function that nobody registered."""
 

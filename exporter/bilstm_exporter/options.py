@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ class ExportOptions:
         opset: Of the ONNX operators.
         custom_objects: Layers and functions that the model file names, by name.
         trust_code: Whether Python code inside the model file may run.
+        weights: A file of weights, for an architecture in JSON or a builder.
+        builder: ``module:function``, which builds the model; then no model file is given.
         overwrite: Whether a bundle that is there may be replaced.
 
     Raises:
@@ -37,6 +40,8 @@ class ExportOptions:
     opset: int = DEFAULT_OPSET
     custom_objects: Mapping[str, Any] = field(default_factory=dict)
     trust_code: bool = False
+    weights: str | os.PathLike[str] | None = None
+    builder: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -45,7 +45,11 @@ def run_export(
         check_writable(Path(out), overwrite=options.overwrite)
     with stages.stage("reading the model"):
         source, origin = read(
-            model, custom_objects=options.custom_objects, trust_code=options.trust_code
+            model,
+            weights=options.weights,
+            builder=options.builder,
+            custom_objects=options.custom_objects,
+            trust_code=options.trust_code,
         )
     folder = Path(out) if out is not None else default_folder(origin.file, source.name)
     with staged(folder, overwrite=options.overwrite) as aside:
@@ -70,7 +74,7 @@ def run_export(
     return ExportReport(
         bundle=folder,
         model=source.name,
-        generation=source.generation,
+        generation=f"{source.generation}: {origin.why}",
         artifacts=reports,
         probes_left_out=probes.left_out,
         largest_state=probes.largest_state,
@@ -87,7 +91,9 @@ def _describe(
     content = bundle.golden_content(golden)
     manifest = Manifest(
         name=source.name,
-        source=ManifestSource(origin.file or source.name, origin.sha256, source.generation),
+        source=ManifestSource(
+            origin.file or source.name, origin.sha256, f"{source.generation}: {origin.why}"
+        ),
         inputs=interface.inputs,
         outputs=interface.outputs,
         output_structure=source.output_structure,

@@ -38,7 +38,7 @@ class ExportReport:
     Attributes:
         bundle: The folder written.
         model: The model's name.
-        generation: Which library read the model and defined what is right.
+        generation: Which library read the model and defined what is right, and why.
         artifacts: What is in the bundle.
         probes_left_out: Probes that Keras itself does not answer, with the reason.
         largest_state: The largest ``|state|`` any probe drove a recurrence to, or None.

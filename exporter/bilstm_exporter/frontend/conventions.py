@@ -54,10 +54,7 @@ def lower_as_keras(  # noqa: PLR0913 - a layer's call and two settings
     # Keras zeroes the masked outputs of an unrolled backward layer with the mask in
     # input order, not in the order it processed: the definition of right.
     crossed_zeros = (
-        mask is not None
-        and unroll
-        and recurrence.go_backwards
-        and recurrence.zero_output_for_mask
+        mask is not None and unroll and recurrence.go_backwards and recurrence.zero_output_for_mask
     )
     if crossed_zeros:
         recurrence = replace(recurrence, zero_output_for_mask=False)

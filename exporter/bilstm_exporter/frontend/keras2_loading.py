@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import tensorflow as tf
 import tf_keras
 from google.protobuf.message import DecodeError
 from tf_keras.protobuf import saved_metadata_pb2
@@ -33,40 +32,45 @@ _UNSAFE_OPERATORS = frozenset(
 _CHECKPOINT_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints"})
 
 
-def load_file(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
-    """Load a whole model: ``.h5``, ``.keras`` or a SavedModel folder."""
+def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    """Load a model; of an architecture in JSON, all but its weights.
+
+    Args:
+        file: ``.h5``, ``.keras``, a SavedModel folder, or JSON.
+        custom_objects: Layers and functions that the file names, by name.
+        trust_code: Whether Python code inside the file may run.
+
+    Raises:
+        UntrustedCodeError: It carries code and ``trust_code`` is False.
+        ModelFileError: It holds no model.
+    """
     if file.kind == "saved_model":
         return _load_saved_model(file.path, custom_objects, trust_code=trust_code)
+    if file.kind == "keras":
+        return _load_zip(file.path, custom_objects, trust_code=trust_code)
+    config = repaired(file.config, custom_objects)
+    with tf_keras.utils.custom_object_scope(dict(custom_objects)):
+        model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
     if file.kind == "h5":
-        return load_h5(file, custom_objects)
-    with tempfile.TemporaryDirectory() as folder:
-        path = file.path  # tf_keras goes by the file's name
-        if path.suffix != ".keras":
-            path = Path(shutil.copy(path, Path(folder) / "model.keras"))
-        return tf_keras.models.load_model(
-            path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
-        )
-
-
-def load_h5(file: ModelFile, custom_objects: Mapping[str, Any]) -> Any:
-    """Build the model that an HDF5 file describes, and load its weights."""
-    model = build(file, custom_objects)
-    load_weights(model, file.path)
+        load_weights(model, file.path)
     return model
 
 
-def build(file: ModelFile, custom_objects: Mapping[str, Any]) -> Any:
-    """Build a model from its configuration, whichever old dialect it is written in."""
-    config = repaired(file.config, file.version)
-    with tf_keras.utils.custom_object_scope(dict(custom_objects)):
-        return model_config.model_from_config(config, custom_objects=dict(custom_objects))
+def _load_zip(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        named = path  # tf_keras goes by the file's name
+        if path.suffix != ".keras":
+            named = Path(shutil.copy(path, Path(folder) / "model.keras"))
+        return tf_keras.models.load_model(
+            named, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
+        )
 
 
 def load_weights(model: Any, path: Path) -> None:
     """Load the weights of an HDF5 file, of a whole model or of weights only.
 
     Raises:
-        ModelFileError: They do not fit the model.
+        ValueError: They do not fit the model.
     """
     with h5py.File(path, "r") as file:
         if "_layer_checkpoint_dependencies" in file or "layers" in file:  # model.weights.h5
@@ -76,7 +80,18 @@ def load_weights(model: Any, path: Path) -> None:
             return
         group = file.get("model_weights", file)
         with _readable(group) as weights:
-            hdf5_format.load_weights_from_hdf5_group(weights, model)
+            if _is_in_another_order(weights, model):
+                hdf5_format.load_weights_from_hdf5_group_by_name(weights, model)
+            else:
+                hdf5_format.load_weights_from_hdf5_group(weights, model)
+
+
+def _is_in_another_order(weights: Any, model: Any) -> bool:
+    """Whether the file has the model's layers by name, but not as the model lists them."""
+    names = hdf5_format.load_attributes_from_hdf5_group
+    saved = [n for n in names(weights, "layer_names") if names(weights[n], "weight_names")]
+    own = [layer.name for layer in model.layers if layer.weights]
+    return saved != own and sorted(saved) == sorted(own) and len(set(own)) == len(own)
 
 
 @contextlib.contextmanager
@@ -96,9 +111,7 @@ def _readable(group: Any) -> Iterator[Any]:
         yield memory
 
 
-def _load_saved_model(
-    path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool
-) -> Any:
+def _load_saved_model(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     configs = _saved_configs(path)
     if not trust_code:
         for config in configs:
@@ -168,5 +181,3 @@ def _refuse_revived(path: Path, model: Any) -> None:
         if type(layer).__module__.endswith("saved_model.load"):
             message = f"Unknown layer: '{type(layer).__name__}'"
             raise ValueError(message)
-
-

@@ -19,6 +19,7 @@ from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"
+NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"

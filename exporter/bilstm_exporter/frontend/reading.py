@@ -1,45 +1,53 @@
-"""From a file to a model, trusting nothing in it.
+"""From a file, a file and its weights, or a function, to a model, trusting nothing in a file.
 
 A model file is JSON and arrays; Python code in it (a Lambda) is pickled and runs only
-where the user said so. What the file is, is read from its bytes, not from its name.
+where the user said so. Which Keras reads it is decided by the file: what Keras 2 wrote
+means what Keras 2 computes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib
 import json
 import re
 import shutil
 import sys
 import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 
 from bilstm_exporter.errors import (
+    ExportError,
+    MissingLibraryError,
     ModelFileError,
     OptionError,
     UnknownObjectError,
-    UnsupportedModelError,
-    UntrustedCodeError,
 )
+from bilstm_exporter.frontend.importing import build_model
 from bilstm_exporter.frontend.keras3 import Keras3Source
+from bilstm_exporter.frontend.model_file import (
+    KERAS3,
+    NOTHING_SHA256,
+    ModelFile,
+    inspect,
+    refuse_code,
+    sha256,
+    weights_version,
+)
 from bilstm_exporter.frontend.source import Source
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_ZIP_SIGNATURE = b"PK\x03\x04"
-_CONFIG_LIMIT = 256 * 2**20
 _UNKNOWN_CLASS = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|[a-z ]*function):?|"
     r"Unable to resolve) '?\"?([\w>.]+)"
 )
+# What either Keras raises for a file that it does not understand.
+_LOADING_ERRORS = (
+    ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, ImportError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,20 +58,30 @@ class Origin:
         file: The file's name, or "" for a model in memory.
         sha256: Of the file, or of nothing.
         keras_version: Of the Keras that wrote the file, or of the one that holds the model.
+        why: What decided which Keras reads it, in a few words.
     """
 
     file: str
     sha256: str
     keras_version: str
+    why: str
 
 
 def read(
-    model: Any, *, custom_objects: Mapping[str, Any] | None = None, trust_code: bool = False
+    model: Any,
+    *,
+    weights: str | Path | None = None,
+    builder: str | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    trust_code: bool = False,
 ) -> tuple[Source, Origin]:
     """Read a model.
 
     Args:
-        model: A Keras model, or the path of a ``.keras`` or Keras 3 ``.h5`` file.
+        model: A Keras 3 or tf_keras model, the path of a saved one, or that of an
+            architecture in JSON; None with a builder.
+        weights: A file of weights to load into the model.
+        builder: ``module:function``, which builds the model.
         custom_objects: Layers and functions that the file names, by name.
         trust_code: Whether Python code inside the file may run.
 
@@ -72,198 +90,142 @@ def read(
         UntrustedCodeError: It carries code and ``trust_code`` is False.
         UnknownObjectError: It names a class or function that nobody registered.
         UnsupportedModelError: It can be read but not exported.
+        OptionError: The options do not go together.
+        MissingLibraryError: It is old, and tf_keras is not installed.
     """
-    if isinstance(model, keras.Model):
-        source = Keras3Source(model)
-        return source, Origin("", hashlib.sha256(b"").hexdigest(), keras.__version__)
-    path = Path(model)
-    kind, config, version = _inspect(path)
-    if not trust_code:
-        _refuse_code(path, config)
-    if version and version.split(".")[0] != "3":
+    weights = None if weights is None else Path(weights)
+    if builder is not None:
+        if model is not None:
+            message = f"--builder {builder} builds the model, so no model file goes with it"
+            raise OptionError(message)
+        return _read_built(build_model(builder), f"built by {builder}", weights)
+    if model is None:
+        message = "no model: give a model file, or --builder module:function"
+        raise OptionError(message)
+    if not isinstance(model, (str, Path)):
+        return _read_built(model, "a model in memory", weights)
+    return _read_file(inspect(Path(model)), weights, custom_objects or {}, trust_code=trust_code)
+
+
+def _read_built(model: Any, why: str, weights: Path | None) -> tuple[Source, Origin]:
+    """A model in memory, perhaps with weights still to load."""
+    source = _source(model, None)
+    if weights is None:
+        return source, Origin("", NOTHING_SHA256, _version_of(model), why)
+    version = weights_version(weights)
+    try:
+        _load_weights(model, weights)
+    except _LOADING_ERRORS as error:
+        raise _explained(weights, error, _version_of(model)) from error
+    # The states of the model may have other values now.
+    return source, Origin(weights.name, sha256(weights), version or _version_of(model), why)
+
+
+def _read_file(
+    file: ModelFile, weights: Path | None, custom_objects: Mapping[str, Any], *, trust_code: bool
+) -> tuple[Source, Origin]:
+    if file.kind == "json" and weights is None:
         message = (
-            f"{path} was saved by Keras {version}, whose files this version does not read: "
-            f"load it with the Keras that wrote it, rebuild the model in Keras 3, and export that"
+            f"{file.path} is an architecture without weights: add the file that "
+            f"model.save_weights wrote, --weights FILE"
         )
-        raise UnsupportedModelError(message)
-    loaded = _load(path, kind, custom_objects or {}, trust_code=trust_code)
-    origin = Origin(path.name, _sha256(path), version or keras.__version__)
-    return Keras3Source(loaded, path.stem), origin
+        raise OptionError(message)
+    if not trust_code:
+        refuse_code(file.path, file.config)
+    load = _load_keras3 if file.generation == KERAS3 else _load_keras2
+    model = load(file, custom_objects, trust_code=trust_code)
+    version = file.version or _version_of(model)
+    if weights is not None:
+        weights_version(weights)
+        try:
+            _load_weights(model, weights)
+        except _LOADING_ERRORS as error:
+            raise _explained(weights, error, _version_of(model)) from error
+    digest = sha256(weights if file.kind == "json" and weights else file.path)
+    return _source(model, file.path.stem), Origin(file.path.name, digest, version, file.why)
 
 
-def import_objects(specs: Sequence[str]) -> dict[str, Any]:
-    """Import what ``--custom-objects module[:name]`` names.
+def _source(model: Any, name: str | None) -> Source:
+    """The front end of a model, whichever Keras it belongs to."""
+    if isinstance(model, keras.Model):
+        return Keras3Source(model, name)
+    if _is_keras2(model):
+        from bilstm_exporter.frontend.keras2 import Keras2Source  # noqa: PLC0415 - needs tf_keras
 
-    Args:
-        specs: Modules, each with or without the name of one thing in it. A dict counts as
-            custom objects by name; a module without a name gives all its classes and functions.
-
-    Raises:
-        OptionError: There is no such module or name.
-    """
-    found: dict[str, Any] = {}
-    with _current_folder_importable():
-        for spec in specs:
-            module_name, _, name = spec.partition(":")
-            try:
-                module = importlib.import_module(module_name)
-                thing = getattr(module, name) if name else None
-            except (ImportError, AttributeError, ValueError) as error:
-                message = (
-                    f"--custom-objects {spec}: {error}. "
-                    f"It takes module or module:name, importable from the current folder"
-                )
-                raise OptionError(message) from error
-            if thing is None:
-                found.update({k: v for k, v in vars(module).items() if callable(v) and k[0] != "_"})
-            elif isinstance(thing, dict):
-                found.update(thing)
-            else:
-                found[name] = thing
-    return found
-
-
-@contextlib.contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
-def _inspect(path: Path) -> tuple[str, Any, str]:
-    """The kind of file, its parsed config, and the version of the Keras that wrote it."""
-    if path.is_dir():
-        message = f"{path} is a folder; expected a .keras or .h5 file saved by model.save"
-        raise ModelFileError(message)
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}"
-        raise ModelFileError(message) from error
-    if start.startswith(_ZIP_SIGNATURE):
-        return "keras", *_inspect_zip(path)
-    if start == _HDF5_SIGNATURE:
-        return "h5", *_inspect_hdf5(path)
-    what = "is empty" if not start else f"starts with {start[:4]!r}"
+        return Keras2Source(model, name)
     message = (
-        f"{path} is no Keras model: it {what}, where a .keras file is a zip archive and a .h5 "
-        f"file is HDF5. Save the model with model.save('name.keras')"
+        f"a {type(model).__module__}.{type(model).__qualname__} is no Keras model; expected the "
+        f"path of one, a keras.Model, or a tf_keras.Model"
     )
     raise ModelFileError(message)
 
 
-def _inspect_zip(path: Path) -> tuple[Any, str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken is not None:
-                message = f"{path} is damaged: {broken} does not match its checksum"
-                raise ModelFileError(message)
-            config = json.loads(_member(archive, "config.json"))
-            metadata = json.loads(_member(archive, "metadata.json"))
-    except KeyError as error:
-        message = f"{path} is a zip archive but no .keras file: it holds no {error.args[0]}"
-        raise ModelFileError(message) from error
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
-        raise ModelFileError(message) from error
-    return config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+def _is_keras2(model: Any) -> bool:
+    tf_keras = sys.modules.get("tf_keras")  # whoever made the model has loaded it
+    return tf_keras is not None and isinstance(model, tf_keras.Model)
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        raise KeyError(name) from None
-    if info.file_size > _CONFIG_LIMIT:
-        message = f"its {name} would unpack to {info.file_size} bytes"
-        raise ValueError(message)
-    return archive.read(info)
+def _version_of(model: Any) -> str:
+    return str(sys.modules["tf_keras"].__version__ if _is_keras2(model) else keras.__version__)
 
 
-def _inspect_hdf5(path: Path) -> tuple[Any, str]:
-    try:
-        with h5py.File(path, "r") as file:
-            config = file.attrs.get("model_config")
-            version = file.attrs.get("keras_version", "")
-    except OSError as error:
-        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
-        raise ModelFileError(message) from error
-    if config is None:
-        message = (
-            f"{path} holds weights but no model: build the model, load these weights into it, "
-            f"and save it whole with model.save"
-        )
-        raise ModelFileError(message)
-    try:
-        parsed = json.loads(config)
-    except ValueError as error:
-        message = f"{path} is damaged: its model_config is not JSON ({error})"
-        raise ModelFileError(message) from error
-    return parsed, version.decode() if isinstance(version, bytes) else str(version)
-
-
-def _refuse_code(path: Path, config: Any) -> None:
-    names = sorted(set(_code_in(config, "the model")))
-    if names:
-        message = (
-            f"{path} carries Python code in {', '.join(names)}, which could do anything when it "
-            f"runs. If you trust where the file came from, export it with --trust-code"
-        )
-        raise UntrustedCodeError(message)
-
-
-def _code_in(config: Any, where: str) -> Iterator[str]:
-    """Names of the layers whose config holds pickled code, or a Lambda."""
-    if isinstance(config, dict):
-        inner = config.get("config")
-        name = inner.get("name") if isinstance(inner, dict) else None
-        here = f"layer {name!r}" if isinstance(name, str) else where
-        if config.get("class_name") in {"Lambda", "__lambda__"}:
-            yield here
-        for value in config.values():
-            yield from _code_in(value, here)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _code_in(value, where)
-
-
-def _load(path: Path, kind: str, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         # Keras goes by the file's name.
-        file = path
-        if path.suffix != f".{kind}":
-            file = Path(shutil.copy(path, Path(folder) / f"model.{kind}"))
+        path = file.path
+        if path.suffix != f".{file.kind}":
+            path = Path(shutil.copy(path, Path(folder) / f"model.{file.kind}"))
         try:
+            if file.kind == "json":
+                with keras.src.saving.serialization_lib.SafeModeScope(safe_mode=not trust_code):
+                    return keras.models.model_from_json(
+                        json.dumps(file.config), custom_objects=dict(custom_objects)
+                    )
             return keras.saving.load_model(
-                file, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
+                path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
             )
-        except (ValueError, TypeError, KeyError, AttributeError, OSError, ImportError) as error:
-            raise _explained(path, error) from error
+        except _LOADING_ERRORS as error:
+            raise _explained(file.path, error, f"Keras {keras.__version__}") from error
 
 
-def _explained(path: Path, error: Exception) -> Exception:
+def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    try:
+        import tf_keras  # noqa: PLC0415 - only old files need it
+
+        from bilstm_exporter.frontend import keras2_loading  # noqa: PLC0415
+    except ImportError as error:
+        if error.name != "tf_keras":
+            raise
+        message = (
+            f"{file.path} is read by Keras 2 ({file.why}), which is not installed: "
+            f"pip install 'bilstm-edge[legacy]'"
+        )
+        raise MissingLibraryError(message) from error
+    try:
+        return keras2_loading.load(file, custom_objects, trust_code=trust_code)
+    except ExportError:
+        raise
+    except _LOADING_ERRORS as error:
+        raise _explained(file.path, error, f"tf_keras {tf_keras.__version__}") from error
+
+
+def _load_weights(model: Any, path: Path) -> None:
+    if _is_keras2(model):
+        from bilstm_exporter.frontend.keras2_loading import load_weights  # noqa: PLC0415
+
+        load_weights(model, path)
+        return
+    model.load_weights(path)
+
+
+def _explained(path: Path, error: Exception, reader: str) -> Exception:
     text = str(error)
     unknown = _UNKNOWN_CLASS.search(text)
     if unknown:
         message = (
-            f"{path} uses {unknown[1]!r}, which Keras does not know. If it is yours, name the "
+            f"{path} uses {unknown[1]!r}, which {reader} does not know. If it is yours, name the "
             f"module that defines it: --custom-objects my_module (or my_module:{unknown[1]})"
         )
         return UnknownObjectError(message)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return ModelFileError(f"{path} cannot be loaded by Keras {keras.__version__}: {first[:500]}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        return digest.hexdigest()
+    return ModelFileError(f"{path} cannot be loaded by {reader}: {first[:500]}")

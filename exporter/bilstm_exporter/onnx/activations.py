@@ -27,6 +27,8 @@ _BY_KERAS_NAME = {
     "linear": OnnxActivation("Affine", alpha=1.0, beta=0.0),
     # Keras 3: relu6(x + 3) / 6.
     "hard_sigmoid": OnnxActivation("HardSigmoid", alpha=1.0 / 6.0, beta=0.5),
+    # Keras 1 and 2: clip(0.2 x + 0.5, 0, 1).
+    "hard_sigmoid_keras2": OnnxActivation("HardSigmoid", alpha=0.2, beta=0.5),
     "elu": OnnxActivation("Elu", alpha=1.0),
     "leaky_relu": OnnxActivation("LeakyRelu", alpha=0.2),
     "softsign": OnnxActivation("Softsign"),

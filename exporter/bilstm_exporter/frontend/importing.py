@@ -1,0 +1,78 @@
+"""The user's own Python: custom objects, and functions that build a model."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bilstm_exporter.errors import OptionError
+
+
+def build_model(spec: str) -> Any:
+    """Call the function that ``--builder module:function`` names; what it returns.
+
+    Raises:
+        OptionError: There is no such function, or it cannot be called without arguments.
+    """
+    module_name, _, name = spec.partition(":")
+    with _current_folder_importable():
+        function = _imported(f"--builder {spec}", module_name, name, "module:function")
+        if not name or not callable(function):
+            message = f"--builder {spec} names no function; it takes module:function"
+            raise OptionError(message)
+        try:
+            return function()
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise  # from inside the function
+            message = f"--builder {spec} is called without arguments: {error}"
+            raise OptionError(message) from error
+
+
+def import_objects(specs: Sequence[str]) -> dict[str, Any]:
+    """Import what ``--custom-objects module[:name]`` names.
+
+    Args:
+        specs: Modules, each with or without the name of one thing in it. A dict counts as
+            custom objects by name; a module without a name gives all its classes and functions.
+
+    Raises:
+        OptionError: There is no such module or name.
+    """
+    found: dict[str, Any] = {}
+    with _current_folder_importable():
+        for spec in specs:
+            module_name, _, name = spec.partition(":")
+            wanted = "module or module:name"
+            thing = _imported(f"--custom-objects {spec}", module_name, name, wanted)
+            if not name:
+                found.update({k: v for k, v in vars(thing).items() if callable(v) and k[0] != "_"})
+            elif isinstance(thing, dict):
+                found.update(thing)
+            else:
+                found[name] = thing
+    return found
+
+
+@contextlib.contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _imported(option: str, module_name: str, name: str, wanted: str) -> Any:
+    """A module, or one thing in it."""
+    try:
+        module = importlib.import_module(module_name)
+        return getattr(module, name) if name else module
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f"{option}: {error}. It takes {wanted}, importable from the current folder"
+        raise OptionError(message) from error

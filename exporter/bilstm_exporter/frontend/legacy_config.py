@@ -1,0 +1,150 @@
+"""Configurations of Keras 1 and of early Keras 2, in the words that tf_keras knows.
+
+Each rule fires on the old word itself, not on a version, because files lie about
+theirs. What says only how a model was trained (initializers, regularizers,
+constraints, dropout of weights) is left out: the weights come from the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.frontend.legacy_merge import merge_layer, without_merged_branches
+
+Config = dict[str, Any]
+
+_CLASSES = {
+    "AtrousConvolution1D": "Conv1D",
+    "AtrousConvolution2D": "Conv2D",
+    "BatchNormalizationV1": "BatchNormalization",
+    "BatchNormalizationV2": "BatchNormalization",
+    "Convolution1D": "Conv1D",
+    "Convolution2D": "Conv2D",
+    "CuDNNGRU": "GRU",
+    "CuDNNLSTM": "LSTM",
+    "TimeDistributedDense": "Dense",
+    "UnifiedGRU": "GRU",
+    "UnifiedLSTM": "LSTM",
+}
+_RECURRENT = frozenset({"GRU", "LSTM", "SimpleRNN"})
+_KERAS1_NAMES = {
+    "atrous_rate": "dilation_rate",
+    "bias": "use_bias",
+    "border_mode": "padding",
+    "filter_length": "kernel_size",
+    "inner_activation": "recurrent_activation",
+    "input_dtype": "dtype",
+    "nb_filter": "filters",
+    "p": "rate",
+    "pool_length": "pool_size",
+    "sigma": "stddev",
+    "stride": "strides",
+    "subsample": "strides",
+    "subsample_length": "strides",
+}
+_KERAS1_TRAINING = frozenset(
+    {
+        "W_constraint", "W_regularizer", "U_constraint", "U_regularizer", "b_constraint",
+        "b_regularizer", "beta_init", "consume_less", "dropout_U", "dropout_W",
+        "forget_bias_init", "gamma_init", "init", "inner_init", "weights",
+    }
+)  # fmt: skip
+# The layers that exist under these names today, whose training settings can be left out.
+_TRAINED = _RECURRENT | {
+    "BatchNormalization", "Conv1D", "Conv2D", "ConvLSTM2D", "Dense", "Embedding", "GRUCell",
+    "LSTMCell", "LayerNormalization", "PReLU", "SeparableConv1D", "SimpleRNNCell",
+}  # fmt: skip
+_TRAINING_ENDINGS = ("_initializer", "_regularizer", "_constraint")
+_DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
+# Tells what a layer of a name is; a file may give the name to a class of its own.
+Known = Callable[[str], bool]
+
+
+def repaired(config: Any, custom_objects: Mapping[str, Any]) -> Config:
+    """A configuration that tf_keras builds the same model from.
+
+    Args:
+        config: As the file has it; not changed.
+        custom_objects: Classes of the user's, whose configuration stays as it is.
+
+    Raises:
+        UnsupportedModelError: It uses something of Keras 1 that no later Keras has.
+    """
+    return without_merged_branches(_repaired_value(config, custom_objects))
+
+
+def _repaired_value(value: Any, custom_objects: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_repaired_value(item, custom_objects) for item in value]
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _repaired_value(item, custom_objects) for key, item in value.items()}
+    name = inner.get("class_name")
+    is_layer = isinstance(name, str) and isinstance(inner.get("config"), dict)
+    return _repaired_layer(inner, name) if is_layer and name not in custom_objects else inner
+
+
+def _repaired_layer(layer: Config, name: str) -> Config:
+    config: Config = dict(layer["config"])
+    if name == "Merge":
+        return merge_layer(layer)
+    if name in {"Model", "Functional"} and "input_layers" in config:
+        return {**layer, "class_name": "Functional"}
+    if name.startswith("CuDNN"):
+        config.update(activation="tanh", recurrent_activation="sigmoid")
+        if name == "CuDNNGRU":
+            config["reset_after"] = True
+    name = _CLASSES.get(name, name)
+    _rename_keras1(name, config)
+    if name in _TRAINED:
+        for key in [k for k in config if k.endswith(_TRAINING_ENDINGS)]:
+            del config[key]
+    if name in {"GRU", "GRUCell"}:
+        config.setdefault("reset_after", False)  # older than the setting
+    if "batch_shape" in config and "batch_input_shape" not in config:
+        config["batch_input_shape"] = config.pop("batch_shape")
+    dtype = config.get("dtype")
+    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy":
+        config["dtype"] = dtype["config"]["name"]
+    return {**layer, "class_name": name, "config": config}
+
+
+def _rename_keras1(name: str, config: Config) -> None:
+    """Bring the keys of Keras 1 up to date, in place."""
+    is_keras1 = bool(_KERAS1_TRAINING & set(config))
+    for key in _KERAS1_TRAINING & set(config):
+        del config[key]
+    for old, new in _KERAS1_NAMES.items():
+        if old in config:
+            value = config.pop(old)
+            if value is not None or new not in {"dtype", "strides"}:
+                config[new] = value
+    if "nb_row" in config:
+        config["kernel_size"] = [config.pop("nb_row"), config.pop("nb_col")]
+    if "dim_ordering" in config:
+        data_format = _DATA_FORMATS.get(config.pop("dim_ordering"))
+        if data_format is not None and name not in {"Conv1D", "MaxPooling1D"}:
+            config["data_format"] = data_format
+    if name == "Embedding":
+        config.pop("dropout", None)
+    elif "output_dim" in config and name in _RECURRENT | {"Dense"}:
+        config["units"] = config.pop("output_dim")
+        is_keras1 = True
+    if is_keras1 and name != "Embedding":
+        _input_shape(name, config)
+    if name == "BatchNormalization" and config.pop("mode", 0) != 0:
+        message = (
+            f"layer {config.get('name')!r} is a BatchNormalization of Keras 1 in a mode that no "
+            f"later Keras has; train the model again with mode=0, or with a later Keras"
+        )
+        raise UnsupportedModelError(message)
+
+
+def _input_shape(name: str, config: Config) -> None:
+    """``input_dim`` and ``input_length`` are a shape, unless that stands there too."""
+    size, length = config.pop("input_dim", None), config.pop("input_length", None)
+    if size is not None and "batch_input_shape" not in config:
+        has_time = name in _RECURRENT or name == "Conv1D"
+        config["batch_input_shape"] = [None, length, size] if has_time else [None, size]
