@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -11,18 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bilstm_exporter.display import print_report, progress_listener
+from bilstm_exporter.display import print_explanation, print_report, progress_listener
 from bilstm_exporter.errors import (
     ExportError,
     OptionError,
     OutputFolderError,
     ParityError,
+    UnsupportedModelError,
 )
 from bilstm_exporter.folder import check_writable
 from bilstm_exporter.options import DEFAULT_OPSET, FORMATS, OPSETS, ExportOptions
 from bilstm_exporter.quiet import captured_stderr
 
 if TYPE_CHECKING:
+    from bilstm_exporter.explain import Explanation
     from bilstm_exporter.report import ExportReport
 
 EXIT_CODES = {
@@ -31,6 +34,7 @@ EXIT_CODES = {
     2: "an option cannot be used",
     3: "the model cannot be read or exported",
     4: "the output folder cannot be written",
+    5: "a defect of bilstm-edge",
     130: "interrupted",
 }
 
@@ -85,6 +89,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="let Python code inside the model file run (Lambda layers); only if you trust it",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="write nothing; say of every layer what it becomes, and what cannot be exported",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -92,17 +101,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> ExportReport:
-    """Export as the arguments say."""
+def run(args: argparse.Namespace) -> ExportReport | Explanation:
+    """Export, or explain, as the arguments say."""
     formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
     # Checked once before TensorFlow, which takes seconds to load.
     ExportOptions(formats=formats, batch=args.batch, time=args.time, opset=args.opset)
-    if args.out is not None:
+    if args.out is not None and not args.explain:
         check_writable(Path(args.out), overwrite=args.overwrite)
     with progress_listener(quiet=args.quiet) as listener:
+        _choose_keras(args)
         if listener is not None:
             listener("loading TensorFlow")
         with contextlib.nullcontext() if args.debug else captured_stderr():
+            from bilstm_exporter.explain import explain  # noqa: PLC0415
             from bilstm_exporter.frontend.importing import import_objects  # noqa: PLC0415
             from bilstm_exporter.pipeline import run_export  # noqa: PLC0415
         options = ExportOptions(
@@ -116,7 +127,20 @@ def run(args: argparse.Namespace) -> ExportReport:
             builder=args.builder,
             overwrite=args.overwrite,
         )
+        if args.explain:
+            return explain(args.model, options, listener)
         return run_export(args.model, args.out, options, listener)
+
+
+def _choose_keras(args: argparse.Namespace) -> None:
+    """Let ``tensorflow.keras`` in the user's own modules mean the Keras that reads the model.
+
+    TensorFlow looks at it once, when it is imported.
+    """
+    from bilstm_exporter.frontend.model_file import is_legacy  # noqa: PLC0415 - loads h5py
+
+    if is_legacy(args.model, args.weights) and importlib.util.find_spec("tf_keras"):
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.debug:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
-        report = run(args)
+        result = run(args)
     except KeyboardInterrupt:
         sys.stderr.write("export-bilstm: interrupted; nothing was written\n")
         return 130
@@ -135,11 +159,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         words = " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"export-bilstm: error: {words}\n")
+        hint = "" if args.explain else _hint(error, args.model)
+        sys.stderr.write(f"export-bilstm: error: {words}{hint}\n")
         return _exit_code(error)
+    # The last line of defence for the user; everything expected is handled above.
+    except Exception as error:  # noqa: BLE001
+        if args.debug:
+            traceback.print_exc()
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        sys.stderr.write(
+            f"export-bilstm: error: nothing was written; this is a defect of bilstm-edge, please "
+            f"report it with what --debug prints ({words})\n"
+        )
+        return 5
+    if args.explain:
+        print_explanation(result, as_json=args.json)
+        return 3 if result.failures else 0
     if args.json or not args.quiet:
-        print_report(report, as_json=args.json)
+        print_report(result, as_json=args.json)
     return 0
+
+
+def _hint(error: Exception, model: str | None) -> str:
+    """Where to see which layer it is."""
+    if isinstance(error, (UnsupportedModelError, ParityError)):
+        return f". Layer by layer: export-bilstm --explain {model or '--builder ...'}"
+    return ""
 
 
 def _exit_code(error: BaseException) -> int:

@@ -16,6 +16,7 @@ from rich.table import Table
 from bilstm_exporter.stages import Listener
 
 if TYPE_CHECKING:
+    from bilstm_exporter.explain import Explanation, LayerForm
     from bilstm_exporter.report import ArtifactReport, ExportReport
 
 _KIB = 1024
@@ -79,6 +80,40 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
+    """Print a model layer by layer, or the same as JSON, on stdout."""
+    if as_json:
+        json.dump(explanation.to_dict(), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    console = Console()
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{explanation.model} ({explanation.generation})",
+        title_justify="left",
+    )
+    formats = list(explanation.layers[0].formats) if explanation.layers else []
+    for heading in ("layer", "class", *formats):
+        table.add_column(heading)
+    for layer in explanation.layers:
+        table.add_row(layer.layer, layer.kind, *(_form(layer.formats[name]) for name in formats))
+    console.print(table)
+    for layer in explanation.layers:
+        for name, form in layer.formats.items():
+            if form.reason:
+                line = f"{layer.layer} in {name}: {form.form}; {form.reason}."
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for name, reason in explanation.failures.items():
+        line = f"{name} cannot be written: {reason}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _form(form: LayerForm) -> str:
+    if form.exact is None:
+        return f"[red]{form.form}[/red]" if form.form == "refused" else form.form
+    return f"{form.form}, exact, {'fast' if form.fast else 'slower'}"
+
+
 def _size(count: int) -> str:
     return f"{count / _KIB:.1f} KiB" if count < _KIB**2 else f"{count / _KIB**2:.2f} MiB"
 
@@ -105,5 +140,10 @@ def _notes(report: ExportReport) -> Iterator[str]:
         else f", which drive the recurrent states up to {report.largest_state:.1f}"
     )
     yield f"Compared with Keras on {probes} probes{reach}, each run twice."
+    if report.declared_difference is not None:
+        yield (
+            f"The model declares another precision than float32, in which it was exported and "
+            f"checked; its own answers differ by up to {report.declared_difference:.1e}."
+        )
     for name, reason in report.probes_left_out.items():
         yield f"Not compared: {name} ({reason})."

@@ -48,7 +48,7 @@ class UnsupportedOperatorError(UnsupportedModelError):
         )
         super().__init__(
             f"{format_name} has no operator for: {where}. Replace the layer that computes it, "
-            f"or leave this format out with --formats."
+            f"or leave this format out with --formats"
         )
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bilstm_exporter.errors import OutputFolderError
+from bilstm_exporter.errors import ExportError, OutputFolderError
 from bilstm_runtime.manifest import MANIFEST_FILE
 
 
@@ -29,23 +29,26 @@ def staged(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         OutputFolderError: The folder is there already, or cannot be written.
     """
     check_writable(folder, overwrite=overwrite)
+    # Innermost first: a failed export takes away the folders that were made for it.
+    made = [parent for parent in folder.parents if not parent.exists()]
+    aside = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        message = f"{folder} cannot be written: {error.strerror or error}"
-        raise OutputFolderError(message) from error
-    try:
         yield aside
         aside.chmod(0o755)
         _into_place(aside, folder)
     except OSError as error:
-        if isinstance(error, OutputFolderError):
+        if isinstance(error, ExportError):
             raise
-        message = f"{folder} cannot be written: {error.strerror or error}"
-        raise OutputFolderError(message) from error
+        raise _unwritable(folder, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        if not folder.exists():
+            with contextlib.suppress(OSError):
+                for parent in made:
+                    parent.rmdir()
 
 
 def check_writable(folder: Path, *, overwrite: bool) -> None:
@@ -54,13 +57,27 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
     Raises:
         OutputFolderError: Something is there that must not be replaced.
     """
+    try:
+        _refuse_what_is_there(folder, overwrite=overwrite)
+    except OSError as error:  # a name too long, a parent that may not be searched
+        if isinstance(error, OutputFolderError):
+            raise
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputFolderError:
+    return OutputFolderError(f"{folder} cannot be written: {error.strerror or error}")
+
+
+def _refuse_what_is_there(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():
         message = f"{folder} is there already and is no folder: choose another with --out"
         raise OutputFolderError(message)
-    is_bundle = (folder / MANIFEST_FILE).is_file() or not any(folder.iterdir())
-    if not is_bundle:
+    if not any(folder.iterdir()):
+        return
+    if not (folder / MANIFEST_FILE).is_file():
         message = f"{folder} is there already and is no bundle: choose another with --out"
         raise OutputFolderError(message)
     if not overwrite:

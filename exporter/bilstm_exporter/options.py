@@ -20,7 +20,7 @@ class ExportOptions:
     """The options of an export, checked.
 
     Attributes:
-        formats: Which artifacts to write.
+        formats: Which artifacts to write: a sequence of names, or one string with commas.
         batch: Fix the batch axis at this size; free by default.
         time: Fix the time axes at this size; free by default.
         opset: Of the ONNX operators.
@@ -34,7 +34,7 @@ class ExportOptions:
         OptionError: A value cannot be used.
     """
 
-    formats: Sequence[str] = FORMATS
+    formats: Sequence[str] | str = FORMATS
     batch: int | None = None
     time: int | None = None
     opset: int = DEFAULT_OPSET
@@ -46,6 +46,9 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
+        if isinstance(self.formats, str):
+            names = [name.strip() for name in self.formats.split(",")]
+            object.__setattr__(self, "formats", tuple(name for name in names if name))
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             message = (

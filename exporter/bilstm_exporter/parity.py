@@ -100,6 +100,6 @@ def require(file: str, parity: Parity) -> None:
     message = (
         f"{file} does not give Keras's answer: output {parity.worst_output!r} on the probe "
         f"{parity.worst_probe!r} has {what}. No bundle was written. Please report the model's "
-        f"layers; --formats leaves this format out."
+        f"layers; --formats leaves this format out"
     )
     raise ParityError(message)

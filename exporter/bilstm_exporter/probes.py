@@ -299,9 +299,21 @@ def _mutated(spec: InputSpec, array: np.ndarray, rng: np.random.Generator) -> np
     return np.where(change, fresh, array)
 
 
-def golden_probes(probes: Sequence[Probe]) -> list[Probe]:
-    """A few small probes that say most: the first, the one padded in every way, the saturated."""
+def golden_probes(source: Source, probes: Sequence[Probe]) -> list[Probe]:
+    """A few small probes that say most: padded in every way, saturated, rising.
+
+    A stateful model answers them from its first states, as it does when it was just loaded;
+    its states are left out.
+    """
     wanted = ("every padding", "saturated", "rising", "batch 7")
     finite = [probe for probe in probes if _finite(probe.outputs)]
     chosen = [next((p for p in finite if p.name.startswith(name)), None) for name in wanted]
-    return [probe for probe in chosen if probe is not None] or finite[:1]
+    golden = [probe for probe in chosen if probe is not None] or finite[:1]
+    return [_from_first_states(source, p) for p in golden] if source.state_count else golden
+
+
+def _from_first_states(source: Source, probe: Probe) -> Probe:
+    own = probe.inputs[: -source.state_count]
+    zeros = [np.zeros_like(state) for state in probe.inputs[-source.state_count :]]
+    answers = source.reference([*own, *zeros])
+    return Probe(probe.name, own, answers[: -source.state_count])

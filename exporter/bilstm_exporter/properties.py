@@ -14,10 +14,28 @@ from bilstm_exporter.values import random_values
 from bilstm_runtime.manifest import OutputSpec
 
 
+def declared_difference(source: Source, probes: Sequence[Probe]) -> float | None:
+    """How far the model's own dtypes take it from its answers in float32, at most.
+
+    Returns:
+        The largest absolute difference over the probes; None if the model is float32 itself.
+    """
+    largest = None
+    for probe in probes:
+        declared = source.declared_reference(probe.inputs)
+        if declared is None:
+            return None
+        for own, output in zip(declared, probe.outputs, strict=True):
+            if output.dtype.kind == "f" and np.isfinite(output).all():
+                error = float(np.abs(own.astype(np.float64) - output).max(initial=0.0))
+                largest = error if largest is None else max(largest, error)
+    return largest
+
+
 def independent_rows(source: Source, probes: Sequence[Probe], interface: Interface) -> bool:
     """Whether other rows of a batch leave a row's answer alone."""
-    probe = max(probes, key=lambda probe: len(probe.inputs[0]))
-    if len(probe.inputs[0]) == 1:
+    probe = max(probes, key=lambda probe: len(probe.inputs[0]), default=None)
+    if probe is None or len(probe.inputs[0]) == 1:
         return True
     rng = np.random.default_rng(11)
     changed = []

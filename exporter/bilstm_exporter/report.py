@@ -42,6 +42,8 @@ class ExportReport:
         artifacts: What is in the bundle.
         probes_left_out: Probes that Keras itself does not answer, with the reason.
         largest_state: The largest ``|state|`` any probe drove a recurrence to, or None.
+        declared_difference: For a model that computes in half precision or float64, how far
+            that takes Keras's answers from those in float32, in which it is exported; or None.
         padding_neutral: Whether padding changes no answer.
         seconds: Time spent, by stage.
     """
@@ -52,6 +54,7 @@ class ExportReport:
     artifacts: list[ArtifactReport]
     probes_left_out: dict[str, str]
     largest_state: float | None
+    declared_difference: float | None
     padding_neutral: bool
     seconds: dict[str, float]
 

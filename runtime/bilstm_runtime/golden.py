@@ -218,6 +218,7 @@ def _check_artifact(
 def _deviation(model: Model, case: Case, tolerance: Tolerance) -> Deviation:
     """Ask the model for one case and compare."""
     names = [spec.name for spec in model.inputs]
+    model.reset()
     answers = model.predict(dict(zip(names, case.inputs, strict=True)))
     if isinstance(answers, dict):
         answers = list(answers.values())

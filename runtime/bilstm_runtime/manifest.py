@@ -74,6 +74,21 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class StateSpec:
+    """A state of a stateful model: an extra input and output of its files, zeros at first.
+
+    Attributes:
+        name: The layer and the number of its state.
+        dtype: A numpy dtype name.
+        axes: Its axes, all of fixed size; the first is the batch.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """The Keras file the bundle was made from."""
 
@@ -100,8 +115,8 @@ class Artifact:
         recipe: How the numbers are stored, such as "float32".
         bytes: Its size.
         sha256: Its checksum, 64 lower-case hexadecimal digits.
-        inputs: The names inside the file, in the order of the manifest's inputs.
-        outputs: The names inside the file, in the order of the manifest's outputs.
+        inputs: The names inside the file, in the order of the manifest's inputs, then its states.
+        outputs: The names inside the file, in the order of the manifest's outputs, then its states.
         parity: What the exporter measured; free form.
         tolerance: How near its answers come to Keras's, where not as near as the bundle's own.
     """
@@ -135,6 +150,7 @@ class Manifest:
         padding_neutral: Padding on the right changes no answer.
         rows_independent: No row of a batch changes the answer to another.
         recommended_recipe: The recipe to run where nobody says otherwise.
+        states: What a stateful model carries from one run to the next.
     """
 
     name: str
@@ -149,6 +165,7 @@ class Manifest:
     golden: Golden
     tolerance: Tolerance
     versions: Mapping[str, str] = field(default_factory=dict)
+    states: tuple[StateSpec, ...] = ()
 
     @property
     def batch(self) -> Axis:

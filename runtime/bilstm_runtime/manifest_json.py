@@ -29,6 +29,7 @@ from bilstm_runtime.manifest import (
     Number,
     OutputSpec,
     Source,
+    StateSpec,
     Tolerance,
     integer_limits,
 )
@@ -58,6 +59,7 @@ def manifest_from_json(text: str) -> Manifest:
     """
     root = parse_document(text, MANIFEST_FILE)
     _check_version(root.get("format_version"))
+    states = root.optional("states")
     manifest = Manifest(
         name=root.get("name").text(),
         source=_source(root.get("source")),
@@ -71,6 +73,7 @@ def manifest_from_json(text: str) -> Manifest:
         golden=_golden(root.get("golden")),
         tolerance=_tolerance(root.get("tolerance")),
         versions={key: item.text() for key, item in root.get("versions").members().items()},
+        states=() if states is None else tuple(map(_state, states.items())),
     )
     _check_whole(manifest)
     return manifest
@@ -91,6 +94,7 @@ def manifest_to_json(manifest: Manifest) -> str:
         "output_structure": manifest.output_structure,
         "padding": {"neutral": manifest.padding_neutral},
         "rows_independent": manifest.rows_independent,
+        **({"states": [_tensor_json(spec) for spec in manifest.states]} if manifest.states else {}),
         "recommended": {"recipe": manifest.recommended_recipe},
         "artifacts": [_artifact_json(artifact) for artifact in manifest.artifacts],
         "golden": dataclasses.asdict(manifest.golden),
@@ -156,6 +160,14 @@ def _output(item: Field) -> OutputSpec:
         dtype=item.get("dtype").text(among=DTYPES),
         axes=_axes(item.get("axes")),
     )
+
+
+def _state(item: Field) -> StateSpec:
+    dtype = item.get("dtype").text(among=DTYPES)
+    axes = _axes(item.get("axes"))
+    if any(axis.size is None for axis in axes):
+        item.refuse("a state whose axes all have a fixed size")
+    return StateSpec(item.get("name").text(), dtype, axes)
 
 
 def _input(item: Field) -> InputSpec:
@@ -253,8 +265,8 @@ def _check_whole(manifest: Manifest) -> None:
             _refuse(f"the axis {axis.name!r} has another size in an output than in the inputs")
     for artifact in manifest.artifacts:
         for side, names, specs in (
-            ("inputs", artifact.inputs, manifest.inputs),
-            ("outputs", artifact.outputs, manifest.outputs),
+            ("inputs", artifact.inputs, (*manifest.inputs, *manifest.states)),
+            ("outputs", artifact.outputs, (*manifest.outputs, *manifest.states)),
         ):
             if len(names) != len(specs):
                 _refuse(f"{artifact.file} has {len(names)} {side}, the model {len(specs)}")
@@ -288,7 +300,7 @@ def _axis_json(axis: Axis) -> dict[str, object]:
     return {"name": axis.name, "size": axis.size, **least}
 
 
-def _tensor_json(spec: InputSpec | OutputSpec) -> dict[str, object]:
+def _tensor_json(spec: InputSpec | OutputSpec | StateSpec) -> dict[str, object]:
     return {"name": spec.name, "dtype": spec.dtype, "axes": [_axis_json(a) for a in spec.axes]}
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bilstm_runtime.backends import BACKENDS, Backend, find_backend
 from bilstm_runtime.bundle import open_bundle
+from bilstm_runtime.carried import CarriedStates
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
 from bilstm_runtime.inputs import InputReader, Values
 from bilstm_runtime.runner import Runner, can_pad
@@ -39,6 +40,7 @@ class Model:
         inputs: What it takes.
         outputs: What it answers.
         output_structure: "single", "list" or "dict": the form of all answers.
+        is_stateful: Whether a prediction depends on those before it, until `reset`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Model:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     output_structure: str
+    is_stateful: bool
 
     def __init__(
         self, manifest: Manifest, session: Session, backend: Backend, artifact: Artifact
@@ -58,12 +61,19 @@ class Model:
         self.inputs = manifest.inputs
         self.outputs = manifest.outputs
         self.output_structure = manifest.output_structure
+        self.is_stateful = bool(manifest.states)
+        self._carried = CarriedStates(session, manifest.states) if manifest.states else None
         self._reader = InputReader(manifest, can_pad=can_pad(manifest))
-        self._runner = Runner(manifest, session, artifact.file)
+        self._runner = Runner(manifest, self._carried or session, artifact.file)
 
     def __repr__(self) -> str:
         """Name, backend and recipe."""
         return f"<Model {self.name!r} backend={self.backend} recipe={self.recipe}>"
+
+    def reset(self) -> None:
+        """Let a stateful model forget what it was given; nothing happens to any other."""
+        if self._carried is not None:
+            self._carried.reset()
 
     def predict(self, x: Values, *, batch_size: int | None = None) -> Answers:
         """Answer for a batch of examples.

@@ -13,8 +13,12 @@ import keras
 import numpy as np
 import onnx
 import pytest
+
 from bilstm_exporter import export
 from bilstm_exporter.cli import main
+from bilstm_exporter.frontend.keras3 import Keras3Source
+from bilstm_exporter.interface import Interface, find_interface
+from bilstm_exporter.probes import ProbeSet, make_probes
 from bilstm_exporter.report import ExportReport
 
 from .models import MODELS
@@ -130,3 +134,26 @@ def _tree(folder: Path) -> dict[str, bytes | None]:
         for path in sorted(folder.rglob("*"))
         if "__pycache__" not in path.parts
     }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model and what the exporter found out about it."""
+
+    model: keras.Model
+    source: Keras3Source
+    interface: Interface
+    probes: ProbeSet
+
+
+def ask(model: keras.Model) -> Asked:
+    """Find a model's interface and let it answer its probes."""
+    source = Keras3Source(model)
+    interface = find_interface(source)
+    return Asked(model, source, interface, make_probes(source, interface))
+
+
+@pytest.fixture(scope="session")
+def asked() -> Callable[[str], Asked]:
+    """Ask one of `models.MODELS`, once in a session."""
+    return cache(lambda name: ask(MODELS[name]()))

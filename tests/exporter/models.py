@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import keras
 from keras import layers as L
+
 from zoo import randomize
 
 MODELS: dict[str, Callable[[], keras.Model]] = {}

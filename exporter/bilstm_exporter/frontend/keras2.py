@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import tf_keras
 
 from bilstm_exporter.errors import ExportError, ModelFileError, UnsupportedModelError
 from bilstm_exporter.frontend.keras2_ops import plain_operators
+from bilstm_exporter.frontend.keras2_precision import in_float32
 from bilstm_exporter.frontend.keras2_seam import (
     check_contract,
     constant_weights,
@@ -42,60 +44,102 @@ class Keras2Source:
     def __init__(self, model: Any, name: str | None = None) -> None:
         check_contract()
         self.generation = f"tf_keras {tf_keras.__version__}"
-        self._model = model
         self.name = name or model.name
         _refuse_unexportable(model)
-        self._structure, self.inputs = _inputs(model)
-        outputs = self._output_structure()
-        self.output_names = _output_names(model, outputs)
+        self._declared, self._model = model, in_float32(model)
+        self._structure, inputs = _inputs(model)
+        outputs = self._output_structure(inputs)
         nested = tf.nest.is_nested(outputs)
         self.output_structure = (
             "dict" if isinstance(outputs, dict) else "list" if nested else "single"
         )
+        # A stateful model is one without memory whose states come and go with each call.
+        states = _named_states(self._model)
+        self.state_count = len(states)
+        self.inputs = (
+            *inputs,
+            *(DeclaredInput(name, tuple(state.shape), "float32") for name, state in states),
+        )
+        names = [*_output_names(model, outputs), *(name for name, _ in states)]
+        self.output_names = unique_names(names)
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the model answers, called eagerly: the definition of right."""
-        outputs = self._call([tf.constant(array) for array in inputs])
-        return [output.numpy() for output in tf.nest.flatten(outputs)]
+        return self._eager_answer(self._model, inputs)
+
+    def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """What the model answers in its own dtype policies, or None if they are all float32."""
+        if self._declared is self._model:
+            return None
+        return self._eager_answer(self._declared, inputs)
 
     def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
         """What the model answers when every weight is off by one rounding, up or down."""
         rng = np.random.default_rng(seed)
-        before = [(variable, variable.numpy()) for variable in self._model.variables]
-        try:
-            for variable, value in before:
+        with _restored(self._model.variables) as values:
+            for variable, value in zip(self._model.variables, values, strict=True):
                 variable.assign(off_by_one_rounding(value, rng))
             return self.reference(inputs)
-        finally:
-            for variable, value in before:
-                variable.assign(value)
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
         with observed_states() as states:
-            self._call([tf.constant(array) for array in inputs])
+            self.reference(inputs)
         return [state.numpy() for state in states]
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants."""
+        variables = [variable for _, variable in _named_states(self._model)]
 
         def call(*tensors: Any) -> dict[str, Any]:
-            outputs = tf.nest.flatten(self._call(tensors))
-            return {f"output_{i}": tf.identity(tensor) for i, tensor in enumerate(outputs)}
+            count = len(tensors) - len(variables)
+            with constant_weights(variables, tensors[count:]) as states:
+                outputs = [*tf.nest.flatten(self._answer(self._model, tensors[:count])), *states()]
+            return {f"output_{i:04}": tf.identity(tensor) for i, tensor in enumerate(outputs)}
 
-        with constant_weights(), lowered_recurrences(lowering), plain_operators(lowering):
+        with lowered_recurrences(lowering), plain_operators(lowering):
             return without_captures(_traced(call, inputs))
 
-    def _call(self, tensors: Sequence[Any]) -> Any:
-        packed = tf.nest.pack_sequence_as(self._structure, list(tensors))
-        return self._model(packed, training=False)
+    def _eager_answer(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        variables = [variable for _, variable in _named_states(model)]
+        count = len(inputs) - len(variables)
+        with _restored(variables):
+            for variable, value in zip(variables, inputs[count:], strict=True):
+                variable.assign(value)
+            outputs = self._answer(model, [tf.constant(array) for array in inputs[:count]])
+            return [tensor.numpy() for tensor in (*tf.nest.flatten(outputs), *variables)]
 
-    def _output_structure(self) -> Any:
+    def _answer(self, model: Any, tensors: Sequence[Any]) -> Any:
+        return model(tf.nest.pack_sequence_as(self._structure, list(tensors)), training=False)
+
+    def _output_structure(self, inputs: Sequence[DeclaredInput]) -> Any:
         structure = getattr(self._model, "_nested_outputs", None)
         if structure is not None:
             return structure
-        function = _traced(lambda *tensors: self._call(tensors), self.inputs)
+        function = _traced(lambda *tensors: self._answer(self._model, tensors), inputs)
         return function.structured_outputs
+
+
+@contextlib.contextmanager
+def _restored(variables: Sequence[Any]) -> Iterator[list[np.ndarray]]:
+    """Put the values of variables back afterwards; yields them."""
+    values = [variable.numpy() for variable in variables]
+    try:
+        yield values
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def _named_states(model: Any) -> list[tuple[str, Any]]:
+    """The states that a stateful model keeps, by name."""
+    return [
+        (f"{layer.name}_state_{number}", variable)
+        for layer in model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
+        if getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN)
+        for number, variable in enumerate(tf.nest.flatten(layer.states))
+        if variable is not None
+    ]
 
 
 def _traced(call: Any, inputs: Sequence[DeclaredInput]) -> Any:
@@ -176,12 +220,5 @@ def _refuse_unexportable(model: Any) -> None:
             message = (
                 f"input {tensor.name!r} takes text; the artifacts start at numbers: export the "
                 f"part of the model after its text layer, and look the ids up before it"
-            )
-            raise UnsupportedModelError(message)
-    for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
-        if getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN):
-            message = (
-                f"layer {layer.name!r} is stateful, and its states cannot be exported yet: "
-                f"build the model with stateful=False and load the same weights"
             )
             raise UnsupportedModelError(message)

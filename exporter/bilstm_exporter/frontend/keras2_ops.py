@@ -12,7 +12,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 from tensorflow.compat import v2 as tf_v2
+from tensorflow.python.eager.context import eager_mode
+from tensorflow.python.ops import array_ops
 from tf_keras.src import backend
+from tf_keras.src.layers.convolutional import base_conv
+from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
 from bilstm_exporter.frontend.conventions import before_flip, replaced
 from bilstm_exporter.frontend.keras3_ops import softplus
@@ -26,10 +30,14 @@ def plain_operators(lowering: Lowering) -> Iterator[None]:
     with replaced(
         {
             (backend, "reverse"): _reverse(backend.reverse),
+            (array_ops, "strided_slice"): _strided_slice(array_ops.strided_slice),
+            (tf_v2, "split"): _split(tf_v2.split),
             (tf_v2, "tensordot"): _tensordot(tf_v2.tensordot),
             (tf_v2.math, "softplus"): softplus,
             (tf_v2.nn, "softplus"): softplus,
             (tf_v2.nn, "convolution"): _convolution(tf_v2.nn.convolution),
+            (base_conv.Conv, "_jit_compiled_convolution_op"): base_conv.Conv.convolution_op,
+            (ConvRNN, "get_initial_state"): _initial_images(ConvRNN.get_initial_state),
             (embedding, "call"): _embedding_call,
             (repeated, "call"): _time_distributed_call(repeated.call, lowering),
             (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
@@ -45,6 +53,47 @@ def _reverse(original: Any) -> Any:
         return original(x, axes) if before is None else before
 
     return reverse
+
+
+def _split(original: Any) -> Any:
+    def split(value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parts of a weight are constants too; TFLite asks that of a convolution's kernel."""
+        if not isinstance(value, tf.Variable):
+            return original(value, *args, **kwargs)
+        with eager_mode():
+            parts = [part.numpy() for part in original(value.read_value(), *args, **kwargs)]
+        return [tf.constant(part) for part in parts]
+
+    return split
+
+
+def _strided_slice(original: Any) -> Any:
+    def strided_slice(tensor: Any, *indices: Any, new_axis_mask: int = 0, **masks: Any) -> Any:
+        """A new axis in an index is an ExpandDims; TFLite has no StridedSlice that adds one."""
+        rank = tf.convert_to_tensor(tensor).shape.rank
+        if not new_axis_mask or rank is None or len(indices) != 3:
+            return original(tensor, *indices, new_axis_mask=new_axis_mask, **masks)
+        entries = range(indices[0].shape[0])
+        kept = [i for i in entries if not new_axis_mask >> i & 1]
+        renumbered = {
+            key: sum((mask >> i & 1) << n for n, i in enumerate(kept))
+            if key.endswith("_mask")
+            else mask
+            for key, mask in masks.items()
+        }
+        result = original(tensor, *(tf.gather(index, kept) for index in indices), **renumbered)
+        ellipsis, gone = masks.get("ellipsis_mask", 0), masks.get("shrink_axis_mask", 0)
+        axis = 0
+        for i in entries:
+            if i not in kept:
+                result = tf.expand_dims(result, axis)
+            if ellipsis >> i & 1:
+                axis += rank - (len(kept) - 1)
+            elif not gone >> i & 1:
+                axis += 1
+        return result
+
+    return strided_slice
 
 
 def _tensordot(original: Any) -> Any:
@@ -71,6 +120,19 @@ def _convolution(original: Any) -> Any:
         return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
 
     return convolution
+
+
+def _initial_images(original: Any) -> Any:
+    def get_initial_state(layer: Any, inputs: Any) -> Any:
+        """Zeros of a known shape; tf_keras convolves zeros to find it."""
+        shape = layer.compute_output_shape(inputs.shape)
+        shape = (shape[0] if layer.return_state else shape)[2 if layer.return_sequences else 1 :]
+        if None in tuple(shape):
+            return original(layer, inputs)
+        zeros = tf.zeros([inputs.shape[0] or tf.shape(inputs)[0], *shape], inputs.dtype)
+        return [zeros] * len(layer.cell.state_size)
+
+    return get_initial_state
 
 
 def _embedding_call(layer: Any, inputs: Any) -> Any:

@@ -121,7 +121,7 @@ def _lower(lowering: Lowering, loop: _Loop) -> tuple[Any, Any, Any]:
         raise UnsupportedModelError(message)
     sequences, mask = loop.inputs, loop.mask
     constants = list(loop.constants or [])
-    states = [*tf.nest.flatten(loop.initial_states), *constants]
+    states = [*map(tf.convert_to_tensor, tf.nest.flatten(loop.initial_states)), *constants]
     _require_float32(name, layer, [sequences, *states])
     if mask is not None:
         mask = tf.cast(mask, tf.bool)
@@ -234,14 +234,32 @@ def _numpy(variable: Any) -> Any:
 
 
 @contextlib.contextmanager
-def constant_weights() -> Iterator[None]:
-    """Let a graph read every variable as a constant; both converters need that."""
-    original = BaseResourceVariable._read_variable_op  # noqa: SLF001 - no public way in
+def constant_weights(
+    states: Sequence[Any] = (), values: Sequence[Any] = ()
+) -> Iterator[Callable[[], list[Any]]]:
+    """Let a graph read every variable as a constant; both converters need that.
+
+    Args:
+        states: Variables that are no constants: the states of stateful layers.
+        values: Tensors of the graph, which these hold at first.
+
+    Yields:
+        A function that returns what the states hold now.
+    """
+    held = {id(variable): value for variable, value in zip(states, values, strict=True)}
+    original, assign = BaseResourceVariable._read_variable_op, BaseResourceVariable.assign  # noqa: SLF001
 
     def read(variable: Any, *args: Any, **kwargs: Any) -> Any:
         if tf.executing_eagerly() or not hasattr(variable.handle, "numpy"):
             return original(variable, *args, **kwargs)
-        return tf.constant(_numpy(variable))
+        value = held.get(id(variable))
+        return tf.constant(_numpy(variable)) if value is None else value
+
+    def write(variable: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(variable) not in held:
+            return assign(variable, value, *args, **kwargs)
+        held[id(variable)] = tf.convert_to_tensor(value)
+        return held[id(variable)]
 
     def gather(variable: Any, indices: Any, name: str | None = None) -> Any:
         return tf.gather(tf.convert_to_tensor(variable), indices, name=name)
@@ -252,11 +270,12 @@ def constant_weights() -> Iterator[None]:
     with replaced(
         {
             (BaseResourceVariable, "_read_variable_op"): read,
+            (BaseResourceVariable, "assign"): write,
             (BaseResourceVariable, "sparse_read"): gather,
             (BaseResourceVariable, "gather_nd"): gather_nd,
         }
     ):
-        yield
+        yield lambda: [held[id(variable)] for variable in states]
 
 
 @contextlib.contextmanager

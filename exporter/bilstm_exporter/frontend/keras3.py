@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -47,17 +48,36 @@ class Keras3Source:
         self.name = name or model.name
         self._structure, self.inputs = _inputs(model)
         _refuse_unexportable(model, self.inputs)
+        self._policies = {
+            layer: layer.dtype_policy
+            for layer in model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
+            if layer.dtype_policy.compute_dtype != "float32"
+        }
         symbolic = [
             keras.KerasTensor(spec.shape, spec.dtype, name=spec.name) for spec in self.inputs
         ]
-        outputs = self._call(symbolic)
-        self.output_names = _output_names(model, outputs)
+        outputs = self._model_answer(symbolic)
         self.output_structure = _structure_name(outputs)
+        # A stateful model is one without memory whose states come and go with each call.
+        states, self._states = _states(model)
+        self.state_count = len(states)
+        self.inputs = (*self.inputs, *states)
+        names = [*_output_names(model, outputs), *(spec.name for spec in states)]
+        self.output_names = unique_names(names)
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the model answers, called eagerly: the definition of right."""
-        outputs = self._call([tf.constant(array) for array in inputs])
-        return [keras.ops.convert_to_numpy(output) for output in tree.flatten(outputs)]
+        with _restored(self._states):
+            outputs = self._call([tf.constant(array) for array in inputs])
+            return [keras.ops.convert_to_numpy(output) for output in outputs]
+
+    def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """What the model answers in its own dtype policies, or None if they are all float32."""
+        if not self._policies:
+            return None
+        with _restored(self._states):
+            outputs = self._call([tf.constant(array) for array in inputs], policies={})
+            return [keras.ops.convert_to_numpy(output) for output in outputs]
 
     def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
         """What the model answers when every weight is off by one rounding, up or down."""
@@ -71,9 +91,23 @@ class Keras3Source:
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
-        with observed_states() as states:
+        with observed_states() as states, _restored(self._states):
             self._call([tf.constant(array) for array in inputs])
         return [keras.ops.convert_to_numpy(state) for state in states]
+
+    def layers(self) -> list[tuple[str, str]]:
+        """Name and class of every layer that does something itself, in the model's order."""
+        containers = (keras.Model, keras.layers.Wrapper, keras.layers.InputLayer)
+        cells = {
+            id(layer.cell)
+            for layer in self._model._flatten_layers()  # noqa: SLF001 - the only way to all
+            if isinstance(layer, keras.layers.RNN)
+        }
+        return [
+            (layer.name, type(layer).__name__)
+            for layer in self._model._flatten_layers()  # noqa: SLF001 - the only way to all
+            if not isinstance(layer, containers) and id(layer) not in cells
+        ]
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants."""
@@ -85,8 +119,8 @@ class Keras3Source:
             # Made in the graph: a constant made outside would become one of its inputs.
             constants = [(variable, tf.constant(value)) for variable, value in values]
             with keras.StatelessScope(state_mapping=constants):
-                outputs = tree.flatten(self._call(tensors))
-            return {f"output_{i}": tf.identity(tensor) for i, tensor in enumerate(outputs)}
+                outputs = [tf.identity(tensor) for tensor in self._call(tensors)]
+            return {f"output_{i:04}": tensor for i, tensor in enumerate(outputs)}
 
         signature = [
             tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}")
@@ -102,8 +136,65 @@ class Keras3Source:
                 raise untraceable(error, "keras.ops") from error
         return without_captures(function)
 
-    def _call(self, tensors: Sequence[Any]) -> Any:
-        return self._model(tree.pack_sequence_as(self._structure, list(tensors)), training=False)
+    def _call(self, tensors: Sequence[Any], policies: dict[Any, Any] | None = None) -> list[Any]:
+        """The flat outputs and the new states, for the flat inputs and the states."""
+        count = len(tensors) - len(self._states)
+        for variable, value in zip(self._states, tensors[count:], strict=True):
+            variable.assign(value)
+        with _float32_policies(self._policies if policies is None else policies):
+            outputs = tree.flatten(self._model_answer(tensors[:count]))
+        return [*outputs, *(tf.convert_to_tensor(variable) for variable in self._states)]
+
+    def _model_answer(self, tensors: Sequence[Any]) -> Any:
+        packed = tree.pack_sequence_as(self._structure, list(tensors))
+        return self._model(packed, training=False)
+
+
+@contextlib.contextmanager
+def _restored(variables: Sequence[Any]) -> Iterator[None]:
+    """Put the values of variables back afterwards."""
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def _states(model: keras.Model) -> tuple[list[DeclaredInput], list[Any]]:
+    """The states that a stateful model keeps, as inputs, and the variables that hold them."""
+    found = [
+        (f"{layer.name}_state_{number}", variable)
+        for layer in model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
+        if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None
+        for number, variable in enumerate(tree.flatten(layer.states))
+    ]
+    specs = [DeclaredInput(name, tuple(variable.shape), "float32") for name, variable in found]
+    return specs, [variable for _, variable in found]
+
+
+class _ComputesInFloat32(keras.DTypePolicy):
+    """Computes in float32 on variables of another dtype, which are cast where they are used."""
+
+    def __init__(self, declared: Any) -> None:
+        super().__init__("float32")
+        self._declared = declared
+
+    @property
+    def variable_dtype(self) -> str:
+        return str(self._declared.variable_dtype)
+
+
+@contextlib.contextmanager
+def _float32_policies(policies: dict[Any, Any]) -> Iterator[None]:
+    """Let layers compute in float32 that are declared otherwise; their weights are cast."""
+    try:
+        for layer, policy in policies.items():
+            layer.dtype_policy = _ComputesInFloat32(policy)
+        yield
+    finally:
+        for layer, policy in policies.items():
+            layer.dtype_policy = policy
 
 
 def _inputs(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
@@ -193,12 +284,5 @@ def _refuse_unexportable(model: keras.Model, inputs: Sequence[DeclaredInput]) ->
             message = (
                 f"input {spec.name!r} takes text; the artifacts start at numbers: export the "
                 f"part of the model after its text layer, and look the ids up before it"
-            )
-            raise UnsupportedModelError(message)
-    for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
-        if getattr(layer, "stateful", False):
-            message = (
-                f"layer {layer.name!r} is stateful, and its states cannot be exported yet: "
-                f"build the model with stateful=False and load the same weights"
             )
             raise UnsupportedModelError(message)

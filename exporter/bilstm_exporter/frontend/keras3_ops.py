@@ -28,6 +28,8 @@ def plain_operators() -> Iterator[None]:
             (numpy, "matmul"): _matmul(numpy.matmul),
             (numpy, "signbit"): _signbit,
             (nn, "conv"): _conv(nn.conv),
+            (nn, "max_pool"): _pool(nn.max_pool),
+            (nn, "average_pool"): _pool(nn.average_pool),
             (nn, "softplus"): softplus,
             (nn, "log_sigmoid"): lambda x: -softplus(-tf.convert_to_tensor(x)),
             (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - behind normalize
@@ -134,6 +136,38 @@ def _conv(original: Any) -> Any:
         return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
 
     return conv
+
+
+def _pool(original: Any) -> Any:
+    def pool(
+        inputs: Any,
+        pool_size: Any,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: Any = None,
+    ) -> Any:
+        """Pooling over three axes is pooling over two, then over one; TFLite has no more."""
+        if len(inputs.shape) != 5 or data_format == "channels_first":
+            return original(inputs, pool_size, strides, padding, data_format)
+        sizes = _three(pool_size)
+        steps = sizes if strides is None else _three(strides)
+        planes = original(_merge_time(inputs), sizes[1:], steps[1:], padding, data_format)
+        planes = _split_time(planes, inputs, tf.shape(inputs))
+        height, width, channels = planes.shape[2], planes.shape[3], planes.shape[4]
+        area = [height or tf.shape(planes)[2], width or tf.shape(planes)[3]]
+        depth = [planes.shape[0] or tf.shape(planes)[0], planes.shape[1] or tf.shape(planes)[1]]
+        columns = tf.reshape(planes, [*depth, area[0] * area[1], channels])
+        columns = original(columns, (sizes[0], 1), (steps[0], 1), padding, data_format)
+        pooled = tf.reshape(
+            columns, [depth[0], columns.shape[1] or tf.shape(columns)[1], *area, channels]
+        )
+        return tf.ensure_shape(pooled, [planes.shape[0], columns.shape[1], height, width, channels])
+
+    return pool
+
+
+def _three(value: Any) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)
 
 
 def _embedding_call(layer: Any, inputs: Any) -> Any:

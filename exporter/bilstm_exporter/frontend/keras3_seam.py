@@ -102,7 +102,8 @@ def _lower_layer(
             f"the policy 'float32' and load the same weights"
         )
         raise UnsupportedModelError(message)
-    states = tree.flatten(initial_state)
+    # The states of a stateful layer are variables.
+    states = [tf.convert_to_tensor(state) for state in tree.flatten(initial_state)]
     mask = tree.flatten(mask)[0] if mask is not None else None
     cell = describe_cell(layer, initial_state)
     recurrence = Recurrence(

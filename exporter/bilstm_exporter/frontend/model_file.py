@@ -104,6 +104,18 @@ def weights_version(path: Path) -> str:
     return _text(version)
 
 
+def is_legacy(model: str | None, weights: str | None) -> bool:
+    """Whether a model, or where a builder makes it its weights, is older than Keras 3.
+
+    Raises:
+        ModelFileError: A file is missing, damaged, or no model.
+    """
+    if model is not None:
+        return inspect(Path(model)).generation == TF_KERAS
+    version = "" if weights is None else weights_version(Path(weights))
+    return version.split(".")[0] in {"1", "2"}
+
+
 def refuse_code(path: Path, config: Any) -> None:
     """Refuse Python code in a configuration.
 

@@ -201,6 +201,13 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             f"pip install 'bilstm-edge[legacy]'"
         )
         raise MissingLibraryError(message) from error
+    for name, thing in custom_objects.items():
+        if isinstance(thing, type) and issubclass(thing, keras.layers.Layer):
+            message = (
+                f"the custom object {name!r} is a layer of Keras 3, but {file.path} is read by "
+                f"Keras 2 ({file.why}): define it with tf_keras, as 'from tf_keras import layers'"
+            )
+            raise UnknownObjectError(message)
     try:
         return keras2_loading.load(file, custom_objects, trust_code=trust_code)
     except ExportError:

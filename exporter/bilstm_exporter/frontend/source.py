@@ -40,6 +40,8 @@ class Source(Protocol):
         inputs: In the order of the model.
         output_names: In the order in which ``reference`` returns them.
         output_structure: ``"single"``, ``"list"`` or ``"dict"``.
+        state_count: How many of the last inputs, and as many of the last outputs, are states
+            that a stateful model carries from one call to the next.
     """
 
     name: str
@@ -47,9 +49,17 @@ class Source(Protocol):
     inputs: tuple[DeclaredInput, ...]
     output_names: tuple[str, ...]
     output_structure: str
+    state_count: int
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the model answers, called eagerly: the definition of right."""
+        ...
+
+    def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """What the model answers in its own dtypes, or None if it computes in float32 anyway.
+
+        ``reference`` is the answer in float32, in which every model is exported.
+        """
         ...
 
     def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
@@ -58,6 +68,10 @@ class Source(Protocol):
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
+        ...
+
+    def layers(self) -> list[tuple[str, str]]:
+        """Name and class of every layer that does something itself, in the model's order."""
         ...
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:

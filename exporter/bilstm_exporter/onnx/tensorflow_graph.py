@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,10 +19,11 @@ import tensorflow as tf
 from onnx_ir.passes import common as passes
 from tf2onnx import optimizer, tf_loader, tfonnx
 
-from bilstm_exporter.errors import UnsupportedOperatorError
+from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
 
 Handler = Callable[[Any, Any, str, Any], None]
 
+_FAILED_NODE = re.compile(r"Failed to convert node '([^']+)'")
 _INT64_MIN = np.iinfo(np.int64).min
 
 
@@ -43,18 +45,22 @@ def to_onnx(
     outputs = [tensor.name for tensor in function.outputs]
     known = {**_DIRECT_FORMS, **(handlers or {})}
     extra = [onnx.helper.make_opsetid(domain, 1)] if domain else None
-    with _quiet_converter(), tf.device("/cpu:0"):
+    with _quiet_converter() as failures, tf.device("/cpu:0"):
         graph_def = tf_loader.from_function(function, inputs, outputs)
         with tf.Graph().as_default() as tf_graph:
             tf.import_graph_def(graph_def, name="")
-            graph = tfonnx.process_tf_graph(
-                tf_graph,
-                opset=opset,
-                custom_op_handlers={name: (handler, []) for name, handler in known.items()},
-                extra_opset=extra,
-                input_names=inputs,
-                output_names=outputs,
-            )
+            try:
+                graph = tfonnx.process_tf_graph(
+                    tf_graph,
+                    opset=opset,
+                    custom_op_handlers={name: (handler, []) for name, handler in known.items()},
+                    extra_opset=extra,
+                    input_names=inputs,
+                    output_names=outputs,
+                )
+            # Whatever a handler of tf2onnx trips over; it has logged the operator.
+            except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+                raise _explained(tf_graph, failures, error) from error
             graph = optimizer.optimize_graph(graph, catch_errors=False)
             model = ir.from_proto(graph.make_model("bilstm-edge"))
     _restore_interface(model.graph, inputs)
@@ -171,13 +177,43 @@ def _refuse_what_is_not_onnx(model: ir.Model, opset: int, domain: str | None) ->
         raise UnsupportedOperatorError(unknown, format_name="onnx")
 
 
+class _Failures(logging.Handler):
+    """Keeps the names of the operators that tf2onnx says it failed on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.nodes: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = _FAILED_NODE.search(record.getMessage())
+        if found:
+            self.nodes.append(found[1])
+
+
+def _explained(graph: tf.Graph, failures: _Failures, error: Exception) -> UnsupportedModelError:
+    operators = {}
+    for name in failures.nodes:
+        with contextlib.suppress(KeyError):  # a name that tf2onnx made itself
+            operators[graph.get_operation_by_name(name).type] = name
+    if operators:
+        return UnsupportedOperatorError(operators, format_name="onnx")
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    message = f"tf2onnx cannot convert the model: {first[:500]}. --formats tflite leaves ONNX out"
+    return UnsupportedModelError(message)
+
+
 @contextlib.contextmanager
-def _quiet_converter() -> Iterator[None]:
-    """tf2onnx logs shapes it could not infer and failures that are raised anyway."""
+def _quiet_converter() -> Iterator[_Failures]:
+    """Keep tf2onnx's log, which repeats what is raised anyway, from the user's terminal."""
     logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    failures = _Failures()
+    level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    logger.handlers[:] = [failures]
     try:
-        yield
+        yield failures
     finally:
         logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers

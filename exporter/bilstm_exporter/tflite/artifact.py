@@ -17,6 +17,7 @@ from bilstm_exporter.tflite import flatbuffer, loop
 
 # "TF Select ops: BitwiseAnd, Foo" and "Custom ops: Bar" are how the converter lists what
 # no builtin operator does.
+_MISSING_AT = re.compile(r'fused\["(\w+):", callsite\("([^"@]+)')
 _MISSING_OPERATORS = re.compile(r"(?:TF Select|Flex|Custom) ops: ([\w, ]+)")
 
 
@@ -68,9 +69,9 @@ def _explained(log: str, error: Exception) -> UnsupportedModelError:
     message = f"{log}\n{error}"
     found = _MISSING_OPERATORS.search(message)
     if found:
-        return UnsupportedOperatorError(
-            dict.fromkeys(found[1].split(", "), ""), format_name="tflite"
-        )
+        places = dict(_MISSING_AT.findall(message))
+        operators = {name: places.get(name, "") for name in found[1].split(", ")}
+        return UnsupportedOperatorError(operators, format_name="tflite")
     lines = [line for line in message.splitlines() if "error:" in line] or message.splitlines()
     return UnsupportedModelError(
         f"the TFLite converter refused the model: {lines[-1][-500:]}. "

@@ -140,14 +140,16 @@ class _Walk:
         def flat_body(position: Any, *variables: Any) -> list[Any]:
             carry, buffer = list(variables[: len(self.carry)]), variables[len(self.carry) :]
             position, carry, new = body(position, carry, buffer[0] if buffer else None)
-            return [position, *carry, *([new] if buffer else [])]
+            results = [position, *carry, *([new] if buffer else [])]
+            # A batch that only the states fix, as in a stateful model, is lost in the step.
+            for result, shape in zip(results, shapes, strict=True):
+                result.set_shape(shape)
+            return results
 
         variables = [position, *carry, *([] if buffer is None else [buffer])]
+        shapes = [tf.TensorShape(getattr(variable, "shape", [])) for variable in variables]
         results = tf.while_loop(
-            lambda position, *_: position < end,
-            flat_body,
-            variables,
-            shape_invariants=[tf.TensorShape(getattr(v, "shape", [])) for v in variables],
+            lambda position, *_: position < end, flat_body, variables, shape_invariants=shapes
         )
         rest = list(results[1:])
         return results[0], rest[: len(carry)], rest[-1] if buffer is not None else None
@@ -194,8 +196,10 @@ def _time_major(tensor: Any) -> Any:
 
 def _slice(tensor: Any, start: Any, size: Any) -> Any:
     """``size`` steps of a ``[time, batch, ...]`` tensor."""
-    rest = len(tensor.shape) - 1
-    part = tf.slice(tensor, [start, *[0] * rest], [size, *[-1] * rest])
+    # Features by number: a convolution in a step must know them. The batch never: LiteRT would
+    # plan the body of a loop that is too short to run at its static shapes, and refuse it.
+    rest = [-1, *(-1 if length is None else length for length in tensor.shape[2:])]
+    part = tf.slice(tensor, [start, *[0] * len(rest)], [size, *rest])
     if isinstance(size, int):
         part = tf.ensure_shape(part, [size, *tensor.shape[1:]])
     return part

@@ -1,0 +1,250 @@
+"""What ``export-bilstm`` shows: stdout for programs, stderr for people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bilstm_exporter
+from bilstm_exporter.cli import EXIT_CODES, main
+
+from .models import MODELS
+
+ROOT = Path(__file__).parents[2]
+STAGES = ["loading TensorFlow", "reading the model", "asking Keras for its answers"]
+
+
+def flags() -> set[str]:
+    """Every flag that ``--help`` lists."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bilstm_exporter.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", done.stdout))
+
+
+def test_help_ends_well_and_lists_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 130}
+    for code, meaning in EXIT_CODES.items():
+        assert re.search(rf"^ +{code} +{re.escape(meaning)}$", shown.out, re.MULTILINE)
+
+
+def test_flags_are_those_promised():
+    assert flags() >= {
+        "--out",
+        "--formats",
+        "--batch",
+        "--time",
+        "--opset",
+        "--custom-objects",
+        "--trust-code",
+        "--overwrite",
+        "--quiet",
+        "--json",
+        "--debug",
+    }
+
+
+def test_every_flag_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    missing = {flag for flag in flags() - {"--help"} if not re.search(rf"{flag}\b", readme)}
+    assert not missing
+
+
+def test_every_exit_code_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert "exit code" in readme.lower()
+    for code in EXIT_CODES:
+        assert re.search(rf"(?<!\d){code}(?!\d)", readme), code
+
+
+def test_json_is_all_that_stands_on_stdout(run, saved):
+    ran = run(saved("lstm"), "--json")
+    assert ran.code == 0
+    report = json.loads(ran.out)
+    assert report["bundle"] == "lstm-edge"
+    assert report["model"] == "lstm"
+    assert [a["file"] for a in report["artifacts"]] == ["model.onnx", "model.tflite"]
+    for artifact in report["artifacts"]:
+        assert artifact["bytes"] == Path("lstm-edge", artifact["file"]).stat().st_size
+        assert artifact["parity"]["passed"] is True
+        assert 0 <= artifact["parity"]["max_error_ratio"] <= 1
+        assert artifact["recurrences"]
+    assert report["largest_state"] > 10
+    assert set(report["seconds"]) >= {"reading the model", "writing onnx", "writing tflite"}
+
+
+def test_json_without_a_recurrence_is_json(run, tmp_path):
+    """No NaN and no Infinity, which JSON has not."""
+    import keras
+
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "m.keras")
+    ran = run("m.keras", "--json", "--quiet", "--formats", "onnx")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    report = json.loads(ran.out, parse_constant=refuse)
+    assert report["largest_state"] is None
+
+
+def test_quiet_is_silent(run, saved):
+    ran = run(saved("lstm"), "--quiet", "--formats", "onnx")
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+
+
+def test_quiet_json_prints_the_report_alone(run, saved):
+    ran = run(saved("lstm"), "--quiet", "--json", "--formats", "onnx")
+    assert ran.err == ""
+    assert json.loads(ran.out)["artifacts"][0]["file"] == "model.onnx"
+
+
+def test_progress_names_every_stage_on_stderr(run, saved):
+    ran = run(saved("lstm"))
+    stages = [line.removesuffix(" ...") for line in ran.err.splitlines()]
+    expected = list(STAGES)
+    for name in ("onnx", "tflite"):
+        expected += [f"writing {name}", f"checking {name} against Keras"]
+    assert stages == expected
+    assert not any(stage in ran.out for stage in expected)
+
+
+def test_the_closing_table_tells_size_error_and_outcome(run, saved, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    ran = run(saved("gelu"))
+    assert ran.code == 0
+    for name in ("onnx", "tflite"):
+        (line,) = [line for line in ran.out.splitlines() if f"model.{name} " in line]
+        assert re.search(r"\d+\.\d KiB", line)
+        assert re.search(r"\d\.\de[+-]\d\d", line)
+        assert line.rstrip().endswith("pass")
+    assert "1 x Scan" in ran.out
+    assert re.search(r"model\.onnx: \S+ is a Scan, exact but slower: .*gelu", ran.out)
+    assert re.search(r"Compared with Keras on \d+ probes", ran.out)
+
+
+def test_the_table_fits_a_narrow_terminal(run, saved, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    ran = run(saved("lstm"), "--formats", "onnx")
+    (line,) = [line for line in ran.out.splitlines() if "model.onnx" in line]
+    assert line.rstrip().endswith("pass")
+
+
+def test_formats_may_have_spaces_and_stand_in_any_order(run, saved, tmp_path):
+    ran = run(saved("lstm"), "--quiet", "--json", "--formats", "tflite, onnx")
+    assert [a["format"] for a in json.loads(ran.out)["artifacts"]] == ["tflite", "onnx"]
+    files = sorted(path.name for path in (tmp_path / "lstm-edge").iterdir())
+    assert files == ["golden.npz", "manifest.json", "model.onnx", "model.tflite"]
+
+
+def test_the_manifest_tells_what_was_written(run, saved, tmp_path):
+    assert run(saved("lstm"), "--quiet", "--out", "out").code == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    source = saved("lstm").read_bytes()
+    assert manifest["source"]["sha256"] == hashlib.sha256(source).hexdigest()
+    assert manifest["source"]["file"] == "lstm.keras"
+    for entry in (*manifest["artifacts"], manifest["golden"]):
+        content = (tmp_path / "out" / entry["file"]).read_bytes()
+        assert entry["bytes"] == len(content)
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    for package in ("bilstm-edge", "keras", "tensorflow", "onnx"):
+        assert re.match(r"\d+\.\d+", manifest["versions"][package])
+    assert all(artifact["parity"]["max_error_ratio"] <= 1 for artifact in manifest["artifacts"])
+
+
+def test_bundles_can_be_read_by_everyone(run, saved, tmp_path):
+    """They are written in a folder that mkdtemp keeps to its owner."""
+    assert run(saved("lstm"), "--quiet", "--formats", "onnx", "--out", "out").code == 0
+    for path in (tmp_path / "out", *(tmp_path / "out").iterdir()):
+        assert path.stat().st_mode & 0o444 == 0o444, path
+
+
+def test_the_table_of_a_model_named_like_markup(run, tmp_path):
+    """Rich takes brackets for styles."""
+    MODELS["lstm"]().save(tmp_path / "[red]x[/green].keras")
+    ran = run("[red]x[/green].keras", "--formats", "onnx")
+    assert ran.code == 0
+    assert "[red]x[/green]" in ran.out
+
+
+# --- as a process
+
+
+def process(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **options,
+    )
+
+
+def test_importing_the_exporter_does_not_import_tensorflow():
+    code = """
+import sys
+import bilstm_exporter
+import bilstm_exporter.cli
+heavy = {"tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "tf2onnx", "ai_edge_litert"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = process("-c", code)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_the_version_of_the_package_imports_nothing_heavy_even_for_bad_options():
+    code = """
+import sys
+from bilstm_exporter.cli import main
+assert main(["x.keras", "--opset", "3"]) == 2
+assert "tensorflow" not in sys.modules
+"""
+    done = process("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_process_keeps_tensorflow_off_the_terminal(saved, tmp_path):
+    done = process("-m", "bilstm_exporter.cli", str(saved("lstm")), "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["artifacts"]
+    assert all(line.endswith(" ...") for line in done.stderr.splitlines()), done.stderr
+
+
+def test_two_processes_write_the_same_bytes(saved, tmp_path):
+    """Whatever the order of Python's sets."""
+    for seed in ("1", "2"):
+        out = ("--out", str(tmp_path / seed), "--quiet")
+        done = process(
+            "-m",
+            "bilstm_exporter.cli",
+            str(saved("classifier")),
+            *out,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        assert done.returncode == 0, done.stderr
+    for path in sorted((tmp_path / "1").iterdir()):
+        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes(), path.name
+
+
+def test_the_command_is_installed():
+    from importlib.metadata import entry_points
+
+    (entry,) = entry_points(group="console_scripts", name="export-bilstm")
+    assert entry.load() is main
+    assert bilstm_exporter.export.__doc__

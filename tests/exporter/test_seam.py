@@ -1,0 +1,211 @@
+"""Where Keras hands its recurrences over: as expected, and afterwards as it was."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras.src import backend
+
+from bilstm_exporter import export
+from bilstm_exporter.errors import SeamError
+from bilstm_exporter.frontend.keras3 import Keras3Source
+from bilstm_exporter.frontend.keras3_seam import check_contract, describe_activation
+from bilstm_exporter.interface import find_interface
+from bilstm_exporter.onnx.marker import Markers
+from bilstm_exporter.tflite import loop
+
+from .models import MODELS, floats
+
+RECURRENT = (L.RNN, L.LSTM, L.GRU, L.SimpleRNN, L.Bidirectional, L.ConvLSTM1D, L.ConvLSTM2D)
+OWNERS = (*RECURRENT, L.TimeDistributed, L.Embedding, L.Layer, L.LSTMCell, L.GRUCell)
+MODULES = (backend, backend.numpy, backend.nn, backend.math, backend.core, keras.ops)
+
+
+def snapshot() -> dict[tuple[object, str], object]:
+    """Every attribute of Keras that an export could have left changed."""
+    return {
+        (owner, name): value for owner in (*OWNERS, *MODULES) for name, value in vars(owner).items()
+    }
+
+
+@pytest.fixture
+def keras_is_restored():
+    """Keras is the same, object by object, after the test."""
+    before = snapshot()
+    yield
+    after = snapshot()
+    assert after.keys() == before.keys()
+    caches = ("_abc_impl", "__abstractmethods__")
+    changed = [key for key in before if after[key] is not before[key] and key[1] not in caches]
+    assert not changed
+
+
+# --- the contract
+
+
+def test_this_keras_is_as_expected():
+    check_contract()
+
+
+@pytest.mark.parametrize("cls", [L.RNN, L.LSTM, L.GRU])
+def test_a_renamed_parameter_is_told(monkeypatch, cls):
+    def inner_loop(self, sequences, starting_state, mask, training=False):
+        """A Keras of the future."""
+
+    monkeypatch.setattr(cls, "inner_loop", inner_loop)
+    with pytest.raises(SeamError) as raised:
+        check_contract()
+    words = str(raised.value)
+    for part in (f"{cls.__name__}.inner_loop", "starting_state", f"Keras {keras.__version__}"):
+        assert part in words
+    assert "Install" in words
+
+
+def test_a_new_parameter_is_told(monkeypatch):
+    def inner_loop(self, sequences, initial_state, mask, training=False, steps=None):
+        """A Keras of the future."""
+
+    monkeypatch.setattr(L.LSTM, "inner_loop", inner_loop)
+    with pytest.raises(SeamError, match="LSTM.inner_loop takes .*steps"):
+        check_contract()
+
+
+@pytest.mark.parametrize("cls", [L.RNN, L.LSTM, L.GRU])
+def test_a_missing_loop_is_told(monkeypatch, cls):
+    monkeypatch.delattr(cls, "inner_loop")
+    with pytest.raises(SeamError, match=f"{cls.__name__} has no inner_loop of its own"):
+        check_contract()
+
+
+def test_a_new_way_around_the_loop_is_told(monkeypatch):
+    def gate(*_args):
+        return True
+
+    monkeypatch.setattr(L.Bidirectional, "_can_attempt_fused_x", gate, raising=False)
+    with pytest.raises(SeamError, match="unknown way around inner_loop, _can_attempt_fused_x"):
+        check_contract()
+
+
+def test_missing_dropout_masks_are_told(monkeypatch):
+    monkeypatch.delattr(L.RNN, "_maybe_config_dropout_masks")
+    with pytest.raises(SeamError, match="_maybe_config_dropout_masks"):
+        check_contract()
+
+
+def test_all_that_moved_is_told_at_once(monkeypatch):
+    monkeypatch.delattr(L.GRU, "inner_loop")
+    monkeypatch.delattr(L.LSTM, "inner_loop")
+    with pytest.raises(SeamError) as raised:
+        check_contract()
+    assert "LSTM has no" in str(raised.value)
+    assert "GRU has no" in str(raised.value)
+
+
+def test_an_export_checks_the_contract_first(fails, saved, monkeypatch):
+    monkeypatch.delattr(L.LSTM, "inner_loop")
+    assert "LSTM has no inner_loop of its own" in fails(3, saved("lstm"))
+
+
+# --- restored
+
+
+def everything() -> keras.Model:
+    """A model that passes through all that is replaced while tracing."""
+    x = keras.Input((None,), dtype="int32", name="ids")
+    steps = L.Embedding(9, 4, mask_zero=True)(x)
+    steps = L.Bidirectional(L.LSTM(3, return_sequences=True, dropout=0.5))(steps)
+    steps = L.TimeDistributed(L.Dense(4, activation="softplus"))(steps)
+    return keras.Model(x, L.Bidirectional(L.GRU(2, dropout=0.5))(steps))
+
+
+@pytest.mark.usefixtures("keras_is_restored")
+@pytest.mark.parametrize("lower", [Markers().lower, loop.lower], ids=["onnx", "tflite"])
+def test_tracing_leaves_keras_as_it_was(lower):
+    source = Keras3Source(everything())
+    function = source.trace(lower, find_interface(source).declared())
+    assert len(function.inputs) == 1
+
+
+@pytest.mark.usefixtures("keras_is_restored")
+def test_an_export_leaves_keras_as_it_was(tmp_path):
+    export(MODELS["lstm"](), tmp_path / "b")
+
+
+class Unlucky(Exception):  # noqa: N818
+    """What a lowering raises here."""
+
+
+@pytest.mark.usefixtures("keras_is_restored")
+@pytest.mark.parametrize("error", [Unlucky, KeyboardInterrupt, ValueError, SystemExit])
+def test_a_failed_tracing_leaves_keras_as_it_was(error):
+    source = Keras3Source(everything())
+    declared = find_interface(source).declared()
+
+    def lower(*_args):
+        raise error("x")
+
+    with pytest.raises(BaseException, match="x"):
+        source.trace(lower, declared)
+
+
+@pytest.mark.usefixtures("keras_is_restored")
+def test_a_layer_that_cannot_be_traced_leaves_keras_as_it_was(fails, tmp_path):
+    class Looks(L.Layer):
+        def call(self, x):
+            return x * 2 if float(keras.ops.max(x)) > 0 else x
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    from bilstm_exporter.errors import UnsupportedModelError
+
+    with pytest.raises(UnsupportedModelError, match="cannot be traced"):
+        export(floats(Looks(), L.LSTM(2)), tmp_path / "b")
+
+
+@pytest.mark.usefixtures("keras_is_restored")
+def test_states_are_observed_and_keras_as_it_was(asked):
+    found = asked("stacked")
+    states = found.source.final_states([np.ones((2, 5, 3), np.float32)])
+    assert [state.shape for state in states] == [(2, 3)] * 8  # hidden and cell, four LSTMs
+
+
+def test_the_model_answers_as_before(tmp_path):
+    model = MODELS["classifier"]()
+    ids = np.array([[1, 2, 0, 3], [0, 0, 4, 5]], np.int32)
+    before, weights = model(ids).numpy(), model.get_weights()
+    export(model, tmp_path / "b", formats=("onnx",))
+    np.testing.assert_array_equal(model(ids).numpy(), before)
+    for one, other in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_can_be_trained_after_its_export(tmp_path):
+    model = MODELS["lstm"]()
+    export(model, tmp_path / "b", formats=("onnx",))
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 5, 3), np.float32), np.zeros((4, 2), np.float32)
+    before = model.get_weights()
+    model.fit(x, y, verbose=0)
+    pairs = zip(model.get_weights(), before, strict=True)
+    assert any(not np.array_equal(one, other) for one, other in pairs)
+
+
+# --- what is described
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu", "gelu", "linear", "hard_sigmoid"])
+def test_keras_activations_are_known_by_name(name):
+    function = getattr(keras.activations, name)
+    assert describe_activation(function).name == name
+
+
+def test_an_activation_that_only_has_a_known_name_is_not_taken_for_it():
+    def tanh(x):
+        return x / 2
+
+    assert describe_activation(tanh).name is None
+    assert describe_activation(None).name == "linear"
+    assert describe_activation(lambda x: x).name is None
