@@ -6,7 +6,6 @@ the graph, so it does not matter which layer, or whose code, wrote them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +45,7 @@ def input_facts(function: Any) -> list[InputFacts]:
     names = [tensor.op.name for tensor in function.inputs]
     vocabularies: dict[str, int] = {}
     mask_values: dict[str, float] = {}
-    for operation in _operations(function.graph):
+    for operation in function.graph.get_operations():
         if operation.type in _LOOKUPS:
             source = _moved_from(operation.inputs[1])
             size = operation.inputs[0].shape[0] if operation.inputs[0].shape.rank else None
@@ -60,12 +59,8 @@ def input_facts(function: Any) -> list[InputFacts]:
     return [InputFacts(vocabularies.get(name), mask_values.get(name)) for name in names]
 
 
-def _operations(graph: Any) -> Iterable[Any]:
-    return graph.get_operations()
-
-
-def _moved_from(tensor: Any) -> str | None:
-    """The placeholder whose values a tensor holds, if it is one's, only moved."""
+def _moved_from(tensor: Any) -> str:
+    """The placeholder whose values a tensor holds, only moved; "" if it is none's."""
     while tensor.op.type in _MOVES:
         tensor = tensor.op.inputs[0]
-    return tensor.op.name if tensor.op.type == "Placeholder" else None
+    return str(tensor.op.name) if tensor.op.type == "Placeholder" else ""

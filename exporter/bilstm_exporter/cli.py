@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bilstm_exporter.display import print_explanation, print_report, progress_listener
 from bilstm_exporter.errors import (
@@ -23,10 +22,6 @@ from bilstm_exporter.errors import (
 from bilstm_exporter.folder import check_writable
 from bilstm_exporter.options import DEFAULT_OPSET, FORMATS, OPSETS, ExportOptions
 from bilstm_exporter.quiet import captured_stderr
-
-if TYPE_CHECKING:
-    from bilstm_exporter.explain import Explanation
-    from bilstm_exporter.report import ExportReport
 
 EXIT_CODES = {
     0: "the bundle is written, and every artifact gives Keras's answers",
@@ -101,8 +96,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> ExportReport | Explanation:
-    """Export, or explain, as the arguments say."""
+def run(args: argparse.Namespace) -> int:
+    """Export, or explain, as the arguments say; returns the exit code."""
     formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
     # Checked once before TensorFlow, which takes seconds to load.
     ExportOptions(formats=formats, batch=args.batch, time=args.time, opset=args.opset)
@@ -128,8 +123,15 @@ def run(args: argparse.Namespace) -> ExportReport | Explanation:
             overwrite=args.overwrite,
         )
         if args.explain:
-            return explain(args.model, options, listener)
-        return run_export(args.model, args.out, options, listener)
+            explanation = explain(args.model, options, listener)
+        else:
+            report = run_export(args.model, args.out, options, listener)
+    if args.explain:
+        print_explanation(explanation, as_json=args.json)
+        return 3 if explanation.failures else 0
+    if args.json or not args.quiet:
+        print_report(report, as_json=args.json)
+    return 0
 
 
 def _choose_keras(args: argparse.Namespace) -> None:
@@ -151,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.debug:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
-        result = run(args)
+        return run(args)
     except KeyboardInterrupt:
         sys.stderr.write("export-bilstm: interrupted; nothing was written\n")
         return 130
@@ -172,12 +174,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"report it with what --debug prints ({words})\n"
         )
         return 5
-    if args.explain:
-        print_explanation(result, as_json=args.json)
-        return 3 if result.failures else 0
-    if args.json or not args.quiet:
-        print_report(result, as_json=args.json)
-    return 0
 
 
 def _hint(error: Exception, model: str | None) -> str:

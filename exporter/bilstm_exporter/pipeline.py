@@ -112,7 +112,7 @@ def prepare(model: Any, options: ExportOptions, stages: Stages) -> Prepared:
     with stages.stage("reading the model"):
         source, origin = read(
             model,
-            weights=options.weights,
+            weights=None if options.weights is None else Path(options.weights),
             builder=options.builder,
             custom_objects=options.custom_objects,
             trust_code=options.trust_code,

@@ -246,10 +246,11 @@ def _saturating(
     best: list[np.ndarray] | None = None
     largest = 0.0
     for _ in range(_SEARCH_ROUNDS):
-        candidate = [
-            _constant_rows(spec, shape, rng) if best is None else _mutated(spec, array, rng)
-            for spec, shape, array in zip(interface.inputs, shapes, best or shapes, strict=True)
-        ]
+        if best is None:
+            pairs = zip(interface.inputs, shapes, strict=True)
+            candidate = [_constant_rows(spec, shape, rng) for spec, shape in pairs]
+        else:
+            candidate = [_mutated(s, a, rng) for s, a in zip(interface.inputs, best, strict=True)]
         try:
             states = source.final_states(candidate)
         except REFUSALS:

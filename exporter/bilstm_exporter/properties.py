@@ -77,11 +77,14 @@ def neutral_padding(source: Source, interface: Interface) -> bool:
         spec.shape[1] is not None for spec, has in zip(source.inputs, timed, strict=True) if has
     )
     shapes = interface.shapes({n: a.min + 11 for n, a in interface.free_axes.items() if n != BATCH})
-    short, right, left = [], [], []
+    short: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    left: list[np.ndarray] = []
     for spec, shape, has_time in zip(interface.inputs, shapes, timed, strict=True):
         array = random_values(spec, shape, rng)
         if not has_time:
-            short.append(array), right.append(array), left.append(array)
+            for arrays in (short, right, left):
+                arrays.append(array)
             continue
         length = max(1, shape[1] // 2)
         padding = np.full((shape[0], shape[1] - length, *shape[2:]), spec.mask_value, spec.dtype)

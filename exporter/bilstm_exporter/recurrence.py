@@ -136,6 +136,18 @@ class StepCell:
 Cell = LSTMCell | GRUCell | SimpleRNNCell | StepCell
 
 
+def zeros_width(cell: Cell) -> int:
+    """Width of a state that starts at zeros.
+
+    Raises:
+        ValueError: Nothing but its initial states tells the shapes of a StepCell.
+    """
+    if isinstance(cell, StepCell):
+        message = "the initial states of this cell must be given"
+        raise ValueError(message)  # noqa: TRY004 - not the type is wrong, but the call
+    return cell.units
+
+
 @dataclass(frozen=True)
 class Recurrence:
     """One recurrent layer in one direction.

@@ -168,6 +168,16 @@ class Manifest:
     states: tuple[StateSpec, ...] = ()
 
     @property
+    def file_inputs(self) -> tuple[InputSpec | StateSpec, ...]:
+        """What a model file takes: the inputs, then the states."""
+        return (*self.inputs, *self.states)
+
+    @property
+    def file_outputs(self) -> tuple[OutputSpec | StateSpec, ...]:
+        """What a model file gives: the outputs, then the states."""
+        return (*self.outputs, *self.states)
+
+    @property
     def batch(self) -> Axis:
         """The batch axis, which all inputs and outputs share."""
         return self.inputs[0].axes[0]

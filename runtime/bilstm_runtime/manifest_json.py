@@ -265,8 +265,8 @@ def _check_whole(manifest: Manifest) -> None:
             _refuse(f"the axis {axis.name!r} has another size in an output than in the inputs")
     for artifact in manifest.artifacts:
         for side, names, specs in (
-            ("inputs", artifact.inputs, (*manifest.inputs, *manifest.states)),
-            ("outputs", artifact.outputs, (*manifest.outputs, *manifest.states)),
+            ("inputs", artifact.inputs, manifest.file_inputs),
+            ("outputs", artifact.outputs, manifest.file_outputs),
         ):
             if len(names) != len(specs):
                 _refuse(f"{artifact.file} has {len(names)} {side}, the model {len(specs)}")

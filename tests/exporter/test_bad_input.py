@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from keras import layers as L
+from keras import layers as kl
 
 from bilstm_exporter import export, pipeline
 from bilstm_exporter.errors import (
@@ -107,7 +107,7 @@ def with_layer(here, monkeypatch):
         monkeypatch.syspath_prepend(here)
         import own_layers
 
-        floats(getattr(own_layers, name)(), L.LSTM(2)).save(here / "own.keras")
+        floats(getattr(own_layers, name)(), kl.LSTM(2)).save(here / "own.keras")
         del sys.modules["own_layers"]
         return "own.keras"
 
@@ -218,7 +218,7 @@ def test_what_a_file_is_does_not_depend_on_its_name(run, saved, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
 def test_a_model_that_was_never_built(fails, tmp_path):
-    keras.Sequential([L.LSTM(2)]).save(tmp_path / "raw.keras")
+    keras.Sequential([kl.LSTM(2)]).save(tmp_path / "raw.keras")
     assert "never built" in fails(MODEL, "raw.keras")
 
 
@@ -268,7 +268,7 @@ def test_custom_objects_from_the_current_folder(run, with_layer, here, monkeypat
 @pytest.fixture
 def code(here) -> str:
     """A model with Python code in it."""
-    floats(L.Lambda(lambda x: x * 3), L.LSTM(2)).save(here / "code.keras")
+    floats(kl.Lambda(lambda x: x * 3), kl.LSTM(2)).save(here / "code.keras")
     return "code.keras"
 
 
@@ -294,8 +294,8 @@ def test_a_lambda_in_h5_needs_trust(fails, here, code):
 
 
 def test_a_lambda_deep_inside_needs_trust(fails, here):
-    inner = floats(L.Lambda(lambda x: x * 3), L.Dense(2))
-    floats(L.TimeDistributed(L.Dense(3)), inner, L.LSTM(2)).save(here / "code.keras")
+    inner = floats(kl.Lambda(lambda x: x * 3), kl.Dense(2))
+    floats(kl.TimeDistributed(kl.Dense(3)), inner, kl.LSTM(2)).save(here / "code.keras")
     assert "--trust-code" in fails(MODEL, "code.keras")
 
 
@@ -342,9 +342,9 @@ def test_no_model_at_all(fails):
 @pytest.mark.parametrize(
     ("build", "arguments", "words"),
     [
-        (lambda: floats(L.Conv1D(2, 5), L.LSTM(2)), ("--time", "4"), "at least 5"),
-        (lambda: floats(L.LSTM(2), shape=(6, 3)), ("--time", "5"), "fixed at 6"),
-        (lambda: floats(L.Dense(2), shape=(3,)), ("--time", "5"), "no time axis"),
+        (lambda: floats(kl.Conv1D(2, 5), kl.LSTM(2)), ("--time", "4"), "at least 5"),
+        (lambda: floats(kl.LSTM(2), shape=(6, 3)), ("--time", "5"), "fixed at 6"),
+        (lambda: floats(kl.Dense(2), shape=(3,)), ("--time", "5"), "no time axis"),
     ],
 )
 def test_an_axis_that_cannot_be_fixed_so(fails, tmp_path, build, arguments, words):
@@ -421,7 +421,7 @@ def test_a_folder_that_may_not_be_written(fails, saved, tmp_path):
 
 
 def test_folders_made_on_the_way_are_removed_again(fails, tmp_path):
-    floats(L.Conv1D(2, 5), L.LSTM(2)).save(tmp_path / "m.keras")
+    floats(kl.Conv1D(2, 5), kl.LSTM(2)).save(tmp_path / "m.keras")
     fails(OPTION, "m.keras", "--out", "new/deeper/out", "--time", "4")
 
 
@@ -435,12 +435,12 @@ def test_folders_on_the_way_are_made(run, saved, tmp_path):
 
 
 def _sparse() -> keras.Model:
-    return keras.Sequential([keras.Input((4,), sparse=True, name="counts"), L.Dense(2)])
+    return keras.Sequential([keras.Input((4,), sparse=True, name="counts"), kl.Dense(2)])
 
 
 def _text() -> keras.Model:
     x = keras.Input((1,), dtype="string", name="text")
-    return keras.Model(x, L.TextVectorization(vocabulary=["a", "b"])(x))
+    return keras.Model(x, kl.TextVectorization(vocabulary=["a", "b"])(x))
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_models_that_cannot_be_exported(fails, tmp_path, build, words):
 @pytest.mark.parametrize("policy", ["float16", "mixed_float16", "mixed_bfloat16", "float64"])
 def test_other_policies_are_exported_and_told(run, tmp_path, policy):
     """They compute in float32, which the report says, with the difference."""
-    floats(L.LSTM(2, dtype=policy), L.Dense(2, dtype=policy)).save(tmp_path / "m.keras")
+    floats(kl.LSTM(2, dtype=policy), kl.Dense(2, dtype=policy)).save(tmp_path / "m.keras")
     ran = run("m.keras", "--quiet", "--json")
     assert ran.code == 0
     assert json.loads(ran.out)["declared_difference"] > 0
@@ -469,7 +469,7 @@ def test_other_policies_are_exported_and_told(run, tmp_path, policy):
 
 def test_a_stateful_model_is_exported(run, tmp_path):
     x = keras.Input(batch_shape=(2, 5, 3), name="x")
-    keras.Sequential([x, L.LSTM(2, stateful=True, name="memory")]).save(tmp_path / "m.keras")
+    keras.Sequential([x, kl.LSTM(2, stateful=True, name="memory")]).save(tmp_path / "m.keras")
     assert run("m.keras", "--quiet").code == 0
 
 
@@ -498,7 +498,7 @@ def test_a_layer_that_is_random(fails, with_layer):
 @pytest.mark.parametrize("suffix", ["my model", "modèle", "_model", "a:b"])
 def test_models_of_any_name(run, tmp_path, suffix):
     """Keras allows them, so its weights deserve an export."""
-    model = keras.Sequential([keras.Input((None, 3)), L.LSTM(2, name=f"n {suffix}")], name=suffix)
+    model = keras.Sequential([keras.Input((None, 3)), kl.LSTM(2, name=f"n {suffix}")], name=suffix)
     model.save(tmp_path / "m.keras")
     assert run("m.keras", "--quiet", "--formats", "onnx").code == 0
 

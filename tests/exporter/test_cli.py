@@ -176,10 +176,10 @@ def test_bundles_can_be_read_by_everyone(run, saved, tmp_path):
 
 def test_the_table_of_a_model_named_like_markup(run, tmp_path):
     """Rich takes brackets for styles."""
-    MODELS["lstm"]().save(tmp_path / "[red]x[/green].keras")
-    ran = run("[red]x[/green].keras", "--formats", "onnx")
+    MODELS["lstm"]().save(tmp_path / "[red]x[bold].keras")
+    ran = run("[red]x[bold].keras", "--formats", "onnx")
     assert ran.code == 0
-    assert "[red]x[/green]" in ran.out
+    assert "[red]x[bold]" in ran.out
 
 
 # --- as a process

@@ -7,7 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from keras import layers as L
+from keras import layers as kl
 
 from bilstm_exporter.errors import ParityError
 from bilstm_exporter.frontend.keras3 import Keras3Source
@@ -340,14 +340,14 @@ def test_the_search_saturates_cells(asked):
     probe = _by_name(found.probes)["saturated states"]
     assert probe.inputs[0].shape[0] == 2
     recurrence = found.model.layers[0]
-    model = keras.Sequential([keras.Input((None, 3)), L.LSTM(3, return_state=True)])
+    model = keras.Sequential([keras.Input((None, 3)), kl.LSTM(3, return_state=True)])
     model.set_weights(recurrence.get_weights())
     _, _, carry = model(probe.inputs[0], training=False)
     assert np.abs(carry).max() == pytest.approx(found.probes.largest_state, rel=1e-5)
 
 
 def test_without_a_recurrence_there_is_nothing_to_saturate():
-    probes = ask(floats(L.Dense(2))).probes
+    probes = ask(floats(kl.Dense(2))).probes
     assert probes.largest_state is None
     assert "saturated states" not in _by_name(probes)
 
@@ -373,7 +373,7 @@ def test_golden_probes_have_finite_answers(asked):
 
 def test_a_probe_that_float32_does_not_decide_is_left_out_and_says_why():
     """A sine of a huge number: the last bit of a weight decides the answer."""
-    model = floats(L.Dense(3), L.Rescaling(1e6), L.Lambda(keras.ops.sin), L.LSTM(2))
+    model = floats(kl.Dense(3), kl.Rescaling(1e6), kl.Lambda(keras.ops.sin), kl.LSTM(2))
     randomize(model, 3)
     found = ask(model)
     kept = decided(found.source, found.probes)
@@ -392,7 +392,7 @@ def test_probes_of_an_ordinary_model_are_decided(asked):
 
 
 def test_answers_that_overflow_are_left_out_and_say_why():
-    model = floats(L.LSTM(2), L.Rescaling(1e30), L.Lambda(keras.ops.exp))
+    model = floats(kl.LSTM(2), kl.Rescaling(1e30), kl.Lambda(keras.ops.exp))
     randomize(model, 3)
     found = ask(model).probes
     assert found.left_out
@@ -414,29 +414,29 @@ def test_padding_is_neutral_only_where_it_changes_nothing(asked, name, neutral):
 @pytest.mark.parametrize(
     ("layers", "neutral"),
     [
-        (lambda: [bilstm(), L.Dense(2)], True),  # steps of a masked tagger
-        (lambda: [L.LSTM(2, go_backwards=True)], True),
-        (lambda: [bilstm(), L.GlobalAveragePooling1D()], True),  # Keras's average masks
+        (lambda: [bilstm(), kl.Dense(2)], True),  # steps of a masked tagger
+        (lambda: [kl.LSTM(2, go_backwards=True)], True),
+        (lambda: [bilstm(), kl.GlobalAveragePooling1D()], True),  # Keras's average masks
         # Zeros stand at the masked steps of a Bidirectional, the last output at those of an LSTM.
-        (lambda: [bilstm(), L.Conv1D(2, 3, padding="same")], True),
-        (lambda: [L.LSTM(2, return_sequences=True), L.Conv1D(2, 3, padding="same")], False),
-        (lambda: [bilstm(), L.Flatten(), L.Dense(2)], False),
+        (lambda: [bilstm(), kl.Conv1D(2, 3, padding="same")], True),
+        (lambda: [kl.LSTM(2, return_sequences=True), kl.Conv1D(2, 3, padding="same")], False),
+        (lambda: [bilstm(), kl.Flatten(), kl.Dense(2)], False),
     ],
     ids=["tagger", "backwards", "average", "conv", "held-conv", "flatten"],
 )
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 def test_padding_of_masked_heads(layers, neutral):
     head = layers()
-    steps = 8 if any(isinstance(layer, L.Flatten) for layer in head) else None
+    steps = 8 if any(isinstance(layer, kl.Flatten) for layer in head) else None
     model = keras.Sequential(
-        [keras.Input((steps,), name="x"), L.Embedding(9, 4, mask_zero=True), *head]
+        [keras.Input((steps,), name="x"), kl.Embedding(9, 4, mask_zero=True), *head]
     )
     randomize(model, 5)
     found = ask(model)
     assert neutral_padding(found.source, found.interface) is neutral
 
 
-class BatchMean(L.Layer):
+class BatchMean(kl.Layer):
     """Lets every row of a batch change every other."""
 
     def call(self, inputs):
@@ -451,7 +451,7 @@ def test_rows_are_independent(asked, name):
 
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_rows_that_mix_are_told(place):
-    layers = [BatchMean(), L.LSTM(3)] if place == "before" else [L.LSTM(3), BatchMean()]
+    layers = [BatchMean(), kl.LSTM(3)] if place == "before" else [kl.LSTM(3), BatchMean()]
     model = floats(*layers)
     randomize(model, 5)
     found = ask(model)
@@ -459,7 +459,7 @@ def test_rows_that_mix_are_told(place):
 
 
 def test_rows_that_are_merged_are_told():
-    model = floats(L.LSTM(3), L.Lambda(lambda x: keras.ops.sum(x, axis=0)))
+    model = floats(kl.LSTM(3), kl.Lambda(lambda x: keras.ops.sum(x, axis=0)))
     randomize(model, 5)
     found = ask(model)
     assert independent_rows(found.source, found.probes.probes, found.interface) is False
@@ -475,8 +475,8 @@ def test_the_manifest_tells_the_properties(exported, name, neutral):
 
 def test_an_unmasked_twin_of_a_masked_model_is_not_neutral():
     for mask_zero in (True, False):
-        model = tokens(L.LSTM(3), mask_zero=mask_zero)
-        model.set_weights(tokens(L.LSTM(3)).get_weights())
+        model = tokens(kl.LSTM(3), mask_zero=mask_zero)
+        model.set_weights(tokens(kl.LSTM(3)).get_weights())
         randomize(model, 4)
         found = ask(model)
         assert neutral_padding(found.source, found.interface) is mask_zero

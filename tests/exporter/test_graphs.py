@@ -15,7 +15,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from ai_edge_litert.tools import flatbuffer_utils
-from keras import layers as L
+from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS
@@ -190,7 +190,7 @@ def test_an_activation_that_onnx_lacks_is_a_scan_and_says_why(exported):
     ["tanh", "sigmoid", "relu", "linear", "hard_sigmoid", "elu", "leaky_relu", "softsign"],
 )
 def test_activations_that_onnx_has_need_no_scan(activation, tmp_path):
-    recurrence = L.LSTM(2, activation=activation, recurrent_activation="hard_sigmoid")
+    recurrence = kl.LSTM(2, activation=activation, recurrent_activation="hard_sigmoid")
     model = floats(recurrence)
     model.set_weights([weight * 0.3 for weight in model.get_weights()])
     export(model, tmp_path / "b", formats=("onnx",))
@@ -398,7 +398,7 @@ def test_the_same_model_gives_the_same_onnx(twice, name, file):
 
 def test_an_unused_direction_or_output_leaves_no_nodes(tmp_path):
     """Of a BiLSTM whose sequences nobody wants, only the last outputs are computed."""
-    model = tokens(L.Bidirectional(L.LSTM(2), merge_mode="sum"))
+    model = tokens(kl.Bidirectional(kl.LSTM(2), merge_mode="sum"))
     export(model, tmp_path / "b", formats=("onnx",))
     proto = onnx.load(tmp_path / "b" / "model.onnx")
     assert dead(proto) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from keras import layers as L
+from keras import layers as kl
 from keras import ops
 
 from bilstm_exporter.errors import ModelFileError, OptionError
@@ -38,14 +38,14 @@ def ids_in(name: str = "ids", dtype: str = "int32") -> keras.KerasTensor:
 
 
 def test_one_input():
-    found = find(floats(bilstm(2), L.Dense(4, name="steps")))
+    found = find(floats(bilstm(2), kl.Dense(4, name="steps")))
     assert found.inputs == (InputSpec("x", "float32", (BATCH, TIME, size(3))),)
     assert found.outputs == (OutputSpec("steps", "float32", (BATCH, TIME, size(4))),)
 
 
 def test_inputs_that_must_be_equally_long_share_an_axis():
     a, b = floats_in("a"), floats_in("b", 2)
-    found = find(keras.Model([a, b], bilstm(2, last=True)(L.Concatenate()([a, b]))))
+    found = find(keras.Model([a, b], bilstm(2, last=True)(kl.Concatenate()([a, b]))))
     assert [spec.axes for spec in found.inputs] == [
         (BATCH, TIME, size(3)),
         (BATCH, TIME, size(2)),
@@ -54,7 +54,7 @@ def test_inputs_that_must_be_equally_long_share_an_axis():
 
 def test_inputs_that_need_not_be_equally_long_do_not():
     a, b = floats_in("a"), floats_in("b", 2)
-    outputs = [bilstm(2, last=True)(a), L.LSTM(2, return_sequences=True, name="second")(b)]
+    outputs = [bilstm(2, last=True)(a), kl.LSTM(2, return_sequences=True, name="second")(b)]
     found = find(keras.Model([a, b], outputs))
     assert [spec.axes[1] for spec in found.inputs] == [TIME, Axis("time_2", None)]
     assert found.outputs[0].axes == (BATCH, size(4))
@@ -62,7 +62,7 @@ def test_inputs_that_need_not_be_equally_long_do_not():
 
 
 def test_a_valid_convolution_has_a_minimum():
-    found = find(floats(L.Conv1D(2, 5), L.LSTM(2)))
+    found = find(floats(kl.Conv1D(2, 5), kl.LSTM(2)))
     assert found.inputs[0].axes[1] == Axis("time", None, 5)
     assert found.free_axes == {"batch": BATCH, "time": Axis("time", None, 5)}
 
@@ -71,25 +71,25 @@ def test_a_valid_convolution_has_a_minimum():
     reason="Keras answers an LSTM of no steps at all, with whatever is in memory, and so 6 is found"
 )
 def test_two_convolutions_add_up():
-    found = find(floats(L.Conv1D(2, 5), L.Conv1D(2, 3), L.LSTM(2)))
+    found = find(floats(kl.Conv1D(2, 5), kl.Conv1D(2, 3), kl.LSTM(2)))
     assert found.inputs[0].axes[1].min == 7
 
 
 def test_pooled_time_is_an_axis_of_its_own():
-    found = find(floats(L.MaxPooling1D(2), L.LSTM(2, return_sequences=True)))
+    found = find(floats(kl.MaxPooling1D(2), kl.LSTM(2, return_sequences=True)))
     assert found.inputs[0].axes[1] == Axis("time", None, 2)
     assert found.outputs[0].axes == (BATCH, Axis(None, None), size(2))
 
 
 def test_static_shapes():
-    found = find(keras.Sequential([keras.Input(batch_shape=(2, 6, 3), name="x"), L.LSTM(4)]))
+    found = find(keras.Sequential([keras.Input(batch_shape=(2, 6, 3), name="x"), kl.LSTM(4)]))
     assert found.inputs[0].axes == (Axis("batch", 2), Axis("time", 6), size(3))
     assert found.outputs[0].axes == (Axis("batch", 2), size(4))
     assert found.free_axes == {}
 
 
 def test_a_static_time_that_is_as_long_as_the_batch_is_not_taken_for_it():
-    model = keras.Sequential([keras.Input((5, 3), name="x"), L.LSTM(5, return_sequences=True)])
+    model = keras.Sequential([keras.Input((5, 3), name="x"), kl.LSTM(5, return_sequences=True)])
     found = find(model)
     assert found.outputs[0].axes[0] == BATCH
     assert [axis.size for axis in found.outputs[0].axes] == [None, 5, 5]
@@ -97,14 +97,14 @@ def test_a_static_time_that_is_as_long_as_the_batch_is_not_taken_for_it():
 
 def test_images_have_more_free_axes():
     image = keras.Input((None, 8, 1), name="image")
-    steps = L.Reshape((-1, 16))(L.Conv2D(2, 3, padding="same")(image))
-    found = find(keras.Model(image, L.LSTM(2)(steps)))
+    steps = kl.Reshape((-1, 16))(kl.Conv2D(2, 3, padding="same")(image))
+    found = find(keras.Model(image, kl.LSTM(2)(steps)))
     assert found.inputs[0].axes == (BATCH, TIME, size(8), size(1))
 
 
 @pytest.mark.parametrize(("batch", "time"), [(2, None), (None, 12), (2, 12)])
 def test_axes_are_fixed(batch, time):
-    found = find(floats(bilstm(2), L.Dense(4)), batch=batch, time=time)
+    found = find(floats(bilstm(2), kl.Dense(4)), batch=batch, time=time)
     expected = (Axis("batch", batch), Axis("time", time))
     assert found.inputs[0].axes == (*expected, size(3))
     assert found.outputs[0].axes == (*expected, size(4))
@@ -112,7 +112,7 @@ def test_axes_are_fixed(batch, time):
 
 def test_all_time_axes_are_fixed_and_what_depends_on_them():
     a, b = floats_in("a"), floats_in("b")
-    outputs = [L.MaxPooling1D(2)(L.LSTM(2, return_sequences=True)(a)), L.LSTM(2)(b)]
+    outputs = [kl.MaxPooling1D(2)(kl.LSTM(2, return_sequences=True)(a)), kl.LSTM(2)(b)]
     found = find(keras.Model([a, b], outputs), time=8)
     assert [spec.axes[1].size for spec in found.inputs] == [8, 8]
     assert found.outputs[0].axes == (BATCH, size(4), size(2))
@@ -121,11 +121,11 @@ def test_all_time_axes_are_fixed_and_what_depends_on_them():
 @pytest.mark.parametrize(
     ("build", "fixed", "words"),
     [
-        (lambda: floats(L.Conv1D(2, 5), L.LSTM(2)), {"time": 4}, "at least 5"),
-        (lambda: floats(L.LSTM(2), shape=(6, 3)), {"time": 5}, "fixed at 6"),
-        (lambda: floats(L.Dense(2), shape=(3,)), {"time": 5}, "no time axis"),
+        (lambda: floats(kl.Conv1D(2, 5), kl.LSTM(2)), {"time": 4}, "at least 5"),
+        (lambda: floats(kl.LSTM(2), shape=(6, 3)), {"time": 5}, "fixed at 6"),
+        (lambda: floats(kl.Dense(2), shape=(3,)), {"time": 5}, "no time axis"),
         (
-            lambda: keras.Sequential([keras.Input(batch_shape=(2, None, 3)), L.LSTM(2)]),
+            lambda: keras.Sequential([keras.Input(batch_shape=(2, None, 3)), kl.LSTM(2)]),
             {"batch": 3},
             "fixed at 2",
         ),
@@ -144,8 +144,8 @@ class Ids(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.embedding = L.Embedding(9, 4, mask_zero=True)
-        self.recurrent = L.LSTM(3, return_sequences=True)
+        self.embedding = kl.Embedding(9, 4, mask_zero=True)
+        self.recurrent = kl.LSTM(3, return_sequences=True)
 
     def call(self, inputs):
         return self.recurrent(self.embedding(inputs))
@@ -156,7 +156,7 @@ class Two(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.recurrent = L.LSTM(3)
+        self.recurrent = kl.LSTM(3)
 
     def call(self, inputs):
         return self.recurrent(inputs["signal"]) + inputs["context"]
@@ -174,7 +174,7 @@ def test_a_subclassed_model_of_floats_keeps_its_features():
     class Plain(keras.Model):
         def __init__(self):
             super().__init__()
-            self.recurrent = L.LSTM(3)
+            self.recurrent = kl.LSTM(3)
 
         def call(self, inputs):
             return self.recurrent(inputs)
@@ -208,7 +208,7 @@ def test_a_subclassed_model_that_was_never_called():
 def test_dict_outputs_have_their_keys_as_names():
     x = floats_in()
     steps = bilstm(2)(x)
-    model = keras.Model(x, {"steps": L.Dense(2, name="p")(steps), "last": L.LSTM(2)(steps)})
+    model = keras.Model(x, {"steps": kl.Dense(2, name="p")(steps), "last": kl.LSTM(2)(steps)})
     source = Keras3Source(model)
     assert source.output_structure == "dict"
     answers = source.reference([np.zeros((2, 5, 3), "float32")])
@@ -220,50 +220,50 @@ def test_dict_outputs_have_their_keys_as_names():
 def test_list_outputs_have_their_layers_as_names():
     x = floats_in()
     steps = bilstm(2)(x)
-    model = keras.Model(x, [L.Dense(2, name="tags")(steps), L.LSTM(2, name="label")(steps)])
+    model = keras.Model(x, [kl.Dense(2, name="tags")(steps), kl.LSTM(2, name="label")(steps)])
     assert Keras3Source(model).output_structure == "list"
     assert [spec.name for spec in find(model).outputs] == ["tags", "label"]
 
 
 def test_one_output_in_a_list_is_a_list():
     x = floats_in()
-    source = Keras3Source(keras.Model(x, [L.LSTM(2, name="label")(x)]))
+    source = Keras3Source(keras.Model(x, [kl.LSTM(2, name="label")(x)]))
     assert (source.output_names, source.output_structure) == (("label",), "list")
 
 
 def test_one_output_is_single():
-    assert Keras3Source(floats(L.LSTM(2))).output_structure == "single"
+    assert Keras3Source(floats(kl.LSTM(2))).output_structure == "single"
 
 
 def test_outputs_of_one_name_are_told_apart():
     x = floats_in()
-    y = L.LSTM(2, name="label")(x)
+    y = kl.LSTM(2, name="label")(x)
     names = [spec.name for spec in find(keras.Model(x, [y, y, y])).outputs]
     assert names == ["label", "label_1", "label_2"]
 
 
 def test_outputs_of_one_layer_are_told_apart():
     x = floats_in()
-    names = find(keras.Model(x, L.LSTM(2, return_state=True, name="encoder")(x))).outputs
+    names = find(keras.Model(x, kl.LSTM(2, return_state=True, name="encoder")(x))).outputs
     assert len({spec.name for spec in names}) == len(names) == 3
 
 
 def test_an_input_that_is_an_output_has_two_names_in_the_artifacts():
     x = floats_in()
-    found = find(keras.Model(x, [x, L.LSTM(2, name="label")(x)]))
+    found = find(keras.Model(x, [x, kl.LSTM(2, name="label")(x)]))
     assert not set(found.input_names) & set(found.output_names)
     assert found.input_names == ("x",)
 
 
 def test_inputs_keep_their_order_and_names():
     z, a = floats_in("z"), floats_in("a", 2)
-    found = find(keras.Model([z, a], L.LSTM(2)(L.Concatenate()([z, a]))))
+    found = find(keras.Model([z, a], kl.LSTM(2)(kl.Concatenate()([z, a]))))
     assert [(spec.name, spec.axes[2].size) for spec in found.inputs] == [("z", 3), ("a", 2)]
 
 
 def test_an_unused_input_is_kept():
     x, spare = floats_in(), keras.Input((2,), name="spare")
-    found = find(keras.Model([x, spare], L.LSTM(2)(x)))
+    found = find(keras.Model([x, spare], kl.LSTM(2)(x)))
     assert [spec.name for spec in found.inputs] == ["x", "spare"]
     assert found.inputs[1].axes == (BATCH, size(2))
 
@@ -273,29 +273,29 @@ def test_an_unused_input_is_kept():
 
 def test_the_smallest_vocabulary_counts():
     x = ids_in()
-    both = L.Concatenate()([L.Embedding(20, 2)(x), L.Embedding(7, 3)(x), L.Embedding(9, 2)(x)])
-    (spec,) = find(keras.Model(x, L.LSTM(2)(both))).inputs
+    both = kl.Concatenate()([kl.Embedding(20, 2)(x), kl.Embedding(7, 3)(x), kl.Embedding(9, 2)(x)])
+    (spec,) = find(keras.Model(x, kl.LSTM(2)(both))).inputs
     assert (spec.range, spec.mask_value) == ((0, 6), None)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 2.5])
 def test_masking_tells_its_value(value):
-    (spec,) = find(floats(L.Masking(value), bilstm(2))).inputs
+    (spec,) = find(floats(kl.Masking(value), bilstm(2))).inputs
     assert (spec.mask_value, spec.range, spec.dtype) == (value, None, "float32")
 
 
 def test_each_input_has_its_own_mask_value():
     a, b = floats_in("a"), floats_in("b", 2)
-    masked = [L.LSTM(2)(L.Masking(-1.0)(a)), L.LSTM(2)(L.Masking(9.0)(b))]
-    found = find(keras.Model([a, b], L.Add()(masked)))
+    masked = [kl.LSTM(2)(kl.Masking(-1.0)(a)), kl.LSTM(2)(kl.Masking(9.0)(b))]
+    found = find(keras.Model([a, b], kl.Add()(masked)))
     assert [spec.mask_value for spec in found.inputs] == [-1.0, 9.0]
 
 
 def test_ids_that_pass_through_a_reshape_are_ids():
     x = keras.Input((None, 6), dtype="int32", name="chars")
-    words = L.TimeDistributed(L.Embedding(11, 3))(x)
-    words = L.TimeDistributed(L.GlobalMaxPooling1D())(words)
-    (spec,) = find(keras.Model(x, L.LSTM(2)(words))).inputs
+    words = kl.TimeDistributed(kl.Embedding(11, 3))(x)
+    words = kl.TimeDistributed(kl.GlobalMaxPooling1D())(words)
+    (spec,) = find(keras.Model(x, kl.LSTM(2)(words))).inputs
     assert spec.range == (0, 10)
     assert spec.axes == (BATCH, TIME, size(6))
 
@@ -303,21 +303,21 @@ def test_ids_that_pass_through_a_reshape_are_ids():
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "float16", "int32", "float32"])
 def test_inputs_keep_their_dtype(dtype):
     x = keras.Input((None, 3), dtype=dtype, name="x")
-    (spec,) = find(keras.Model(x, L.LSTM(2)(ops.cast(x, "float32")))).inputs
+    (spec,) = find(keras.Model(x, kl.LSTM(2)(ops.cast(x, "float32")))).inputs
     assert spec.dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "int16", "float32"])
 def test_ids_keep_their_dtype(dtype):
     x = ids_in(dtype=dtype)
-    (spec,) = find(keras.Model(x, L.LSTM(2)(L.Embedding(9, 3, mask_zero=True)(x)))).inputs
+    (spec,) = find(keras.Model(x, kl.LSTM(2)(kl.Embedding(9, 3, mask_zero=True)(x)))).inputs
     assert (spec.dtype, spec.range, spec.mask_value) == (dtype, (0, 8), 0)
     assert isinstance(spec.mask_value, float if dtype == "float32" else int)
 
 
 def test_a_mask_given_as_an_input_is_boolean():
     x, valid = floats_in(), keras.Input((None,), dtype="bool", name="valid")
-    found = find(keras.Model([x, valid], L.LSTM(2)(x, mask=valid)))
+    found = find(keras.Model([x, valid], kl.LSTM(2)(x, mask=valid)))
     assert [(spec.dtype, spec.axes[1]) for spec in found.inputs] == [
         ("float32", TIME),
         ("bool", TIME),
@@ -330,7 +330,7 @@ def test_the_bundle_keeps_dtypes_and_unused_inputs(tmp_path):
 
     x = keras.Input((None, 3), dtype="uint8", name="x")
     spare = keras.Input((2,), dtype="int64", name="spare")
-    model = keras.Model([x, spare], L.LSTM(2, name="label")(ops.cast(x, "float32") / 255))
+    model = keras.Model([x, spare], kl.LSTM(2, name="label")(ops.cast(x, "float32") / 255))
     export(model, tmp_path / "b")
     arrays = {"x": np.full((2, 4, 3), 200, np.uint8), "spare": np.zeros((2, 2), np.int64)}
     expected = model([arrays["x"], arrays["spare"]], training=False).numpy()

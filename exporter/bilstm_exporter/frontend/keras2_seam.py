@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 from tensorflow.python.eager.context import eager_mode
-from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
+from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable, ResourceVariable
 from tf_keras.src import backend
 from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
@@ -52,6 +52,7 @@ def check_contract() -> None:
         gru: ("standard_gru", "gru_with_backend_selection"),
         backend: ("rnn", "reverse"),
         base_layer_utils: ("call_context",),
+        ResourceVariable: ("assign",),
         BaseResourceVariable: ("_read_variable_op", "sparse_read", "gather_nd"),
     }
     moved = [
@@ -247,7 +248,8 @@ def constant_weights(
         A function that returns what the states hold now.
     """
     held = {id(variable): value for variable, value in zip(states, values, strict=True)}
-    original, assign = BaseResourceVariable._read_variable_op, BaseResourceVariable.assign  # noqa: SLF001
+    original = BaseResourceVariable._read_variable_op  # noqa: SLF001 - no public way in
+    assign = ResourceVariable.assign
 
     def read(variable: Any, *args: Any, **kwargs: Any) -> Any:
         if tf.executing_eagerly() or not hasattr(variable.handle, "numpy"):
@@ -270,7 +272,7 @@ def constant_weights(
     with replaced(
         {
             (BaseResourceVariable, "_read_variable_op"): read,
-            (BaseResourceVariable, "assign"): write,
+            (ResourceVariable, "assign"): write,
             (BaseResourceVariable, "sparse_read"): gather,
             (BaseResourceVariable, "gather_nd"): gather_nd,
         }

@@ -173,7 +173,7 @@ def _states(model: keras.Model) -> tuple[list[DeclaredInput], list[Any]]:
     return specs, [variable for _, variable in found]
 
 
-class _ComputesInFloat32(keras.DTypePolicy):
+class _ComputesInFloat32(keras.DTypePolicy):  # type: ignore[misc] # keras has no types
     """Computes in float32 on variables of another dtype, which are cast where they are used."""
 
     def __init__(self, declared: Any) -> None:

@@ -7,7 +7,7 @@ constraints, dropout of weights) is left out: the weights come from the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bilstm_exporter.errors import UnsupportedModelError
@@ -58,8 +58,6 @@ _TRAINED = _RECURRENT | {
 }  # fmt: skip
 _TRAINING_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 _DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
-# Tells what a layer of a name is; a file may give the name to a class of its own.
-Known = Callable[[str], bool]
 
 
 def repaired(config: Any, custom_objects: Mapping[str, Any]) -> Config:
@@ -113,26 +111,25 @@ def _repaired_layer(layer: Config, name: str) -> Config:
 
 def _rename_keras1(name: str, config: Config) -> None:
     """Bring the keys of Keras 1 up to date, in place."""
-    is_keras1 = bool(_KERAS1_TRAINING & set(config))
-    for key in _KERAS1_TRAINING & set(config):
+    training = _KERAS1_TRAINING & set(config)
+    for key in training:
         del config[key]
-    for old, new in _KERAS1_NAMES.items():
-        if old in config:
-            value = config.pop(old)
-            if value is not None or new not in {"dtype", "strides"}:
-                config[new] = value
+    for old in _KERAS1_NAMES.keys() & config.keys():
+        config[_KERAS1_NAMES[old]] = config.pop(old)
+    for key in ("dtype", "strides"):  # None was Keras 1's word for the default
+        if config.get(key, "") is None:
+            del config[key]
     if "nb_row" in config:
         config["kernel_size"] = [config.pop("nb_row"), config.pop("nb_col")]
-    if "dim_ordering" in config:
-        data_format = _DATA_FORMATS.get(config.pop("dim_ordering"))
-        if data_format is not None and name not in {"Conv1D", "MaxPooling1D"}:
-            config["data_format"] = data_format
+    data_format = _DATA_FORMATS.get(config.pop("dim_ordering", ""))
+    if data_format is not None and name.endswith("2D"):
+        config["data_format"] = data_format
     if name == "Embedding":
         config.pop("dropout", None)
     elif "output_dim" in config and name in _RECURRENT | {"Dense"}:
         config["units"] = config.pop("output_dim")
-        is_keras1 = True
-    if is_keras1 and name != "Embedding":
+        _input_shape(name, config)
+    elif training:
         _input_shape(name, config)
     if name == "BatchNormalization" and config.pop("mode", 0) != 0:
         message = (

@@ -81,7 +81,6 @@ class _Graph:
         for layer in layers:
             if "branches" in layer:
                 before = [self.add_chain(_branch_layers(branch)) for branch in layer["branches"]]
-                layer = {key: value for key, value in layer.items() if key != "branches"}
             elif not before and layer["class_name"] != "InputLayer":
                 before = [self._add_input(layer["config"])]
             name = layer["config"]["name"]
@@ -104,7 +103,8 @@ class _Graph:
 
     def _add(self, layer: Config, name: str, before: list[str]) -> None:
         nodes = [[[other, 0, 0, {}] for other in before]] if before else []
-        self.layers.append({**layer, "name": name, "inbound_nodes": nodes})
+        own = {key: value for key, value in layer.items() if key != "branches"}
+        self.layers.append({**own, "name": name, "inbound_nodes": nodes})
 
 
 def _layers(model: Config) -> list[Config]:

@@ -58,7 +58,8 @@ def _constant_value(tensor: Any) -> np.ndarray:
     value = tensor.numpy() if hasattr(tensor, "numpy") else tf.get_static_value(tensor)
     if value is None:
         raise ValueError(tensor.name)
-    return np.asarray(value)
+    array: np.ndarray = np.asarray(value)
+    return array
 
 
 def off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -30,7 +30,7 @@ class Builder:
         tensor = ir.tensor(np.ascontiguousarray(np.asarray(array, dtype)), name=name)
         value = ir.Value(
             name=name,
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(list(tensor.shape.numpy())),
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )

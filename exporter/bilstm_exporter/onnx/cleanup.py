@@ -51,6 +51,21 @@ class TransposesTogether(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
+def _transposed(value: ir.Value | None) -> ir.Value | None:
+    """What the Transpose that makes a value reads, if one makes it."""
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "Transpose":
+        return None
+    return producer.inputs[0]
+
+
+def _graph_of(node: ir.Node) -> ir.Graph:
+    if not isinstance(node.graph, ir.Graph):
+        message = f"{node.name} is in no graph"
+        raise TypeError(message)
+    return node.graph
+
+
 def _permutation(value: ir.Value | None) -> tuple[int, ...] | None:
     """The permutation of the Transpose that makes a value, if one does."""
     producer = None if value is None else value.producer()
@@ -64,11 +79,11 @@ def _join(node: ir.Node) -> bool:
     first = _permutation(node.inputs[0])
     if first is None:
         return False
-    source = node.inputs[0].producer().inputs[0]
+    source = _transposed(node.inputs[0])
     perm = [first[axis] for axis in node.attributes["perm"].as_ints()]
-    if perm == sorted(perm) and not node.outputs[0].is_graph_output():
+    if source is not None and perm == sorted(perm) and not node.outputs[0].is_graph_output():
         node.outputs[0].replace_all_uses_with(source)
-        node.graph.remove(node, safe=True)
+        _graph_of(node).remove(node, safe=True)
         return True
     node.attributes["perm"] = ir.AttrInt64s("perm", perm)
     node.replace_input_with(0, source)
@@ -85,7 +100,7 @@ def _push_down(node: ir.Node) -> bool:
         return False
     for index, value in enumerate(node.inputs):
         if _permutation(value) is not None:
-            node.replace_input_with(index, value.producer().inputs[0])
+            node.replace_input_with(index, _transposed(value))
     if node.op_type == "Concat":
         axis = node.attributes["axis"].as_int()
         node.attributes["axis"] = ir.AttrInt64("axis", perm[axis % len(perm)])
@@ -110,10 +125,10 @@ def _transpose_after(node: ir.Node, perm: tuple[int, ...]) -> None:
     for reader, index in readers:
         reader.replace_input_with(index, moved)
     if was_graph_output:
-        outputs = node.graph.outputs
+        outputs = _graph_of(node).outputs
         outputs[outputs.index(output)] = moved
     output.shape = None
-    node.graph.insert_after(node, transpose)
+    _graph_of(node).insert_after(node, transpose)
 
 
 def _is_scalar_constant(value: ir.Value | None, node: ir.Node) -> bool:

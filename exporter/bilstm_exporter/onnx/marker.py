@@ -19,7 +19,7 @@ from bilstm_exporter import gates
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontend.tracing import without_captures
 from bilstm_exporter.onnx.fused import fused_operator
-from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell
+from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell, zeros_width
 
 OP_TYPE = "PyFuncStateless"
 DOMAIN = "bilstm_edge.marker"
@@ -67,12 +67,12 @@ class Markers:
         step = None
         if fused_operator(cell) is None:
             step = _traced_step(recurrence, sequences, initial_state)
-        if isinstance(cell, StepCell):
+        if isinstance(cell, StepCell) and step is not None:
             output, *states = step.structured_outputs
             output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
         else:
-            output_shape = [cell.units]
-            state_shapes = [[cell.units]] * cell.state_count
+            output_shape = [zeros_width(cell)]
+            state_shapes = [output_shape] * cell.state_count
         marker = Marker(
             recurrence=recurrence,
             has_state=tuple(state is not None for state in initial_state),

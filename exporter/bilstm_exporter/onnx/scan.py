@@ -14,7 +14,7 @@ import onnx_ir as ir
 from bilstm_exporter import gates
 from bilstm_exporter.onnx.builder import Builder
 from bilstm_exporter.onnx.tensorflow_graph import to_onnx
-from bilstm_exporter.recurrence import StepCell
+from bilstm_exporter.recurrence import zeros_width
 
 if TYPE_CHECKING:
     from bilstm_exporter.onnx.lowering import MarkerCall
@@ -40,9 +40,8 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     output_shape = _trailing_shape(step_output, recurrence.layer)
 
     states = [
-        _zeros(build, call.sequences, [cell.units]) if state is None else state
+        _zeros(build, call.sequences, [zeros_width(cell)]) if state is None else state
         for state in call.states
-        if not (state is None and isinstance(cell, StepCell))
     ]
     masked = call.mask is not None
     output_is_state = recurrence.output_is_state(
@@ -159,4 +158,4 @@ def _trailing_shape(value: ir.Value, layer: str) -> list[int]:
     if value.shape is None or not all(isinstance(size, int) for size in shape):
         message = f"layer {layer}: the shape of one step's output is not fixed: {value.shape}"
         raise ValueError(message)
-    return [int(size) for size in shape]
+    return [size for size in shape if isinstance(size, int)]

@@ -62,7 +62,7 @@ def to_onnx(
             except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
                 raise _explained(tf_graph, failures, error) from error
             graph = optimizer.optimize_graph(graph, catch_errors=False)
-            model = ir.from_proto(graph.make_model("bilstm-edge"))
+            model: ir.Model = ir.from_proto(graph.make_model("bilstm-edge"))
     _restore_interface(model.graph, inputs)
     passes.RemoveInitializersFromInputsPass()(model)
     _refuse_what_is_not_onnx(model, opset, domain)

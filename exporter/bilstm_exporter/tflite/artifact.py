@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -11,7 +11,7 @@ import tensorflow as tf
 from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.quiet import captured_stderr
-from bilstm_exporter.recurrence import Lowering
+from bilstm_exporter.recurrence import Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets import Built, RecurrenceForm, target
 from bilstm_exporter.tflite import flatbuffer, loop
 
@@ -29,9 +29,11 @@ def build_tflite(
     del opset  # ONNX's
     forms: list[RecurrenceForm] = []
 
-    def lower(recurrence: Any, *tensors: Any) -> Any:
+    def lower(
+        recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
+    ) -> RecurrenceResult:
         forms.append(RecurrenceForm(recurrence.layer, "loop"))
-        return loop.lower(recurrence, *tensors)
+        return loop.lower(recurrence, sequences, initial_state, mask)
 
     content = _convert(trace(lower))
     content = flatbuffer.finish(content, interface.input_names, interface.output_names)

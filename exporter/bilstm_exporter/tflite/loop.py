@@ -21,7 +21,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
 
 from bilstm_exporter import gates
-from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell
+from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell, zeros_width
 
 # One step an iteration spends its time in the loop itself; many make XNNPACK keep
 # as many packed copies of the recurrent kernel, which then fall out of the cache.
@@ -59,7 +59,10 @@ class _Walk:
         self.batch = sequences.shape[0] or tf.shape(sequences)[0]
         self.time = sequences.shape[1] or tf.shape(sequences)[1]
 
-        states = [self._zeros([self.cell.units]) if s is None else s for s in initial_state]
+        states = [
+            self._zeros([zeros_width(self.cell)]) if state is None else state
+            for state in initial_state
+        ]
         output_shape = self._output_shape(states)
         self.output_is_state = recurrence.output_is_state(
             masked=self.masked, starts_at_zeros=initial_state[0] is None

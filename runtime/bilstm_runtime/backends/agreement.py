@@ -37,7 +37,7 @@ def check_agreement(
     if not set(outputs) >= set(artifact.outputs):
         what = f"its outputs are {list(outputs)}, the manifest says {list(artifact.outputs)}"
         raise disagreement(artifact, what)
-    for name, spec in zip(artifact.inputs, (*manifest.inputs, *manifest.states), strict=True):
+    for name, spec in zip(artifact.inputs, manifest.file_inputs, strict=True):
         dtype, axes = inputs[name]
         if dtype != spec.dtype:
             what = f"the input {name!r} is {dtype}, the manifest says {spec.dtype}"
@@ -49,7 +49,7 @@ def check_agreement(
         ):
             what = f"the input {name!r} has the shape {found}, the manifest says {wanted}"
             raise disagreement(artifact, what)
-    for name, answer in zip(artifact.outputs, (*manifest.outputs, *manifest.states), strict=True):
+    for name, answer in zip(artifact.outputs, manifest.file_outputs, strict=True):
         if outputs[name] != answer.dtype:
             what = f"the output {name!r} is {outputs[name]}, the manifest says {answer.dtype}"
             raise disagreement(artifact, what)

@@ -97,8 +97,7 @@ def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads:
         raise ArtifactError(msg) from error
     inputs, outputs = _indices(interpreter, artifact, manifest)
     session = LitertSession(create, artifact, inputs, outputs)
-    taken = (*manifest.inputs, *manifest.states)
-    least = [tuple(axis.size or axis.min for axis in spec.axes) for spec in taken]
+    least = [tuple(axis.size or axis.min for axis in spec.axes) for spec in manifest.file_inputs]
     try:
         session.prepare(least)
     except _ERRORS as error:
