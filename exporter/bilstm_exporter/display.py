@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -54,7 +55,9 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         return
     console = Console()
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{report.model} -> {report.bundle}", title_justify="left"
+        box=box.SIMPLE_HEAD,
+        title=escape(f"{report.model} -> {report.bundle}"),
+        title_justify="left",
     )
     for heading, justify in (
         ("artifact", "left"),
@@ -89,14 +92,16 @@ def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
     console = Console()
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{explanation.model} ({explanation.generation})",
+        title=escape(f"{explanation.model} ({explanation.generation})"),
         title_justify="left",
     )
     formats = list(explanation.layers[0].formats) if explanation.layers else []
     for heading in ("layer", "class", *formats):
         table.add_column(heading)
     for layer in explanation.layers:
-        table.add_row(layer.layer, layer.kind, *(_form(layer.formats[name]) for name in formats))
+        table.add_row(
+            escape(layer.layer), layer.kind, *(_form(layer.formats[name]) for name in formats)
+        )
     console.print(table)
     for layer in explanation.layers:
         for name, form in layer.formats.items():

@@ -5,7 +5,15 @@ Every message says what was found, where, and what to do next.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+_TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def plain_text(error: Exception) -> str:
+    """What an error of a library says, without its terminal colours."""
+    return _TERMINAL_COLOURS.sub("", str(error))
 
 
 class ExportError(Exception):

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
 
 from bilstm_exporter.analysis import InputFacts, input_facts
-from bilstm_exporter.errors import OptionError, UnsupportedModelError
+from bilstm_exporter.errors import OptionError, UnsupportedModelError, plain_text
 from bilstm_exporter.frontend.source import DeclaredInput, Source
 from bilstm_exporter.onnx.marker import Markers
 from bilstm_exporter.values import random_values
@@ -25,8 +24,8 @@ BATCH, TIME = "batch", "time"
 _SIZES = ((5, 7, 9, 6), (13, 17, 19, 15), (8, 16, 24, 32), (32, 64, 96, 48))
 _LONGEST_MINIMUM = 64
 
-# What TensorFlow and Keras raise when a model does not take an input of some size.
-REFUSALS = (tf.errors.OpError, ValueError, TypeError, IndexError, ZeroDivisionError)
+# What a model may raise at an input it does not take: it may be anybody's code.
+REFUSALS = (Exception,)
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,30 @@ def _settled(source: Source) -> list[DeclaredInput]:
         replace(spec, dtype="int32") if fact.vocabulary is not None and not spec.declared else spec
         for spec, fact in zip(declared, facts, strict=True)
     ]
-    # An axis of the example is free if the model takes it longer, in all such inputs at once.
-    free = [
-        position
+    # An axis of the example is free if the model takes it longer, by itself or, where it must
+    # equal others, in all inputs at once.
+    every = range(len(declared))
+    free = {
+        (index, position)
         for position in range(1, max(len(spec.shape) for spec in declared))
-        if _takes_longer(source, declared, facts, position)
-    ]
+        for index in every
+        if _takes_longer(source, declared, facts, position, [index])
+    }
+    for position in range(1, max(len(spec.shape) for spec in declared)):
+        rest = [index for index in every if (index, position) not in free]
+        if len(rest) > 1 and _takes_longer(source, declared, facts, position, rest):
+            free.update((index, position) for index in rest)
     return [
         spec
         if spec.declared
-        else replace(spec, shape=tuple(None if p in free else n for p, n in enumerate(spec.shape)))
-        for spec in declared
+        else replace(
+            spec,
+            shape=tuple(
+                None if (index, position) in free else size
+                for position, size in enumerate(spec.shape)
+            ),
+        )
+        for index, spec in enumerate(declared)
     ]
 
 
@@ -132,15 +144,18 @@ def _takes_longer(
     declared: Sequence[DeclaredInput],
     facts: Sequence[InputFacts],
     position: int,
+    inputs: Sequence[int],
 ) -> bool:
     longer = [
         spec
-        if spec.declared or len(spec.shape) <= position
+        if spec.declared or index not in inputs
         else replace(
             spec, shape=tuple(n + 3 if p == position and n else n for p, n in enumerate(spec.shape))
         )
-        for spec in declared
+        for index, spec in enumerate(declared)
     ]
+    if longer == list(declared):
+        return False
     specs = [_named(spec, fact, {}) for spec, fact in zip(longer, facts, strict=True)]
     sizes = {axis.name: _SIZES[0][0] for spec in specs for axis in spec.axes if axis.name}
     return _answers(source, specs, {**sizes, BATCH: 2})
@@ -181,6 +196,7 @@ def _tie_axes(
             _named(spec, fact, {p: name for (i, p), name in naming.items() if i == index})
             for index, (spec, fact) in enumerate(zip(declared, facts, strict=True))
         )
+        inputs = _separated(inputs)
         names = list(dict.fromkeys(naming.values()))
         for sizes in _SIZES:
             batch = declared[0].shape[0] or 2
@@ -190,9 +206,28 @@ def _tie_axes(
                 return inputs, tried
     message = (
         f"the model {source.name!r} takes no input of the sizes tried "
-        f"(batch {declared[0].shape[0] or 2}; free axes of 5 to 96): {failure}"
+        f"(batch {declared[0].shape[0] or 2}; free axes of 5 to 96): "
+        f"{plain_text(failure) if failure else 'it answers none'}"
     )
     raise UnsupportedModelError(message) from failure
+
+
+def _separated(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+    """Name fixed time axes of different sizes differently: axes of one name have one size."""
+    sizes: dict[str | None, int | None] = {
+        axis.name: None for spec in inputs for axis in spec.axes if axis.size is None
+    }
+
+    def named(axis: Axis) -> Axis:
+        name, number = axis.name, 1
+        if name != TIME or axis.size is None:
+            return axis
+        while sizes.setdefault(name, axis.size) != axis.size:
+            number += 1
+            name = f"{TIME}_{number}"
+        return replace(axis, name=name)
+
+    return tuple(replace(spec, axes=tuple(map(named, spec.axes))) for spec in inputs)
 
 
 def _namings(free: Sequence[tuple[int, int]]) -> Iterator[dict[tuple[int, int], str]]:
@@ -220,7 +255,10 @@ def _with_minimums(
                 size
                 for size in candidates
                 if size == comfortable[name]
-                or _answers(source, inputs, {**comfortable, name: size})
+                or (
+                    _answers(source, inputs, {**comfortable, name: size})
+                    and source.allows(_shapes(inputs, {**comfortable, name: size}))
+                )
             )
     return tuple(
         replace(

@@ -13,6 +13,8 @@ FORMATS = ("onnx", "tflite")
 # From the first with axes as inputs of Squeeze and ReduceSum to the last that tf2onnx writes.
 OPSETS = range(13, 19)
 DEFAULT_OPSET = 18
+# Of a fixed axis: Keras answers the probes at this size, step by step.
+LARGEST_SIZE = 100_000
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class ExportOptions:
             raise OptionError(message)
         for name in ("batch", "time"):
             size = getattr(self, name)
-            if size is not None and size < 1:
-                message = f"{name}: {size} is no size; it must be at least 1"
+            if size is not None and not 1 <= size <= LARGEST_SIZE:
+                message = f"{name}: {size}; it must be at least 1 and at most {LARGEST_SIZE}"
                 raise OptionError(message)
         if self.opset not in OPSETS:
             message = f"opset: {self.opset}; supported are {OPSETS.start} to {OPSETS.stop - 1}"

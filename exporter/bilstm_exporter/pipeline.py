@@ -163,6 +163,7 @@ def describe(prepared: Prepared) -> tuple[Manifest, bytes]:
         tolerance=TOLERANCE,
         versions=versions(origin.keras_version),
         states=_states(source, interface),
+        preprocessing=source.preprocessing,
     )
     return manifest, content
 

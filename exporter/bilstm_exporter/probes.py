@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontend.source import Source
 from bilstm_exporter.interface import BATCH, REFUSALS, Interface
 from bilstm_exporter.tolerance import difference
@@ -66,6 +67,10 @@ def make_probes(source: Source, interface: Interface) -> ProbeSet:
     for name, inputs in candidates:
         try:
             outputs = source.reference(inputs)
+            if not probes:
+                _refuse_randomness(source, inputs, outputs)
+        except UnsupportedModelError:
+            raise
         except REFUSALS as error:
             left_out[name] = f"Keras refuses it: {str(error).splitlines()[0][:200]}"
             continue
@@ -76,6 +81,20 @@ def make_probes(source: Source, interface: Interface) -> ProbeSet:
         else:
             left_out[name] = "Keras's own answer is not finite"
     return ProbeSet(probes, left_out, largest)
+
+
+def _refuse_randomness(
+    source: Source, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+) -> None:
+    """Refuse a model that answers the same question differently."""
+    again = source.reference(inputs)
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
+        message = (
+            f"the model {source.name!r} answers the same input differently each time, as a layer "
+            f"does that draws random numbers in inference: no artifact can give its answers. "
+            f"Make that layer respect training=False"
+        )
+        raise UnsupportedModelError(message)
 
 
 def decided(source: Source, probes: ProbeSet) -> ProbeSet:
@@ -280,7 +299,7 @@ def _reach(states: Sequence[np.ndarray], rows: int) -> np.ndarray | None:
 
 def _constant_rows(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """A row repeats one step, each row another, at growing scales."""
-    if len(shape) < 3 and np.dtype(spec.dtype).kind == "f":  # no time axis
+    if len(shape) < (3 if np.dtype(spec.dtype).kind == "f" else 2):  # no time axis
         return random_values(spec, shape, rng)
     step = random_values(spec, (shape[0], 1, *shape[2:]), rng)
     if np.dtype(spec.dtype).kind == "f" and spec.range is None:

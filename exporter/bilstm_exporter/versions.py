@@ -7,6 +7,7 @@ from importlib import metadata
 _PACKAGES = (
     "bilstm-edge",
     "keras",
+    "tf_keras",
     "tensorflow",
     "tf2onnx",
     "onnx",

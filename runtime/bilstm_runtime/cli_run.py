@@ -26,7 +26,8 @@ _PIECE = 2**15
 _FORMATS_HELP = """\
 input formats:
   jsonl  one example a line: a list of numbers (or of lists of numbers, one a step), or an
-         object by input name; lines may differ in length
+         object by input name; lines may differ in length. A text ("so good") where the model
+         began with a text layer
   csv    numbers without a header. A model that takes [batch, time] or [batch, features] gets
          one example a row. A model that takes [batch, time, features] gets ONE sequence, with
          one step a row

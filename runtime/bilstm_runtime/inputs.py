@@ -9,6 +9,7 @@ import numpy as np
 
 from bilstm_runtime.errors import InputError, InputTypeError
 from bilstm_runtime.manifest import BATCH
+from bilstm_runtime.text import TextReader
 from bilstm_runtime.values import AnyArray, ValueRule
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.manifest import Axis, InputSpec, Manifest
 
 Values: TypeAlias = Any
-"""What a caller may give: an array, lists of numbers or arrays, or a dict of those by input."""
+"""What a caller may give: an array, lists of numbers, texts or arrays, or a dict of those."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ class _ColumnReader:
         shared = manifest.sequence_axes
         self._axes = [shared.get(axis.name or "", axis) for axis in spec.axes]
         self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
+        found = [item for item in manifest.preprocessing if item.input == spec.name]
+        self._text = TextReader(found[0], spec, can_pad=can_pad) if found else None
 
     def is_ready(self, array: Any) -> bool:
         """Whether this is an array that can be run as it is."""
@@ -177,6 +180,9 @@ class _ColumnReader:
 
     def read(self, value: Values) -> AnyArray | list[AnyArray]:
         """Read the value of this input; see `Request.columns`."""
+        if self._text is not None:
+            ids = self._text.read(value)
+            value = value if ids is None else ids
         if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
             value = list(value)
         if not isinstance(value, (list, tuple)):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bilstm_runtime.preprocessing import TextPreprocessing
+
 FORMAT_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 BATCH: Final = "batch"
@@ -151,6 +153,7 @@ class Manifest:
         rows_independent: No row of a batch changes the answer to another.
         recommended_recipe: The recipe to run where nobody says otherwise.
         states: What a stateful model carries from one run to the next.
+        preprocessing: How the ids of inputs that take text are made of it.
     """
 
     name: str
@@ -166,6 +169,7 @@ class Manifest:
     tolerance: Tolerance
     versions: Mapping[str, str] = field(default_factory=dict)
     states: tuple[StateSpec, ...] = ()
+    preprocessing: tuple[TextPreprocessing, ...] = ()
 
     @property
     def file_inputs(self) -> tuple[InputSpec | StateSpec, ...]:

@@ -33,6 +33,7 @@ from bilstm_runtime.manifest import (
     Tolerance,
     integer_limits,
 )
+from bilstm_runtime.preprocessing import preprocessing_from, preprocessing_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def manifest_from_json(text: str) -> Manifest:
     """
     root = parse_document(text, MANIFEST_FILE)
     _check_version(root.get("format_version"))
-    states = root.optional("states")
+    states, texts = root.optional("states"), root.optional("preprocessing")
     manifest = Manifest(
         name=root.get("name").text(),
         source=_source(root.get("source")),
@@ -74,6 +75,7 @@ def manifest_from_json(text: str) -> Manifest:
         tolerance=_tolerance(root.get("tolerance")),
         versions={key: item.text() for key, item in root.get("versions").members().items()},
         states=() if states is None else tuple(map(_state, states.items())),
+        preprocessing=() if texts is None else tuple(map(preprocessing_from, texts.items())),
     )
     _check_whole(manifest)
     return manifest
@@ -95,6 +97,7 @@ def manifest_to_json(manifest: Manifest) -> str:
         "padding": {"neutral": manifest.padding_neutral},
         "rows_independent": manifest.rows_independent,
         **({"states": [_tensor_json(spec) for spec in manifest.states]} if manifest.states else {}),
+        **_preprocessing_json(manifest),
         "recommended": {"recipe": manifest.recommended_recipe},
         "artifacts": [_artifact_json(artifact) for artifact in manifest.artifacts],
         "golden": dataclasses.asdict(manifest.golden),
@@ -263,6 +266,7 @@ def _check_whole(manifest: Manifest) -> None:
             _refuse(f"the free output axis {axis.name!r} is no axis of any input")
         if sizes.setdefault(str(axis.name), axis.size) != axis.size:
             _refuse(f"the axis {axis.name!r} has another size in an output than in the inputs")
+    _check_preprocessing(manifest)
     for artifact in manifest.artifacts:
         for side, names, specs in (
             ("inputs", artifact.inputs, manifest.file_inputs),
@@ -271,6 +275,19 @@ def _check_whole(manifest: Manifest) -> None:
             if len(names) != len(specs):
                 _refuse(f"{artifact.file} has {len(names)} {side}, the model {len(specs)}")
         _check_unique(f"the inputs of {artifact.file}", artifact.inputs)
+
+
+def _check_preprocessing(manifest: Manifest) -> None:
+    _check_unique("preprocessing", [item.input for item in manifest.preprocessing])
+    inputs = {spec.name: spec for spec in manifest.inputs}
+    for item in manifest.preprocessing:
+        spec = inputs.get(item.input)
+        if spec is None:
+            _refuse(f"preprocessing names {item.input!r}, which is no input")
+        if spec.dtype.lstrip("u") not in ("int8", "int16", "int32", "int64"):
+            _refuse(f"preprocessing makes ids for {item.input!r}, which takes {spec.dtype}")
+        if item.split is not None and len(spec.axes) != 2:
+            _refuse(f"preprocessing splits texts for {item.input!r}, which has no time axis")
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:
@@ -310,6 +327,12 @@ def _input_json(spec: InputSpec) -> dict[str, object]:
         "range": None if spec.range is None else [_number_json(n) for n in spec.range],
         "mask_value": _number_json(spec.mask_value),
     }
+
+
+def _preprocessing_json(manifest: Manifest) -> dict[str, object]:
+    if not manifest.preprocessing:
+        return {}
+    return {"preprocessing": [preprocessing_json(item) for item in manifest.preprocessing]}
 
 
 def _artifact_json(artifact: Artifact) -> dict[str, object]:

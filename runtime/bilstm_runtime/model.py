@@ -88,6 +88,9 @@ class Model:
         A model with several inputs takes a dict by input name, or a list or tuple in the order
         of `inputs`, of any of these.
 
+        An input that the Keras model began with a text layer takes a list or array of `str`
+        instead, one text an example, or the ids of that layer.
+
         Values are converted where that loses nothing that matters (any whole numbers that fit;
         floats to the precision of the model; whole floats to ids) and refused otherwise.
 

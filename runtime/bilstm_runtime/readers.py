@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from bilstm_runtime.inputs import Values
     from bilstm_runtime.manifest import InputSpec
+
+
+_LINE_END: Final = re.compile(r"\r\n?|\n")
 
 
 class Reader(Protocol):
@@ -59,7 +63,8 @@ def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Value
     """One example a line: a list, or an object by input name; see `Reader`."""
     names = [spec.name for spec in inputs]
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    for number, line in enumerate(_text(content, label).splitlines(), start=1):
+    # Not splitlines: a JSON string may hold the other ends of lines that Unicode knows.
+    for number, line in enumerate(_LINE_END.split(_text(content, label)), start=1):
         if not line.strip():
             continue
         try:

@@ -293,7 +293,7 @@ def test_probes_hold_every_padding(asked):
     for kind in PADDINGS:
         assert f"{kind} padding" in probes
     assert not probes["all padding, batch 1"].inputs[0].any()
-    assert probes["left padding, batch 1"].inputs[0].shape == (1, 12)
+    assert len(probes["left padding, batch 1"].inputs[0]) == 1
 
 
 def test_probes_hold_batches_lengths_and_ends(asked):

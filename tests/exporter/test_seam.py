@@ -26,7 +26,10 @@ MODULES = (backend, backend.numpy, backend.nn, backend.math, backend.core, keras
 def snapshot() -> dict[tuple[object, str], object]:
     """Every attribute of Keras that an export could have left changed."""
     return {
-        (owner, name): value for owner in (*OWNERS, *MODULES) for name, value in vars(owner).items()
+        (owner, name): value
+        for owner in (*OWNERS, *MODULES)
+        for name, value in vars(owner).items()
+        if name == "__call__" or not name.startswith(("__", "_abc"))
     }
 
 
@@ -37,9 +40,7 @@ def keras_is_restored():
     yield
     after = snapshot()
     assert after.keys() == before.keys()
-    caches = ("_abc_impl", "__abstractmethods__")
-    changed = [key for key in before if after[key] is not before[key] and key[1] not in caches]
-    assert not changed
+    assert not [key for key in before if after[key] is not before[key]]
 
 
 # --- the contract
@@ -174,7 +175,7 @@ def test_states_are_observed_and_keras_as_it_was(asked):
 
 
 def test_the_model_answers_as_before(tmp_path):
-    model = MODELS["classifier"]()
+    model = MODELS["unmasked_ids"]()
     ids = np.array([[1, 2, 0, 3], [0, 0, 4, 5]], np.int32)
     before, weights = model(ids).numpy(), model.get_weights()
     export(model, tmp_path / "b", formats=("onnx",))

@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from zoo.case import PADDINGS, keep_steps
 
 import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.tolerance import TOLERANCE
+from zoo.case import PADDINGS, keep_steps
 
 SIZES = ((1, 5), (2, 1), (7, 9), (2, 12))
 
@@ -23,15 +23,16 @@ def answers(model, arrays):
     return [y.numpy() for y in tf.nest.flatten(model(packed, training=False))]
 
 
-def inputs(model, rng, batch, time, *, dtype=None):
+def inputs(model, rng, batch, time):
     """Arrays for every input, rows padded in all ways in turn; ids below the smallest table."""
-    tables = [x.input_dim for x in model._flatten_layers() if isinstance(x, tf_keras.layers.Embedding)]
+    layers = model._flatten_layers()
+    tables = [x.input_dim for x in layers if isinstance(x, tf_keras.layers.Embedding)]
     arrays = []
     kinds = [PADDINGS[(i + time) % len(PADDINGS)] for i in range(batch)]
     for spec in model.inputs or [tf.TensorSpec((None, None), tf.int32)]:
         shape = tuple(spec.shape)
         shape = (shape[0] or batch, *(time if n is None else n for n in shape[1:]))
-        kind = np.dtype(dtype or spec.dtype.as_numpy_dtype)
+        kind = np.dtype(spec.dtype.as_numpy_dtype)
         if kind.kind in "iu" or (tables and len(shape) == 2 and len(model.inputs) == 1):
             array = rng.integers(1, min(tables), shape)
         else:
@@ -42,18 +43,18 @@ def inputs(model, rng, batch, time, *, dtype=None):
     return arrays
 
 
-def check(model, path, out, *, sizes=SIZES, dtype=None, **options):
+def check(model, path, out, *, sizes=SIZES, **options):
     """Export `path` in both formats, and compare with `model` at every size, twice."""
-    report = export(path, out, overwrite=True, **options)
     probes = []
     rng = np.random.default_rng(3)
     for batch, time in sizes:
-        arrays = inputs(model, rng, batch, time, dtype=dtype)
+        arrays = inputs(model, rng, batch, time)
         try:
             probes.append((arrays, answers(model, arrays)))
         except (ValueError, tf.errors.OpError):
             continue  # too short for this model
     assert probes
+    report = export(path, out, overwrite=True, **options)
     for format_name in options.get("formats", ("onnx", "tflite")):
         backend = {"onnx": "onnx", "tflite": "litert"}[format_name]
         loaded = bilstm_runtime.load(out, backend=backend)

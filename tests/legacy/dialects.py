@@ -28,8 +28,9 @@ def rewrite(path, change=None, *, version=None, weights=None, weights_version=No
         else:
             group.attrs["keras_version"] = weights_version.encode()
         if weights is not None:
-            for layer in [n.decode() if isinstance(n, bytes) else n for n in group.attrs["layer_names"]]:
-                _rewrite_layer(group[layer], layer, weights)
+            for layer in group.attrs["layer_names"]:
+                name = layer.decode() if isinstance(layer, bytes) else layer
+                _rewrite_layer(group[name], name, weights)
 
 
 def _rewrite_layer(group, layer, weights):
@@ -141,14 +142,19 @@ def _split_gates(arrays, order):
     return [parts[gate] for gate in order for parts in gates]
 
 
+_FIXED_BY_CUDNN = {
+    "activation", "recurrent_activation", "use_bias", "dropout", "implementation",
+    "recurrent_dropout", "unroll", "time_major", "reset_after",
+}  # fmt: skip
+
+
 def to_cudnn(config):
     """CuDNNLSTM and CuDNNGRU, which have no settings for what cuDNN fixes."""
     for layer in layers_of(config):
         if layer["class_name"] in {"LSTM", "GRU"}:
             layer["class_name"] = f"CuDNN{layer['class_name']}"
-            for key in ("activation", "recurrent_activation", "use_bias", "dropout", "implementation",
-                        "recurrent_dropout", "unroll", "time_major", "reset_after"):  # fmt: skip
-                layer["config"].pop(key, None)
+            for key in _FIXED_BY_CUDNN & layer["config"].keys():
+                del layer["config"][key]
     return config
 
 

@@ -73,6 +73,10 @@ def _imported(option: str, module_name: str, name: str, wanted: str) -> Any:
     try:
         module = importlib.import_module(module_name)
         return getattr(module, name) if name else module
-    except (ImportError, AttributeError, ValueError) as error:
-        message = f"{option}: {error}. It takes {wanted}, importable from the current folder"
+    # Importing runs the user's own code, which may raise anything.
+    except Exception as error:
+        message = (
+            f"{option}: {type(error).__name__}: {error}. It takes {wanted}, importable from the "
+            f"current folder"
+        )
         raise OptionError(message) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,11 @@ class Keras2Source:
         UnsupportedModelError: The model cannot be exported, whatever the format.
     """
 
+    preprocessing: tuple[Any, ...] = ()
+
     def __init__(self, model: Any, name: str | None = None) -> None:
         check_contract()
+        self.preprocessing = ()
         self.generation = f"tf_keras {tf_keras.__version__}"
         self.name = name or model.name
         _refuse_unexportable(model)
@@ -67,6 +71,19 @@ class Keras2Source:
         """What the model answers, called eagerly: the definition of right."""
         return self._eager_answer(self._model, inputs)
 
+    def allows(self, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether the layers' own arithmetic of shapes allows inputs of these shapes."""
+        count = len(self.inputs) - self.state_count
+        pairs = zip(self.inputs[:count], shapes[:count], strict=True)
+        try:
+            function = _traced(
+                lambda *tensors: tf.nest.flatten(self._answer(self._model, tensors)),
+                [replace(spec, shape=shape) for spec, shape in pairs],
+            )
+        except (UnsupportedModelError, tf.errors.OpError):
+            return False
+        return not any(0 in output.shape for output in function.outputs)
+
     def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """What the model answers in its own dtype policies, or None if they are all float32."""
         if self._declared is self._model:
@@ -86,6 +103,17 @@ class Keras2Source:
         with observed_states() as states:
             self.reference(inputs)
         return [state.numpy() for state in states]
+
+    def layers(self) -> list[tuple[str, str]]:
+        """Name and class of every layer that does something itself, in the model's order."""
+        layers = list(self._model._flatten_layers(include_self=False))  # noqa: SLF001 - the only way
+        containers = (tf_keras.Model, tf_keras.layers.Wrapper, tf_keras.layers.InputLayer)
+        cells = {id(layer.cell) for layer in layers if isinstance(layer, tf_keras.layers.RNN)}
+        return [
+            (layer.name, type(layer).__name__)
+            for layer in layers
+            if not isinstance(layer, containers) and id(layer) not in cells
+        ]
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants."""
@@ -110,7 +138,10 @@ class Keras2Source:
             return [tensor.numpy() for tensor in (*tf.nest.flatten(outputs), *variables)]
 
     def _answer(self, model: Any, tensors: Sequence[Any]) -> Any:
-        return model(tf.nest.pack_sequence_as(self._structure, list(tensors)), training=False)
+        packed = tf.nest.pack_sequence_as(self._structure, list(tensors))
+        # On a GPU tf_keras would take cuDNN, which answers masks differently or not at all.
+        with tf.device("/CPU:0"):
+            return model(packed, training=False)
 
     def _output_structure(self, inputs: Sequence[DeclaredInput]) -> Any:
         structure = getattr(self._model, "_nested_outputs", None)
@@ -162,8 +193,10 @@ def _inputs(model: Any) -> tuple[Any, tuple[DeclaredInput, ...]]:
         flat = tf.nest.flatten(structure)
         if not isinstance(structure, dict) and len(flat) == 1:
             structure = flat[0]
+        # Without a declared shape a Sequential knows only that of the call that built it.
+        declared = getattr(model, "_has_explicit_input_shape", True)
         specs = [
-            DeclaredInput(name, tuple(tensor.shape), tensor.dtype.name)
+            DeclaredInput(name, tuple(tensor.shape), tensor.dtype.name, declared)
             for name, tensor in zip(_input_names(model, flat), flat, strict=True)
         ]
         return structure, tuple(specs)

@@ -15,6 +15,7 @@ import tf_keras
 from google.protobuf.message import DecodeError
 from tf_keras.protobuf import saved_metadata_pb2
 from tf_keras.src.saving.legacy import hdf5_format, model_config
+from tf_keras.src.saving.legacy.saved_model import json_utils
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontend.legacy_config import repaired
@@ -48,7 +49,8 @@ def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool
         return _load_saved_model(file.path, custom_objects, trust_code=trust_code)
     if file.kind == "keras":
         return _load_zip(file.path, custom_objects, trust_code=trust_code)
-    config = repaired(file.config, custom_objects)
+    # Tuples, shapes and the like stand in JSON in words of tf_keras's own.
+    config = json_utils.decode(json.dumps(repaired(file.config, custom_objects)))
     with tf_keras.utils.custom_object_scope(dict(custom_objects)):
         model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
     if file.kind == "h5":
@@ -145,18 +147,19 @@ def _saved_configs(path: Path) -> list[Any]:
         raise ModelFileError(message) from error
 
 
+def saved_by(path: Path) -> str:
+    """Who wrote a SavedModel, in a few words."""
+    graphs = _saved_model(path).meta_graphs
+    version = graphs[0].meta_info_def.tensorflow_version if graphs else ""
+    return f"a SavedModel folder, saved by TensorFlow {version or 'of an unknown version'}"
+
+
 def _saved_model(path: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415 - rarely needed
 
     message = saved_model_pb2.SavedModel()
     message.ParseFromString((path / SAVED_MODEL_FILE).read_bytes())
     return message
-
-
-def saved_by(path: Path) -> str:
-    """The version of the TensorFlow that wrote a SavedModel."""
-    graphs = _saved_model(path).meta_graphs
-    return graphs[0].meta_info_def.tensorflow_version if graphs else ""
 
 
 def _refuse_unsafe_operators(path: Path) -> None:

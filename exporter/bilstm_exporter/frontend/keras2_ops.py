@@ -15,6 +15,7 @@ from tensorflow.compat import v2 as tf_v2
 from tensorflow.python.eager.context import eager_mode
 from tensorflow.python.ops import array_ops
 from tf_keras.src import backend
+from tf_keras.src.engine import sequential
 from tf_keras.src.layers.convolutional import base_conv
 from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
@@ -38,6 +39,10 @@ def plain_operators(lowering: Lowering) -> Iterator[None]:
             (tf_v2.nn, "convolution"): _convolution(tf_v2.nn.convolution),
             (base_conv.Conv, "_jit_compiled_convolution_op"): base_conv.Conv.convolution_op,
             (ConvRNN, "get_initial_state"): _initial_images(ConvRNN.get_initial_state),
+            # A Sequential without a declared input would build itself again for this shape.
+            (sequential.Sequential, "_build_graph_network_for_inferred_shape"): _keep_graph(
+                sequential.Sequential._build_graph_network_for_inferred_shape  # noqa: SLF001
+            ),
             (embedding, "call"): _embedding_call,
             (repeated, "call"): _time_distributed_call(repeated.call, lowering),
             (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
@@ -133,6 +138,14 @@ def _initial_images(original: Any) -> Any:
         return [zeros] * len(layer.cell.state_size)
 
     return get_initial_state
+
+
+def _keep_graph(original: Any) -> Any:
+    def build_graph(model: Any, *args: Any, **kwargs: Any) -> None:
+        if not model._graph_initialized:  # noqa: SLF001 - as the original asks it
+            original(model, *args, **kwargs)
+
+    return build_graph
 
 
 def _embedding_call(layer: Any, inputs: Any) -> Any:

@@ -168,7 +168,7 @@ def _swap_batch_and_time(tensor: Any) -> Any:
 
 def describe_cell(layer: Any, step_function: Callable[..., Any]) -> Cell | None:
     """Describe the gates of a layer's cell, if layer and cell are tf_keras's own."""
-    cell = getattr(layer, "cell", None)
+    cell: Any = getattr(layer, "cell", None)
     is_own = getattr(step_function, "__module__", "").startswith(_OWN_LAYERS)
     kind = type(cell) if is_own else None
     if kind in _LSTM_CELLS:

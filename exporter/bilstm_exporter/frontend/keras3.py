@@ -18,6 +18,7 @@ from bilstm_exporter.frontend.keras3_seam import (
     lowered_recurrences,
     observed_states,
 )
+from bilstm_exporter.frontend.keras3_text import cut_text
 from bilstm_exporter.frontend.source import DeclaredInput
 from bilstm_exporter.frontend.tracing import (
     off_by_one_rounding,
@@ -44,6 +45,7 @@ class Keras3Source:
 
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
         check_contract()
+        model, self.preprocessing = cut_text(model)
         self._model = model
         self.name = name or model.name
         self._structure, self.inputs = _inputs(model)
@@ -70,6 +72,19 @@ class Keras3Source:
         with _restored(self._states):
             outputs = self._call([tf.constant(array) for array in inputs])
             return [keras.ops.convert_to_numpy(output) for output in outputs]
+
+    def allows(self, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether the layers' own arithmetic of shapes allows inputs of these shapes."""
+        count = len(self.inputs) - self.state_count
+        tensors = [
+            keras.KerasTensor(shape, spec.dtype)
+            for shape, spec in zip(shapes[:count], self.inputs[:count], strict=True)
+        ]
+        try:
+            outputs = tree.flatten(self._model_answer(tensors))
+        except (ValueError, TypeError, tf.errors.OpError):
+            return False
+        return all(size != 0 for output in outputs for size in output.shape)
 
     def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """What the model answers in its own dtype policies, or None if they are all float32."""
@@ -131,8 +146,9 @@ class Keras3Source:
                 function = tf.function(call, autograph=False).get_concrete_function(*signature)
             except ExportError:
                 raise
-            # What a layer raises when it looks at the values of a tensor, or uses numpy on it.
-            except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            # A layer may be anybody's code: one that looks at the values of a tensor, or uses
+            # numpy on it, raises whatever that raises.
+            except Exception as error:
                 raise untraceable(error, "keras.ops") from error
         return without_captures(function)
 
@@ -147,7 +163,9 @@ class Keras3Source:
 
     def _model_answer(self, tensors: Sequence[Any]) -> Any:
         packed = tree.pack_sequence_as(self._structure, list(tensors))
-        return self._model(packed, training=False)
+        # On a GPU Keras would take cuDNN, which answers masks differently or not at all.
+        with tf.device("/CPU:0"):
+            return self._model(packed, training=False)
 
 
 @contextlib.contextmanager
@@ -280,9 +298,3 @@ def _refuse_unexportable(model: keras.Model, inputs: Sequence[DeclaredInput]) ->
                     f"declare it dense and pad it, with a mask"
                 )
                 raise UnsupportedModelError(message)
-        if spec.dtype == "string":
-            message = (
-                f"input {spec.name!r} takes text; the artifacts start at numbers: export the "
-                f"part of the model after its text layer, and look the ids up before it"
-            )
-            raise UnsupportedModelError(message)

@@ -6,6 +6,7 @@ Only for the time a model is traced. Each says what the original does to a graph
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ def plain_operators() -> Iterator[None]:
     numpy, nn = backend.numpy, backend.nn
     with replaced(
         {
+            (tf, "name_scope"): _name_scope(tf.name_scope),
             (tf.Tensor, "__getitem__"): _getitem(tf.Tensor.__getitem__),
             (numpy, "flip"): _flip(numpy.flip),
             (numpy, "matmul"): _matmul(numpy.matmul),
@@ -38,6 +40,15 @@ def plain_operators() -> Iterator[None]:
         }
     ):
         yield
+
+
+def _name_scope(original: Any) -> Any:
+    def name_scope(name: str, *args: Any) -> Any:
+        """Keras names its models and layers freely, TensorFlow its scopes not."""
+        plain = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", name)
+        return original(plain if plain[:1].isalnum() else f"n{plain}", *args)
+
+    return name_scope
 
 
 def _getitem(original: Any) -> Any:

@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bilstm_exporter.errors import UnsupportedModelError
-from bilstm_exporter.frontend.legacy_merge import merge_layer, without_merged_branches
+from bilstm_exporter.frontend.legacy_merge import (
+    INPUT_DTYPE,
+    merge_layer,
+    with_typed_input,
+    without_merged_branches,
+)
 
 Config = dict[str, Any]
 
@@ -29,13 +34,13 @@ _CLASSES = {
     "UnifiedLSTM": "LSTM",
 }
 _RECURRENT = frozenset({"GRU", "LSTM", "SimpleRNN"})
+_UNITS = _RECURRENT | {"Dense"}
 _KERAS1_NAMES = {
     "atrous_rate": "dilation_rate",
     "bias": "use_bias",
     "border_mode": "padding",
     "filter_length": "kernel_size",
     "inner_activation": "recurrent_activation",
-    "input_dtype": "dtype",
     "nb_filter": "filters",
     "p": "rate",
     "pool_length": "pool_size",
@@ -80,33 +85,43 @@ def _repaired_value(value: Any, custom_objects: Mapping[str, Any]) -> Any:
         return value
     inner = {key: _repaired_value(item, custom_objects) for key, item in value.items()}
     name = inner.get("class_name")
-    is_layer = isinstance(name, str) and isinstance(inner.get("config"), dict)
-    return _repaired_layer(inner, name) if is_layer and name not in custom_objects else inner
+    if name == "Sequential":
+        return with_typed_input(inner)
+    if not isinstance(name, str) or name in custom_objects:
+        return inner
+    return _repaired_layer(inner, name) if isinstance(inner.get("config"), dict) else inner
 
 
 def _repaired_layer(layer: Config, name: str) -> Config:
-    config: Config = dict(layer["config"])
     if name == "Merge":
         return merge_layer(layer)
-    if name in {"Model", "Functional"} and "input_layers" in config:
-        return {**layer, "class_name": "Functional"}
-    if name.startswith("CuDNN"):
+    config: Config = dict(layer["config"])
+    if name in {"Model", "Functional"}:
+        return {**layer, "class_name": "Functional"} if "input_layers" in config else layer
+    if name in {"CuDNNGRU", "CuDNNLSTM"}:
         config.update(activation="tanh", recurrent_activation="sigmoid")
-        if name == "CuDNNGRU":
-            config["reset_after"] = True
+        config.update({"reset_after": True} if name == "CuDNNGRU" else {})
     name = _CLASSES.get(name, name)
+    extra = _input_dtype(name, config)
     _rename_keras1(name, config)
     if name in _TRAINED:
-        for key in [k for k in config if k.endswith(_TRAINING_ENDINGS)]:
-            del config[key]
+        config = {k: v for k, v in config.items() if not k.endswith(_TRAINING_ENDINGS)}
     if name in {"GRU", "GRUCell"}:
         config.setdefault("reset_after", False)  # older than the setting
-    if "batch_shape" in config and "batch_input_shape" not in config:
-        config["batch_input_shape"] = config.pop("batch_shape")
-    dtype = config.get("dtype")
-    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy":
-        config["dtype"] = dtype["config"]["name"]
-    return {**layer, "class_name": name, "config": config}
+    if "batch_shape" in config:
+        config.setdefault("batch_input_shape", config.pop("batch_shape"))
+    return {**layer, **extra, "class_name": name, "config": config}
+
+
+def _input_dtype(name: str, config: Config) -> Config:
+    """Take Keras 1's ``input_dtype`` out of a layer: it is the input's, not the layer's."""
+    dtype = config.pop(INPUT_DTYPE, None)
+    if dtype is None:
+        return {}
+    if name == "InputLayer":
+        config["dtype"] = dtype
+        return {}
+    return {INPUT_DTYPE: dtype}
 
 
 def _rename_keras1(name: str, config: Config) -> None:
@@ -116,22 +131,26 @@ def _rename_keras1(name: str, config: Config) -> None:
         del config[key]
     for old in _KERAS1_NAMES.keys() & config.keys():
         config[_KERAS1_NAMES[old]] = config.pop(old)
-    for key in ("dtype", "strides"):  # None was Keras 1's word for the default
-        if config.get(key, "") is None:
-            del config[key]
+    if config.get("strides", "") is None:  # Keras 1's word for the default
+        del config["strides"]
     if "nb_row" in config:
         config["kernel_size"] = [config.pop("nb_row"), config.pop("nb_col")]
     data_format = _DATA_FORMATS.get(config.pop("dim_ordering", ""))
     if data_format is not None and name.endswith("2D"):
         config["data_format"] = data_format
-    if name == "Embedding":
+    if name == "BatchNormalization":
+        _refuse_mode(config)
+    elif name == "Embedding":
         config.pop("dropout", None)
-    elif "output_dim" in config and name in _RECURRENT | {"Dense"}:
+    elif name in _UNITS and "output_dim" in config:
         config["units"] = config.pop("output_dim")
         _input_shape(name, config)
     elif training:
         _input_shape(name, config)
-    if name == "BatchNormalization" and config.pop("mode", 0) != 0:
+
+
+def _refuse_mode(config: Config) -> None:
+    if config.pop("mode", 0) != 0:
         message = (
             f"layer {config.get('name')!r} is a BatchNormalization of Keras 1 in a mode that no "
             f"later Keras has; train the model again with mode=0, or with a later Keras"

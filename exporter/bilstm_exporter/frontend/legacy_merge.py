@@ -1,4 +1,4 @@
-"""Keras 1's Merge: a layer for every way to join tensors, and a Sequential with branches."""
+"""Keras 1's Merge, a layer for every way to join tensors, and how its Sequential begins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 from bilstm_exporter.errors import UnsupportedModelError
 
 Config = dict[str, Any]
+
+# Where a repaired layer says what dtype the input before it has; tf_keras does not look there.
+INPUT_DTYPE = "input_dtype"
 
 _MODES = {
     "ave": "Average",
@@ -49,6 +52,29 @@ def merge_layer(layer: Config) -> Config:
     return merged
 
 
+def with_typed_input(model: Config) -> Config:
+    """A Sequential whose first layer says what dtype its input has, with that input."""
+    layers = _layers(model)
+    if not layers or INPUT_DTYPE not in layers[0] or "batch_input_shape" not in layers[0]["config"]:
+        return model
+    layers = [_input_layer(layers[0]), *layers]
+    config = model["config"]
+    return {**model, "config": {**config, "layers": layers} if isinstance(config, dict) else layers}
+
+
+def _input_layer(first: Config) -> Config:
+    """The input that a Sequential makes for its first layer."""
+    config = first["config"]
+    return {
+        "class_name": "InputLayer",
+        "config": {
+            "batch_input_shape": config["batch_input_shape"],
+            "dtype": first.get(INPUT_DTYPE, "float32"),
+            "name": f"{config['name']}_input",
+        },
+    }
+
+
 def without_merged_branches(model: Config) -> Config:
     """A Sequential that begins with merged branches, as the functional model it is."""
     layers = _layers(model)
@@ -82,24 +108,13 @@ class _Graph:
             if "branches" in layer:
                 before = [self.add_chain(_branch_layers(branch)) for branch in layer["branches"]]
             elif not before and layer["class_name"] != "InputLayer":
-                before = [self._add_input(layer["config"])]
+                before = [self.add_chain([_input_layer(layer)])]
             name = layer["config"]["name"]
             if layer["class_name"] == "InputLayer":
                 self.inputs.append(name)
             self._add(layer, name, before)
             before = [name]
         return before[0]
-
-    def _add_input(self, first: Config) -> str:
-        name = f"{first['name']}_input"
-        config = {
-            "batch_input_shape": first["batch_input_shape"],
-            "dtype": first.get("dtype", "float32"),
-            "name": name,
-        }
-        self.inputs.append(name)
-        self._add({"class_name": "InputLayer", "config": config}, name, [])
-        return name
 
     def _add(self, layer: Config, name: str, before: list[str]) -> None:
         nodes = [[[other, 0, 0, {}] for other in before]] if before else []

@@ -61,7 +61,12 @@ def inspect(path: Path) -> ModelFile:
     Raises:
         ModelFileError: It is missing, damaged, or no model.
     """
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise ModelFileError(message) from error
+    if is_folder:
         if not (path / SAVED_MODEL_FILE).is_file():
             message = (
                 f"{path} is a folder without {SAVED_MODEL_FILE}; expected a .keras or .h5 file, "
@@ -177,7 +182,7 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
     except KeyError as error:
         message = f"{path} is a zip archive but no .keras file: it holds no {error.args[0]}"
         raise ModelFileError(message) from error
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RecursionError) as error:
         if isinstance(error, ModelFileError):
             raise
         message = f"{path} is damaged or cut short: {error}. Copy or save it again"
@@ -210,7 +215,7 @@ def _inspect_hdf5(path: Path) -> tuple[Any, str]:
         raise ModelFileError(message)
     try:
         parsed = json.loads(config)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is damaged: its model_config is not JSON ({error})"
         raise ModelFileError(message) from error
     return parsed, version
@@ -229,7 +234,7 @@ def _inspect_json(path: Path) -> tuple[Any, str]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(config, str):  # json.dump(model.to_json(), file)
             config = json.loads(config)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is damaged: it is not JSON ({error})"
         raise ModelFileError(message) from error
     if not isinstance(config, dict) or "class_name" not in config:

@@ -112,13 +112,9 @@ def _read_built(model: Any, why: str, weights: Path | None) -> tuple[Source, Ori
     source = _source(model, None)
     if weights is None:
         return source, Origin("", NOTHING_SHA256, _version_of(model), why)
-    version = weights_version(weights)
-    try:
-        _load_weights(model, weights)
-    except _LOADING_ERRORS as error:
-        raise _explained(weights, error, _version_of(model)) from error
-    # The states of the model may have other values now.
-    return source, Origin(weights.name, sha256(weights), version or _version_of(model), why)
+    version = weights_version(weights) or _version_of(model)
+    _load_weights(model, weights)
+    return _source(model, None), Origin(weights.name, sha256(weights), version, why)
 
 
 def _read_file(
@@ -136,13 +132,15 @@ def _read_file(
     model = load(file, custom_objects, trust_code=trust_code)
     version = file.version or _version_of(model)
     if weights is not None:
-        weights_version(weights)
-        try:
-            _load_weights(model, weights)
-        except _LOADING_ERRORS as error:
-            raise _explained(weights, error, _version_of(model)) from error
+        weights_version(weights)  # says what is wrong with a file that holds none
+        _load_weights(model, weights)
+    why = file.why
+    if file.kind == "saved_model":
+        from bilstm_exporter.frontend.keras2_loading import saved_by  # noqa: PLC0415
+
+        why = saved_by(file.path)
     digest = sha256(weights if file.kind == "json" and weights else file.path)
-    return _source(model, file.path.stem), Origin(file.path.name, digest, version, file.why)
+    return _source(model, file.path.stem), Origin(file.path.name, digest, version, why)
 
 
 def _source(model: Any, name: str | None) -> Source:
@@ -217,12 +215,16 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
 
 
 def _load_weights(model: Any, path: Path) -> None:
-    if _is_keras2(model):
-        from bilstm_exporter.frontend.keras2_loading import load_weights  # noqa: PLC0415
+    try:
+        if _is_keras2(model):
+            from bilstm_exporter.frontend.keras2_loading import load_weights  # noqa: PLC0415
 
-        load_weights(model, path)
-        return
-    model.load_weights(path)
+            load_weights(model, path)
+        else:
+            model.load_weights(path)
+    except _LOADING_ERRORS as error:
+        reader = "tf_keras" if _is_keras2(model) else "Keras"
+        raise _explained(path, error, f"{reader} {_version_of(model)}") from error
 
 
 def _explained(path: Path, error: Exception, reader: str) -> Exception:
@@ -234,5 +236,11 @@ def _explained(path: Path, error: Exception, reader: str) -> Exception:
             f"module that defines it: --custom-objects my_module (or my_module:{unknown[1]})"
         )
         return UnknownObjectError(message)
+    if "marshal" in text:
+        message = (
+            f"{path} carries Python code that another Python wrote, and this one cannot read. "
+            f"Build the model with a function instead: --builder my_module:build --weights {path}"
+        )
+        return ModelFileError(message)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return ModelFileError(f"{path} cannot be loaded by {reader}: {first[:500]}")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bilstm_exporter.recurrence import Lowering
+from bilstm_runtime.preprocessing import TextPreprocessing
 
 Shape = tuple[int | None, ...]
 
@@ -42,6 +43,7 @@ class Source(Protocol):
         output_structure: ``"single"``, ``"list"`` or ``"dict"``.
         state_count: How many of the last inputs, and as many of the last outputs, are states
             that a stateful model carries from one call to the next.
+        preprocessing: How ids are made of text for the inputs that take text.
     """
 
     name: str
@@ -50,9 +52,18 @@ class Source(Protocol):
     output_names: tuple[str, ...]
     output_structure: str
     state_count: int
+    preprocessing: tuple[TextPreprocessing, ...]
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the model answers, called eagerly: the definition of right."""
+        ...
+
+    def allows(self, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether the layers' own arithmetic of shapes allows inputs of these shapes.
+
+        TensorFlow's kernels do not refuse all that is too short: a depthwise convolution
+        answers with what it finds in memory.
+        """
         ...
 
     def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:

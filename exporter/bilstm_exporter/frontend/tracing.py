@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,  # no public name; tf2onnx and the TFLite converter use it
+)
 
-from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.errors import UnsupportedModelError, plain_text
 
 
 def without_captures(function: Any) -> Any:
@@ -30,10 +33,14 @@ def without_captures(function: Any) -> Any:
     captured = function.captured_inputs
     if not captured:
         return function
-    graph_def = function.graph.as_graph_def()
-    count = len(function.inputs) - len(captured)
-    own, places = function.inputs[:count], function.inputs[count:]
     outputs = function.structured_outputs
+    count = len(function.inputs) - len(captured)
+    if any(tensor.dtype == tf.resource for tensor in captured):
+        # A layer's tf.Variable that Keras does not know of; its value is a weight like others.
+        function = convert_variables_to_constants_v2(function, lower_control_flow=False)
+        captured = function.captured_inputs
+    graph_def = function.graph.as_graph_def()
+    own, places = function.inputs[:count], function.inputs[count:]
 
     def call(*tensors: Any) -> Any:
         values = [tf.constant(array) for array in arrays]
@@ -67,12 +74,12 @@ def off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndar
     if values.dtype != np.float32:
         return values
     towards = np.where(rng.integers(2, size=values.shape), np.float32(np.inf), -np.float32(np.inf))
-    return np.nextafter(values, towards, dtype=np.float32)
+    return np.asarray(np.nextafter(values, towards, dtype=np.float32))
 
 
 def untraceable(error: Exception, written_with: str) -> UnsupportedModelError:
     """Say that a model runs but cannot be traced, and how a layer must be written."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in plain_text(error).splitlines() if line.strip()]
     return UnsupportedModelError(
         f"the model runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
         f"A layer that looks at the values of its inputs, or computes with numpy, must be "

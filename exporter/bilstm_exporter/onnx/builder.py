@@ -15,11 +15,13 @@ class Builder:
     Args:
         prefix: Start of the names of everything built.
         opset: Of the operators.
+        layer: The layer they come from, which their final names tell.
     """
 
-    def __init__(self, prefix: str, opset: int) -> None:
+    def __init__(self, prefix: str, opset: int, layer: str = "") -> None:
         self._prefix = prefix
         self._opset = opset
+        self._layer = layer
         self._nodes: list[ir.Node] = []
         self._constants: list[ir.Value] = []
         self._count = 0
@@ -54,6 +56,8 @@ class Builder:
             outputs=[ir.Value(name=f"{name}:{index}") for index in range(outputs)],
             name=name,
         )
+        if self._layer:
+            node.metadata_props["layer"] = self._layer
         self._nodes.append(node)
         return list(node.outputs)
 

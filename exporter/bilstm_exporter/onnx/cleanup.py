@@ -6,6 +6,8 @@ transposes together until they cancel, as between two stacked BiLSTMs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -20,6 +22,7 @@ def clean(model: ir.Model) -> None:
                 common.DeduplicateInitializersPass(),
                 common.CommonSubexpressionEliminationPass(),
                 TransposesTogether(),
+                NoDoubleNegation(),
                 common.IdentityEliminationPass(),
                 common.RemoveUnusedNodesPass(),
             ],
@@ -30,6 +33,7 @@ def clean(model: ir.Model) -> None:
         # needs an Identity: onnxruntime runs such a Scan without a word, and wrongly.
         common.OutputFixPass(),
         common.TopologicalSortPass(),
+        NamesInOrder(),
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
     )(model)
@@ -49,6 +53,70 @@ class TransposesTogether(ir.passes.InPlacePass):
             elif node.op_type == "Concat" or node.op_type in _ELEMENTWISE:
                 modified |= _push_down(node)
         return ir.passes.PassResult(model, modified)
+
+
+class NoDoubleNegation(ir.passes.InPlacePass):
+    """Not of a Not is what it began with."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph."""
+        modified = False
+        for node in list(model.graph):
+            inner = node.inputs[0].producer() if node.op_type == "Not" and node.inputs[0] else None
+            if inner is None or inner.op_type != "Not" or node.outputs[0].is_graph_output():
+                continue
+            if inner.inputs[0] is not None:
+                node.outputs[0].replace_all_uses_with(inner.inputs[0])
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+
+class NamesInOrder(ir.passes.InPlacePass):
+    """Name nodes, values and constants by their order, as the same model gives the same bytes.
+
+    tf2onnx and Keras count up names over the life of a process.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rename everything but inputs and outputs."""
+        counts: dict[str, int] = {}
+
+        def fresh(kind: str) -> str:
+            counts[kind] = counts.get(kind, 0) + 1
+            return f"{kind}_{counts[kind]}"
+
+        for graph in (model.graph, *model.graph.subgraphs()):
+            for value in graph.inputs if graph is not model.graph else ():
+                value.name = fresh("input")
+                _forget_symbols(value)
+            for node in graph:
+                layer = node.metadata_props.get("layer")
+                node.name = fresh(f"{layer}/{node.op_type}" if layer else node.op_type)
+                for index, value in enumerate(node.outputs):
+                    value.name = f"{node.name}:{index}" if value.name else value.name
+                    _forget_symbols(value)
+            self._name_constants(graph, fresh)
+        return ir.passes.PassResult(model, modified=True)
+
+    @staticmethod
+    def _name_constants(graph: ir.Graph, fresh: Callable[[str], str]) -> None:
+        """Constants in the order in which nodes read them."""
+        constants = dict.fromkeys(
+            value
+            for node in graph.all_nodes()
+            for value in node.inputs
+            if value is not None and value.is_initializer() and value.graph is graph
+        )
+        graph.initializers.clear()
+        for value in constants:
+            value.name = fresh("constant")
+            graph.register_initializer(value)
+
+
+def _forget_symbols(value: ir.Value) -> None:
+    """A size that is not fixed has no name: tf2onnx counts those up too."""
+    if value.shape is not None:
+        value.shape = ir.Shape([size if isinstance(size, int) else None for size in value.shape])
 
 
 def _transposed(value: ir.Value | None) -> ir.Value | None:

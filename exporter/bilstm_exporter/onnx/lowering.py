@@ -60,7 +60,7 @@ def _lower_marker(
         raise ValueError(message)
     used = [bool(value.uses()) or value.is_graph_output() for value in node.outputs]
     call = MarkerCall(marker, sequences, mask, states, used)
-    build = Builder(token.replace(":", "_"), opset)
+    build = Builder(token.replace(":", "_"), opset, marker.recurrence.layer)
     fused = fused_operator(marker.recurrence.cell)
     if fused is None:
         values = write_scan(build, call, token, opset)

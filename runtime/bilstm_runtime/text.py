@@ -1,0 +1,225 @@
+"""Ids of texts, as Keras's TextVectorization and StringLookup layers give them.
+
+docs/manifest.md writes the algorithm down, for runtimes in other languages.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import numpy as np
+
+from bilstm_runtime.errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bilstm_runtime.manifest import InputSpec
+    from bilstm_runtime.preprocessing import TextPreprocessing
+    from bilstm_runtime.values import AnyArray
+
+_TEXT_KINDS: Final = "UST"
+_SHOWN: Final = 40
+"""Characters of a text that a message repeats."""
+
+# tf.strings.lower without an encoding, which is how Keras calls it, knows ASCII only; the pattern
+# that Keras strips is the punctuation of ASCII; and tf.strings.split splits where C's isspace does.
+_LOWER: Final[dict[int, int | None]] = {
+    ord(upper): ord(lower)
+    for upper, lower in zip(string.ascii_uppercase, string.ascii_lowercase, strict=True)
+}
+_STRIP: Final[dict[int, int | None]] = dict.fromkeys(map(ord, string.punctuation))
+_STANDARDIZE: Final = {
+    "lower": _LOWER,
+    "strip_punctuation": _STRIP,
+    "lower_and_strip_punctuation": {**_LOWER, **_STRIP},
+}
+_SPLIT: Final[dict[str, Callable[[str], list[str]]]] = {
+    "whitespace": re.compile(r"[^\t\n\v\f\r ]+").findall,
+    "character": list,
+}
+
+
+class TextEncoder:
+    """Makes ids of texts, by one entry of a manifest's `preprocessing`."""
+
+    def __init__(self, preprocessing: TextPreprocessing) -> None:
+        """Make the table of ids."""
+        self._table = _STANDARDIZE[preprocessing.standardize] if preprocessing.standardize else None
+        self._split = _SPLIT[preprocessing.split] if preprocessing.split else None
+        self._length = preprocessing.output_sequence_length
+        self._padding = preprocessing.padding_id
+        self._unknown = preprocessing.unknown_id
+        first = preprocessing.first_id
+        self._ids = {word: first + i for i, word in enumerate(preprocessing.vocabulary)}
+        if preprocessing.mask_token is not None and preprocessing.padding_id is not None:
+            self._ids[preprocessing.mask_token] = preprocessing.padding_id
+
+    def encode(self, example: Any, label: str) -> AnyArray:
+        """The ids of one example.
+
+        Args:
+            example: A `str`; without a split also lists of them, arranged as the ids will be.
+            label: What to call it in messages, such as "input 'text', example 3".
+
+        Returns:
+            `[tokens] int64` with a split; without one, the shape of the example.
+
+        Raises:
+            InputError: A token has no id, or the text is not Unicode.
+            InputTypeError: This is no text.
+        """
+        if self._split is not None:
+            if isinstance(example, (list, tuple)) and len(example) == 1:
+                example = example[0]
+            tokens = self._split(self._standardized(example, label))
+            return np.array(self._fitted(self._lookup(tokens, label)), dtype=np.int64)
+        try:
+            return np.array(self._nested(example, label), dtype=np.int64)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            msg = f"{label} holds lists of different lengths; pad them with the mask token"
+            raise InputError(msg) from error
+
+    def _nested(self, example: Any, label: str) -> Any:
+        """The ids of strings in lists, in lists of the same structure."""
+        if not isinstance(example, (list, tuple)):
+            return self._lookup([self._standardized(example, label)], label)[0]
+        if any(isinstance(item, (list, tuple)) for item in example):
+            return [self._nested(item, label) for item in example]
+        tokens = [self._standardized(item, label) for item in example]
+        return self._fitted(self._lookup(tokens, label))
+
+    def _standardized(self, text: Any, label: str) -> str:
+        if not isinstance(text, str):
+            _refuse_type(text, label)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            msg = f"{label}: {_shown(text)} holds half a character (a lone surrogate): {error}"
+            raise InputError(msg) from error
+        return text if self._table is None else text.translate(self._table)
+
+    def _lookup(self, tokens: list[str], label: str) -> list[int]:
+        find, unknown = self._ids.get, self._unknown
+        if unknown is not None:
+            return [find(token, unknown) for token in tokens]
+        ids = [found for found in map(find, tokens) if found is not None]
+        if len(ids) < len(tokens):
+            token = next(token for token in tokens if token not in self._ids)
+            msg = (
+                f"{label}: {_shown(token)} is not in the vocabulary, and this model has no id for "
+                "unknown tokens (its layer has num_oov_indices=0)"
+            )
+            raise InputError(msg)
+        return ids
+
+    def _fitted(self, ids: list[int]) -> list[int]:
+        """Cut or pad to the length that the layer was given, if it was given any."""
+        if self._length is None or self._padding is None:
+            return ids
+        return ids[: self._length] + [self._padding] * (self._length - len(ids))
+
+
+class TextReader:
+    """Reads what `predict` was given for one text input, where that is text."""
+
+    def __init__(self, preprocessing: TextPreprocessing, spec: InputSpec, *, can_pad: bool) -> None:
+        """Work out what the texts must look like.
+
+        Args:
+            preprocessing: How ids are made of text.
+            spec: The input that takes the ids.
+            can_pad: Whether sequences may be padded on the right.
+        """
+        self._encoder = TextEncoder(preprocessing)
+        self._label = f"input {spec.name!r}"
+        self._rank = len(spec.axes) - 1
+        # What an empty text becomes: padding alone, if that says the same.
+        can_stand_in = can_pad and spec.mask_value == preprocessing.padding_id
+        self._stand_in = preprocessing.padding_id if can_stand_in else None
+        # A layer that takes one string an example, but as a row of one.
+        self._one_each = (
+            self._rank == 1
+            and preprocessing.split is None
+            and (preprocessing.kind == "text_vectorization" or spec.axes[1].size == 1)
+        )
+
+    def read(self, value: Any) -> list[AnyArray] | None:
+        """The ids, one array an example; None where the value is not text.
+
+        Raises:
+            InputError: The texts are not what the model takes.
+        """
+        if not _holds_text(value):
+            return None
+        if isinstance(value, (str, bytes)):
+            msg = f"{self._label} is a single text; give a list of texts, such as [{value!r:.40}]"
+            raise InputTypeError(msg)
+        examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
+        return [
+            self._example(item, f"{self._label}, example {i}") for i, item in enumerate(examples)
+        ]
+
+    def _example(self, example: Any, label: str) -> AnyArray:
+        if isinstance(example, np.ndarray):
+            example = example.tolist()
+        if self._one_each and isinstance(example, str):
+            example = [example]
+        ids = self._encoder.encode(example, label)
+        if ids.ndim != self._rank:
+            msg = (
+                f"{label} holds {'one string' if ids.ndim == 0 else f'strings in {ids.ndim} axes'};"
+                f" the model takes {'one string' if self._rank == 0 else 'a list of strings'} an "
+                "example. A list is read as a list of examples: put a single example in a list"
+            )
+            raise InputError(msg)
+        if ids.shape == (0,):
+            if self._stand_in is None:
+                msg = (
+                    f"{label}: {_shown(example)} has no tokens, and padding changes the answers of "
+                    "this model; give it a text of at least one token"
+                )
+                raise InputError(msg)
+            ids = np.array([self._stand_in], dtype=np.int64)
+        return ids
+
+
+def _holds_text(value: Any) -> bool:
+    """Whether the first thing in a value that is anything at all is text."""
+    return _first_kind(value) is True
+
+
+def _first_kind(value: Any) -> bool | None:
+    """Whether the first thing in a value is text; None where there is nothing in it."""
+    if isinstance(value, (str, bytes)):
+        return True
+    if isinstance(value, (list, tuple)):
+        kinds = (_first_kind(item) for item in value)
+        return next((kind for kind in kinds if kind is not None), None)
+    if value is None or isinstance(value, np.ma.MaskedArray):
+        return None
+    if isinstance(value, (bool, int, float, dict)):
+        return False
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if array.dtype.kind == "O" and array.ndim:
+        return _first_kind(array.tolist())
+    return array.dtype.kind in _TEXT_KINDS
+
+
+def _refuse_type(value: Any, label: str) -> NoReturn:
+    if isinstance(value, bytes):
+        msg = f"{label} holds bytes; decode them first: [text.decode() for text in texts]"
+    elif isinstance(value, (list, tuple)):
+        msg = f"{label} is a list of {len(value)}; the model takes one text an example, a str"
+    else:
+        msg = f"{label} holds {value!r:.40} ({type(value).__name__}) among texts; expected a str"
+    raise InputTypeError(msg)
+
+
+def _shown(text: Any) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
