@@ -244,10 +244,7 @@ for model in {models!r}:
 
 
 # Two orders of a set are the same now and then.
-SCAN_NAMES = pytest.mark.xfail(reason="names inside a Scan hang on the order of sets", strict=False)
-
-
-@pytest.mark.parametrize("name", ["classifier", pytest.param("gelu", marks=SCAN_NAMES)])
+@pytest.mark.parametrize("name", ["classifier", "gelu"])
 def test_two_processes_write_the_same_bytes(seeded, name):
     first, second = (folder / f"{name}-edge" for folder in seeded)
     for path in sorted(first.iterdir()):

@@ -164,12 +164,7 @@ def test_onnx_has_nothing_dead_or_doubled(exported, name):
     assert doubled(model) == []
 
 
-NOT_NOT = pytest.mark.xfail(reason="Not of the Not that NotEqual became")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=NOT_NOT) if n == "pooled" else n for n in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_onnx_has_nothing_idle(exported, name):
     assert idle(exported(name).onnx) == []
 

@@ -71,7 +71,7 @@ def assert_equal_ids(layer, encoder: TextEncoder, texts: list[str]) -> None:
 @pytest.mark.parametrize("length", [None, 1, 4], ids=lambda n: f"length={n}")
 @pytest.mark.parametrize("split", SPLITS, ids=lambda s: f"split={s}")
 @pytest.mark.parametrize("standardize", STANDARDIZATIONS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 @example(texts=["", " \t\n ", "A GOOD  film!", "  It's naïve, NAÏVE.\n", "日本 日"])
 @example(texts=["a" * 3000, "good film " * 3000, "a\x00 b\x00"])
@@ -80,6 +80,7 @@ def test_text_vectorization(standardize, split, length, texts) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"mask_token": ""}, {"mask_token": "-"}], ids=str)
+@settings(deadline=None)
 @given(words=st.lists(PARTS, min_size=1, max_size=8))
 def test_string_lookup(options, words) -> None:
     assert_equal_ids(*lookup(**options), words)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilstm_runtime.errors import BundleError, ManifestError
@@ -110,6 +110,7 @@ VALUES = (
 )
 
 
+@settings(deadline=None)
 @given(
     entry=st.fixed_dictionaries({}, optional={key: VALUES | st.just(ENTRY[key]) for key in ENTRY})
 )

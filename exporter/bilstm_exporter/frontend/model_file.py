@@ -26,7 +26,7 @@ _ZIP_SIGNATURE = b"PK\x03\x04"
 _CONFIG_LIMIT = 256 * 2**20
 # Keys that one generation writes and the other does not.
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
-_KERAS2_KEYS = frozenset({"batch_input_shape", "time_major", "implementation", "ragged"})
+_KERAS2_KEYS = frozenset({"batch_input_shape", "time_major"})
 _KERAS1_KEYS = frozenset({"inner_activation", "consume_less", "nb_filter", "W_regularizer"})
 # TensorFlow functions by which a config reaches files, processes or Python.
 _REACHING_OUT = ("io.", "py_function", "numpy_function", "raw_ops.", "saved_model.", "train.",
