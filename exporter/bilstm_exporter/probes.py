@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.errors import UnsupportedModelError, plain_text
 from bilstm_exporter.frontend.source import Source
 from bilstm_exporter.interface import BATCH, REFUSALS, Interface
 from bilstm_exporter.tolerance import difference
@@ -61,7 +61,8 @@ class ProbeSet:
 
 def make_probes(source: Source, interface: Interface) -> ProbeSet:
     """Make the probes of a model and let it answer them."""
-    probes, left_out = [], {}
+    probes: list[Probe] = []
+    left_out: dict[str, str] = {}
     saturating, largest = _saturating(source, interface)
     candidates = [*_candidates(interface), *saturating]
     for name, inputs in candidates:
@@ -72,7 +73,8 @@ def make_probes(source: Source, interface: Interface) -> ProbeSet:
         except UnsupportedModelError:
             raise
         except REFUSALS as error:
-            left_out[name] = f"Keras refuses it: {str(error).splitlines()[0][:200]}"
+            lines = plain_text(error).strip().splitlines() or [type(error).__name__]
+            left_out[name] = f"Keras refuses it: {lines[0][:200]}"
             continue
         # Keras divides by the steps that count: without one, NaN is its answer. Anywhere else
         # a model that overflows tells nothing.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from tf_keras import layers as L  # noqa: N812 - as Keras code calls it
+from tf_keras import layers as L
 
 CASES: dict[str, Callable[[], tf_keras.Model]] = {}
 

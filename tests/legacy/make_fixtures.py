@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tf_keras import layers as L  # noqa: N812
+from tf_keras import layers as L
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent)]

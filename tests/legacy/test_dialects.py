@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import tf_keras
-from tf_keras import layers as L  # noqa: N812
+from tf_keras import layers as L
 
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontend.legacy_config import repaired

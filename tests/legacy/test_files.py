@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from tf_keras import layers as L  # noqa: N812
+from tf_keras import layers as L
 
 import bilstm_runtime
 from bilstm_exporter import export

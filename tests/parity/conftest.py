@@ -6,9 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from zoo import load_all
 
 from bilstm_exporter import export
+from zoo import load_all
 
 # A slice that covers every family; ZOO_ALL=1 takes every model of the zoo.
 COVERED = """
@@ -21,7 +21,8 @@ COVERED = """
     bilstm-directions-swapped-sequences bilstm-activations bilstm-stacked-3 bilstm-saturated
     masked-lstm-zero-output masked-lstm-backwards-sequences masked-bilstm-classifier
     masked-bilstm-sum-last masked-bilstm-separate-sequences masked-bilstm-stacked-3-tagger
-    masked-bilstm-fallback-gates masked-lstm-unroll-backwards-sequences masked-bilstm-unroll-sequences
+    masked-bilstm-fallback-gates masked-lstm-unroll-backwards-sequences
+    masked-bilstm-unroll-sequences
     masked-tagger-time-distributed mask-through-chain mask-lost-in-conv1d masked-global-max-pooling
     masked-global-average-pooling masking-nine-and-a-half masking-twice mask-through-concatenate
     mask-concatenate-with-unmasked mask-two-inputs-of-different-length explicit-mask-bilstm
@@ -40,7 +41,8 @@ COVERED = """
     openvino-masking-rank-4 tf2onnx-four-bilstms-same-input keras-masking-one-unit
     gru-masked-bidirectional-tagger gru-reset-before-masked-sequences gru-gelu
     rnn-masked-bidirectional-tagger lstm-cell-masked-sequences stacked-mixed-cells-masked-sequences
-    own-two-state-cell-masked-sequences conv-lstm2d-bidirectional states-lstm-handed-on-bidirectional
+    own-two-state-cell-masked-sequences conv-lstm2d-bidirectional
+    states-lstm-handed-on-bidirectional
     states-masked-translation
 """.split()
 

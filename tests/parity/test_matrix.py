@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from parity.conftest import selected
-from zoo import call, load_all, make_inputs
-from zoo.case import PADDINGS
 
 import bilstm_runtime
 from bilstm_exporter.tolerance import difference
+from parity.conftest import selected
+from zoo import call, load_all, make_inputs
+from zoo.case import PADDINGS
 
 BATCHES_AND_LENGTHS = [(1, 1), (2, 7), (7, 5), (1, 26), (3, 13)]
 

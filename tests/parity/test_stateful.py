@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from zoo import call, load_all, make_inputs
 
 import bilstm_runtime
+from zoo import call, load_all, make_inputs
 
 STATEFUL = ["stateful-bilstm", "stateful-gru", "stateful-lstm-masked", "stateful-cell"]
 

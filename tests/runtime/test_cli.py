@@ -127,7 +127,7 @@ def test_two_inputs_by_name(fixtures: Path, tmp_path: Path, capsys: Any) -> None
         (["{tmp}", "--input", "{lines}"], 3, "manifest.json"),
     ],
 )  # fmt: skip
-def test_errors_are_one_line_and_have_their_code(  # noqa: PLR0913, PLR0917 (fixtures and cases)
+def test_errors_are_one_line_and_have_their_code(
     fixtures: Path,
     tmp_path: Path,
     lines: str,
