@@ -58,6 +58,11 @@ class ExportReport:
     padding_neutral: bool
     seconds: dict[str, float]
 
+    @property
+    def passed(self) -> bool:
+        """Whether every artifact gives Keras's answers; nothing is written otherwise."""
+        return all(artifact.parity.passed for artifact in self.artifacts)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         plain = asdict(self)
