@@ -11,7 +11,7 @@ from keras import ops
 
 from .case import add_case, add_family, case, floats, ids
 
-LATER = "later"
+BEYOND_LSTM = "beyond-lstm"
 FLOAT = ("lstm", "float-input", "suite")
 STATIC = ("static-time", *FLOAT)
 
@@ -89,7 +89,7 @@ OPENVINO_LATER = {
 }
 for _name, _layers in OPENVINO_LATER.items():
     _tags = ("fallback",) if "softmax" in _name or "selu" in _name else ()
-    _tags = (LATER, "suite", "float-input", "static-time", *_tags)
+    _tags = (BEYOND_LSTM, "suite", "float-input", "static-time", *_tags)
     add_case(f"openvino-{_name}", floats(4, 3)(_layers), *_tags, scale=0.6)
 OPENVINO_CONV = {
     "conv-lstm2d-swish": lambda: [L.ConvLSTM2D(3, 3, padding="same", activation="swish")],
@@ -98,7 +98,13 @@ OPENVINO_CONV = {
     ],
 }
 add_family(
-    OPENVINO_CONV, floats(3, 8, 8, 1), LATER, "suite", "conv-lstm", "fallback", prefix="openvino-"
+    OPENVINO_CONV,
+    floats(3, 8, 8, 1),
+    BEYOND_LSTM,
+    "suite",
+    "conv-lstm",
+    "fallback",
+    prefix="openvino-",
 )
 
 # tf2onnx, tests/keras2onnx_unit_tests/test_layers.py (once onnx/keras-onnx).
@@ -145,14 +151,14 @@ add_family(
 )
 
 
-@case("keras2onnx-lstm-and-cell-side-by-side", LATER, "states", "cell", *STATIC)
+@case("keras2onnx-lstm-and-cell-side-by-side", BEYOND_LSTM, "states", "cell", *STATIC)
 def _side_by_side() -> keras.Model:
     x = keras.Input((3, 5), name="x")
     options = {"return_state": True, "return_sequences": True}
     return keras.Model(x, [*L.LSTM(2, **options)(x), *L.RNN(L.LSTMCell(2), **options)(x)])
 
 
-@case("keras2onnx-lstm-initial-states-one-step", LATER, "states", "multi-input", *STATIC)
+@case("keras2onnx-lstm-initial-states-one-step", BEYOND_LSTM, "states", "multi-input", *STATIC)
 def _initial_states() -> keras.Model:
     inputs = [keras.Input((1, 2), name="inputs")]
     inputs += [keras.Input((5,), name="state_h"), keras.Input((5,), name="state_c")]
@@ -160,7 +166,7 @@ def _initial_states() -> keras.Model:
     return keras.Model(inputs, L.Dense(2, "sigmoid")(y))
 
 
-@case("keras2onnx-lstm-stateful-free-length", LATER, "stateful", "static-batch", *FLOAT)
+@case("keras2onnx-lstm-stateful-free-length", BEYOND_LSTM, "stateful", "static-batch", *FLOAT)
 def _stateful() -> keras.Model:
     x = keras.Input(batch_shape=(1, None, 1), name="x")
     return keras.Model(x, L.LSTM(2, return_sequences=True, stateful=True)(x))
@@ -203,7 +209,7 @@ def _crnn() -> keras.Model:
     return keras.Model(image, L.Dense(6, "softmax")(x))
 
 
-@case("keras2onnx-lipnet", LATER, "gru", "image", "static-time", "suite", "float-input")
+@case("keras2onnx-lipnet", BEYOND_LSTM, "gru", "image", "static-time", "suite", "float-input")
 def _lipnet() -> keras.Model:
     video = keras.Input((4, 6, 8, 1), name="video")
     x = L.Conv3D(2, (3, 5, 5), strides=(1, 2, 2), activation="relu")(
@@ -231,7 +237,7 @@ def _four() -> keras.Model:
     return keras.Model(x, [*outputs, L.LSTM(3)(x)])
 
 
-@case("tf2onnx-stacked-cells", LATER, "cell", *FLOAT)
+@case("tf2onnx-stacked-cells", BEYOND_LSTM, "cell", *FLOAT)
 def _stacked() -> keras.Model:
     x = keras.Input((None, 2), name="x")
     return keras.Model(x, L.RNN([L.LSTMCell(5), L.LSTMCell(5)], return_sequences=True)(x))
@@ -255,7 +261,7 @@ for _name, (_shape, _layers) in ISSUES.items():
 add_family(
     {"onnx2tf-bidirectional-gru": lambda: [L.Bidirectional(L.GRU(4, return_sequences=True))]},
     floats(6, 4),
-    LATER,
+    BEYOND_LSTM,
     "suite",
     "gru",
     "static-time",
@@ -263,7 +269,7 @@ add_family(
 )
 
 
-@case("onnx2tf-policy-with-states", LATER, "states", "multi-input", "static-batch", *STATIC)
+@case("onnx2tf-policy-with-states", BEYOND_LSTM, "states", "multi-input", "static-batch", *STATIC)
 def _policy() -> keras.Model:
     shapes = {"input": (1, 1, 5), "h_in": (1, 4), "c_in": (1, 4)}
     x, h, c = (keras.Input(batch_shape=shape, name=name) for name, shape in shapes.items())

@@ -10,7 +10,7 @@ from .case import add_case, add_family, case, floats, ids
 
 registered = keras.saving.register_keras_serializable("bilstm_zoo")
 
-LATER = "later"  # than the LSTM: the milestone of all the other recurrences
+BEYOND_LSTM = "beyond-lstm"  # the tag of every other recurrence
 
 # --- GRU and SimpleRNN
 
@@ -94,7 +94,7 @@ for _kind, _layer in KINDS.items():
             for name, layers in _table.items()
             if name in CHOSEN.get(_kind, _table)
         }
-        add_family(_bound, _head, LATER, _tag, *_tags, prefix=f"{_kind}-")
+        add_family(_bound, _head, BEYOND_LSTM, _tag, *_tags, prefix=f"{_kind}-")
 
 GRU_GATES = {
     "gru-hard-sigmoid": lambda: [L.GRU(5, recurrent_activation="hard_sigmoid")],
@@ -104,10 +104,10 @@ GRU_GATES = {
     "gru-implementation-1": lambda: [L.GRU(5, implementation=1, return_sequences=True)],
     "gru-static-one-step": lambda: [L.GRU(5), L.Dense(4, "sigmoid")],
 }
-add_family(GRU_GATES, floats(None, 4), LATER, "gru", "float-input", scale=0.6)
+add_family(GRU_GATES, floats(None, 4), BEYOND_LSTM, "gru", "float-input", scale=0.6)
 
 
-@case("gru-reset-mix-in-bidirectional", LATER, "gru", "float-input")
+@case("gru-reset-mix-in-bidirectional", BEYOND_LSTM, "gru", "float-input")
 def _mixed_resets() -> keras.Model:
     layer = L.Bidirectional(
         L.GRU(4, return_sequences=True),
@@ -116,7 +116,7 @@ def _mixed_resets() -> keras.Model:
     return keras.Sequential([keras.Input((None, 4), name="x"), layer])
 
 
-@case("gru-and-lstm-in-one-model", LATER, "gru", "lstm", "mask", "id-input")
+@case("gru-and-lstm-in-one-model", BEYOND_LSTM, "gru", "lstm", "mask", "id-input")
 def _mixed_kinds() -> keras.Model:
     tokens = keras.Input((None,), dtype="int32", name="ids")
     x = L.Embedding(20, 5, mask_zero=True)(tokens)
@@ -125,7 +125,7 @@ def _mixed_kinds() -> keras.Model:
     return keras.Model(tokens, x)
 
 
-@case("bidirectional-lstm-forwards-gru-backwards", LATER, "gru", "lstm", "float-input")
+@case("bidirectional-lstm-forwards-gru-backwards", BEYOND_LSTM, "gru", "lstm", "float-input")
 def _mixed_directions() -> keras.Model:
     layer = L.Bidirectional(L.LSTM(4), backward_layer=L.GRU(3, go_backwards=True))
     return keras.Sequential([keras.Input((None, 4), name="x"), layer])
@@ -245,11 +245,13 @@ for _cells, _tags in ((CELLS, ("cell",)), (OWN_CELLS, ("cell", "own-cell", "fall
         else:
             _backwards = partial(_rnn, _cell, go_backwards=True, return_sequences=True)
             _table[f"{_name}-backwards-sequences"] = _backwards
-        add_family(_table, floats(None, 4), LATER, "float-input", *_tags)
+        add_family(_table, floats(None, 4), BEYOND_LSTM, "float-input", *_tags)
         _masked = {f"{_name}-masked-sequences": partial(_rnn, _cell, return_sequences=True)}
-        add_family(_masked, ids(), LATER, "id-input", "mask", *_tags)
+        add_family(_masked, ids(), BEYOND_LSTM, "id-input", "mask", *_tags)
 UNROLLED = {"own-cell-unroll": partial(_rnn, OWN_CELLS["own-cell"], unroll=True)}
-add_family(UNROLLED, floats(6, 4), LATER, "float-input", "static-time", "own-cell", "fallback")
+add_family(
+    UNROLLED, floats(6, 4), BEYOND_LSTM, "float-input", "static-time", "own-cell", "fallback"
+)
 
 # --- ConvLSTM
 
@@ -285,4 +287,4 @@ CONV = {
     "conv-lstm3d-same": ((None, 3, 3, 3, 1), lambda: [L.ConvLSTM3D(2, 2, padding="same")]),
 }
 for _name, (_shape, _layers) in CONV.items():
-    add_case(_name, floats(*_shape)(_layers), LATER, "conv-lstm", "fallback", "float-input")
+    add_case(_name, floats(*_shape)(_layers), BEYOND_LSTM, "conv-lstm", "fallback", "float-input")

@@ -8,7 +8,7 @@ from keras import layers as L
 
 from .case import add_case, case, random_ids
 
-TAGS = ("later", "states", "float-input")
+TAGS = ("beyond-lstm", "states", "float-input")
 KINDS = {"lstm": (L.LSTM, 2), "gru": (L.GRU, 1), "rnn": (L.SimpleRNN, 1)}
 
 
@@ -104,7 +104,7 @@ def _two_texts(rng: np.random.Generator, batch: int, time: int) -> list[np.ndarr
 
 @case(
     "states-masked-translation",
-    "later",
+    "beyond-lstm",
     "lstm",
     "mask",
     "states",
@@ -129,7 +129,7 @@ def _from_dense() -> keras.Model:
     return keras.Model([x, image], L.Dense(3)(y))
 
 
-@case("states-masked-returned", "later", "lstm", "mask", "states", "id-input")
+@case("states-masked-returned", "beyond-lstm", "lstm", "mask", "states", "id-input")
 def _masked_returned() -> keras.Model:
     x = keras.Input((None,), dtype="int32", name="ids")
     layer = L.Bidirectional(L.LSTM(4, return_state=True, return_sequences=True))
@@ -173,7 +173,7 @@ for _name, _layers in STATEFUL.items():
     add_case(
         f"stateful-{_name}",
         partial(_stateful, _layers),
-        "later",
+        "beyond-lstm",
         "stateful",
         "static-batch",
         "float-input",
@@ -194,7 +194,7 @@ for _policy in ("mixed_float16", "mixed_bfloat16", "float16", "float64"):
     add_case(
         f"policy-{_policy.replace('_', '-')}",
         partial(_with_policy, _policy),
-        "later",
+        "beyond-lstm",
         "policy",
         "lstm",
         "float-input",

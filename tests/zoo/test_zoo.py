@@ -30,7 +30,7 @@ KNOWN_TAGS = {
     "gru",
     "id-input",
     "image",
-    "later",
+    "beyond-lstm",
     "lstm",
     "lstm-in-time-distributed",
     "mask",
