@@ -181,8 +181,9 @@ def _traced(call: Any, inputs: Sequence[DeclaredInput]) -> Any:
         return tf.function(call, autograph=False).get_concrete_function(*signature)
     except ExportError:
         raise
-    # What a layer raises when it looks at the values of a tensor, or uses numpy on it.
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    # A layer may be anybody's code: one that looks at the values of a tensor, or uses numpy
+    # on it, raises whatever that raises.
+    except Exception as error:
         raise untraceable(error, "TensorFlow operations") from error
 
 
