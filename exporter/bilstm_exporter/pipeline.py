@@ -24,6 +24,8 @@ from bilstm_exporter.parity import Parity, check_parity, require
 from bilstm_exporter.probes import ProbeSet, decided, golden_probes, make_probes
 from bilstm_exporter.properties import declared_difference, independent_rows, neutral_padding
 from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.quantization.owners import Owners
+from bilstm_exporter.recipes import Precision, PrecisionPlan
 from bilstm_exporter.report import ArtifactReport, ExportReport
 from bilstm_exporter.stages import Listener, Stages
 from bilstm_exporter.targets import TARGETS, Built
@@ -132,11 +134,12 @@ def build_and_check(
     """
     source, interface = prepared.source, prepared.interface
     with stages.stage(f"writing {name}"):
-        built = TARGETS[name].build(
+        conversion = TARGETS[name].convert(
             lambda lowering: source.trace(lowering, interface.declared()),
             interface,
             opset=options.opset,
         )
+        built = conversion.write(PrecisionPlan(Precision.FLOAT32), Owners(source.weights()))
     with stages.stage(f"checking {name} against Keras"):
         return _check(name, built, manifest, prepared)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bilstm_exporter.interface import Interface
+from bilstm_exporter.quantization.owners import Owners
+from bilstm_exporter.recipes import PrecisionPlan
 from bilstm_exporter.recurrence import Lowering
 
 
@@ -26,25 +28,66 @@ class RecurrenceForm:
 
 
 @dataclass(frozen=True)
+class WeightForm:
+    """How one weight is stored.
+
+    Attributes:
+        layer: The layer it belongs to; several, joined by commas, that share it, or "".
+        operator: What reads it, such as ``"LSTM"`` or ``"FULLY_CONNECTED"``.
+        elements: How many numbers it has.
+        storage: ``"float32"``, ``"float16"``, ``"int8"`` or ``"int4"``.
+        dynamic: Whether the operator computes in integers, its other input quantized as it runs;
+            otherwise the weight is taken back to float first.
+        reason: Why not as the recipe says, or why not the faster way; or "".
+    """
+
+    layer: str
+    operator: str
+    elements: int
+    storage: str
+    dynamic: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Built:
     """One artifact before it is checked.
 
     Attributes:
         content: The file's bytes.
         recurrences: How each recurrence was written.
+        weights: How each weight was stored, where not all are float32.
+        reset_between_runs: Whether a run leaves something behind that the next must not see.
+        operators: What a runtime needs to have, each operator once; "" names none.
     """
 
     content: bytes
     recurrences: list[RecurrenceForm]
+    weights: list[WeightForm] = field(default_factory=list)
+    reset_between_runs: bool = False
+    operators: tuple[str, ...] = ()
 
 
-class Build(Protocol):
-    """Builds an artifact."""
+class Conversion(Protocol):
+    """A model converted to a format in float32, from which every recipe is written."""
+
+    def write(self, plan: PrecisionPlan, owners: Owners) -> Built:
+        """Write the artifact.
+
+        Args:
+            plan: Which precision each layer's weights get.
+            owners: Which layer a constant belongs to.
+        """
+        ...
+
+
+class Convert(Protocol):
+    """Converts a traced model to a format."""
 
     def __call__(
         self, trace: Callable[[Lowering], Any], interface: Interface, *, opset: int
-    ) -> Built:
-        """Build it.
+    ) -> Conversion:
+        """Convert it.
 
         Args:
             trace: Traces the model with a lowering, at the shapes of the interface.
@@ -60,28 +103,28 @@ class Target:
 
     Attributes:
         name: Of the format, and the ending of its files.
-        build: Builds an artifact.
+        convert: Converts a model to it.
     """
 
     name: str
-    build: Build
+    convert: Convert
 
 
 TARGETS: dict[str, Target] = {}
 
 
-def target(name: str) -> Callable[[Build], Build]:
-    """Register the builder of a format.
+def target(name: str) -> Callable[[Convert], Convert]:
+    """Register what converts to a format.
 
     Raises:
-        ValueError: The format has a builder already.
+        ValueError: The format has one already.
     """
 
-    def register(build: Build) -> Build:
+    def register(convert: Convert) -> Convert:
         if name in TARGETS:
             message = f"the format {name!r} is registered already"
             raise ValueError(message)
-        TARGETS[name] = Target(name, build)
-        return build
+        TARGETS[name] = Target(name, convert)
+        return convert
 
     return register

@@ -20,6 +20,7 @@ from bilstm_exporter.frontend.keras2_seam import (
     lowered_recurrences,
     observed_states,
 )
+from bilstm_exporter.frontend.layer_weights import weights_by_layer
 from bilstm_exporter.frontend.source import DeclaredInput
 from bilstm_exporter.frontend.tracing import (
     off_by_one_rounding,
@@ -114,6 +115,14 @@ class Keras2Source:
             for layer in layers
             if not isinstance(layer, containers) and id(layer) not in cells
         ]
+
+    def weights(self) -> list[tuple[str, np.ndarray]]:
+        """Every weight with the name of the layer it belongs to, as in ``layers``."""
+        return weights_by_layer(
+            self._model._flatten_layers(include_self=False),  # noqa: SLF001 - the only way
+            self.layers(),
+            np.asarray,
+        )
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants."""

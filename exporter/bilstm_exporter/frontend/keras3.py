@@ -19,6 +19,7 @@ from bilstm_exporter.frontend.keras3_seam import (
     observed_states,
 )
 from bilstm_exporter.frontend.keras3_text import cut_text
+from bilstm_exporter.frontend.layer_weights import weights_by_layer
 from bilstm_exporter.frontend.source import DeclaredInput
 from bilstm_exporter.frontend.tracing import (
     off_by_one_rounding,
@@ -123,6 +124,14 @@ class Keras3Source:
             for layer in self._model._flatten_layers()  # noqa: SLF001 - the only way to all
             if not isinstance(layer, containers) and id(layer) not in cells
         ]
+
+    def weights(self) -> list[tuple[str, np.ndarray]]:
+        """Every weight with the name of the layer it belongs to, as in ``layers``."""
+        return weights_by_layer(
+            self._model._flatten_layers(),  # noqa: SLF001 - the only way to all
+            self.layers(),
+            keras.ops.convert_to_numpy,
+        )
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants."""

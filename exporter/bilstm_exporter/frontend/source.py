@@ -85,6 +85,10 @@ class Source(Protocol):
         """Name and class of every layer that does something itself, in the model's order."""
         ...
 
+    def weights(self) -> list[tuple[str, np.ndarray]]:
+        """Every weight with the name of the layer it belongs to, as in ``layers``."""
+        ...
+
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants.
 

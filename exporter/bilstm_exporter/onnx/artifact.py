@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -11,15 +12,41 @@ import onnx_ir as ir
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.onnx.cleanup import clean
 from bilstm_exporter.onnx.lowering import lower_markers
+from bilstm_exporter.onnx.quantize import store_weights
 from bilstm_exporter.onnx.marker import DOMAIN, OP_TYPE, Markers
 from bilstm_exporter.onnx.tensorflow_graph import to_onnx
+from bilstm_exporter.quantization.owners import Owners
+from bilstm_exporter.recipes import PrecisionPlan
 from bilstm_exporter.recurrence import Lowering
-from bilstm_exporter.targets import Built, target
+from bilstm_exporter.targets import Built, RecurrenceForm, target
 from bilstm_runtime.manifest import Axis, InputSpec, OutputSpec
 
 
+@dataclass(frozen=True)
+class OnnxConversion:
+    """A model in ONNX, all float32, with the names of the interface.
+
+    Attributes:
+        content: The file's bytes.
+        recurrences: How each recurrence was written.
+    """
+
+    content: bytes
+    recurrences: list[RecurrenceForm]
+
+    def write(self, plan: PrecisionPlan, owners: Owners) -> Built:
+        """Write the artifact with these precisions; see ``Conversion``."""
+        model = ir.from_proto(onnx.load_model_from_string(self.content))
+        weights = store_weights(model, plan, owners)
+        if not weights:
+            return Built(self.content, self.recurrences)
+        return Built(_serialized(model), self.recurrences, weights)
+
+
 @target("onnx")
-def build_onnx(trace: Callable[[Lowering], Any], interface: Interface, *, opset: int) -> Built:
+def convert_onnx(
+    trace: Callable[[Lowering], Any], interface: Interface, *, opset: int
+) -> OnnxConversion:
     """Trace, convert, lower, clean, name."""
     markers = Markers()
     function = trace(markers.lower)
@@ -27,10 +54,14 @@ def build_onnx(trace: Callable[[Lowering], Any], interface: Interface, *, opset:
     forms = lower_markers(model, markers.by_token, opset)
     clean(model)
     _name_values(model.graph, interface)
+    return OnnxConversion(_serialized(model), forms)
+
+
+def _serialized(model: ir.Model) -> bytes:
     model.producer_name, model.producer_version = "bilstm-edge", ""
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto)
-    return Built(proto.SerializeToString(deterministic=True), forms)
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _name_values(graph: ir.Graph, interface: Interface) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -11,9 +12,12 @@ import tensorflow as tf
 from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.quantization.owners import Owners
+from bilstm_exporter.recipes import PrecisionPlan
 from bilstm_exporter.recurrence import Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets import Built, RecurrenceForm, target
 from bilstm_exporter.tflite import flatbuffer, loop
+from bilstm_exporter.tflite.quantize import store_weights
 
 # "TF Select ops: BitwiseAnd, Foo" and "Custom ops: Bar" are how the converter lists what
 # no builtin operator does.
@@ -21,11 +25,35 @@ _MISSING_AT = re.compile(r'fused\["(\w+):", callsite\("([^"@]+)')
 _MISSING_OPERATORS = re.compile(r"(?:TF Select|Flex|Custom) ops: ([\w, ]+)")
 
 
+@dataclass(frozen=True)
+class TfliteConversion:
+    """A model as the TFLite converter left it, all float32.
+
+    Attributes:
+        content: The file's bytes.
+        interface: Its inputs and outputs.
+        recurrences: How each recurrence was written.
+    """
+
+    content: bytes
+    interface: Interface
+    recurrences: list[RecurrenceForm]
+
+    def write(self, plan: PrecisionPlan, owners: Owners) -> Built:
+        """Write the artifact with these precisions; see ``Conversion``."""
+        model = flatbuffer.read(self.content)
+        weights = store_weights(model, plan, owners)
+        content = flatbuffer.finish(
+            model, self.interface.input_names, self.interface.output_names
+        )
+        return Built(content, self.recurrences, weights)
+
+
 @target("tflite")
-def build_tflite(
+def convert_tflite(
     trace: Callable[[Lowering], Any], interface: Interface, *, opset: int = 0
-) -> Built:
-    """Trace, convert, name."""
+) -> TfliteConversion:
+    """Trace, convert."""
     del opset  # ONNX's
     forms: list[RecurrenceForm] = []
 
@@ -35,9 +63,7 @@ def build_tflite(
         forms.append(RecurrenceForm(recurrence.layer, "loop"))
         return loop.lower(recurrence, sequences, initial_state, mask)
 
-    content = _convert(trace(lower))
-    content = flatbuffer.finish(content, interface.input_names, interface.output_names)
-    return Built(content, forms)
+    return TfliteConversion(_convert(trace(lower)), interface, forms)
 
 
 def _convert(function: Any) -> bytes:

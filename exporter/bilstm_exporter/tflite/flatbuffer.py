@@ -8,16 +8,20 @@ from typing import Any
 from ai_edge_litert.tools import flatbuffer_utils
 
 
-def finish(content: bytes, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
+def read(content: bytes) -> Any:
+    """A model's flatbuffer as objects."""
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+
+
+def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
     """Name the inputs and outputs as the model does, and store equal constants once.
 
     Args:
-        content: A model with one signature, whose inputs and outputs are named
+        model: A model with one signature, whose inputs and outputs are named
             ``input_0``, ... and ``output_0``, ... (the digits tell the order).
         input_names: The model's names, in that order.
         output_names: The same for the outputs.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     signature = model.signatureDefs[0]
     tensors = model.subgraphs[0].tensors
     named: set[int] = set()

@@ -1,0 +1,114 @@
+"""The recipes: how the numbers of an artifact are stored."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bilstm_exporter.errors import OptionError
+
+
+class Precision(enum.IntEnum):
+    """How the weights of a layer are stored, in bits; a greater one is nearer to Keras."""
+
+    INT4 = 4
+    INT8 = 8
+    FLOAT16 = 16
+    FLOAT32 = 32
+
+    @property
+    def label(self) -> str:
+        """The word for it, such as ``"int8"``."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class PrecisionPlan:
+    """Which precision every layer's weights get.
+
+    Attributes:
+        default: For layers that are not named.
+        layers: By the layer's name, as ``Source.layers`` gives it.
+    """
+
+    default: Precision
+    layers: Mapping[str, Precision] = field(default_factory=dict)
+
+    def of(self, owners: Sequence[str]) -> Precision:
+        """The precision of a weight: the highest that one of the layers sharing it has.
+
+        Args:
+            owners: The layers whose weight it is; none for a constant that belongs to none.
+        """
+        return max((self.layers.get(layer, self.default) for layer in owners), default=self.default)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to store an artifact's numbers.
+
+    Attributes:
+        name: What users call it, and the middle of the file's name.
+        summary: One line for the help.
+        precision: Of every weight.
+        formats: Those that can hold it.
+        calibrated: Whether it needs data to find the ranges of the activations; such a recipe
+            computes in integers throughout.
+    """
+
+    name: str
+    summary: str
+    precision: Precision
+    formats: tuple[str, ...] = ("onnx", "tflite")
+    calibrated: bool = False
+
+    def file(self, format_name: str) -> str:
+        """The artifact's name in the bundle: ``model.onnx``, ``model.int8.onnx``."""
+        middle = "" if self.name == FLOAT32 else f".{self.name}"
+        return f"model{middle}.{format_name}"
+
+
+FLOAT32 = "float32"
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(FLOAT32, "Keras's answers within rounding", Precision.FLOAT32),
+        Recipe("float16", "half the size, weights in float16", Precision.FLOAT16),
+        Recipe("int8", "a quarter of the size, faster; computes in float between", Precision.INT8),
+        Recipe(
+            "int8-full",
+            "integers throughout, for NPUs and microcontrollers; needs --data, --batch, --time",
+            Precision.INT8,
+            formats=("tflite",),
+            calibrated=True,
+        ),
+        Recipe("int4", "the smallest, weights in 4 bits", Precision.INT4),
+    )
+}
+
+
+def parse_recipes(names: Sequence[str] | str) -> tuple[Recipe, ...]:
+    """Recipes by name, float32 first.
+
+    Args:
+        names: A sequence of names, or one string with commas; ``"all"`` stands for every one.
+
+    Raises:
+        OptionError: One is unknown, named twice, or none is given.
+    """
+    wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    wanted = [name for name in wanted if name]
+    if wanted == ["all"]:
+        return tuple(RECIPES.values())
+    unknown = [name for name in wanted if name not in RECIPES]
+    if unknown or not wanted:
+        message = (
+            f"recipes: {', '.join(unknown) or 'none given'}; choose from "
+            f"{', '.join(RECIPES)}, or all"
+        )
+        raise OptionError(message)
+    if len(set(wanted)) < len(wanted):
+        message = f"recipes: {', '.join(wanted)} names one twice"
+        raise OptionError(message)
+    return tuple(recipe for recipe in RECIPES.values() if recipe.name in wanted)
