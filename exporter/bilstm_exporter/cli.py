@@ -17,11 +17,11 @@ from bilstm_exporter.errors import (
     OptionError,
     OutputFolderError,
     ParityError,
-    UnsupportedModelError,
 )
 from bilstm_exporter.folder import check_writable
 from bilstm_exporter.options import DEFAULT_OPSET, FORMATS, OPSETS, ExportOptions
 from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.recipes import FLOAT32, RECIPES
 
 EXIT_CODES = {
     0: "the bundle is written, and every artifact gives Keras's answers",
@@ -63,6 +63,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="LIST",
         help=f"which artifacts to write, separated by commas (default: {','.join(FORMATS)})",
     )
+    parser.add_argument(
+        "--recipes",
+        default=FLOAT32,
+        metavar="LIST",
+        help=f"how numbers are stored, separated by commas, or all: {', '.join(RECIPES)} "
+        f"(default: {FLOAT32})",
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch axis (default: free)")
     parser.add_argument("--time", type=int, metavar="N", help="fix the time axes (default: free)")
     parser.add_argument(
@@ -100,7 +107,13 @@ def run(args: argparse.Namespace) -> int:
     """Export, or explain, as the arguments say; returns the exit code."""
     formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
     # Checked once before TensorFlow, which takes seconds to load.
-    ExportOptions(formats=formats, batch=args.batch, time=args.time, opset=args.opset)
+    ExportOptions(
+        formats=formats,
+        recipes=args.recipes,
+        batch=args.batch,
+        time=args.time,
+        opset=args.opset,
+    )
     if args.out is not None and not args.explain:
         check_writable(Path(args.out), overwrite=args.overwrite)
     with progress_listener(quiet=args.quiet) as listener:
@@ -113,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
             from bilstm_exporter.pipeline import run_export  # noqa: PLC0415
         options = ExportOptions(
             formats=formats,
+            recipes=args.recipes,
             batch=args.batch,
             time=args.time,
             opset=args.opset,
@@ -161,8 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         words = " ".join(str(error).split()) or type(error).__name__
-        hint = "" if args.explain else _hint(error, args.model)
-        sys.stderr.write(f"export-bilstm: error: {words}{hint}\n")
+        sys.stderr.write(f"export-bilstm: error: {words}\n")
+        if isinstance(error, ExportError) and error.explanation is not None:
+            print_explanation(error.explanation, failed=error)
         return _exit_code(error)
     # The last line of defence for the user; everything expected is handled above.
     except Exception as error:  # noqa: BLE001
@@ -174,13 +189,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"report it with what --debug prints ({words})\n"
         )
         return 5
-
-
-def _hint(error: Exception, model: str | None) -> str:
-    """Where to see which layer it is."""
-    if isinstance(error, (UnsupportedModelError, ParityError)):
-        return f". Layer by layer: export-bilstm --explain {model or '--builder ...'}"
-    return ""
 
 
 def _exit_code(error: BaseException) -> int:

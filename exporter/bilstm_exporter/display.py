@@ -17,10 +17,11 @@ from rich.table import Table
 from bilstm_exporter.stages import Listener
 
 if TYPE_CHECKING:
-    from bilstm_exporter.explain import Explanation, LayerForm
+    from bilstm_exporter.explanation import Explanation, LayerForm
     from bilstm_exporter.report import ArtifactReport, ExportReport
 
 _KIB = 1024
+_COLOURED = {"pass": "[green]pass[/green]", "FAIL": "[red]FAIL[/red]"}
 
 
 @contextlib.contextmanager
@@ -64,7 +65,7 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         ("size", "right"),
         ("recurrences", "left"),
         ("max error", "right"),
-        ("tolerance used", "right"),
+        ("relative", "right"),
         ("parity", "left"),
     ):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
@@ -75,26 +76,34 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
             _size(artifact.bytes),
             _forms(artifact),
             f"{parity.max_abs_error:.1e}",
-            f"{parity.max_error_ratio:.1%}",
-            "[green]pass[/green]" if parity.passed else "[red]FAIL[/red]",
+            parity.nearness,
+            _COLOURED.get(parity.verdict, parity.verdict),
         )
     console.print(table)
     for line in _notes(report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
-    """Print a model layer by layer, or the same as JSON, on stdout."""
+def print_explanation(
+    explanation: Explanation, *, as_json: bool = False, failed: Exception | None = None
+) -> None:
+    """Print a model layer by layer, or the same as JSON, on stdout.
+
+    Args:
+        explanation: The model's.
+        as_json: Print JSON.
+        failed: What ended an export, and was told; the table goes to stderr, and does not
+            repeat it.
+    """
     if as_json:
         json.dump(explanation.to_dict(), sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    console = Console()
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=escape(f"{explanation.model} ({explanation.generation})"),
-        title_justify="left",
-    )
+    told = str(failed) if failed else None
+    console = Console(stderr=failed is not None)
+    title = f"{explanation.model} ({explanation.generation})"
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
     formats = list(explanation.layers[0].formats) if explanation.layers else []
     for heading in ("layer", "class", *formats):
         table.add_column(heading)
@@ -105,10 +114,12 @@ def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
     console.print(table)
     for layer in explanation.layers:
         for name, form in layer.formats.items():
-            if form.reason:
+            if form.reason and form.reason != told:
                 line = f"{layer.layer} in {name}: {form.form}; {form.reason}."
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
     for name, reason in explanation.failures.items():
+        if reason == told:
+            continue
         line = f"{name} cannot be written: {reason}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -116,6 +127,8 @@ def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
 def _form(form: LayerForm) -> str:
     if form.exact is None:
         return f"[red]{form.form}[/red]" if form.form == "refused" else form.form
+    if not form.exact:
+        return f"{form.form}, [red]not exact[/red]"
     return f"{form.form}, exact, {'fast' if form.fast else 'slower'}"
 
 

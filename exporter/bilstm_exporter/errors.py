@@ -6,7 +6,12 @@ Every message says what was found, where, and what to do next.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bilstm_exporter.explanation import Explanation
+    from bilstm_exporter.targets import RecurrenceForm
 
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -17,7 +22,13 @@ def plain_text(error: Exception) -> str:
 
 
 class ExportError(Exception):
-    """Base of every error that an export raises on purpose."""
+    """Base of every error that an export raises on purpose.
+
+    Attributes:
+        explanation: What was known of every layer by then, where that says more than the words.
+    """
+
+    explanation: Explanation | None = None
 
 
 class ModelFileError(ExportError, ValueError):
@@ -33,7 +44,16 @@ class MissingLibraryError(ExportError, ImportError):
 
 
 class UnknownObjectError(ExportError, LookupError):
-    """The model uses a layer or function that nobody registered."""
+    """The model uses a layer or function that nobody registered.
+
+    Args:
+        message: What to tell.
+        unknown: Its name in the file, or "" where it is another matter.
+    """
+
+    def __init__(self, message: str, *, unknown: str = "") -> None:
+        self.unknown = unknown
+        super().__init__(message)
 
 
 class UnsupportedModelError(ExportError, NotImplementedError):
@@ -61,7 +81,13 @@ class UnsupportedOperatorError(UnsupportedModelError):
 
 
 class ParityError(ExportError, ArithmeticError):
-    """An artifact does not give Keras's answer."""
+    """An artifact does not give Keras's answer.
+
+    Attributes:
+        recurrences: How the recurrences of that artifact were written.
+    """
+
+    recurrences: Sequence[RecurrenceForm] = ()
 
 
 class OutputFolderError(ExportError, OSError):
@@ -70,6 +96,14 @@ class OutputFolderError(ExportError, OSError):
 
 class OptionError(ExportError, ValueError):
     """An option has a value that cannot be used."""
+
+
+class DataError(ExportError, ValueError):
+    """The user's own data cannot be used to judge or to calibrate a recipe."""
+
+
+class BudgetError(ExportError):
+    """No recipe and no mix of them keeps within the limits that were given."""
 
 
 class SeamError(ExportError, RuntimeError):

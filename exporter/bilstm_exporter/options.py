@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bilstm_exporter.errors import OptionError
+from bilstm_exporter.recipes import FLOAT32, parse_recipes
 
 FORMATS = ("onnx", "tflite")
 # From the first with axes as inputs of Squeeze and ReduceSum to the last that tf2onnx writes.
@@ -23,6 +24,8 @@ class ExportOptions:
 
     Attributes:
         formats: Which artifacts to write: a sequence of names, or one string with commas.
+        recipes: How the numbers of the artifacts are stored: a sequence of names, one string
+            with commas, or ``"all"``.
         batch: Fix the batch axis at this size; free by default.
         time: Fix the time axes at this size; free by default.
         opset: Of the ONNX operators.
@@ -37,6 +40,7 @@ class ExportOptions:
     """
 
     formats: Sequence[str] | str = FORMATS
+    recipes: Sequence[str] | str = FLOAT32
     batch: int | None = None
     time: int | None = None
     opset: int = DEFAULT_OPSET
@@ -60,6 +64,7 @@ class ExportOptions:
         if len(set(self.formats)) < len(self.formats):
             message = f"formats: {', '.join(self.formats)} names one twice"
             raise OptionError(message)
+        parse_recipes(self.recipes)
         for name in ("batch", "time"):
             size = getattr(self, name)
             if size is not None and not 1 <= size <= LARGEST_SIZE:

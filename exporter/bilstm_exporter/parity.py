@@ -39,6 +39,16 @@ class Parity:
         """Whether every answer is within the tolerance."""
         return self.max_error_ratio <= 1
 
+    @property
+    def nearness(self) -> str:
+        """How near it comes, in words."""
+        return f"{self.max_error_ratio:.1%} of tolerance"
+
+    @property
+    def verdict(self) -> str:
+        """What the checks say, in a word."""
+        return "pass" if self.passed else "FAIL"
+
     def to_dict(self) -> dict[str, object]:
         """For the manifest."""
         return {

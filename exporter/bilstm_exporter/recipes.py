@@ -63,11 +63,6 @@ class Recipe:
     formats: tuple[str, ...] = ("onnx", "tflite")
     calibrated: bool = False
 
-    def file(self, format_name: str) -> str:
-        """The artifact's name in the bundle: ``model.onnx``, ``model.int8.onnx``."""
-        middle = "" if self.name == FLOAT32 else f".{self.name}"
-        return f"model{middle}.{format_name}"
-
 
 FLOAT32 = "float32"
 RECIPES: Mapping[str, Recipe] = {
@@ -112,3 +107,12 @@ def parse_recipes(names: Sequence[str] | str) -> tuple[Recipe, ...]:
         message = f"recipes: {', '.join(wanted)} names one twice"
         raise OptionError(message)
     return tuple(recipe for recipe in RECIPES.values() if recipe.name in wanted)
+
+
+def file_name(recipe: str, format_name: str) -> str:
+    """An artifact's name in the bundle.
+
+    >>> file_name("float32", "onnx"), file_name("int8", "tflite")
+    ('model.onnx', 'model.int8.tflite')
+    """
+    return f"model.{format_name}" if recipe == FLOAT32 else f"model.{recipe}.{format_name}"

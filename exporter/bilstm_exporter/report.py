@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bilstm_exporter.agreement import Agreement
 from bilstm_exporter.parity import Parity
-from bilstm_exporter.targets import RecurrenceForm
+from bilstm_exporter.targets import RecurrenceForm, WeightForm
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,19 @@ class ArtifactReport:
         format: ``"onnx"`` or ``"tflite"``.
         recipe: How its numbers are stored.
         bytes: Its size.
-        parity: What the checks found.
+        parity: What the checks found: that it gives Keras's answers or, for a recipe that
+            promises less, how near it comes.
         recurrences: How each recurrence was written.
+        weights: How each weight is stored, where not all are float32.
     """
 
     file: str
     format: str
     recipe: str
     bytes: int
-    parity: Parity
+    parity: Parity | Agreement
     recurrences: list[RecurrenceForm]
+    weights: list[WeightForm]
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,14 @@ class ExportReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every artifact gives Keras's answers; nothing is written otherwise."""
-        return all(artifact.parity.passed for artifact in self.artifacts)
+        """Whether every float32 artifact gives Keras's answers; nothing is written otherwise."""
+        return all(a.parity.passed for a in self.artifacts if isinstance(a.parity, Parity))
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         plain = asdict(self)
         plain["bundle"] = str(self.bundle)
         for artifact, report in zip(plain["artifacts"], self.artifacts, strict=True):
-            artifact["parity"]["passed"] = report.parity.passed
+            if isinstance(report.parity, Parity):
+                artifact["parity"]["passed"] = report.parity.passed
         return plain

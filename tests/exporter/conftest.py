@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -87,12 +88,24 @@ class Ran:
 
     @property
     def message(self) -> str:
-        """The one line of an error, which is all that stderr may hold besides progress."""
+        """The one line of an error; besides progress, only the table of layers may follow it."""
         lines = [line for line in self.err.splitlines() if not line.endswith(" ...")]
-        assert len(lines) == 1, self.err
         assert lines[0].startswith("export-bilstm: error: "), self.err
+        assert len(lines) == 1 or lines[3].split()[:2] == ["layer", "class"], self.err
         assert "Traceback" not in self.err
         return lines[0].removeprefix("export-bilstm: error: ")
+
+    @property
+    def table(self) -> dict[str, list[str]]:
+        """What an explanation says of each layer: its class, then a cell a format."""
+        lines = [*self.out.splitlines(), *self.err.splitlines()]
+        start = next((i for i, line in enumerate(lines) if line.split()[:1] == ["layer"]), None)
+        if start is None:
+            return {}
+        rows = [
+            re.split(r"\s{2,}", line.strip()) for line in lines[start + 2 :] if line[:2] == "  "
+        ]
+        return {row[0]: row[1:] for row in rows if row[0]}
 
 
 @pytest.fixture

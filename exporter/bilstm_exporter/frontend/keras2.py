@@ -24,11 +24,24 @@ from bilstm_exporter.frontend.layer_weights import weights_by_layer
 from bilstm_exporter.frontend.source import DeclaredInput
 from bilstm_exporter.frontend.tracing import (
     off_by_one_rounding,
+    refuse_python,
     unique_names,
     untraceable,
     without_captures,
 )
 from bilstm_exporter.recurrence import Lowering
+
+
+def layers_of(model: Any) -> list[tuple[str, str]]:
+    """Name and class of every layer that does something itself, in the model's order."""
+    containers = (tf_keras.Model, tf_keras.layers.Wrapper, tf_keras.layers.InputLayer)
+    layers = list(model._flatten_layers(include_self=False))  # noqa: SLF001 - the only way to all
+    cells = {id(layer.cell) for layer in layers if isinstance(layer, tf_keras.layers.RNN)}
+    return [
+        (layer.name, type(layer).__name__)
+        for layer in layers
+        if not isinstance(layer, containers) and id(layer) not in cells
+    ]
 
 
 class Keras2Source:
@@ -107,14 +120,11 @@ class Keras2Source:
 
     def layers(self) -> list[tuple[str, str]]:
         """Name and class of every layer that does something itself, in the model's order."""
-        layers = list(self._model._flatten_layers(include_self=False))  # noqa: SLF001 - the only way
-        containers = (tf_keras.Model, tf_keras.layers.Wrapper, tf_keras.layers.InputLayer)
-        cells = {id(layer.cell) for layer in layers if isinstance(layer, tf_keras.layers.RNN)}
-        return [
-            (layer.name, type(layer).__name__)
-            for layer in layers
-            if not isinstance(layer, containers) and id(layer) not in cells
-        ]
+        return layers_of(self._model)
+
+    def text_layers(self) -> list[tuple[str, str]]:
+        """None: text into models of Keras 2 is refused."""
+        return []
 
     def weights(self) -> list[tuple[str, np.ndarray]]:
         """Every weight with the name of the layer it belongs to, as in ``layers``."""
@@ -135,7 +145,9 @@ class Keras2Source:
             return {f"output_{i:04}": tf.identity(tensor) for i, tensor in enumerate(outputs)}
 
         with lowered_recurrences(lowering), plain_operators(lowering):
-            return without_captures(_traced(call, inputs))
+            function = _traced(call, inputs)
+            refuse_python(function, self.layers())
+            return without_captures(function)
 
     def _eager_answer(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         variables = [variable for _, variable in _named_states(model)]

@@ -23,11 +23,36 @@ from bilstm_exporter.frontend.layer_weights import weights_by_layer
 from bilstm_exporter.frontend.source import DeclaredInput
 from bilstm_exporter.frontend.tracing import (
     off_by_one_rounding,
+    refuse_python,
     unique_names,
     untraceable,
     without_captures,
 )
 from bilstm_exporter.recurrence import Lowering
+
+
+def layers_of(model: keras.Model) -> list[tuple[str, str]]:
+    """Name and class of every layer that does something itself, in the model's order."""
+    containers = (keras.Model, keras.layers.Wrapper, keras.layers.InputLayer)
+    layers = list(model._flatten_layers())  # noqa: SLF001 - the only way to all
+    cells = {id(layer.cell) for layer in layers if isinstance(layer, keras.layers.RNN)}
+    return [
+        (layer.name, type(layer).__name__)
+        for layer in layers
+        if not isinstance(layer, containers) and id(layer) not in cells
+    ]
+
+
+def _removed_layers(whole: keras.Model, kept: keras.Model) -> list[tuple[str, str]]:
+    """Name and class of the layers that a model was cut behind."""
+    if kept is whole:
+        return []
+    left = set(map(id, kept.layers))
+    return [
+        (layer.name, type(layer).__name__)
+        for layer in whole.layers
+        if id(layer) not in left and not isinstance(layer, keras.layers.InputLayer)
+    ]
 
 
 class Keras3Source:
@@ -46,7 +71,9 @@ class Keras3Source:
 
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
         check_contract()
-        model, self.preprocessing = cut_text(model)
+        kept, self.preprocessing = cut_text(model)
+        self._text_layers = _removed_layers(model, kept)
+        model = kept
         self._model = model
         self.name = name or model.name
         self._structure, self.inputs = _inputs(model)
@@ -113,17 +140,11 @@ class Keras3Source:
 
     def layers(self) -> list[tuple[str, str]]:
         """Name and class of every layer that does something itself, in the model's order."""
-        containers = (keras.Model, keras.layers.Wrapper, keras.layers.InputLayer)
-        cells = {
-            id(layer.cell)
-            for layer in self._model._flatten_layers()  # noqa: SLF001 - the only way to all
-            if isinstance(layer, keras.layers.RNN)
-        }
-        return [
-            (layer.name, type(layer).__name__)
-            for layer in self._model._flatten_layers()  # noqa: SLF001 - the only way to all
-            if not isinstance(layer, containers) and id(layer) not in cells
-        ]
+        return layers_of(self._model)
+
+    def text_layers(self) -> list[tuple[str, str]]:
+        """Name and class of every layer that the manifest describes in place of the artifacts."""
+        return self._text_layers
 
     def weights(self) -> list[tuple[str, np.ndarray]]:
         """Every weight with the name of the layer it belongs to, as in ``layers``."""
@@ -159,6 +180,7 @@ class Keras3Source:
             # numpy on it, raises whatever that raises.
             except Exception as error:
                 raise untraceable(error, "keras.ops") from error
+        refuse_python(function, self.layers())
         return without_captures(function)
 
     def _call(self, tensors: Sequence[Any], policies: dict[Any, Any] | None = None) -> list[Any]:

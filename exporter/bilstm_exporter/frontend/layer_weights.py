@@ -19,15 +19,17 @@ def weights_by_layer(
         to_numpy: Reads a variable.
     """
     names = {name for name, _ in named}
-    found = []
+    owners: dict[int, tuple[Any, Any]] = {}
     for layer in layers:
-        if layer.name not in names:
-            continue
-        for variable in layer.weights:
-            value = np.asarray(to_numpy(variable))
-            if value.dtype.kind == "f" or value.dtype.name == "bfloat16":
-                value = value.astype(np.float32)
-                found += [(layer.name, part) for part in (value, *_gate_parts(layer, value))]
+        if layer.name in names:
+            # A Bidirectional has the weights of the layers in it, which come after it.
+            owners.update((id(variable), (variable, layer)) for variable in layer.weights)
+    found = []
+    for variable, layer in owners.values():
+        value = np.asarray(to_numpy(variable))
+        if value.dtype.kind == "f" or value.dtype.name == "bfloat16":
+            value = value.astype(np.float32)
+            found += [(layer.name, part) for part in (value, *_gate_parts(layer, value))]
     return found
 
 

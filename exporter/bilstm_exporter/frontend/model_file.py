@@ -21,6 +21,8 @@ KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"
 NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
 
+# Where a wrapper keeps the layers it wraps.
+_WRAPPED = ("layer", "forward_layer", "backward_layer")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
 _CONFIG_LIMIT = 256 * 2**20
@@ -119,6 +121,49 @@ def is_legacy(model: str | None, weights: str | None) -> bool:
         return inspect(Path(model)).generation == TF_KERAS
     version = "" if weights is None else weights_version(Path(weights))
     return version.split(".")[0] in {"1", "2"}
+
+
+@dataclass(frozen=True)
+class ConfigLayer:
+    """A layer as a configuration has it.
+
+    Attributes:
+        name: Of the layer.
+        kind: Its class.
+        words: Every string in its settings, and the class.
+    """
+
+    name: str
+    kind: str
+    words: frozenset[str]
+
+
+def config_layers(config: Any) -> Iterator[ConfigLayer]:
+    """The layers in a configuration that do something themselves, in its order."""
+    if isinstance(config, list):
+        for item in config:
+            yield from config_layers(item)
+        return
+    kind = config.get("class_name") if isinstance(config, dict) else None
+    settings = config.get("config") if isinstance(config, dict) else None
+    inside = settings
+    if isinstance(settings, dict):
+        inside = settings.get("layers") or [settings[k] for k in _WRAPPED if k in settings]
+    if not isinstance(kind, str) or kind == "InputLayer":
+        return
+    if inside:
+        yield from config_layers(inside)
+    elif isinstance(settings, dict):
+        name = str(settings.get("name") or config.get("name") or kind)
+        yield ConfigLayer(name, kind, frozenset({kind, *_strings(settings)}))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
 
 
 def refuse_code(path: Path, config: Any) -> None:

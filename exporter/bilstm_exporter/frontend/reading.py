@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,17 @@ from bilstm_exporter.errors import (
     ModelFileError,
     OptionError,
     UnknownObjectError,
+    UnsupportedModelError,
 )
+from bilstm_exporter.explanation import refusal
+from bilstm_exporter.frontend import keras3
 from bilstm_exporter.frontend.importing import build_model
-from bilstm_exporter.frontend.keras3 import Keras3Source
+from bilstm_exporter.frontend.keras3_hdf5 import operations
 from bilstm_exporter.frontend.model_file import (
     KERAS3,
     NOTHING_SHA256,
     ModelFile,
+    config_layers,
     inspect,
     refuse_code,
     sha256,
@@ -126,10 +130,14 @@ def _read_file(
             f"model.save_weights wrote, --weights FILE"
         )
         raise OptionError(message)
-    if not trust_code:
-        refuse_code(file.path, file.config)
-    load = _load_keras3 if file.generation == KERAS3 else _load_keras2
-    model = load(file, custom_objects, trust_code=trust_code)
+    try:
+        if not trust_code:
+            refuse_code(file.path, file.config)
+        load = _load_keras3 if file.generation == KERAS3 else _load_keras2
+        model = load(file, custom_objects, trust_code=trust_code)
+    except ExportError as error:
+        _explain_by_config(error, file)
+        raise
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # says what is wrong with a file that holds none
@@ -145,17 +153,40 @@ def _read_file(
 
 def _source(model: Any, name: str | None) -> Source:
     """The front end of a model, whichever Keras it belongs to."""
+    make: Callable[[Any, str | None], Source]
     if isinstance(model, keras.Model):
-        return Keras3Source(model, name)
-    if _is_keras2(model):
-        from bilstm_exporter.frontend.keras2 import Keras2Source  # noqa: PLC0415 - needs tf_keras
+        make, layers_of = keras3.Keras3Source, keras3.layers_of
+    elif _is_keras2(model):
+        from bilstm_exporter.frontend import keras2  # noqa: PLC0415 - needs tf_keras
 
-        return Keras2Source(model, name)
-    message = (
+        make, layers_of = keras2.Keras2Source, keras2.layers_of
+    else:
+        raise ModelFileError(_no_model(model))
+    try:
+        return make(model, name)
+    except UnsupportedModelError as error:
+        generation = f"{'tf_keras' if _is_keras2(model) else 'keras'} {_version_of(model)}"
+        error.explanation = refusal(name or model.name, generation, layers_of(model), error)
+        raise
+
+
+def _no_model(model: Any) -> str:
+    return (
         f"a {type(model).__module__}.{type(model).__qualname__} is no Keras model; expected the "
         f"path of one, a keras.Model, or a tf_keras.Model"
     )
-    raise ModelFileError(message)
+
+
+def _explain_by_config(error: ExportError, file: ModelFile) -> None:
+    """Say which layer an error is about, where the file's own configuration tells for certain."""
+    layers = list(config_layers(file.config))
+    if isinstance(error, UnknownObjectError):
+        blamed = [layer.name for layer in layers if error.unknown in layer.words]
+    else:
+        blamed = [layer.name for layer in layers if repr(layer.name) in str(error)]
+    if blamed:
+        named = [(layer.name, layer.kind) for layer in layers]
+        error.explanation = refusal(file.path.stem, file.why, named, error, blamed)
 
 
 def _is_keras2(model: Any) -> bool:
@@ -179,8 +210,12 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                     return keras.models.model_from_json(
                         json.dumps(file.config), custom_objects=dict(custom_objects)
                     )
+            known = operations() if file.kind == "h5" else {}
             return keras.saving.load_model(
-                path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
+                path,
+                custom_objects={**known, **custom_objects},
+                compile=False,
+                safe_mode=not trust_code,
             )
         except _LOADING_ERRORS as error:
             raise _explained(file.path, error, f"Keras {keras.__version__}") from error
@@ -235,7 +270,7 @@ def _explained(path: Path, error: Exception, reader: str) -> Exception:
             f"{path} uses {unknown[1]!r}, which {reader} does not know. If it is yours, name the "
             f"module that defines it: --custom-objects my_module (or my_module:{unknown[1]})"
         )
-        return UnknownObjectError(message)
+        return UnknownObjectError(message, unknown=unknown[1].rpartition(">")[2])
     if "marshal" in text:
         message = (
             f"{path} carries Python code that another Python wrote, and this one cannot read. "

@@ -85,6 +85,10 @@ class Source(Protocol):
         """Name and class of every layer that does something itself, in the model's order."""
         ...
 
+    def text_layers(self) -> list[tuple[str, str]]:
+        """Name and class of every layer that the manifest describes in place of the artifacts."""
+        ...
+
     def weights(self) -> list[tuple[str, np.ndarray]]:
         """Every weight with the name of the layer it belongs to, as in ``layers``."""
         ...

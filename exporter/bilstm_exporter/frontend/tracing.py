@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
+
+# Not PyFuncStateless, which marks a recurrence on its way to ONNX.
+_PYTHON = frozenset({"EagerPyFunc", "PyFunc"})
 
 
 def without_captures(function: Any) -> Any:
@@ -85,6 +88,29 @@ def untraceable(error: Exception, written_with: str) -> UnsupportedModelError:
         f"A layer that looks at the values of its inputs, or computes with numpy, must be "
         f"written with {written_with}"
     )
+
+
+def refuse_python(function: Any, layers: Sequence[tuple[str, str]]) -> None:
+    """Refuse a graph that calls back into Python: it only looks like one that can be exported.
+
+    Args:
+        function: A ``tf.ConcreteFunction``.
+        layers: Name and class of every layer, to say whose call it is.
+
+    Raises:
+        UnsupportedModelError: It calls Python.
+    """
+    for operation in function.graph.get_operations():
+        if operation.type in _PYTHON:
+            parts = operation.name.split("/")
+            names = [repr(layer) for layer, _ in layers if layer in parts]
+            where = f"layer {', '.join(names)}" if names else f"the node {operation.name}"
+            message = (
+                f"{where} computes in Python (tf.numpy_function or tf.py_function, "
+                f"{operation.type}), which no artifact can do; write it with keras.ops or "
+                f"TensorFlow operations, or compute it before the model"
+            )
+            raise UnsupportedModelError(message)
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:

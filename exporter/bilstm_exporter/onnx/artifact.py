@@ -12,8 +12,8 @@ import onnx_ir as ir
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.onnx.cleanup import clean
 from bilstm_exporter.onnx.lowering import lower_markers
-from bilstm_exporter.onnx.quantize import store_weights
 from bilstm_exporter.onnx.marker import DOMAIN, OP_TYPE, Markers
+from bilstm_exporter.onnx.quantize import store_weights
 from bilstm_exporter.onnx.tensorflow_graph import to_onnx
 from bilstm_exporter.quantization.owners import Owners
 from bilstm_exporter.recipes import PrecisionPlan

@@ -44,12 +44,17 @@ class Builder:
         return self.ops(op_type, 1, *inputs, **attributes)[0]
 
     def ops(
-        self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any
+        self,
+        op_type: str,
+        outputs: int,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        **attributes: Any,
     ) -> list[ir.Value]:
         """A node with several outputs."""
         name = self._name(op_type)
         node = ir.Node(
-            "",
+            domain,
             op_type,
             inputs=list(inputs),
             attributes=ir.convenience.convert_attributes(attributes),
@@ -78,6 +83,12 @@ class Builder:
         ir.convenience.replace_nodes_and_values(
             graph, node, [node], self._nodes, node.outputs, values
         )
+
+    def put_first(self, graph: ir.Graph) -> None:
+        """Put what was built, which reads constants alone, at the start of a graph."""
+        for constant in self._constants:
+            graph.register_initializer(constant)
+        graph.insert_before(graph[0], self._nodes)
 
     def append_to(self, graph: ir.Graph) -> None:
         """Put what was built at the end of a graph."""

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+# What tf2onnx leaves between constants: arithmetic of shapes, and weights put in order.
+_FOLDABLE = frozenset(
+    {"Shape", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Cast",
+     "ReduceProd", "Max"}
+)  # fmt: skip
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu", "Cast"})
 
 
@@ -19,6 +26,7 @@ def clean(model: ir.Model) -> None:
     ir.passes.Sequential(
         ir.passes.PassManager(
             [
+                FoldedConstants(),
                 common.DeduplicateInitializersPass(),
                 common.CommonSubexpressionEliminationPass(),
                 TransposesTogether(),
@@ -37,6 +45,33 @@ def clean(model: ir.Model) -> None:
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
     )(model)
+
+
+class FoldedConstants(ir.passes.InPlacePass):
+    """What is computed from constants alone is a constant, where that is no larger.
+
+    As of the kernels of an attention, whose shape tf2onnx takes anew in every run.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph."""
+        modified = False
+        for node in list(model.graph):
+            folded = _folded(node, model.opset_imports)
+            if folded is None:
+                continue
+            output = node.outputs[0]
+            value = ir.Value(
+                name=f"{output.name}/folded",
+                shape=ir.Shape(folded.shape),
+                type=ir.TensorType(ir.DataType.from_numpy(folded.dtype)),
+                const_value=ir.tensor(folded, name=f"{output.name}/folded"),
+            )
+            model.graph.register_initializer(value)
+            output.replace_all_uses_with(value)
+            model.graph.remove(node, safe=True)
+            modified = True
+        return ir.passes.PassResult(model, modified)
 
 
 class TransposesTogether(ir.passes.InPlacePass):
@@ -111,6 +146,26 @@ class NamesInOrder(ir.passes.InPlacePass):
         for value in constants:
             value.name = fresh("constant")
             graph.register_initializer(value)
+
+
+def _folded(node: ir.Node, opsets: dict[str, int]) -> np.ndarray | None:
+    """The output of a node that reads constants alone, or None for any other."""
+    constants = [value.const_value for value in node.inputs if value is not None]
+    arrays = [constant.numpy() for constant in constants if constant is not None]
+    if (
+        node.domain
+        or node.op_type not in _FOLDABLE
+        or len(node.outputs) != 1
+        or node.outputs[0].is_graph_output()
+        or len(arrays) != len(node.inputs)
+    ):
+        return None
+    proto = ir.to_proto(node)
+    folded = ReferenceEvaluator(proto, opsets={"": opsets[""]}).run(
+        None, dict(zip(proto.input, arrays, strict=True))
+    )[0]
+    folded = np.ascontiguousarray(folded)
+    return folded if folded.nbytes <= max(array.nbytes for array in arrays) else None
 
 
 def _forget_symbols(value: ir.Value) -> None:

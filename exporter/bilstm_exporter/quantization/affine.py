@@ -9,6 +9,9 @@ import numpy as np
 # Scales tried, as parts of the one that just holds the largest weight. With few levels, cutting
 # off a few large weights costs less than the coarser steps that would hold them.
 _SHRINK = {8: (1.0,), 4: tuple(np.linspace(1.0, 0.6, 17))}
+# Twice the least normal float16, as scales are made smaller; below, it loses digits.
+_LEAST_HALF = 2 * float(np.finfo(np.float16).tiny)
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,16 @@ class Quantized:
         return np.asarray(self.values * self.scale, np.float32)
 
 
-def quantize(weight: np.ndarray, axes: tuple[int, ...], bits: int = 8) -> Quantized:
+def quantize(
+    weight: np.ndarray, axes: tuple[int, ...], bits: int = 8, *, half_scales: bool = False
+) -> Quantized:
     """Quantize with the scale that gives the least squared error.
 
     Args:
         weight: float32, finite.
         axes: Those that share a scale: all but the channels.
         bits: 8 or 4.
+        half_scales: Choose scales that float16 holds exactly, if it can hold all of them.
 
     Returns:
         The integers and scales; all zeros, with a scale of 1, where the weights are zeros.
@@ -47,10 +53,14 @@ def quantize(weight: np.ndarray, axes: tuple[int, ...], bits: int = 8) -> Quanti
     largest = np.abs(weight).max(axis=axes, keepdims=True, initial=0).astype(np.float64) / most
     # Below the least normal float32 a scale is imprecise, and such weights are as good as zero.
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
+    half_scales &= bool((largest >= _LEAST_HALF).all() and (largest <= _LARGEST_HALF).all())
     best_scale = best_error = None
     for shrink in _SHRINK[bits]:
-        scale = (largest * shrink).astype(np.float32)
-        error = np.square(_round(weight, scale, most) * scale - weight).sum(axis=axes, keepdims=True)
+        scale = (largest * shrink).astype(np.float16 if half_scales else np.float32)
+        scale = scale.astype(np.float32)
+        error = np.square(_round(weight, scale, most) * scale - weight).sum(
+            axis=axes, keepdims=True
+        )
         if best_scale is None or best_error is None:
             best_scale, best_error = scale, error
         else:
@@ -60,6 +70,30 @@ def quantize(weight: np.ndarray, axes: tuple[int, ...], bits: int = 8) -> Quanti
     if best_scale is None:  # there is always a first
         best_scale = largest.astype(np.float32)
     return Quantized(_round(weight, best_scale, most).astype(np.int8), best_scale, bits)
+
+
+def quantize_multiplier(weight: np.ndarray) -> Quantized:
+    """Quantize a matrix whose products with uint8 are summed in pairs in 16 bits.
+
+    Processors with AVX2 but without VNNI multiply so (``vpmaddubsw``): they add two neighbours'
+    products and cut the sum off at 32767, without a word. Scales are chosen so that no pair reaches
+    that, whatever the other factor is, and every processor gives the same sums.
+
+    Args:
+        weight: float32 ``[inputs, channels]``, finite; neighbours are along ``inputs``.
+
+    Returns:
+        int8 integers, of which two neighbours of one sign add up to 128 at most, and a scale
+        a channel.
+    """
+    weight = np.asarray(weight, np.float32)
+    padded = np.concatenate([weight, np.zeros((len(weight) % 2, weight.shape[1]), np.float32)])
+    pairs = padded.reshape(-1, 2, weight.shape[1])
+    together = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1))
+    largest = together.max(axis=0, keepdims=True, initial=0).astype(np.float64) / 127
+    largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
+    scale = largest.astype(np.float32)
+    return Quantized(_round(weight, scale, 127).astype(np.int8), scale, 8)
 
 
 def _round(weight: np.ndarray, scale: np.ndarray, most: int) -> np.ndarray:

@@ -1,0 +1,157 @@
+"""Building the files of a bundle, each checked in the way its recipe promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bilstm_runtime.backends import BACKENDS, Session
+from bilstm_runtime.manifest import Artifact, Manifest
+
+# isort: split
+import bilstm_exporter.onnx.artifact
+import bilstm_exporter.tflite.artifact  # noqa: F401 - both register their format
+from bilstm_exporter import bundle
+from bilstm_exporter.agreement import Agreement, measure_agreement
+from bilstm_exporter.errors import ParityError
+from bilstm_exporter.explanation import Attempts
+from bilstm_exporter.interface import Interface
+from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.parity import Parity, check_parity, require
+from bilstm_exporter.prepared import Prepared
+from bilstm_exporter.probes import ProbeSet, decided
+from bilstm_exporter.quantization.owners import Owners
+from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.recipes import FLOAT32, Precision, PrecisionPlan, file_name
+from bilstm_exporter.stages import Stages
+from bilstm_exporter.targets import TARGETS, Built, Conversion
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A checked artifact.
+
+    Attributes:
+        artifact: What the manifest says of it.
+        built: Its bytes, and how each recurrence and weight was written.
+        parity: What the probes found.
+        session: It, opened.
+    """
+
+    artifact: Artifact
+    built: Built
+    parity: Parity | Agreement
+    session: Session
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A model in one format, in float32, proven to give Keras's answers.
+
+    Attributes:
+        conversion: From which every recipe is written.
+        checked: The artifact.
+        probes: Those that float32 decides, of those it was given.
+    """
+
+    conversion: Conversion
+    checked: Checked
+    probes: ProbeSet
+
+
+def build_formats(
+    prepared: Prepared, manifest: Manifest, options: ExportOptions, stages: Stages
+) -> tuple[dict[str, Exact], Attempts]:
+    """Build and check every format in float32.
+
+    Returns:
+        Those that succeeded, by name, and what came of all.
+    """
+    built: dict[str, Exact] = {}
+    attempts = Attempts(prepared.source, prepared.generation, options.formats)
+    for name in options.formats:
+        with attempts.at(name):
+            built[name] = build_exact(name, prepared, manifest, options, stages)
+            attempts.succeeded(name, built[name].checked.built.recurrences)
+            prepared = replace(prepared, probes=built[name].probes)
+    return built, attempts
+
+
+def build_exact(
+    name: str, prepared: Prepared, manifest: Manifest, options: ExportOptions, stages: Stages
+) -> Exact:
+    """Build one format in float32 and compare it with Keras.
+
+    Raises:
+        ExportError: The format cannot hold the model, or does not give its answers.
+    """
+    source, interface = prepared.source, prepared.interface
+    with stages.stage(f"writing {name}"):
+        conversion = TARGETS[name].convert(
+            lambda lowering: source.trace(lowering, interface.declared()),
+            interface,
+            opset=options.opset,
+        )
+        built = conversion.write(PrecisionPlan(Precision.FLOAT32), Owners([]))
+    try:
+        with stages.stage(f"checking {name} against Keras"):
+            checked, probes = _check(name, built, manifest, prepared)
+    except ParityError as error:
+        error.recurrences = built.recurrences
+        raise
+    return Exact(conversion, checked, probes)
+
+
+def check_near(
+    name: str, recipe: str, built: Built, prepared: Prepared, manifest: Manifest
+) -> Checked:
+    """Check an artifact whose recipe promises no more than to stay near Keras's answers.
+
+    Args:
+        name: Of the format.
+        recipe: The word for the manifest.
+        built: The artifact.
+        prepared: The model, with probes that float32 decides.
+        manifest: Without artifacts.
+
+    Raises:
+        ParityError: It gives no number where Keras gives one, or differs between two runs.
+    """
+    artifact, session = _open(name, recipe, built, manifest, prepared.interface)
+    found = measure_agreement(artifact.file, session.run, prepared.probes.probes, artifact.outputs)
+    artifact = replace(artifact, parity=found.to_dict(), tolerance=found.tolerance)
+    return Checked(artifact, built, found, session)
+
+
+def _check(
+    name: str, built: Built, manifest: Manifest, prepared: Prepared
+) -> tuple[Checked, ProbeSet]:
+    """Run all probes through the runtime that users run, and refuse a wrong answer.
+
+    Only where something differs is it worth asking which probes float32 decides at all.
+    """
+    probes = prepared.probes
+    artifact, session = _open(name, FLOAT32, built, manifest, prepared.interface)
+    parity = check_parity(session.run, probes.probes, artifact.outputs)
+    if not parity.passed:
+        probes = decided(prepared.source, probes)
+        parity = check_parity(session.run, probes.probes, artifact.outputs)
+    require(artifact.file, parity)
+    artifact = replace(artifact, parity=parity.to_dict())
+    return Checked(artifact, built, parity, session), probes
+
+
+def _open(
+    name: str, recipe: str, built: Built, manifest: Manifest, interface: Interface
+) -> tuple[Artifact, Session]:
+    artifact = Artifact(
+        file=file_name(recipe, name),
+        format=name,
+        recipe=recipe,
+        bytes=len(built.content),
+        sha256=bundle.sha256(built.content),
+        inputs=interface.input_names,
+        outputs=interface.output_names,
+    )
+    backend = next(backend for backend in BACKENDS.values() if backend.format == name)
+    with captured_stderr():  # LiteRT greets on stderr
+        return artifact, backend.open(built.content, artifact, manifest, threads=1)

@@ -1,0 +1,49 @@
+"""What the manifest says of a model before anything is built."""
+
+from __future__ import annotations
+
+from bilstm_runtime.manifest import Manifest, StateSpec
+from bilstm_runtime.manifest import Source as ManifestSource
+
+# isort: split
+from bilstm_exporter import bundle
+from bilstm_exporter.frontend.source import Source
+from bilstm_exporter.interface import Interface
+from bilstm_exporter.prepared import Prepared
+from bilstm_exporter.probes import golden_probes
+from bilstm_exporter.properties import independent_rows, neutral_padding
+from bilstm_exporter.recipes import FLOAT32
+from bilstm_exporter.tolerance import TOLERANCE
+from bilstm_exporter.versions import versions
+
+
+def describe(prepared: Prepared) -> tuple[Manifest, bytes]:
+    """The manifest as far as it does not depend on the artifacts, and golden.npz."""
+    source, interface, probes = prepared.source, prepared.interface, prepared.probes
+    origin = prepared.origin
+    golden = golden_probes(source, probes.probes)
+    content = bundle.golden_content(golden)
+    manifest = Manifest(
+        name=source.name,
+        source=ManifestSource(origin.file or source.name, origin.sha256, prepared.generation),
+        inputs=interface.inputs[: len(interface.inputs) - source.state_count],
+        outputs=interface.outputs[: len(interface.outputs) - source.state_count],
+        output_structure=source.output_structure,
+        padding_neutral=neutral_padding(source, interface),
+        # Whose states would a batch that is divided carry on?
+        rows_independent=not source.state_count
+        and independent_rows(source, probes.probes, interface),
+        recommended_recipe=FLOAT32,
+        artifacts=(),
+        golden=bundle.golden_entry(content, len(golden)),
+        tolerance=TOLERANCE,
+        versions=versions(origin.keras_version),
+        states=_states(source, interface),
+        preprocessing=source.preprocessing,
+    )
+    return manifest, content
+
+
+def _states(source: Source, interface: Interface) -> tuple[StateSpec, ...]:
+    specs = interface.inputs[len(interface.inputs) - source.state_count :]
+    return tuple(StateSpec(spec.name, spec.dtype, spec.axes) for spec in specs)

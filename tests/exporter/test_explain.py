@@ -1,0 +1,200 @@
+"""What an export says of every layer: asked with ``--explain``, and whenever it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from keras import layers as kl
+
+from bilstm_exporter import export
+from bilstm_exporter.errors import (
+    ExportError,
+    ParityError,
+    UnsupportedModelError,
+    UnsupportedOperatorError,
+)
+
+from .models import MODELS, floats
+from .test_bad_input import OWN_LAYERS, _make_wrong
+
+PARITY, OPTION, MODEL = 1, 2, 3
+# A layer that calls back into Python, and one that no file can do without its module.
+MORE_LAYERS = """
+
+class Python(keras.layers.Layer):
+    def call(self, x):
+        sorted_x = tf.numpy_function(np.sort, [x], tf.float32)
+        sorted_x.set_shape(x.shape)
+        return sorted_x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def bent(x):
+    return ops.tanh(x) * 0.5
+"""
+
+
+@pytest.fixture
+def own(run, tmp_path):
+    """The module ``own_layers`` in the current folder."""
+    (tmp_path / "own_layers.py").write_text(OWN_LAYERS + MORE_LAYERS)
+    sys.path.insert(0, str(tmp_path))
+    import own_layers
+
+    sys.path.remove(str(tmp_path))
+    del sys.modules["own_layers"]  # or Keras would find it again
+    yield own_layers
+    sys.modules.pop("own_layers", None)
+
+
+def test_every_layer_of_a_model_that_is_exported(run, saved):
+    ran = run(saved("gelu"), "--explain", "--quiet")
+    assert ran.code == 0
+    assert ran.err == ""
+    (recurrence,) = [row for row in ran.table.values() if row[0] == "LSTM"]
+    assert recurrence[1].startswith("Scan, exact, slower")
+    assert recurrence[2].endswith("exact, fast")
+    assert "in onnx: Scan; " in ran.out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_text_layers_stand_in_the_manifest(run, tmp_path):
+    x = keras.Input((1,), dtype="string", name="text")
+    ids = kl.TextVectorization(vocabulary=["a", "b"], name="words")(x)
+    y = kl.LSTM(2)(kl.Embedding(4, 3, mask_zero=True, name="table")(ids))
+    keras.Model(x, y).save(tmp_path / "m.keras")
+    table = run("m.keras", "--explain", "--quiet", "--formats", "onnx").table
+    assert table["words"] == ["TextVectorization", "in the manifest, exact, fast"]
+    assert table["table"] == ["Embedding", "operators, exact, fast"]
+    assert [row[0] for row in table.values()].count("StringLookup") == 0  # inside the other
+
+
+def test_a_format_that_fails_leaves_the_other_explained(run, own, tmp_path):
+    floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
+    for arguments in ((), ("--explain",)):
+        ran = run("m.keras", "--custom-objects", "own_layers", "--quiet", *arguments)
+        assert ran.code == MODEL
+        assert ran.table == {
+            "bend": ["Asinh", "operators, exact, fast", "refused"],
+            "memory": ["LSTM", "LSTM, exact, fast", "not written"],
+        }
+        stream = ran.out if arguments else ran.err
+        assert "bend in tflite: refused; no operator for Asinh; nearest: " in stream
+        assert ran.err.count("tflite has no operator for: Asinh") == (0 if arguments else 1)
+        assert [path.name for path in tmp_path.glob("*-edge")] == []
+
+
+def test_the_explanation_as_json(run, own, tmp_path):
+    floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
+    ran = run("m.keras", "--custom-objects", "own_layers", "--quiet", "--explain", "--json")
+    told = json.loads(ran.out)
+    assert told["layers"][0]["formats"]["tflite"]["form"] == "refused"
+    assert set(told["failures"]) == {"tflite"}
+
+
+def test_a_wrong_artifact_is_written_but_not_exact(run, saved, monkeypatch):
+    _make_wrong("onnx", monkeypatch)
+    ran = run(saved("lstm"), "--quiet")
+    assert ran.code == PARITY
+    (recurrence,) = [row for row in ran.table.values() if row[0] == "LSTM"]
+    assert recurrence[1] == "LSTM, not exact"
+    assert recurrence[2].endswith(", exact, fast")
+
+
+def test_every_format_is_wrong(run, saved, monkeypatch):
+    for name in ("onnx", "tflite"):
+        _make_wrong(name, monkeypatch)
+    ran = run(saved("lstm"), "--quiet")
+    assert ran.code == PARITY
+    assert ran.message.startswith("model.onnx does not give Keras's answer")
+    assert "tflite cannot be written: model.tflite does not give Keras's answer" in ran.err
+
+
+@pytest.mark.parametrize("name", ["Looks", "Python"])
+def test_a_layer_that_no_graph_can_hold(run, own, tmp_path, name):
+    model = floats(getattr(own, name)(name="odd"), kl.LSTM(2, name="memory"))
+    model.save(tmp_path / "m.keras")
+    ran = run("m.keras", "--custom-objects", "own_layers", "--quiet")
+    assert ran.code == MODEL
+    assert ran.table == {"odd": [name, "refused"], "memory": ["LSTM", "not written"]}
+    assert "keras.ops" in ran.message
+
+
+def test_a_refusal_that_comes_before_the_model_can_be_asked(run, tmp_path):
+    x = keras.Input((None,), dtype="int32", name="ids")
+    keys = kl.IntegerLookup(vocabulary=[5, 6], name="look")(x)
+    keras.Model(x, kl.LSTM(2, name="memory")(kl.Embedding(4, 3, name="table")(keys))).save(
+        tmp_path / "m.keras"
+    )
+    ran = run("m.keras", "--quiet")
+    assert ran.code == MODEL
+    assert ran.table["look"] == ["IntegerLookup", "refused"]
+    assert ran.table["memory"] == ["LSTM", "not written"]
+
+
+def test_a_class_that_nobody_knows(run, own, tmp_path):
+    inner = floats(own.Doubler(name="inside"), kl.Dense(2, name="dense"))
+    both = kl.Bidirectional(kl.LSTM(2, name="memory"), name="both")
+    floats(kl.TimeDistributed(kl.Dense(3, name="each")), inner, both).save(tmp_path / "m.keras")
+    ran = run("m.keras", "--quiet")
+    assert ran.code == MODEL
+    assert ran.table["inside"] == ["Doubler", "refused"]
+    assert ran.table["each"] == ["Dense", "not written"]
+    assert ran.table["dense"] == ["Dense", "not written"]
+    assert "LSTM" in {row[0] for row in ran.table.values()}
+    assert run("m.keras", "--quiet", "--explain").table == ran.table
+
+
+def test_a_function_that_nobody_knows(run, own, tmp_path):
+    floats(kl.LSTM(2, activation=own.bent, name="memory"), kl.Dense(2, name="dense")).save(
+        tmp_path / "m.keras"
+    )
+    ran = run("m.keras", "--quiet")
+    assert ran.code == MODEL
+    assert "'bent'" in ran.message
+    assert ran.table == {"memory": ["LSTM", "refused"], "dense": ["Dense", "not written"]}
+
+
+def test_code_in_a_file(run, tmp_path):
+    floats(kl.Lambda(lambda x: x * 3, name="triple"), kl.LSTM(2, name="memory")).save(
+        tmp_path / "m.keras"
+    )
+    ran = run("m.keras", "--quiet")
+    assert ran.code == MODEL
+    assert ran.table == {"triple": ["Lambda", "refused"], "memory": ["LSTM", "not written"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("--time", "0"), OPTION), (("--builder", "nowhere:f"), OPTION)]
+)
+def test_what_is_no_layers_fault_has_no_table(run, saved, arguments, code):
+    ran = run(saved("lstm"), *arguments, "--quiet")
+    assert ran.code == code
+    assert ran.table == {}
+    assert ran.err.count("\n") == 1
+
+
+def test_from_python_it_is_on_the_error(own, tmp_path):
+    model = floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory"))
+    with pytest.raises(UnsupportedOperatorError) as raised:
+        export(model, tmp_path / "out")
+    forms = {item.layer: item.formats for item in raised.value.explanation.layers}
+    assert forms["bend"]["tflite"].form == "refused"
+    assert forms["memory"]["onnx"].form == "LSTM"
+    assert forms["memory"]["onnx"].exact
+
+
+def test_errors_know_nothing_of_layers_by_default():
+    for cls in (ExportError, ParityError, UnsupportedModelError):
+        assert cls("words").explanation is None
+
+
+def test_an_export_that_ends_well_tells_no_layers(run):
+    MODELS["lstm"]().save("m.keras")
+    assert run("m.keras", "--quiet", "--formats", "onnx").table == {}
