@@ -51,14 +51,19 @@ def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
     Written on its own: it knows of rows, blocks and steps, and nothing of the operators.
     """
     model = onnx.load_model_from_string(content)
-    axes = {}
+    axes, biases = {}, set()
     for node in model.graph.node:
         for index, name in enumerate(node.input):
             channel = quantize._CHANNELS.get((node.op_type, index))
             if channel is not None:
                 axes[name] = channel
+            if index == 3 and node.op_type in {"LSTM", "GRU", "RNN"}:
+                biases.add(name)
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
+        if tensor.name in biases:
+            rounded = array.astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
         if tensor.name not in axes or array.dtype != np.float32 or array.size < 256:
             continue
         first = np.moveaxis(array, axes[tensor.name], 0)

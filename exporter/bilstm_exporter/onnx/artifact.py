@@ -60,6 +60,7 @@ def convert_onnx(
 def _serialized(model: ir.Model) -> bytes:
     model.producer_name, model.producer_version = "bilstm-edge", ""
     proto = ir.to_proto(model)
+    del proto.graph.value_info[:]  # onnxruntime infers them anyway
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString(deterministic=True))
 

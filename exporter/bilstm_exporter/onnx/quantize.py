@@ -14,7 +14,14 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from bilstm_exporter.onnx.builder import Builder
-from bilstm_exporter.onnx.stored import fits_float16, store_rows, write_rows
+from bilstm_exporter.onnx.stored import (
+    fits_float16,
+    store,
+    store_rows,
+    write_rows,
+    write_scale,
+    write_weight,
+)
 from bilstm_exporter.quantization.affine import quantize_multiplier
 from bilstm_exporter.quantization.owners import Owners
 from bilstm_exporter.recipes import Precision, PrecisionPlan
@@ -112,16 +119,24 @@ class _Writer:
             return
         for use in uses.values():
             self._restore(node, use)
-        if node.op_type == "LSTM":
+        if any(use.precision is not Precision.FLOAT32 for use in uses.values()):
+            self._store_bias(node)
+
+    def _store_bias(self, node: ir.Node) -> None:
+        """A recurrence's biases are a good part of a small file, and float16 is enough for them."""
+        value = node.inputs[3] if node.op_type in _RECURRENT and len(node.inputs) > 3 else None
+        array = None if value is None or value.const_value is None else value.const_value.numpy()
+        if array is None or array.dtype != np.float32 or not fits_float16(array):
+            return
+        if node.graph is not None:
             build = self._builder()
-            bias = _bias(build, node.inputs[3])
-            if bias is not node.inputs[3] and node.graph is not None:
-                build.put_first(node.graph)
-                node.replace_input_with(3, bias)
+            node.replace_input_with(3, _bias(build, array))
+            build.put_first(node.graph)
 
     def _dynamic_lstm(self, node: ir.Node, uses: dict[int, _Use]) -> bool:
         if {index for index, use in uses.items() if use.precision is Precision.INT8} != {1, 2}:
             return False
+        self._store_bias(node)
         build = self._builder()
         stored, scales = {}, {}
         for index, use in uses.items():
@@ -129,10 +144,10 @@ class _Writer:
             stored[index] = build.constant(np.stack([part.values for part in directions]))
             scale = np.concatenate([part.scale for part in directions])
             zero_point = build.constant(np.zeros(scale.shape, np.int8))
-            scales[index] = (build.constant(scale), zero_point)
+            scales[index] = (write_scale(build, scale), zero_point)
             self.forms.append(use.form(dynamic=True))
         inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
-        inputs[1], inputs[2], inputs[3] = stored[1], stored[2], _bias(build, node.inputs[3])
+        inputs[1], inputs[2] = stored[1], stored[2]
         outputs = build.ops(
             "DynamicQuantizeLSTM",
             len(node.outputs),
@@ -170,7 +185,7 @@ class _Writer:
             1,
             node.inputs[0],
             build.constant(stored.values),
-            build.constant(scale),
+            write_scale(build, scale),
             build.constant(np.zeros(scale.shape, np.int8)),
             domain=MICROSOFT,
         )[0]
@@ -227,14 +242,8 @@ class _Writer:
         key = (value, use.precision, axis)
         if key not in self._restored:
             build = self._builder()
-            channels_first = np.moveaxis(use.array, axis, 0)
-            parts = store_rows(channels_first.reshape(len(channels_first), -1), use.precision)
-            whole = write_rows(build, parts)
-            if channels_first.ndim > 2:
-                whole = build.op("Reshape", whole, build.constant(channels_first.shape, "int64"))
-            if axis:
-                order = [*range(1, axis + 1), 0, *range(axis + 1, use.array.ndim)]
-                whole = build.op("Transpose", whole, perm=order)
+            parts = store(use.array, axis, use.precision)
+            whole = write_weight(build, parts, use.array.shape, axis)
             if isinstance(value.graph, ir.Graph):
                 build.put_first(value.graph)
             self._restored[key] = whole
@@ -255,13 +264,13 @@ class _Writer:
         return True
 
 
-def _bias(build: Builder, bias: ir.Value | None) -> ir.Value | None:
+def _bias(build: Builder, array: np.ndarray) -> ir.Value:
     """ONNX's LSTM has two biases, where Keras's has one: zeros need not be stored."""
-    array = None if bias is None or bias.const_value is None else bias.const_value.numpy()
-    half = 0 if array is None else array.shape[1] // 2
-    if array is None or array[:, half:].any():
-        return bias
-    shape = build.constant([len(array), half], "int64")
-    return build.op(
-        "Concat", build.constant(array[:, :half]), build.op("ConstantOfShape", shape), axis=1
-    )
+
+    def half(part: np.ndarray) -> ir.Value:
+        if part.any():
+            stored = build.constant(part.astype(np.float16))
+            return build.op("Cast", stored, to=int(ir.DataType.FLOAT))
+        return build.op("ConstantOfShape", build.constant(part.shape, "int64"))
+
+    return build.op("Concat", *(half(part) for part in np.split(array, 2, axis=1)), axis=1)

@@ -7,6 +7,7 @@ DequantizeLinear, which it would run anew for every answer.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,57 +74,92 @@ def _halved(scale: np.ndarray) -> np.ndarray:
     return half if np.array_equal(half.astype(np.float32), scale) else scale
 
 
-def write_rows(build: Builder, parts: Parts, ids: ir.Value | None = None) -> ir.Value:
-    """Write the operators that make a stored weight float32 again.
+def store(weight: np.ndarray, axis: int, precision: Precision) -> Parts:
+    """Store a weight of any rank, channel by channel; see `store_rows`."""
+    channels_first = np.moveaxis(weight, axis, 0)
+    return store_rows(channels_first.reshape(len(channels_first), -1), precision)
+
+
+def write_weight(build: Builder, parts: Parts, shape: tuple[int, ...], axis: int) -> ir.Value:
+    """Write the operators that make a weight stored by `store` float32 again.
 
     Args:
         build: Takes the nodes.
         parts: The weight.
-        ids: Take these rows only: integers of any shape.
+        shape: Of the weight.
+        axis: Of its channels.
+    """
+    channels = shape[axis]
+    rest = (*shape[:axis], *shape[axis + 1 :])
+    # Channels come first in what is stored; axes of size 1 before them make no difference.
+    moved = int(np.prod(shape[:axis])) > 1
+    final = (channels, *rest) if moved else shape
+    whole = _restored(build, parts, build.constant)
+    if parts.precision is Precision.INT4:
+        whole = _cut(build, parts, whole)
+    if parts.precision is Precision.INT4 or final != (channels, parts.columns):
+        whole = build.op("Reshape", whole, build.constant(final, "int64"))
+    if not moved:
+        return whole
+    return build.op("Transpose", whole, perm=[*range(1, axis + 1), 0, *range(axis + 1, len(shape))])
+
+
+def write_rows(build: Builder, parts: Parts, ids: ir.Value) -> ir.Value:
+    """Write the operators that take rows of a stored table, and make those float32 again.
+
+    Args:
+        build: Takes the nodes.
+        parts: The table ``[rows, columns]``.
+        ids: Which rows: integers of any shape.
 
     Returns:
-        float32 ``[rows, columns]``, or the shape of ``ids`` and ``[columns]``.
+        The shape of ``ids``, then ``[columns]``.
     """
-    if ids is not None and parts.precision is Precision.INT4:
-        flat = _write(build, parts, build.op("Reshape", ids, build.constant([-1])))
+    shape = None
+    if parts.precision is Precision.INT4:  # whose blocks are an axis of their own
         columns = build.constant([parts.columns])
-        return build.op(
-            "Reshape", flat, build.op("Concat", build.op("Shape", ids), columns, axis=0)
-        )
-    return _write(build, parts, ids)
+        shape = build.op("Concat", build.op("Shape", ids), columns, axis=0)
+        ids = build.op("Reshape", ids, build.constant([-1]))
+    rows = _restored(
+        build, parts, lambda constant: build.op("Gather", build.constant(constant), ids, axis=0)
+    )
+    return rows if shape is None else build.op("Reshape", _cut(build, parts, rows), shape)
 
 
-def _write(build: Builder, parts: Parts, ids: ir.Value | None) -> ir.Value:
-    def rows(constant: np.ndarray) -> ir.Value:
-        value = build.constant(constant)
-        return value if ids is None else build.op("Gather", value, ids, axis=0)
+def write_scale(build: Builder, scale: np.ndarray) -> ir.Value:
+    """A scale in float32, stored in float16 where that is exact."""
+    half = _halved(scale)
+    stored = build.constant(half)
+    if half.dtype == np.float32:
+        return stored
+    return build.op("Cast", stored, to=int(ir.DataType.FLOAT))
+
+
+def _restored(build: Builder, parts: Parts, read: Callable[[np.ndarray], ir.Value]) -> ir.Value:
+    """What is read of a stored weight, in float32; int4 in blocks ``[rows, blocks, numbers]``."""
 
     def cast(value: ir.Value) -> ir.Value:
         return build.op("Cast", value, to=int(ir.DataType.FLOAT))
 
-    first = rows(parts.constants[0])
+    stored = read(parts.constants[0])
     if parts.precision is Precision.FLOAT16:
-        return cast(first)
-    scale = rows(parts.constants[1])
-    if parts.constants[1].dtype == np.float16:
-        scale = cast(scale)
-    if parts.precision is Precision.INT8:
-        return build.op("Mul", cast(first), scale)
-    return _write_int4(build, parts, first, scale)
+        return cast(stored)
+    if parts.precision is Precision.INT4:
+        # There is no operator on nibbles.
+        low = build.op("Mod", stored, build.constant(16, "uint8"))
+        high = build.op("BitShift", stored, build.constant(4, "uint8"), direction="RIGHT")
+        stored = build.op("Concat", low, high, axis=2)
+    whole = cast(stored)
+    if parts.precision is Precision.INT4:
+        whole = build.op("Sub", whole, build.constant(_ZERO_POINT, "float32"))
+    scale = read(parts.constants[1])
+    return build.op("Mul", whole, cast(scale) if parts.constants[1].dtype == np.float16 else scale)
 
 
-def _write_int4(build: Builder, parts: Parts, packed: ir.Value, scale: ir.Value) -> ir.Value:
-    four = build.constant(4, "uint8")
-    # There is no operator on nibbles, but what is shifted out of a byte is gone.
-    low = build.op(
-        "BitShift", build.op("BitShift", packed, four, direction="LEFT"), four, direction="RIGHT"
-    )
-    high = build.op("BitShift", packed, four, direction="RIGHT")
-    nibbles = build.op("Cast", build.op("Concat", low, high, axis=2), to=int(ir.DataType.FLOAT))
-    centred = build.op("Sub", nibbles, build.constant(_ZERO_POINT, "float32"))
-    blocks = build.op("Mul", centred, scale)
+def _cut(build: Builder, parts: Parts, blocks: ir.Value) -> ir.Value:
+    """Leave out what fills up the last block."""
     _, count, half = parts.constants[0].shape
-    flat = build.op("Reshape", blocks, build.constant([-1, 2 * count * half]))
     if 2 * count * half == parts.columns:
-        return flat
+        return blocks
+    flat = build.op("Reshape", blocks, build.constant([-1, 2 * count * half]))
     return build.op("Slice", flat, *(build.constant([value]) for value in (0, parts.columns, 1)))

@@ -92,12 +92,16 @@ def quantize_multiplier(weight: np.ndarray) -> Quantized:
     together = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1))
     largest = together.max(axis=0, keepdims=True, initial=0).astype(np.float64) / 127
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
-    scale = largest.astype(np.float32)
+    # A scale that float16 holds takes half the place; rounded up, it still holds every pair.
+    if (largest >= _LEAST_HALF).all() and (largest <= _LARGEST_HALF / 2).all():
+        half = largest.astype(np.float16)
+        largest = np.where(half < largest, np.nextafter(half, np.float16(np.inf)), half)
+    scale = np.asarray(largest, np.float32)
     return Quantized(_round(weight, scale, 127).astype(np.int8), scale, 8)
 
 
 def _round(weight: np.ndarray, scale: np.ndarray, most: int) -> np.ndarray:
-    return np.clip(np.rint(weight / scale), -most, most).astype(np.float32)
+    return np.asarray(np.clip(np.rint(weight / scale), -most, most), np.float32)
 
 
 def pack_int4(values: np.ndarray) -> np.ndarray:
