@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bilstm_runtime.backends import BACKENDS, Session
+from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.manifest import Artifact, Manifest
 
 # isort: split
@@ -12,7 +13,7 @@ import bilstm_exporter.onnx.artifact
 import bilstm_exporter.tflite.artifact  # noqa: F401 - both register their format
 from bilstm_exporter import bundle
 from bilstm_exporter.agreement import Agreement, measure_agreement
-from bilstm_exporter.errors import ParityError
+from bilstm_exporter.errors import ParityError, UnsupportedModelError
 from bilstm_exporter.explanation import Attempts
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.options import ExportOptions
@@ -98,6 +99,12 @@ def build_exact(
     except ParityError as error:
         error.recurrences = built.recurrences
         raise
+    except BackendRunError as error:
+        message = (
+            f"{name} takes the model's operators, but cannot run them: {error}. Leave this format "
+            f"out with --formats, and please report the model's layers"
+        )
+        raise UnsupportedModelError(message) from error
     return Exact(conversion, checked, probes)
 
 

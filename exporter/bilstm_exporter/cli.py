@@ -11,8 +11,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from bilstm_exporter.display import print_explanation, print_report, progress_listener
+from bilstm_exporter.display import (
+    print_explanation,
+    print_report,
+    print_searches,
+    progress_listener,
+)
 from bilstm_exporter.errors import (
+    BudgetError,
     ExportError,
     OptionError,
     OutputFolderError,
@@ -30,6 +36,7 @@ EXIT_CODES = {
     3: "the model cannot be read or exported",
     4: "the output folder cannot be written",
     5: "a defect of bilstm-edge",
+    6: "nothing keeps within the limits; nothing is written",
     130: "interrupted",
 }
 
@@ -70,6 +77,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"how numbers are stored, separated by commas, or all: {', '.join(RECIPES)} "
         f"(default: {FLOAT32})",
     )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="judge the artifacts on these examples (.npz, .npy, .csv or .jsonl; arrays named "
+        "after the inputs, labels named y), and calibrate int8-full with them",
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="judge by accuracy, f1, mae or rmse, or OUTPUT=NAME,... (default: as the output is)",
+    )
+    limits = parser.add_argument_group(
+        "limits", "any of them searches all recipes, and mixes by layer, for the best that fits"
+    )
+    limits.add_argument("--max-drop", metavar="P", help="lose at most this by the metric: 0.5%%")
+    limits.add_argument("--max-kb", metavar="N", help="at most this large a file: 800, or 1.5mb")
+    limits.add_argument("--max-ms", metavar="N", help="at most this long an example here: 5")
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch axis (default: free)")
     parser.add_argument("--time", type=int, metavar="N", help="fix the time axes (default: free)")
     parser.add_argument(
@@ -107,13 +131,18 @@ def run(args: argparse.Namespace) -> int:
     """Export, or explain, as the arguments say; returns the exit code."""
     formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
     # Checked once before TensorFlow, which takes seconds to load.
-    ExportOptions(
-        formats=formats,
-        recipes=args.recipes,
-        batch=args.batch,
-        time=args.time,
-        opset=args.opset,
-    )
+    chosen = {
+        "formats": formats,
+        "recipes": args.recipes,
+        "metric": args.metric,
+        "max_drop": args.max_drop,
+        "max_kb": args.max_kb,
+        "max_ms": args.max_ms,
+        "batch": args.batch,
+        "time": args.time,
+        "opset": args.opset,
+    }
+    ExportOptions(**chosen)
     if args.out is not None and not args.explain:
         check_writable(Path(args.out), overwrite=args.overwrite)
     with progress_listener(quiet=args.quiet) as listener:
@@ -125,11 +154,8 @@ def run(args: argparse.Namespace) -> int:
             from bilstm_exporter.frontend.importing import import_objects  # noqa: PLC0415
             from bilstm_exporter.pipeline import run_export  # noqa: PLC0415
         options = ExportOptions(
-            formats=formats,
-            recipes=args.recipes,
-            batch=args.batch,
-            time=args.time,
-            opset=args.opset,
+            **chosen,
+            data=args.data,
             custom_objects=import_objects(args.custom_objects),
             trust_code=args.trust_code,
             weights=args.weights,
@@ -178,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"export-bilstm: error: {words}\n")
         if isinstance(error, ExportError) and error.explanation is not None:
             print_explanation(error.explanation, failed=error)
+        if isinstance(error, BudgetError):
+            print_searches(error.searches)
         return _exit_code(error)
     # The last line of defence for the user; everything expected is handled above.
     except Exception as error:  # noqa: BLE001
@@ -194,6 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, ParityError):
         return 1
+    if isinstance(error, BudgetError):
+        return 6
     if isinstance(error, OptionError):
         return 2
     return 4 if isinstance(error, OutputFolderError) else 3

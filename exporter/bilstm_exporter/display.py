@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -14,10 +14,19 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bilstm_exporter.judging.display import (
+    NO_DATA,
+    pareto_table,
+    search_notes,
+    verdict_notes,
+    verdict_table,
+)
+from bilstm_exporter.recipes import FLOAT32
 from bilstm_exporter.stages import Listener
 
 if TYPE_CHECKING:
     from bilstm_exporter.explanation import Explanation, LayerForm
+    from bilstm_exporter.judging.search import SearchResult
     from bilstm_exporter.report import ArtifactReport, ExportReport
 
 _KIB = 1024
@@ -80,8 +89,40 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
             _COLOURED.get(parity.verdict, parity.verdict),
         )
     console.print(table)
-    for line in _notes(report):
+    print_searches(report.searches, console)
+    verdicts = [(item.file, item.verdict) for item in report.artifacts if item.verdict is not None]
+    if report.judged is not None and report.judged.own_data:
+        console.print(verdict_table(verdicts))
+    for line in (*_notes(report), *_data_notes(report)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_searches(searches: Mapping[str, SearchResult], console: Console | None = None) -> None:
+    """Print what searches within limits tried.
+
+    Args:
+        searches: By format.
+        console: Where to; without, on stderr, where an error has told the conclusion already.
+    """
+    for result in searches.values():
+        (console or Console(stderr=True)).print(pareto_table(result))
+        for line in search_notes(result) if console is not None else ():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _data_notes(report: ExportReport) -> Iterator[str]:
+    if report.judged is not None and report.judged.own_data:
+        limits = next((result.budget for result in report.searches.values()), None)
+        resolution = report.judged.resolution
+        yield from verdict_notes(report.judged.on, resolution=resolution, budget=limits)
+    elif any(artifact.recipe != FLOAT32 for artifact in report.artifacts):
+        yield NO_DATA
+    for recipe, reason in report.left_out.items():
+        yield f"{recipe} was left out: {reason}"
+    for artifact in report.artifacts:
+        reasons = {form.reason: form for form in artifact.weights if form.reason}
+        for reason, form in reasons.items():
+            yield f"{artifact.file}: {form.operator} of {form.layer or 'the model'}: {reason}."
 
 
 def print_explanation(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bilstm_exporter.explanation import Explanation
+    from bilstm_exporter.judging.search import SearchResult
     from bilstm_exporter.targets import RecurrenceForm
 
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -103,7 +104,16 @@ class DataError(ExportError, ValueError):
 
 
 class BudgetError(ExportError):
-    """No recipe and no mix of them keeps within the limits that were given."""
+    """No recipe and no mix of them keeps within the limits that were given.
+
+    Args:
+        message: What to tell.
+        searches: By format, all that was tried.
+    """
+
+    def __init__(self, message: str, searches: Mapping[str, SearchResult] | None = None) -> None:
+        self.searches = dict(searches or {})
+        super().__init__(message)
 
 
 class SeamError(ExportError, RuntimeError):

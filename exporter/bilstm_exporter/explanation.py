@@ -6,6 +6,7 @@ Put together from what is known by then: nothing here reads, builds or runs anyt
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -203,6 +204,20 @@ def _refused(layers: Sequence[tuple[str, str]], blamed: Mapping[str, str]) -> di
     }
 
 
+def layer_of_node(node: str, layers: Sequence[tuple[str, str]]) -> str | None:
+    """The innermost layer in whose scope a node of a traced graph stands, or None.
+
+    Args:
+        node: Its name, such as ``"model_1/encoder_1/Erf"``; tracing numbers scopes.
+        layers: Name and class of each.
+    """
+    for scope in reversed(node.split("/")):
+        found = [layer for layer, _ in layers if re.fullmatch(rf"{re.escape(layer)}(_\d+)*", scope)]
+        if found:
+            return max(found, key=len)
+    return None
+
+
 def _blamed(layers: Sequence[tuple[str, str]], error: ExportError) -> Mapping[str, str]:
     """The layers that an error is about: by operator, by name, or by class; and why."""
     if isinstance(error, UnsupportedOperatorError):
@@ -210,8 +225,8 @@ def _blamed(layers: Sequence[tuple[str, str]], error: ExportError) -> Mapping[st
             layer: f"no operator for {operator}; nearest: "
             f"{_NEAREST.get(operator, 'write it with other keras.ops, or outside the model')}"
             for operator, node in error.operators.items()
-            for layer, _ in layers
-            if any(part == layer or part.startswith(f"{layer}_") for part in node.split("/"))
+            for layer in [layer_of_node(node, layers)]
+            if layer is not None
         }
     words = str(error)
     return {

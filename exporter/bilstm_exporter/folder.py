@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from pathlib import Path
 
 from bilstm_exporter.errors import ExportError, OutputFolderError
 from bilstm_runtime.manifest import MANIFEST_FILE
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 def default_folder(model_file: str, name: str) -> Path:
@@ -33,15 +37,18 @@ def staged(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     made = [parent for parent in folder.parents if not parent.exists()]
     aside = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        yield aside
-        aside.chmod(0o755)
-        _into_place(aside, folder)
-    except OSError as error:
-        if isinstance(error, ExportError):
-            raise
-        raise _unwritable(folder, error) from error
+        with _told(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            yield aside
+        except OSError as error:
+            if isinstance(error, ExportError) or not _is_in(aside, error):
+                raise
+            raise _unwritable(folder, error) from error
+        with _told(folder):
+            aside.chmod(0o755)
+            _into_place(aside, folder)
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
@@ -63,6 +70,23 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
         if isinstance(error, OutputFolderError):
             raise
         raise _unwritable(folder, error) from error
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Say of every failure that the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _is_in(aside: Path, error: OSError) -> bool:
+    """Whether a failure is that of writing there, and not of some file read on the way."""
+    if error.filename is None:  # where a file that is open cannot take any more
+        return error.errno in _FULL
+    path = Path(os.fsdecode(error.filename)).absolute()
+    return aside.absolute() in (path, *path.parents)
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputFolderError:

@@ -91,23 +91,26 @@ def find_interface(
         OptionError: An axis cannot be fixed at the size asked for.
         UnsupportedModelError: The model takes no input of any size tried.
     """
-    declared = _settled(source)
-    facts = input_facts(source.trace(Markers().lower, declared))
-    inputs, comfortable = _tie_axes(source, declared, facts)
+    traced = source.trace(Markers().lower, source.inputs)
+    declared = _settled(source, input_facts(traced))
+    if declared != list(source.inputs):
+        traced = source.trace(Markers().lower, declared)
+    facts = input_facts(traced)
+    inputs, comfortable, answers = _tie_axes(source, declared, facts)
     inputs = _with_minimums(source, inputs, comfortable)
-    found = Interface(inputs, _outputs(source, inputs, comfortable), comfortable)
+    outputs = _outputs(source, inputs, comfortable, answers)
+    found = Interface(inputs, outputs, comfortable)
     for name, size in ((BATCH, batch), (TIME, time)):
         if size is not None:
             found = _fixed(source, found, name, size)
     return found
 
 
-def _settled(source: Source) -> list[DeclaredInput]:
+def _settled(source: Source, facts: Sequence[InputFacts]) -> list[DeclaredInput]:
     """Complete what the model does not declare: dtypes of ids, and which axes are free."""
     declared = list(source.inputs)
     if all(spec.declared for spec in declared):
         return declared
-    facts = input_facts(source.trace(Markers().lower, declared))
     declared = [
         replace(spec, dtype="int32") if fact.vocabulary is not None and not spec.declared else spec
         for spec, fact in zip(declared, facts, strict=True)
@@ -182,8 +185,8 @@ def _named(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]) -> I
 
 def _tie_axes(
     source: Source, declared: Sequence[DeclaredInput], facts: Sequence[InputFacts]
-) -> tuple[tuple[InputSpec, ...], dict[str, int]]:
-    """Name the free axes, with one name for those that must be equal."""
+) -> tuple[tuple[InputSpec, ...], dict[str, int], list[np.ndarray]]:
+    """Name the free axes, with one name for those that must be equal; with an answer there."""
     free = [
         (index, position)
         for index, spec in enumerate(declared)
@@ -201,9 +204,10 @@ def _tie_axes(
         for sizes in _SIZES:
             batch = declared[0].shape[0] or 2
             tried = {BATCH: batch, **dict(zip(names, sizes * len(names), strict=False))}
-            failure = _refusal(source, inputs, tried)
-            if failure is None:
-                return inputs, tried
+            answer = _answer(source, inputs, tried)
+            if not isinstance(answer, Exception):
+                return inputs, tried, answer
+            failure = answer
     message = (
         f"the model {source.name!r} takes no input of the sizes tried "
         f"(batch {declared[0].shape[0] or 2}; free axes of 5 to 96): "
@@ -308,18 +312,23 @@ def _fixed(source: Source, found: Interface, base: str, size: int) -> Interface:
 
 
 def _outputs(
-    source: Source, inputs: tuple[InputSpec, ...], comfortable: Mapping[str, int]
+    source: Source,
+    inputs: tuple[InputSpec, ...],
+    comfortable: Mapping[str, int],
+    comfortable_answer: list[np.ndarray],
 ) -> tuple[OutputSpec, ...]:
     """See which axes of the outputs follow which axis of the inputs."""
     free = {a.name for spec in inputs for a in spec.axes if a.size is None and a.name}
     variants = [dict(comfortable)]
+    answers = [comfortable_answer]
     for name in sorted(free):
         for factor in (2, 3):
             variant = {**comfortable, name: comfortable[name] * factor}
-            if _answers(source, inputs, variant):
+            answer = _answer(source, inputs, variant)
+            if not isinstance(answer, Exception):
                 variants.append(variant)
+                answers.append(answer)
                 break
-    answers = [source.reference(_arrays(inputs, sizes)) for sizes in variants]
     specs = []
     for index, name in enumerate(source.output_names):
         arrays = [answer[index] for answer in answers]
@@ -346,21 +355,21 @@ def _output_axis(sizes: Sequence[int], variants: Sequence[Mapping[str, int]], ax
     return Axis(None, None if changing else sizes[0])
 
 
-def _refusal(
+def _answer(
     source: Source, inputs: Sequence[InputSpec], sizes: Mapping[str, int]
-) -> Exception | None:
-    """Why the model does not answer at these sizes, or None if it does."""
+) -> list[np.ndarray] | Exception:
+    """What the model answers at these sizes, or why it does not."""
     try:
         answers = source.reference(_arrays(inputs, sizes))
     except REFUSALS as error:
         return error
     if any(answer.size == 0 for answer in answers):
         return ValueError("an output is empty")
-    return None
+    return answers
 
 
 def _answers(source: Source, inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> bool:
-    return _refusal(source, inputs, sizes) is None
+    return not isinstance(_answer(source, inputs, sizes), Exception)
 
 
 def _arrays(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> list[np.ndarray]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.recipes import FLOAT32, parse_recipes
+from bilstm_exporter.judging.budget import parse_budget
+from bilstm_exporter.recipes import ALL, FLOAT32, parse_recipes
 
 FORMATS = ("onnx", "tflite")
 # From the first with axes as inputs of Squeeze and ReduceSum to the last that tf2onnx writes.
@@ -26,6 +27,14 @@ class ExportOptions:
         formats: Which artifacts to write: a sequence of names, or one string with commas.
         recipes: How the numbers of the artifacts are stored: a sequence of names, one string
             with commas, or ``"all"``.
+        data: Examples to judge the artifacts by, and to calibrate with: a file (.npz, .npy, .csv,
+            .jsonl) or arrays; see ``bilstm_exporter.judging.data.read_data``.
+        metric: What to judge by, such as ``"f1"`` or ``"tags=f1,score=mae"``; chosen from the
+            outputs and labels by default.
+        max_drop: The most a recipe may lose by the metric, such as ``"0.5%"``. Any of the three
+            limits starts a search over the recipes and mixes of them.
+        max_kb: The largest file, such as ``"800"`` or ``"1.5mb"``.
+        max_ms: The longest median time for one example on this machine, such as ``"5"``.
         batch: Fix the batch axis at this size; free by default.
         time: Fix the time axes at this size; free by default.
         opset: Of the ONNX operators.
@@ -41,6 +50,11 @@ class ExportOptions:
 
     formats: Sequence[str] | str = FORMATS
     recipes: Sequence[str] | str = FLOAT32
+    data: Any = None
+    metric: str | None = None
+    max_drop: str | float | None = None
+    max_kb: str | float | None = None
+    max_ms: str | float | None = None
     batch: int | None = None
     time: int | None = None
     opset: int = DEFAULT_OPSET
@@ -64,6 +78,9 @@ class ExportOptions:
         if len(set(self.formats)) < len(self.formats):
             message = f"formats: {', '.join(self.formats)} names one twice"
             raise OptionError(message)
+        budget = parse_budget(self.max_drop, self.max_kb, self.max_ms)
+        if self.recipes == FLOAT32 and not budget.is_open:
+            object.__setattr__(self, "recipes", ALL)  # what else would there be to search?
         parse_recipes(self.recipes)
         for name in ("batch", "time"):
             size = getattr(self, name)

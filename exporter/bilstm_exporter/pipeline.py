@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bilstm_exporter import bundle
-from bilstm_exporter.artifacts import Checked, build_formats
+from bilstm_exporter.artifacts import build_formats
 from bilstm_exporter.description import describe
 from bilstm_exporter.folder import check_writable, default_folder, staged
+from bilstm_exporter.judging.opinion import Opinion
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.prepared import prepare
 from bilstm_exporter.properties import declared_difference
-from bilstm_exporter.quantizing import build_recipes
-from bilstm_exporter.report import ArtifactReport, ExportReport
+from bilstm_exporter.quantizing import Made, select_artifacts
+from bilstm_exporter.report import ArtifactReport, ExportReport, Judged
 from bilstm_exporter.stages import Listener, Stages
 
 
@@ -37,24 +38,35 @@ def run_export(
         formats, attempts = build_formats(prepared, manifest, options, stages)
         attempts.raise_first()
         prepared = replace(prepared, probes=list(formats.values())[-1].probes)
-        checked = build_recipes(formats, prepared, manifest, options, stages)
-        manifest = replace(manifest, artifacts=tuple(item.artifact for item in checked))
+        selection = select_artifacts(formats, prepared, manifest, options, stages)
+        checked = [item.checked for item in selection.made]
+        manifest = replace(
+            manifest,
+            artifacts=tuple(item.artifact for item in checked),
+            recommended_recipe=selection.recommended,
+            recommended_reason=selection.reason,
+        )
         files = {item.artifact.file: item.built.content for item in checked}
         bundle.write(aside, manifest, {bundle.GOLDEN_FILE: golden, **files})
     return ExportReport(
         bundle=folder,
         model=source.name,
         generation=prepared.generation,
-        artifacts=[_artifact_report(item) for item in checked],
+        artifacts=[_artifact_report(item) for item in selection.made],
         probes_left_out=prepared.probes.left_out,
         largest_state=prepared.probes.largest_state,
         declared_difference=declared_difference(source, prepared.probes.probes),
         padding_neutral=manifest.padding_neutral,
+        recommended=selection.recommended,
+        judged=_judged(selection.opinion),
+        searches=selection.searches,
+        left_out=selection.left_out,
         seconds=stages.seconds,
     )
 
 
-def _artifact_report(checked: Checked) -> ArtifactReport:
+def _artifact_report(made: Made) -> ArtifactReport:
+    checked = made.checked
     return ArtifactReport(
         file=checked.artifact.file,
         format=checked.artifact.format,
@@ -63,4 +75,12 @@ def _artifact_report(checked: Checked) -> ArtifactReport:
         parity=checked.parity,
         recurrences=checked.built.recurrences,
         weights=checked.built.weights,
+        verdict=made.verdict,
+        operators=checked.built.operators,
     )
+
+
+def _judged(opinion: Opinion | None) -> Judged | None:
+    if opinion is None:
+        return None
+    return Judged(opinion.dataset.described, opinion.on_data, opinion.judge.resolution)

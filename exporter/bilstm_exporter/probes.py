@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bilstm_exporter.asking import EVERY_PADDING, ORDINARY, answers_together
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
 from bilstm_exporter.frontend.source import Source
 from bilstm_exporter.interface import BATCH, REFUSALS, Interface
@@ -65,9 +66,10 @@ def make_probes(source: Source, interface: Interface) -> ProbeSet:
     left_out: dict[str, str] = {}
     saturating, largest = _saturating(source, interface)
     candidates = [*_candidates(interface), *saturating]
-    for name, inputs in candidates:
+    together = answers_together(source, interface, candidates)
+    for index, (name, inputs) in enumerate(candidates):
         try:
-            outputs = source.reference(inputs)
+            outputs = together[index] if index in together else source.reference(inputs)
             if not probes:
                 _refuse_randomness(source, inputs, outputs)
         except UnsupportedModelError:
@@ -150,7 +152,7 @@ def _candidates(interface: Interface) -> Iterator[tuple[str, list[np.ndarray]]]:
 
     for batch, steps in ((1, 0), (7, 0), (2, 1), (7, 7), (1, 12), (2, 33)):
         arrays = ordinary(batch, steps)
-        yield f"batch {len(arrays[0])}, {_lengths(interface, arrays)}", arrays
+        yield f"{ORDINARY} {len(arrays[0])}, {_lengths(interface, arrays)}", arrays
     shapes = _shapes(interface, 7, 12)
     yield (
         "ends of the range",
@@ -160,7 +162,7 @@ def _candidates(interface: Interface) -> Iterator[tuple[str, list[np.ndarray]]]:
     if any(_can_be_padded(spec) for spec in inputs):
         for name, batch, steps, kinds in (
             *((f"{kind} padding", 2, 7, (kind,)) for kind in PADDINGS),
-            ("every padding in one batch", 7, 12, PADDINGS),
+            (EVERY_PADDING, 7, 12, PADDINGS),
             ("left padding, batch 1", 1, 12, ("left",)),
             ("all padding, batch 1", 1, 7, ("all",)),
         ):

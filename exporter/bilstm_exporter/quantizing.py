@@ -1,57 +1,201 @@
-"""Writing the recipes a user asked for, from the float32 form of each format."""
+"""Writing, checking and judging artifacts in the recipes a user asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from bilstm_exporter.artifacts import Checked, Exact, check_near
+from bilstm_exporter.errors import BudgetError
+from bilstm_exporter.judging.answers import session_model
+from bilstm_exporter.judging.budget import Budget, parse_budget
+from bilstm_exporter.judging.choice import Candidate
+from bilstm_exporter.judging.judge import Verdict
+from bilstm_exporter.judging.latency import latencies_ms, questions
+from bilstm_exporter.judging.opinion import Opinion, form_opinion
+from bilstm_exporter.judging.overall import overall
+from bilstm_exporter.judging.search import Measured, SearchResult, search
+from bilstm_exporter.judging.units import units_of
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.prepared import Prepared
 from bilstm_exporter.quantization.owners import Owners
-from bilstm_exporter.recipes import FLOAT32, PrecisionPlan, Recipe, parse_recipes
+from bilstm_exporter.recipes import FLOAT32, Precision, PrecisionPlan, Recipe, parse_recipes
 from bilstm_exporter.stages import Stages
 from bilstm_runtime.manifest import Manifest
 
 
-def build_recipes(
+@dataclass(frozen=True)
+class Made:
+    """An artifact of a bundle.
+
+    Attributes:
+        checked: It, and what the probes found.
+        verdict: What it does on the user's data; None without.
+    """
+
+    checked: Checked
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The artifacts of a bundle.
+
+    Attributes:
+        made: In the order of the manifest.
+        recommended: The recipe to run where nobody says otherwise.
+        opinion: What the data was, and how it was judged; None without data or limits.
+        searches: By format, what a search within limits found; empty without limits.
+        left_out: Recipes that could not be written, with the reason.
+    """
+
+    made: list[Made]
+    recommended: str
+    opinion: Opinion | None
+    searches: Mapping[str, SearchResult] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Why the recipe is recommended; "" where nobody searched."""
+        return " ".join(f"{name}: {result.reason}" for name, result in self.searches.items())
+
+
+def select_artifacts(
     formats: Mapping[str, Exact],
     prepared: Prepared,
     manifest: Manifest,
     options: ExportOptions,
     stages: Stages,
-) -> list[Checked]:
-    """Write every recipe in every format that can hold it.
+) -> Selection:
+    """Write every recipe asked for, or what a search finds within the limits.
 
     Args:
-        formats: The float32 form of each.
+        formats: The float32 form of each format.
         prepared: The model, with probes that float32 decides.
         manifest: Without artifacts.
         options: Of the export.
         stages: Told what is done.
 
     Raises:
+        BudgetError: Nothing keeps the limits; it holds what was found.
+        DataError: The data cannot be used.
         ExportError: A recipe gives no number where Keras gives one.
     """
-    owners = Owners(prepared.source.weights())
-    return [
-        _build(name, exact, recipe, owners, prepared, manifest, stages)
-        for recipe in parse_recipes(options.recipes)
-        for name, exact in formats.items()
+    budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
+    opinion = None
+    if options.data is not None or not budget.is_open:
+        opinion = form_opinion(prepared, manifest, options.data, options.metric, stages)
+    maker = _Maker(formats, prepared, manifest, opinion, stages)
+    recipes = parse_recipes(options.recipes)
+    if not budget.is_open:
+        return maker.search(recipes, budget)
+    made = [
+        maker.make(name, recipe.name, PrecisionPlan(recipe.precision))
+        for recipe in recipes
+        for name in formats
         if name in recipe.formats
     ]
+    return Selection(made, recipes[0].name, opinion, {})
 
 
-def _build(
-    name: str,
-    exact: Exact,
-    recipe: Recipe,
-    owners: Owners,
-    prepared: Prepared,
-    manifest: Manifest,
-    stages: Stages,
-) -> Checked:
-    if recipe.name == FLOAT32:
-        return exact.checked
-    with stages.stage(f"writing {name}, {recipe.name}"):
-        built = exact.conversion.write(PrecisionPlan(recipe.precision), owners)
-        return check_near(name, recipe.name, built, prepared, manifest)
+class _Maker:
+    """Makes artifacts of one model."""
+
+    def __init__(
+        self,
+        formats: Mapping[str, Exact],
+        prepared: Prepared,
+        manifest: Manifest,
+        opinion: Opinion | None,
+        stages: Stages,
+    ) -> None:
+        self._formats = formats
+        self._prepared = prepared
+        self._manifest = manifest
+        self._opinion = opinion
+        self._stages = stages
+        self._owners = Owners(prepared.source.weights())
+
+    def make(self, name: str, recipe: str, plan: PrecisionPlan) -> Made:
+        """Write an artifact, check it and judge it."""
+        if recipe == FLOAT32 and self._opinion is None:
+            return self._made(name, recipe, plan)
+        with self._stages.stage(f"{name}, {recipe}"):
+            return self._made(name, recipe, plan)
+
+    def search(self, recipes: Sequence[Recipe], budget: Budget) -> Selection:
+        """Find the best artifact of every format within limits."""
+        results = {
+            name: self._search(name, [r for r in recipes if name in r.formats], budget)
+            for name in self._formats
+        }
+        found = overall(results)
+        if found is None:
+            reasons = " ".join(f"{name}: {result.reason}" for name, result in results.items())
+            message = (
+                f"{reasons} Nothing was written. Allow more, give the search other --recipes, or "
+                f"leave a format out with --formats"
+            )
+            raise BudgetError(message, results)
+        recommended, chosen = found
+        exact = [self._made(name, FLOAT32, _ALL_FLOAT32) for name in self._formats]
+        best = [self._renamed(name, recommended, one) for name, one in chosen.items()]
+        made = best if recommended == FLOAT32 else [*exact, *best]
+        return Selection(made, recommended, self._opinion, results)
+
+    def _search(self, name: str, recipes: Sequence[Recipe], budget: Budget) -> SearchResult:
+        opinion = self._opinion
+        if opinion is None:
+            message = "a search needs an opinion"
+            raise ValueError(message)
+        lowest = self._formats[name].conversion.write(PrecisionPlan(Precision.INT4), self._owners)
+
+        def evaluate(recipe: str, plan: PrecisionPlan) -> Measured:
+            made = self._made(name, recipe, plan)
+            if made.verdict is None:
+                message = "nothing was judged"
+                raise ValueError(message)
+            size = made.checked.artifact.bytes
+            return Measured(size, made.verdict.drop, made.verdict.relative_error, made)
+
+        def measure(candidates: Sequence[Candidate]) -> list[float]:
+            sessions = [one.payload.checked.session for one in candidates]
+            models = [session_model(session, self._manifest, name) for session in sessions]
+            return latencies_ms(models, questions(opinion.dataset, self._manifest))
+
+        with self._stages.stage(f"searching {name}"):
+            return search(
+                name,
+                recipes,
+                units_of(lowest.weights),
+                budget,
+                evaluate,
+                measure=measure,
+                progress=self._stages.tell,
+                drop_unit=opinion.drop_unit,
+            )
+
+    def _made(self, name: str, recipe: str, plan: PrecisionPlan) -> Made:
+        exact = self._formats[name]
+        if recipe == FLOAT32:
+            checked = exact.checked
+        else:
+            built = exact.conversion.write(plan, self._owners)
+            checked = check_near(name, recipe, built, self._prepared, self._manifest)
+        verdict = None
+        if self._opinion is not None:
+            verdict = self._opinion.of(session_model(checked.session, self._manifest, name))
+            parity = {**checked.artifact.parity, "judged": verdict.to_dict()}
+            checked = replace(checked, artifact=replace(checked.artifact, parity=parity))
+        return Made(checked, verdict)
+
+    def _renamed(self, name: str, recipe: str, candidate: Candidate) -> Made:
+        """The artifact of a format under the name that the manifest recommends."""
+        made: Made = candidate.payload
+        if made.checked.artifact.recipe == recipe:
+            return made
+        return self._made(name, recipe, candidate.plan)
+
+
+_ALL_FLOAT32 = PrecisionPlan(Precision.FLOAT32)

@@ -65,6 +65,7 @@ class Recipe:
 
 
 FLOAT32 = "float32"
+ALL = "all"
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -94,7 +95,7 @@ def parse_recipes(names: Sequence[str] | str) -> tuple[Recipe, ...]:
     """
     wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     wanted = [name for name in wanted if name]
-    if wanted == ["all"]:
+    if wanted == [ALL]:
         return tuple(RECIPES.values())
     unknown = [name for name in wanted if name not in RECIPES]
     if unknown or not wanted:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from bilstm_exporter.agreement import Agreement
+from bilstm_exporter.judging.judge import Verdict
+from bilstm_exporter.judging.search import SearchResult
 from bilstm_exporter.parity import Parity
 from bilstm_exporter.targets import RecurrenceForm, WeightForm
 
@@ -24,6 +27,8 @@ class ArtifactReport:
             promises less, how near it comes.
         recurrences: How each recurrence was written.
         weights: How each weight is stored, where not all are float32.
+        verdict: What it does on the user's data; None without data.
+        operators: What a runtime must have to run it, where that is in question.
     """
 
     file: str
@@ -33,6 +38,23 @@ class ArtifactReport:
     parity: Parity | Agreement
     recurrences: list[RecurrenceForm]
     weights: list[WeightForm]
+    verdict: Verdict | None = None
+    operators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What artifacts were judged on.
+
+    Attributes:
+        on: The examples, in words.
+        own_data: Whether they are the user's own; otherwise those of the probes.
+        resolution: The drop that one decision makes, in percentage points.
+    """
+
+    on: str
+    own_data: bool
+    resolution: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,10 @@ class ExportReport:
         declared_difference: For a model that computes in half precision or float64, how far
             that takes Keras's answers from those in float32, in which it is exported; or None.
         padding_neutral: Whether padding changes no answer.
+        recommended: The recipe to run where nobody says otherwise.
+        judged: What the artifacts were judged on; None without data or limits.
+        searches: By format, what a search within limits found.
+        left_out: Recipes that could not be written, with the reason.
         seconds: Time spent, by stage.
     """
 
@@ -60,6 +86,10 @@ class ExportReport:
     largest_state: float | None
     declared_difference: float | None
     padding_neutral: bool
+    recommended: str
+    judged: Judged | None
+    searches: Mapping[str, SearchResult]
+    left_out: Mapping[str, str]
     seconds: dict[str, float]
 
     @property
@@ -69,9 +99,13 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
-        plain = asdict(self)
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["bundle"] = str(self.bundle)
+        plain["artifacts"] = [asdict(replace(item, verdict=None)) for item in self.artifacts]
+        plain["judged"] = None if self.judged is None else asdict(self.judged)
+        plain["searches"] = {name: result.to_dict() for name, result in self.searches.items()}
         for artifact, report in zip(plain["artifacts"], self.artifacts, strict=True):
+            artifact["verdict"] = None if report.verdict is None else report.verdict.to_dict()
             if isinstance(report.parity, Parity):
                 artifact["parity"]["passed"] = report.parity.passed
         return plain

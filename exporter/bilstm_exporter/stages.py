@@ -21,11 +21,15 @@ class Stages:
         self._listener = listener
         self.seconds: dict[str, float] = {}
 
+    def tell(self, what: str) -> None:
+        """Say what is going on within a stage."""
+        if self._listener is not None:
+            self._listener(what)
+
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Run the body as the stage of this name."""
-        if self._listener is not None:
-            self._listener(name)
+        self.tell(name)
         begin = time.perf_counter()
         try:
             yield

@@ -152,6 +152,7 @@ class Manifest:
         padding_neutral: Padding on the right changes no answer.
         rows_independent: No row of a batch changes the answer to another.
         recommended_recipe: The recipe to run where nobody says otherwise.
+        recommended_reason: Why, in a sentence, where a search chose it.
         states: What a stateful model carries from one run to the next.
         preprocessing: How the ids of inputs that take text are made of it.
     """
@@ -170,6 +171,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     states: tuple[StateSpec, ...] = ()
     preprocessing: tuple[TextPreprocessing, ...] = ()
+    recommended_reason: str = ""
 
     @property
     def file_inputs(self) -> tuple[InputSpec | StateSpec, ...]:

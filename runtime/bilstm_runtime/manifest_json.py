@@ -61,6 +61,7 @@ def manifest_from_json(text: str) -> Manifest:
     root = parse_document(text, MANIFEST_FILE)
     _check_version(root.get("format_version"))
     states, texts = root.optional("states"), root.optional("preprocessing")
+    reason = root.get("recommended").optional("reason")
     manifest = Manifest(
         name=root.get("name").text(),
         source=_source(root.get("source")),
@@ -70,6 +71,7 @@ def manifest_from_json(text: str) -> Manifest:
         padding_neutral=root.get("padding").get("neutral").boolean(),
         rows_independent=root.get("rows_independent").boolean(),
         recommended_recipe=_matching(root.get("recommended").get("recipe"), _TOKEN),
+        recommended_reason="" if reason is None else reason.text(),
         artifacts=tuple(map(_artifact, root.get("artifacts").items(at_least=1))),
         golden=_golden(root.get("golden")),
         tolerance=_tolerance(root.get("tolerance")),
@@ -98,7 +100,7 @@ def manifest_to_json(manifest: Manifest) -> str:
         "rows_independent": manifest.rows_independent,
         **({"states": [_tensor_json(spec) for spec in manifest.states]} if manifest.states else {}),
         **_preprocessing_json(manifest),
-        "recommended": {"recipe": manifest.recommended_recipe},
+        "recommended": _recommended_json(manifest),
         "artifacts": [_artifact_json(artifact) for artifact in manifest.artifacts],
         "golden": dataclasses.asdict(manifest.golden),
         "tolerance": dataclasses.asdict(manifest.tolerance),
@@ -111,6 +113,11 @@ def manifest_to_json(manifest: Manifest) -> str:
         raise ManifestError(msg) from error
     manifest_from_json(text)
     return text
+
+
+def _recommended_json(manifest: Manifest) -> dict[str, str]:
+    reason = manifest.recommended_reason
+    return {"recipe": manifest.recommended_recipe, **({"reason": reason} if reason else {})}
 
 
 def _check_version(version: Field) -> None:

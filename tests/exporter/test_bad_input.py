@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from bilstm_exporter import export, pipeline
+from bilstm_exporter import export, pipeline, prepared
 from bilstm_exporter.errors import (
     ExportError,
     ModelFileError,
@@ -207,6 +207,25 @@ def test_an_h5_file_that_holds_weights_only(fails, tmp_path):
 def test_an_h5_file_is_exported(run, h5):
     assert run("model.h5", "--quiet", "--formats", "onnx").code == 0
     assert (h5.parent / "model-edge" / "model.onnx").is_file()
+
+
+def test_an_h5_file_with_operators_between_its_layers(run, tmp_path):
+    """Keras 3 writes them, and the masks of its embeddings, but does not read them."""
+    x = keras.Input((None,), name="ids")
+    both = kl.Add()([kl.Embedding(5, 4, mask_zero=True)(x), kl.Embedding(5, 4, mask_zero=True)(x)])
+    last = kl.Bidirectional(kl.LSTM(3))(both)
+    halves = keras.ops.reshape(last, (-1, 2, 3))
+    model = keras.Model(x, [last, halves * 2 + keras.ops.mean(halves, axis=-1, keepdims=True)])
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match="NotEqual"):
+        keras.saving.load_model(tmp_path / "model.h5", compile=False)  # one day it may
+    assert run("model.h5", "--quiet").code == 0
+    from bilstm_runtime import load
+
+    ids = np.array([[1, 2, 0], [4, 0, 3]], np.float32)
+    answers = load(tmp_path / "model-edge").predict(ids)
+    for answer, wanted in zip(answers, model(ids), strict=True):
+        np.testing.assert_allclose(answer, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_file_is_does_not_depend_on_its_name(run, saved, tmp_path):
@@ -585,11 +604,35 @@ def test_a_full_disk_leaves_nothing(fails, saved, monkeypatch):
     assert "No space left on device" in message
 
 
+def test_a_file_that_cannot_be_read_on_the_way_is_not_the_folders_fault(tmp_path):
+    """As of a layer of the user's that reads one, or of data."""
+    from bilstm_exporter.folder import staged
+
+    foreign = FileNotFoundError(2, "No such file or directory", str(tmp_path / "other" / "x.csv"))
+    for error in (foreign, OSError("a socket is closed"), TimeoutError(110, "timed out")):
+        with pytest.raises(type(error)) as raised, staged(tmp_path / "out", overwrite=False):
+            raise error
+        assert raised.value is error
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_the_folders_fault(tmp_path):
+    from bilstm_exporter.folder import staged
+
+    with (
+        pytest.raises(OutputFolderError, match="out cannot be written: Is a directory"),
+        staged(tmp_path / "out", overwrite=False) as aside,
+    ):
+        (aside / "model.onnx").mkdir()
+        (aside / "model.onnx").write_bytes(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_too_little_memory_is_told(fails, saved, monkeypatch):
     def greedy(*_args, **_kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "find_interface", greedy)
+    monkeypatch.setattr(prepared, "find_interface", greedy)
     assert "MemoryError" in fails(MODEL, saved("lstm"))
 
 
@@ -655,10 +698,13 @@ def test_a_tensorflow_error_below_python_is_not_shown(with_layer, here):
     """The converter writes pages to the process's stderr."""
     done = process(here, with_layer("Asinh"), "--custom-objects", "own_layers", "--quiet")
     assert done.returncode == MODEL
-    error, title, *table = done.stderr.splitlines()
+    error, title, *table = filter(str.strip, done.stderr.splitlines())
     assert "Asinh" in error
     assert title.startswith("own (keras3: saved by Keras ")
-    assert all(line[:2] == "  " or line.startswith(("asinh in tflite: ", " ──")) for line in table)
+    layers = ("layer", "─", "asinh", "lstm", "asinh in tflite: refused")
+    assert len(table) == len(layers)
+    for line, words in zip(table, layers, strict=True):
+        assert line.strip().startswith(words)
 
 
 def test_debug_shows_the_traceback_and_the_line(run, saved):

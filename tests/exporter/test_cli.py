@@ -39,7 +39,7 @@ def test_help_ends_well_and_lists_the_exit_codes(capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr()
     assert shown.err == ""
-    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 5, 130}
+    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 130}
     for code, meaning in EXIT_CODES.items():
         assert re.search(rf"^ +{code} +{re.escape(meaning)}$", shown.out, re.MULTILINE)
 

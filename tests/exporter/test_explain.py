@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import pytest
@@ -17,6 +19,7 @@ from bilstm_exporter.errors import (
     UnsupportedModelError,
     UnsupportedOperatorError,
 )
+from bilstm_exporter.explanation import layer_of_node
 
 from .models import MODELS, floats
 from .test_bad_input import OWN_LAYERS, _make_wrong
@@ -116,6 +119,28 @@ def test_every_format_is_wrong(run, saved, monkeypatch):
     assert "tflite cannot be written: model.tflite does not give Keras's answer" in ran.err
 
 
+def test_an_artifact_that_does_not_run_is_refused(run, saved, monkeypatch):
+    """LiteRT takes files whose operators it then cannot prepare."""
+    from bilstm_runtime.backends import BACKENDS
+    from bilstm_runtime.errors import BackendRunError
+
+    litert = BACKENDS["litert"]
+
+    def opened(*args, **kwargs):
+        session = litert.open(*args, **kwargs)
+
+        def run(arrays):
+            raise BackendRunError("RESHAPE failed to prepare")
+
+        return SimpleNamespace(run=run, session=session)
+
+    monkeypatch.setitem(BACKENDS, "litert", replace(litert, open=opened))
+    ran = run(saved("lstm"), "--quiet")
+    assert ran.code == MODEL
+    assert "tflite takes the model's operators, but cannot run them: RESHAPE" in ran.message
+    assert all(row[1].endswith("exact, fast") for row in ran.table.values())
+
+
 @pytest.mark.parametrize("name", ["Looks", "Python"])
 def test_a_layer_that_no_graph_can_hold(run, own, tmp_path, name):
     model = floats(getattr(own, name)(name="odd"), kl.LSTM(2, name="memory"))
@@ -188,6 +213,23 @@ def test_from_python_it_is_on_the_error(own, tmp_path):
     assert forms["bend"]["tflite"].form == "refused"
     assert forms["memory"]["onnx"].form == "LSTM"
     assert forms["memory"]["onnx"].exact
+
+
+@pytest.mark.parametrize(
+    ("node", "layer"),
+    [
+        ("m_1/lstm/add", "lstm"),
+        ("m_1/lstm_1/add", "lstm_1"),
+        ("m_1/lstm_1_1/add", "lstm_1"),
+        ("m_1/lstm_7/add", "lstm"),
+        ("m_1/outer/inner_2/Erf", "inner"),
+        ("m_1/lstmish/add", None),
+        ("", None),
+    ],
+)
+def test_whose_a_node_is(node, layer):
+    names = [(name, "Any") for name in ("lstm", "lstm_1", "outer", "inner")]
+    assert layer_of_node(node, names) == layer
 
 
 def test_errors_know_nothing_of_layers_by_default():

@@ -30,6 +30,8 @@ _CONFIG_LIMIT = 256 * 2**20
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
 _KERAS2_KEYS = frozenset({"batch_input_shape", "time_major"})
 _KERAS1_KEYS = frozenset({"inner_activation", "consume_less", "nb_filter", "W_regularizer"})
+# Keras 0 had the class's name where later ones have "class_name".
+_KERAS0_MODELS = ("Sequential", "Graph")
 # TensorFlow functions by which a config reaches files, processes or Python.
 _REACHING_OUT = ("io.", "py_function", "numpy_function", "raw_ops.", "saved_model.", "train.",
                  "data.", "summary.", "compat.", "load_", "debugging.", "profiler.", "sysconfig.",
@@ -82,7 +84,7 @@ def inspect(path: Path) -> ModelFile:
         kind, (config, version) = "keras", _inspect_zip(path)
     elif start == _HDF5_SIGNATURE:
         kind, (config, version) = "h5", _inspect_hdf5(path)
-    elif start.lstrip()[:1] in {b"{", b"["}:
+    elif start.lstrip()[:1] in {b"{", b"[", b'"'}:
         kind, (config, version) = "json", _inspect_json(path)
     else:
         raise ModelFileError(_no_model(path, start))
@@ -282,6 +284,12 @@ def _inspect_json(path: Path) -> tuple[Any, str]:
     except (ValueError, RecursionError) as error:
         message = f"{path} is damaged: it is not JSON ({error})"
         raise ModelFileError(message) from error
+    if isinstance(config, dict) and config.get("name") in _KERAS0_MODELS and "layers" in config:
+        message = (
+            f"{path} is an architecture of Keras 0, from before 2016, which no later Keras reads. "
+            f"Build the model with a function instead: --builder my_module:build --weights FILE"
+        )
+        raise ModelFileError(message)
     if not isinstance(config, dict) or "class_name" not in config:
         message = f"{path} is JSON but no architecture: expected what model.to_json() writes"
         raise ModelFileError(message)

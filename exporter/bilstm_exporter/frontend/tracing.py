@@ -12,6 +12,7 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
+from bilstm_exporter.explanation import layer_of_node
 
 # Not PyFuncStateless, which marks a recurrence on its way to ONNX.
 _PYTHON = frozenset({"EagerPyFunc", "PyFunc"})
@@ -102,9 +103,8 @@ def refuse_python(function: Any, layers: Sequence[tuple[str, str]]) -> None:
     """
     for operation in function.graph.get_operations():
         if operation.type in _PYTHON:
-            parts = operation.name.split("/")
-            names = [repr(layer) for layer, _ in layers if layer in parts]
-            where = f"layer {', '.join(names)}" if names else f"the node {operation.name}"
+            layer = layer_of_node(operation.name, layers)
+            where = f"layer {layer!r}" if layer else f"the node {operation.name}"
             message = (
                 f"{where} computes in Python (tf.numpy_function or tf.py_function, "
                 f"{operation.type}), which no artifact can do; write it with keras.ops or "

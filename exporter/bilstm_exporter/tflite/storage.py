@@ -1,0 +1,169 @@
+"""In which numbers a weight is stored: the fewest that the plan allows and that can hold it.
+
+A weight that a precision cannot hold goes up to the next one, with the reason in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bilstm_exporter.quantization.affine import Quantized, pack_int4, quantize
+from bilstm_exporter.recipes import Precision
+
+# Weights of a block share a scale in int4: the shortest that XNNPACK takes, and the nearest.
+BLOCK = 32
+# A scale serves at least as many numbers of a table, for which narrow rows are taken together:
+# a scale of its own for each row of eight would be a fifth of the table.
+TABLE_GROUP = 64
+# Part of a channel's weights that may vanish beside its largest one, and of how many at least.
+_LOST_PART, _LOST_OF = 0.75, 8
+# A float16 is good to 2**-11 of its value; to twice that of the largest weight if it is normal.
+_HALF_ERROR = 2.0**-10
+_SCALES_LEAST = 16  # weights that share a scale of a constant of any shape
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight as it is stored.
+
+    Attributes:
+        precision: In which.
+        data: What is written: halves, int8, or packed int4; float32 as it was.
+        scales: float32 ``[channels]`` for integers, float16 ``[rows, blocks]`` for blocks.
+        axis: Of the channels.
+        group: How many rows of a table share a scale.
+        reason: Why in no fewer bits, or "".
+    """
+
+    precision: Precision
+    data: np.ndarray
+    scales: np.ndarray | None = None
+    axis: int = 0
+    group: int = 1
+    reason: str = ""
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether a row has several scales."""
+        return self.scales is not None and self.scales.ndim > 1
+
+
+Attempt = Callable[[np.ndarray, Precision], Stored | str]
+
+
+def store_matrix(weight: np.ndarray, precision: Precision, *, blocks: bool = True) -> Stored:
+    """A matrix ``[channels, inputs]`` of a product; ``blocks``: several scales a channel will do."""
+
+    def attempt(weight: np.ndarray, precision: Precision) -> Stored | str:
+        if precision is Precision.INT8:
+            return _integers(weight, quantize(weight, (1,)))
+        inputs = weight.shape[1]
+        if inputs % 2:
+            return "an odd number of inputs, which XNNPACK does not take in int4"
+        if blocks and inputs % BLOCK == 0:
+            parts = weight.reshape(len(weight), -1, BLOCK)
+            found = quantize(parts, (2,), 4, half_scales=True)
+            scales = _half(found.scale[..., 0])
+            if scales is not None and not _lost(parts, found):
+                return Stored(precision, pack_int4(found.values), scales)
+        return _integers(weight, quantize(weight, (1,), 4))
+
+    return _climb(weight, precision, attempt)
+
+
+def store_table(table: np.ndarray, precision: Precision) -> Stored:
+    """A table ``[rows, columns]`` whose rows are looked up."""
+    rows, columns = table.shape
+    group = -(-TABLE_GROUP // columns)
+
+    def attempt(table: np.ndarray, precision: Precision) -> Stored | str:
+        if precision is Precision.INT4 and columns % 2:
+            return "an odd number of columns, which are no whole bytes in int4"
+        padded = np.zeros((-(-rows // group) * group, columns), np.float32)
+        padded[:rows] = table
+        found = quantize(
+            padded.reshape(-1, group * columns), (1,), int(precision), half_scales=True
+        )
+        values = found.values.reshape(-1, columns)[:rows]
+        data = pack_int4(values) if precision is Precision.INT4 else values
+        half = _half(found.scale)
+        scales = found.scale if half is None else half
+        return Stored(precision, data, scales.reshape(-1), group=group)
+
+    return _climb(table, precision, attempt)
+
+
+def store_any(weight: np.ndarray, precision: Precision) -> Stored:
+    """Any other weight, which is taken back to float before it is read."""
+
+    def attempt(weight: np.ndarray, precision: Precision) -> Stored | str:
+        if precision is Precision.INT4:
+            return "int4 is for embeddings and matrix products"
+        found = {
+            axis: quantize(weight, tuple(other for other in range(weight.ndim) if other != axis))
+            for axis in _channel_axes(weight)
+        }
+        errors = {
+            axis: float(np.square(item.dequantized - weight, dtype=np.float64).sum())
+            for axis, item in found.items()
+        }
+        nearest = min(errors, key=errors.__getitem__)
+        return _integers(weight, found[nearest], nearest)
+
+    return _climb(weight, precision, attempt)
+
+
+def _climb(weight: np.ndarray, precision: Precision, attempt: Attempt) -> Stored:
+    """Try a precision, then the next higher one."""
+    if not np.isfinite(weight).all():
+        return Stored(Precision.FLOAT32, weight, reason="it has NaN or infinity")
+    reason = ""
+    for step in sorted(step for step in Precision if step >= precision):
+        if step is Precision.FLOAT32:
+            break
+        stored = _halves(weight) if step is Precision.FLOAT16 else attempt(weight, step)
+        if isinstance(stored, Stored):
+            return replace(stored, reason=reason)
+        reason = stored
+    return Stored(Precision.FLOAT32, weight, reason=reason)
+
+
+def _halves(weight: np.ndarray) -> Stored | str:
+    largest = np.abs(weight).max(initial=0)
+    if largest > np.finfo(np.float16).max:
+        return "a number is beyond float16's range"
+    halves = weight.astype(np.float16)
+    if np.abs(halves - weight).max(initial=0) > _HALF_ERROR * largest:
+        return "its numbers are too small for float16"
+    return Stored(Precision.FLOAT16, halves)
+
+
+def _integers(weight: np.ndarray, found: Quantized, axis: int = 0) -> Stored | str:
+    if _lost(weight, found):
+        return f"beside its largest numbers, int{found.bits} would lose the others"
+    data = found.values if found.bits == Precision.INT8 else pack_int4(found.values)
+    return Stored(Precision(found.bits), data, found.scale.reshape(-1), axis)
+
+
+def _lost(weight: np.ndarray, found: Quantized) -> bool:
+    """Whether one large number makes most of a channel zeros."""
+    shared = tuple(axis for axis, size in enumerate(found.scale.shape) if size == 1)
+    there = weight != 0
+    count = there.sum(axis=shared)
+    lost = (there & (found.values == 0)).sum(axis=shared)
+    return bool(((count >= _LOST_OF) & (lost > _LOST_PART * count)).any())
+
+
+def _half(scales: np.ndarray) -> np.ndarray | None:
+    """Scales in float16 if it holds them exactly."""
+    half = np.minimum(scales, np.finfo(np.float16).max).astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), scales) else None
+
+
+def _channel_axes(weight: np.ndarray) -> list[int]:
+    """Axes whose channels are long enough to be worth a scale each; else the shortest."""
+    axes = [a for a, size in enumerate(weight.shape) if weight.size >= _SCALES_LEAST * size]
+    return axes or [int(np.argmin(weight.shape))]
