@@ -1,4 +1,10 @@
-"""Asking Keras and every artifact the same questions, in the same batches."""
+"""Asking Keras and every artifact the same questions.
+
+An artifact is asked one example at a time, as it is on a device: an operator that finds the range
+of its input as it runs (DynamicQuantizeLSTM does) finds it over the whole batch, so that what one
+example is answered depends on the others. Keras, whose rows were proven independent, is
+asked for many at once.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +24,11 @@ from bilstm_runtime.values import AnyArray
 if TYPE_CHECKING:  # it loads TensorFlow
     from bilstm_exporter.frontend.source import Source
 
-BATCH_SIZE = 256
-"""Examples in one run at most: Keras's eager answers take as long for one as for hundreds."""
+KERAS_ROWS = 256
+"""Examples that Keras answers at once at most: its eager call takes as long for one as for many."""
 
 _MOST_STEPS = 2**14
-"""Steps in one run: long sequences run in smaller batches, so that activations stay small."""
+"""Steps in one such call: long sequences go in smaller batches, so that activations stay small."""
 
 
 class KerasSession:
@@ -67,20 +73,23 @@ def session_model(session: Session, manifest: Manifest, name: str) -> Model:
     return Model(manifest, session, backend, artifact)
 
 
-def keras_model(source: Source, manifest: Manifest) -> Model:
-    """The Keras model as the runtime presents an artifact."""
-    return session_model(KerasSession(source), manifest, "Keras")
+def keras_answers(source: Source, manifest: Manifest, dataset: Dataset) -> dict[str, Column]:
+    """Keras's own answers to all examples, padded and grouped by the runtime; see `ask`."""
+    longest = max(map(_longest, dataset.inputs.values()))
+    rows = max(1, min(KERAS_ROWS, _MOST_STEPS // longest))
+    return ask(session_model(KerasSession(source), manifest, "Keras"), dataset, rows=rows)
 
 
-def ask(model: Model, dataset: Dataset) -> dict[str, Column]:
+def ask(model: Model, dataset: Dataset, *, rows: int = 1) -> dict[str, Column]:
     """Let a model answer all examples.
 
-    Whoever answers, the same examples run together, padded in the same way. A model whose rows
-    or calls depend on each other is asked question by question, each time from its first states.
+    A model whose rows or calls depend on each other is asked question by question, each time from
+    its first states.
 
     Args:
-        model: An artifact, or `keras_model`.
+        model: An artifact, as the runtime presents it.
         dataset: The examples.
+        rows: How many run at once, where the model does not fix that.
 
     Returns:
         By the output's name; an array with a batch axis, or one array an example.
@@ -91,8 +100,7 @@ def ask(model: Model, dataset: Dataset) -> dict[str, Column]:
     """
     try:
         if dataset.together is None:
-            fixed = model.inputs[0].axes[0].size
-            size = None if fixed else batch_size(dataset)
+            size = None if model.inputs[0].axes[0].size else rows
             return _by_name(model, model.predict(dataset.part(slice(None)), batch_size=size))
         parts = []
         for start in range(0, dataset.count, dataset.together):
@@ -104,12 +112,6 @@ def ask(model: Model, dataset: Dataset) -> dict[str, Column]:
         message = f"{dataset.origin}: {error}"
         raise DataError(message) from error
     return {spec.name: _joined([part[spec.name] for part in parts]) for spec in model.outputs}
-
-
-def batch_size(dataset: Dataset) -> int:
-    """How many examples run at once at most."""
-    longest = max(map(_longest, dataset.inputs.values()))
-    return max(1, min(BATCH_SIZE, _MOST_STEPS // longest))
 
 
 def _longest(column: Column) -> int:

@@ -92,8 +92,9 @@ def verdict_notes(described: str, *, resolution: float, budget: Budget | None) -
         budget: The limits, where there are any.
     """
     yield (
-        f"Judged on {described}: shares in percent and their change in percentage points, errors "
-        f"against Keras's answers, along the sequence in tenths of its own length."
+        f"Judged on {described}, asked one at a time: shares in percent and their change in "
+        f"percentage points, errors against Keras's answers, along the sequence in tenths of its "
+        f"own length."
     )
     limit = None if budget is None else budget.max_drop
     if limit is not None and 0 < limit < resolution:

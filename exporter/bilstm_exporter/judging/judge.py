@@ -105,7 +105,7 @@ class Judge:
     Args:
         manifest: The outputs, their axes and the mask values.
         dataset: What was asked.
-        keras: Keras's answers, as `bilstm_exporter.judging.answers.ask` gives them.
+        keras: Keras's answers, from `bilstm_exporter.judging.answers.keras_answers`.
         metrics: The metric wanted for an output, by its name; see `parse_metrics`.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bilstm_exporter.judging.answers import ask, keras_model
+from bilstm_exporter.judging.answers import ask, keras_answers
 from bilstm_exporter.judging.data import read_data
 from bilstm_exporter.judging.dataset import Dataset, dataset_of_probes
 from bilstm_exporter.judging.judge import Judge, Verdict
@@ -63,6 +63,6 @@ def form_opinion(
         else:
             dataset = read_data(data, manifest)
     with stages.stage("asking Keras about the data"):
-        answers = ask(keras_model(prepared.source, manifest), dataset)
+        answers = keras_answers(prepared.source, manifest, dataset)
     judge = Judge(manifest, dataset, answers, metrics)
     return Opinion(dataset, judge, data is not None)

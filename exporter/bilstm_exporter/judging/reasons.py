@@ -107,8 +107,9 @@ def reason_for(  # noqa: PLR0913, PLR0917 - each is another thing
     figures = f"{start}, with {_figures(recommended, drop_unit)}"
     if kept:
         whys = "; ".join(item.sentence(drop_unit) for item in kept[:_SHOWN])
-        more = f"; and so do {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
-        return f"{figures}; {whys}{more}."
+        more = len(kept) - _SHOWN
+        rest = f"; {more} more {'stays' if more == 1 else 'stay'} higher too" if more > 0 else ""
+        return f"{figures}; {whys}{rest}."
     smaller = [
         candidate
         for candidate in candidates

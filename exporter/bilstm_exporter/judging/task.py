@@ -218,7 +218,7 @@ def _classes(labels: AnyArray, classes: int, kind: str, name: str) -> AnyArray:
     if wrong.any():
         message = (
             f"the labels of {name!r} hold {labels[wrong][0]:g}; its classes are 0 to {classes - 1}"
-            f"{', and -1 is padding where it decides at every step'}"
+            f", and -1 is padding where it decides at every step"
         )
         raise DataError(message)
     whole = labels.astype(np.int64)

@@ -1,0 +1,319 @@
+"""What each recipe does to size, answers and speed, next to the bars this project sets itself.
+
+Three models trained on real data (see real_data.py), a BiLSTM of 4 million parameters, and plain
+BiLSTMs of 64 to 512 units for the speed. Answers are judged on held-out examples against Keras.
+Latencies are medians of one-thread runs, float and int8 in turn within this one process.
+
+    python benchmarks/recipes.py [--cache DIR] [--json FILE] [--rows size answers speed search]
+
+Prints tables; a bar that is missed says so. Nothing here asserts a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from real_data import TASKS, prepare
+from rich.console import Console
+from rich.table import Table
+
+import bilstm_runtime
+from bilstm_exporter import export
+from bilstm_exporter.errors import ExportError
+from bilstm_exporter.report import ArtifactReport, ExportReport
+
+FORMATS = {"onnx": "onnx", "tflite": "litert"}
+SIZE_BARS = {"int8": 3.8, "int4": 6.5}
+DROP_BARS = {"float16": 0.3, "int8": 0.3, "int8-full": 1.0}
+UNCHANGED_BARS = {"float16": 99.95, "int8": 99.5}
+SPEED_BARS = {
+    "onnx": {64: 1.5, 128: 2.2, 256: 2.8, 512: 2.8},
+    "tflite": {64: 1.2, 128: 1.7, 256: 1.7},
+}
+STEPS = 100
+WARM_UPS = 5
+Row = dict[str, Any]
+
+
+def large_model() -> keras.Model:
+    """Two BiLSTM layers of 352 units over 64 features: 4.1 million parameters."""
+    keras.utils.set_random_seed(0)
+    return _bilstm(64, 352)
+
+
+def _bilstm(features: int, units: int) -> keras.Model:
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((None, features), name="x"),
+            layers.Bidirectional(layers.LSTM(units, return_sequences=True)),
+            layers.Bidirectional(layers.LSTM(units, return_sequences=True)),
+        ]
+    )
+
+
+def ruined_model() -> keras.Model:
+    """A classifier one of whose layers int8 ruins: one unit's weights dwarf all others."""
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((None, 12), name="x"),
+            layers.Bidirectional(layers.LSTM(48), name="recurrence"),
+            layers.Dense(96, activation="tanh", name="fine"),
+            layers.Dense(96, name="ruinous"),
+            layers.Dense(6, activation="softmax", name="label"),
+        ]
+    )
+    kernel, bias = model.get_layer("ruinous").get_weights()
+    kernel[0] = 12.0  # of an input that `fine` makes constant, and the bias takes off again
+    fine_kernel, fine_bias = model.get_layer("fine").get_weights()
+    fine_kernel[:, 0], fine_bias[0] = 0.0, 20.0
+    model.get_layer("fine").set_weights([fine_kernel, fine_bias])
+    model.get_layer("ruinous").set_weights([kernel, bias - 12.0])
+    head, head_bias = model.get_layer("label").get_weights()
+    model.get_layer("label").set_weights([head * 3, head_bias])
+    return model
+
+
+def real_rows(cache: Path, scratch: Path) -> Iterator[Row]:
+    """Size and answers of every recipe on every real model."""
+    for name, task in TASKS.items():
+        model_file, data_file = prepare(name, cache)
+        with np.load(data_file) as arrays:
+            data = {key: arrays[key] for key in arrays}
+        report = export(
+            model_file,
+            scratch / name,
+            recipes="float32,float16,int8,int4",
+            data=(data[task.input], data["y"]),
+        )
+        yield from _judged_rows(name, report)
+        fixed = export(
+            model_file,
+            scratch / f"{name}-fixed",
+            formats="tflite",
+            recipes="float32,int8-full",
+            batch=1,
+            time=data[task.input].shape[1],
+            data=(data[task.input], data["y"]),
+        )
+        yield from (row for row in _judged_rows(name, fixed) if row["recipe"] == "int8-full")
+        for format_name in FORMATS:
+            searched = export(
+                model_file,
+                scratch / f"{name}-{format_name}-search",
+                formats=format_name,
+                recipes="float32,float16,int8,int4",
+                data=(data[task.input], data["y"]),
+                max_drop=1.0,
+            )
+            row = list(_judged_rows(name, searched))[-1]
+            smaller = report.artifacts[0].bytes / row["bytes"]
+            reason = searched.searches[format_name].reason
+            yield {**row, "recipe": "search 1%", "times smaller": smaller, "reason": reason}
+
+
+def _judged_rows(name: str, report: ExportReport) -> Iterator[Row]:
+    float_bytes = {a.format: a.bytes for a in report.artifacts if a.recipe == "float32"}
+    for artifact in report.artifacts:
+        judgement = artifact.verdict.outputs[0]
+        yield {
+            "model": name,
+            "format": artifact.format,
+            "recipe": artifact.recipe,
+            "bytes": artifact.bytes,
+            "times smaller": float_bytes[artifact.format] / artifact.bytes,
+            "metric": judgement.metric,
+            "keras": judgement.keras,
+            "artifact": judgement.value,
+            "drop": judgement.drop,
+            "unchanged": judgement.decisions_unchanged,
+        }
+
+
+def large_rows(scratch: Path) -> Iterator[Row]:
+    """Size of the large model, and how near its answers come on the probes."""
+    report = export(large_model(), scratch / "large", recipes="float32,float16,int8,int4")
+    float_bytes = {a.format: a.bytes for a in report.artifacts if a.recipe == "float32"}
+    for artifact in report.artifacts:
+        yield {
+            "model": "4 M parameters",
+            "format": artifact.format,
+            "recipe": artifact.recipe,
+            "bytes": artifact.bytes,
+            "times smaller": float_bytes[artifact.format] / artifact.bytes,
+            "relative error on probes": _relative(artifact),
+        }
+
+
+def _relative(artifact: ArtifactReport) -> float | None:
+    return getattr(artifact.parity, "relative_error", None)
+
+
+def speed_rows(scratch: Path, rounds: int) -> Iterator[Row]:
+    """Latency of int8 against float32, batch 1, `STEPS` steps, two layers."""
+    for units in (64, 128, 256, 512):
+        keras.utils.set_random_seed(0)
+        bundle = export(_bilstm(units, units), scratch / str(units), recipes="float32,int8").bundle
+        x = np.random.default_rng(0).normal(0, 0.5, (1, STEPS, units)).astype(np.float32)
+        for format_name, backend in FORMATS.items():
+            models = [
+                bilstm_runtime.load(bundle, backend=backend, recipe=recipe, threads=1)
+                for recipe in ("float32", "int8")
+            ]
+            exact, near = (model.predict(x) for model in models)
+            spread = float(np.sqrt(np.mean(np.square(near - exact)) / np.mean(np.square(exact))))
+            if not 0 < spread < 0.1:  # other work would be done, or none
+                message = f"{units} units, {format_name}: int8 differs by {spread:.1%}"
+                raise SystemExit(message)
+            runs = [lambda model=model: model.predict(x) for model in models]
+            float_ms, int8_ms, ratio = _interleaved(runs, rounds)
+            yield {
+                "units": units,
+                "format": format_name,
+                "float32 ms": float_ms,
+                "int8 ms": int8_ms,
+                "times faster": ratio,
+                "bar": SPEED_BARS[format_name].get(units),
+            }
+
+
+def _interleaved(runs: list[Callable[[], Any]], rounds: int) -> tuple[float, float, float]:
+    """Medians in ms of two callables, and the median ratio within a round."""
+    for run in runs:
+        for _ in range(WARM_UPS):
+            run()
+    taken: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for times, run in zip(taken, runs, strict=True):
+            begin = time.perf_counter()
+            run()
+            times.append((time.perf_counter() - begin) * 1e3)
+    ratios = [first / second for first, second in zip(*taken, strict=True)]
+    return median(taken[0]), median(taken[1]), median(ratios)
+
+
+def search_rows(scratch: Path) -> Iterator[Row]:
+    """A model that int8 of one layer ruins: is the layer found?"""
+    x = np.random.default_rng(0).normal(0, 1, (400, 20, 12)).astype(np.float32)
+    for format_name in FORMATS:
+        row: Row = {"format": format_name}
+        try:
+            report = export(
+                ruined_model(),
+                scratch / f"ruined-{format_name}",
+                formats=format_name,
+                recipes="float32,float16,int8",
+                data=x,
+                max_drop=0.5,
+            )
+        except ExportError as error:
+            yield {**row, "found": False, "reason": str(error)}
+            continue
+        found = report.searches[format_name]
+        plain = next((c.drop for c in found.candidates if c.recipe == "int8"), None)
+        kept = sorted({layer for item in found.kept for layer in item.layers})
+        yield {
+            **row,
+            "drop of int8": plain,
+            "drop of the mix": found.recommended.drop if found.recommended else None,
+            "kept higher": ", ".join(kept),
+            "found": found.recommended is not None and "ruinous" in kept,
+            "reason": found.reason,
+        }
+
+
+def verdicts(row: Row) -> str:
+    """The bars that a row meets or misses, in words."""
+    recipe, said = row["recipe"], []
+
+    def bar(name: str, limit: float | None, *, at_most: bool = False) -> None:
+        value = row.get(name)
+        if limit is None or value is None:
+            return
+        met = value <= limit if at_most else value >= limit
+        sign = "<=" if at_most else ">="
+        said.append(f"{name} {sign} {limit:g}: {'met' if met else 'MISSED'}")
+
+    bar("times smaller", SIZE_BARS.get(recipe))
+    bar("drop", DROP_BARS.get(recipe, 1.0 if recipe == "search 1%" else None), at_most=True)
+    bar("unchanged", UNCHANGED_BARS.get(recipe))
+    return "; ".join(said)
+
+
+def show(console: Console, title: str, rows: list[Row], hidden: tuple[str, ...] = ()) -> None:
+    """Print rows as a table."""
+    columns = [name for name in dict.fromkeys(key for row in rows for key in row)]
+    columns = [name for name in columns if name not in hidden]
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in columns))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, help="where trained models are kept")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--rounds", type=int, default=100, help="of the speed")
+    kinds = ("real", "large", "speed", "search")
+    parser.add_argument("--rows", nargs="+", choices=kinds, default=list(kinds))
+    arguments = parser.parse_args()
+    console = Console(width=200)
+    found: dict[str, Any] = {"machine": platform.platform(), "processor": _processor()}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        cache = arguments.cache or scratch / "cache"
+        if "speed" in arguments.rows:  # first, while nothing else has warmed the machine
+            found["speed"] = list(speed_rows(scratch, arguments.rounds))
+            for row in found["speed"]:
+                met = row["bar"] is None or row["times faster"] >= row["bar"]
+                row["verdict"] = "" if row["bar"] is None else ("met" if met else "MISSED")
+            show(console, f"int8 against float32, {STEPS} steps, one thread", found["speed"])
+        for kind, rows in (
+            ("real", lambda: real_rows(cache, scratch)),
+            ("large", lambda: large_rows(scratch)),
+        ):
+            if kind in arguments.rows:
+                found[kind] = [{**row, "bars": verdicts(row)} for row in rows()]
+                show(console, kind, found[kind], hidden=("reason",))
+        if "search" in arguments.rows:
+            found["search"] = list(search_rows(scratch))
+            show(console, "a model that int8 of one layer ruins", found["search"])
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
