@@ -224,7 +224,8 @@ def _embedded(train: Part) -> tuple[Any, Any]:
 def _bilstm(units: int, name: str, *, sequences: bool) -> Any:
     import keras  # noqa: PLC0415 - the data can be had without it
 
-    lstm = keras.layers.LSTM(units, return_sequences=sequences)
+    # Else the names of its two directions would tell how many layers were made before.
+    lstm = keras.layers.LSTM(units, return_sequences=sequences, name=name.removeprefix("bi"))
     return keras.layers.Bidirectional(lstm, name=name)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,40 +25,38 @@ NO_DATA = (
 )
 
 
-def verdict_table(verdicts: Sequence[tuple[str, Verdict]]) -> Table:
-    """What every artifact does on the data, a line an output.
+def verdict_table(verdicts: Sequence[tuple[str, Verdict]]) -> Group:
+    """What every artifact does on the data, a table an output.
 
     Args:
-        verdicts: The artifacts' files, each with what was found.
+        verdicts: The artifacts' files, each with what was found; all of one model.
     """
-    headings: list[tuple[str, str]] = [
-        ("artifact", "left"),
-        ("output", "left"),
-        ("metric", "left"),
-        ("Keras", "right"),
-        ("artifact's", "right"),
-        ("change", "right"),
-        ("same decisions", "right"),
-        ("mean error", "right"),
-        ("max error", "right"),
-        ("error along the sequence", "left"),
-    ]
-    table = _table("On your data", headings)
+    count = len(verdicts[0][1].outputs) if verdicts else 0
+    return Group(*(_output_table(verdicts, number) for number in range(count)))
+
+
+def _output_table(verdicts: Sequence[tuple[str, Verdict]], number: int) -> Table:
+    first = verdicts[0][1].outputs[number]
+    has_decisions = first.decisions_unchanged is not None
+    has_steps = first.error_by_position is not None
+    metric = f"{first.metric}, %" if _is_percent(first) else first.metric
+    headings = [("artifact", "left"), (metric, "right"), ("change", "right")]
+    headings += [("same, %", "right")] if has_decisions else []
+    headings += [("mean\nerror", "right"), ("max\nerror", "right")]
+    headings += [("along the\nsequence", "left")] if has_steps else []
+    table = _table(f"{first.output}, {first.kind}: {_keras(first)}", headings)
     for file, verdict in verdicts:
-        for number, item in enumerate(verdict.outputs):
-            same = item.decisions_unchanged
-            table.add_row(
-                escape(file) if number == 0 else "",
-                escape(item.output),
-                item.metric if item.kind != "tagging" else f"{item.metric} (tagging)",
-                _value(item, item.keras),
-                _value(item, item.value),
-                _change(item),
-                "" if same is None else f"{same:.2f} %",
-                _error(item.mean_error),
-                _error(item.max_error),
-                _along(item.error_by_position),
-            )
+        item = verdict.outputs[number]
+        same = item.decisions_unchanged
+        table.add_row(
+            escape(file),
+            _value(item, item.value),
+            _change(item),
+            *([] if same is None else [f"{same:.2f}"]),
+            _error(item.mean_error),
+            _error(item.max_error),
+            *([_along(item.error_by_position)] if item.error_by_position is not None else []),
+        )
     return table
 
 
@@ -92,9 +91,9 @@ def verdict_notes(described: str, *, resolution: float, budget: Budget | None) -
         budget: The limits, where there are any.
     """
     yield (
-        f"Judged on {described}, asked one at a time: shares in percent and their change in "
-        f"percentage points, errors against Keras's answers, along the sequence in tenths of its "
-        f"own length."
+        f"Judged on {described}, asked one at a time; the change is in percentage points, or in "
+        f"percent of Keras's error; same are the decisions that Keras makes too; errors are "
+        f"against Keras's answers, along the sequence in up to ten parts of its own length."
     )
     limit = None if budget is None else budget.max_drop
     if limit is not None and 0 < limit < resolution:
@@ -118,9 +117,16 @@ def search_notes(result: SearchResult) -> Iterator[str]:
 
 
 def _table(title: str, headings: Sequence[tuple[str, str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=escape(title), title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=escape(title),
+        title_justify="left",
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for heading, justify in headings:
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        wraps = heading in {"layers", ""}
+        table.add_column(heading, justify=justify, no_wrap=not wraps)  # type: ignore[arg-type]
     return table
 
 
@@ -144,11 +150,21 @@ def _note(candidate: Candidate, result: SearchResult) -> str:
     return ", ".join(notes)
 
 
+def _keras(item: Judgement) -> str:
+    if item.metric in {UNCHANGED, RELATIVE}:
+        return "compared with Keras, without labels"
+    percent = " %" if _is_percent(item) else ""
+    return f"Keras has {_value(item, item.keras)}{percent} {item.metric}"
+
+
 def _value(item: Judgement, value: float) -> str:
     if not math.isfinite(value):
         return "not a number"
-    percent = item.metric in _SHARES or item.metric == RELATIVE
-    return f"{value:.2f} %" if percent else f"{value:.4g}"
+    return f"{value:.2f}" if _is_percent(item) else f"{value:.4g}"
+
+
+def _is_percent(item: Judgement) -> bool:
+    return item.metric in _SHARES or item.metric == RELATIVE
 
 
 def _change(item: Judgement) -> str:
@@ -163,13 +179,10 @@ def _error(value: float) -> str:
     return f"{value:.1e}" if math.isfinite(value) else "not a number"
 
 
-def _along(errors: tuple[float, ...] | None) -> str:
-    """Bars from nothing to the largest, and the first and the last in figures."""
-    if errors is None:
-        return ""
+def _along(errors: tuple[float, ...]) -> str:
+    """Bars, from nothing to the largest."""
     largest = max(errors)
     if not math.isfinite(largest):
         return "not a number"
     top = len(_BARS) - 1
-    bars = "".join(_BARS[round(top * error / largest) if largest else 0] for error in errors)
-    return f"{bars} {errors[0]:.0e} to {errors[-1]:.0e}"
+    return "".join(_BARS[round(top * error / largest) if largest else 0] for error in errors)

@@ -1,0 +1,360 @@
+"""Data in every form it may come in, and in forms it may not."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bilstm_exporter.errors import DataError
+from bilstm_exporter.judging.data import read_data
+from bilstm_runtime.manifest import Axis, InputSpec
+from bilstm_runtime.preprocessing import TextPreprocessing
+
+from .fakes import BATCH, FEATURES, IDS, TIME, manifest, output
+
+X = np.array([[1, 2, 3], [4, 5, 0]], np.int32)
+Y = np.array([0, 2])
+RAGGED = [[1, 2, 3], [4, 5]]
+TWO = manifest([IDS, InputSpec("more", "float32", (BATCH, Axis(None, 2)))])
+TWO_OUTPUTS = manifest(outputs=[output(3, name="a"), output(1, name="b")])
+
+
+def as_lists(column):
+    return [np.asarray(row).tolist() for row in column]
+
+
+def written(tmp_path, name, content):
+    path = tmp_path / name
+    if isinstance(content, dict):
+        np.savez(path, **content)
+    elif isinstance(content, np.ndarray):
+        np.save(path, content)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+GOOD_FILES = {
+    "arrays by name": ("d.npz", {"ids": X, "y": Y}, X.tolist(), [0, 2]),
+    "an array of any name": ("d.npz", {"tokens": X, "y": Y}, X.tolist(), [0, 2]),
+    "labels by output": ("d.npz", {"ids": X, "y_out": Y}, X.tolist(), [0, 2]),
+    "no labels": ("d.npz", {"ids": X}, X.tolist(), None),
+    "npy": ("d.npy", X, X.tolist(), None),
+    "ragged lines": (
+        "d.jsonl",
+        '{"ids": [1, 2, 3], "y": 0}\n\n{"ids": [4, 5], "y": 2}\n',
+        RAGGED,
+        [0, 2],
+    ),
+    "bare lines": ("d.jsonl", "[1, 2, 3]\n[4, 5]\n", RAGGED, None),
+    "labels a step": (
+        "d.jsonl",
+        '{"ids": [1, 2, 3], "y": [0, 1, 0]}\n{"ids": [4, 5], "y": [1, 1]}',
+        RAGGED,
+        [[0, 1, 0], [1, 1]],
+    ),
+    "csv": ("d.csv", "1,2,3\n4,5,\n", RAGGED, None),
+    "csv with labels": ("d.csv", "a,b,c,y\n1,2,3,0\n4,5,,2\n", RAGGED, [0, 2]),
+    "csv with labels first": ("d.CSV", "y, a, b, c\n0,1,2,3\n\n2,4,5\n", RAGGED, [0, 2]),
+}
+
+
+@pytest.mark.parametrize("case", GOOD_FILES)
+def test_files(tmp_path, case):
+    name, content, inputs, labels = GOOD_FILES[case]
+    dataset = read_data(written(tmp_path, name, content), manifest())
+    assert as_lists(dataset.inputs["ids"]) == inputs
+    assert (as_lists(dataset.labels["out"]) if dataset.labels else None) == labels
+    assert dataset.count == dataset.given == 2
+    assert name in dataset.described
+
+
+def test_csv_of_one_sequence_has_a_label_a_step(tmp_path):
+    content = "a,b,c,y\n1,2,3,0\n4,5,6,1\n"
+    dataset = read_data(written(tmp_path, "d.csv", content), manifest([FEATURES]))
+    assert dataset.inputs["x"].shape == (1, 2, 3)
+    assert as_lists(dataset.labels["out"]) == [[0, 1]]
+
+
+def generator():
+    yield from zip(RAGGED, Y, strict=True)
+
+
+class Batches:
+    """As a keras.utils.PyDataset: no end in itself, but a length."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return X[index : index + 1], Y[index : index + 1]
+
+
+GOOD_OBJECTS = {
+    "an array": (X, X.tolist(), None),
+    "a list of examples": (RAGGED, RAGGED, None),
+    "tuples of numbers are examples": ([(1, 2), (4, 5)], [[1, 2], [4, 5]], None),
+    "a dict": ({"ids": RAGGED, "y": [0, 2]}, RAGGED, [0, 2]),
+    "inputs and labels": ((X, Y), X.tolist(), [0, 2]),
+    "with weights": ((X, Y, np.ones(2)), X.tolist(), [0, 2]),
+    "a dict and labels": (({"ids": X}, Y), X.tolist(), [0, 2]),
+    "labels in a dict": ((X, {"out": Y}), X.tolist(), [0, 2]),
+    "a list of pairs": (list(zip(RAGGED, Y, strict=True)), RAGGED, [0, 2]),
+    "a function": (generator, RAGGED, [0, 2]),
+    "batches": (((X[i : i + 1], Y[i : i + 1]) for i in range(2)), X.tolist(), [0, 2]),
+    "ragged batches": (iter([(RAGGED, [0, 2])]), RAGGED, [0, 2]),
+    "batches as for TFLite's tools": (([X[i : i + 1]] for i in range(2)), X.tolist(), None),
+    "examples by name": ([{"ids": [1, 2, 3], "y": 0}, {"ids": [4, 5], "y": 2}], RAGGED, [0, 2]),
+    "a sequence of batches": (Batches(), X.tolist(), [0, 2]),
+}
+
+
+@pytest.mark.parametrize("case", GOOD_OBJECTS)
+def test_objects(case):
+    data, inputs, labels = GOOD_OBJECTS[case]
+    dataset = read_data(data, manifest())
+    assert as_lists(dataset.inputs["ids"]) == inputs
+    assert (as_lists(dataset.labels["out"]) if dataset.labels else None) == labels
+
+
+def test_several_inputs():
+    more = np.ones((2, 2))
+    forms = (
+        {"ids": X, "more": more},
+        [X, more],
+        ([X, more], Y),
+        iter([([X, more], Y)]),
+        iter([({"ids": X, "more": more}, Y)]),
+    )
+    for data in forms:
+        dataset = read_data(data, TWO)
+        assert as_lists(dataset.inputs["ids"]) == X.tolist()
+        assert dataset.inputs["more"].dtype == np.float32
+
+
+def test_several_outputs(tmp_path):
+    wanted = {"a": [0, 2], "b": [[1], [0]]}
+    b = np.array([[1], [0]])
+    lines = [json.dumps({"ids": [1], "y": {"a": 0, "b": [1]}})]
+    lines.append(json.dumps({"ids": [2], "y": {"a": 2, "b": [0]}}))
+    forms = (
+        (X, {"a": Y, "b": b}),
+        (X, [Y, b]),
+        {"ids": X, "y_a": Y, "y_b": b},
+        iter([(X, {"a": Y, "b": b})]),
+        iter([(X[0], (0, [1])), (X[1], (2, [0]))]),
+        written(tmp_path, "d.npz", {"ids": X, "y_a": Y, "y_b": b}),
+        written(tmp_path, "d.jsonl", "\n".join(lines)),
+    )
+    for data in forms:
+        labels = read_data(data, TWO_OUTPUTS).labels
+        assert {name: as_lists(column) for name, column in labels.items()} == wanted
+
+
+def test_an_input_called_y():
+    described = manifest([InputSpec("y", "float32", (BATCH, Axis(None, 2)))])
+    dataset = read_data({"y": np.ones((2, 2)), "y_out": Y}, described)
+    assert dataset.inputs["y"].shape == (2, 2)
+    assert as_lists(dataset.labels["out"]) == [0, 2]
+
+
+WORDS = TextPreprocessing(
+    "ids", "text_vectorization", "lower", "whitespace", None, ("a", "b"), 2, "", 0, 1
+)
+
+
+def test_texts_become_ids(tmp_path):
+    described = manifest(preprocessing=[WORDS])
+    forms = (
+        ["A b", "b"],
+        {"ids": ["a b", "b"], "y": [1, 0]},
+        iter([("a b", 1), ("b", 0)]),
+        iter([(["a b", "b"], [1, 0])]),
+        written(tmp_path, "d.jsonl", '{"ids": "a b", "y": 1}\n{"ids": "b", "y": 0}'),
+    )
+    for data in forms:
+        assert as_lists(read_data(data, described).inputs["ids"]) == [[2, 3], [3]]
+
+
+def test_lists_of_tokens_are_examples_of_a_generator():
+    lookup = TextPreprocessing("ids", "string_lookup", None, None, None, ("a", "b"), 2, "", 0, 1)
+    described = manifest(outputs=[output(TIME, 3)], preprocessing=[lookup])
+    dataset = read_data(iter([(["a", "b"], [0, 1]), (["b"], [2])]), described)
+    assert as_lists(dataset.inputs["ids"]) == [[2, 3], [3]]
+    assert as_lists(dataset.labels["out"]) == [[0, 1], [2]]
+
+
+def test_of_many_examples_the_same_are_drawn():
+    many = np.arange(1000).reshape(-1, 1) % 10
+    first = read_data((many, np.arange(1000)), manifest(), limit=50)
+    again = read_data((many, np.arange(1000)), manifest(), limit=50)
+    drawn = first.labels["out"]
+    assert first.count == 50
+    assert first.given == 1000
+    assert "50 of the 1,000" in first.described
+    assert drawn.tolist() == again.labels["out"].tolist() == sorted(set(drawn.tolist()))
+    assert (many[drawn, 0] == first.inputs["ids"][:, 0]).all()
+
+
+def test_a_generator_without_end_is_read_as_far_as_needed():
+    def forever():
+        while True:
+            yield X, Y
+
+    dataset = read_data(forever(), manifest(), limit=5)
+    assert dataset.count == 5
+    assert dataset.given is None
+    assert "the first 5" in dataset.described
+
+
+def test_a_model_that_answers_batches_gets_whole_ones():
+    fixed = InputSpec("ids", "int32", (Axis("batch", 4), TIME), range=(0, 9))
+    described = manifest([fixed], rows_independent=False)
+    dataset = read_data(np.ones((10, 3), int), described)
+    assert (dataset.count, dataset.together) == (8, 4)
+    with pytest.raises(DataError, match="answers for 4 at once"):
+        read_data(np.ones((3, 3), int), described)
+
+
+NAN = np.array([[[1, 2, np.nan]]])
+BAD_FILES = {
+    "another ending": ("d.txt", "1", manifest(), r"\.npz, \.npy, \.csv, \.jsonl"),
+    "not npz": ("d.npz", b"1", manifest(), "cannot be read as numpy data"),
+    "not npy": ("d.npy", b"1", manifest(), "cannot be read as numpy data"),
+    "pickles": (
+        "d.npz",
+        {"ids": np.array([[1], [2, 3]], object), "y": Y},
+        manifest(),
+        "different lengths go into a .jsonl file",
+    ),
+    "another name": ("d.npz", {"ids": X, "z": X}, manifest(), "holds the arrays ids, z"),
+    "another name beside labels": (
+        "d.npz",
+        {"a": X, "more": X, "y": Y},
+        TWO,
+        "holds the arrays a, more, y; expected ids, more, y",
+    ),
+    "labels of no output": ("d.npz", {"ids": X, "y_z": Y}, manifest(), "ids, y_z"),
+    "which output": ("d.npz", {"ids": X, "y": Y}, TWO_OUTPUTS, "'y_a' and 'y_b'"),
+    "a line without a label": (
+        "d.jsonl",
+        '{"ids": [1], "y": 0}\n{"ids": [1]}',
+        manifest(),
+        "line 2: the keys are ids; expected ids, y",
+    ),
+    "a label that is a word": (
+        "d.jsonl",
+        '{"ids": [1], "y": "de"}',
+        manifest(),
+        "'de' is no number; the label of a class is its index",
+    ),
+    "a label that is null": ("d.jsonl", '{"ids": [1], "y": null}', manifest(), "None is no number"),
+    "not json": ("d.jsonl", "[1,\n", manifest(), "line 1: not valid JSON"),
+    "no line": ("d.jsonl", "", manifest(), "holds no examples"),
+    "a header without labels": ("d.csv", "a,b\n1,2\n", manifest(), "names a column of labels, y"),
+    "an empty label": ("d.csv", "a,y\n1,0\n2,\n", manifest(), "line 3: the label y is 'empty'"),
+    "a word in csv": ("d.csv", "a,y\n1,0\nb,1\n", manifest(), "line 3: 'b' is not a number"),
+    "csv for several inputs": ("d.csv", "1,2\n", TWO, r"use \.jsonl or \.npz"),
+    "not text": ("d.csv", b"\xff\xfe1", manifest(), "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files(tmp_path, case):
+    name, content, described, words = BAD_FILES[case]
+    path = written(tmp_path, name, content)
+    with pytest.raises(DataError, match=words) as caught:
+        read_data(path, described)
+    assert name in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"no\.npz cannot be read: No such file"):
+        read_data(tmp_path / "no.npz", manifest())
+
+
+def test_a_file_that_unpacks_to_more_than_is_read(tmp_path):
+    path = tmp_path / "big.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ids.npy", b"\0" * 1000)
+    content = bytearray(path.read_bytes())
+    place = content.rfind(b"PK\x01\x02") + 24  # the size in the central directory
+    content[place : place + 4] = (0xFFFFFFF0).to_bytes(4, "little")
+    buffer = io.BytesIO(bytes(content))
+    with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(path, "w") as _:
+        assert archive.infolist()[0].file_size == 0xFFFFFFF0
+    path.write_bytes(bytes(content))
+    from bilstm_exporter.judging import data_files
+
+    least = {**data_files.LARGEST, "npz": 2**20}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="GiB; at most"):
+        patch.setattr(data_files, "LARGEST", least)
+        read_data(path, manifest())
+
+
+BAD_OBJECTS = {
+    "rank": (np.ones((2, 3, 4), int), manifest(), r"has the shape \[2, 3, 4\]"),
+    "no batch axis": (np.ones(3, int), manifest(), "no batch axis"),
+    "features": (np.ones((2, 5, 4)), manifest([FEATURES]), "where the model takes 3"),
+    "nan": (NAN, manifest([FEATURES]), "nan at .* is not finite; clean the data first"),
+    "vocabulary": (X * 9, manifest(), "outside of the vocabulary 0 to 9"),
+    "fractions": (X + 0.5, manifest(), "not a whole number"),
+    "nothing": ([], manifest(), "holds no examples"),
+    "an empty generator": (iter([]), manifest(), "yields no examples"),
+    "a number": (3, manifest(), "int cannot be read"),
+    "a missing input": ({"ids": X}, TWO, "the dict holds 'ids'"),
+    "an unknown input": ({"ids": X, "z": X}, manifest(), "the dict holds 'ids', 'z'"),
+    "too few labels": ((X, Y[:1]), manifest(), "are 1, for 2 examples"),
+    "one label": ((X, 3), manifest(), "are none, for 2 examples"),
+    "labels of an unknown output": ((X, {"z": Y}), manifest(), "labels for 'z'; the outputs"),
+    "labels that are nan": ((X, [np.nan, 1]), manifest(), "NaN or infinity"),
+    "labels for which output": ((X, Y), TWO_OUTPUTS, "which output the labels 'y' are for"),
+    "labels for some": (
+        iter([(X[0], 0), X[1]]),
+        manifest(),
+        "item 1: its labels are not for the same outputs",
+    ),
+    "labels from the second on": (iter([X[0], (X[1], 0)]), manifest(), "item 1: its labels"),
+    "labels of some outputs": (
+        ([[1], [2]], [{"a": 0, "b": 1}, {"a": 0}]),
+        TWO_OUTPUTS,
+        "example 1 has labels for 'a'",
+    ),
+    "one array of two": (iter([X]), TWO, "yield a dict by name"),
+    "names in a generator": (iter([{"z": X}]), manifest(), "item 0 holds 'z'"),
+    "lengths that differ in a batch": (
+        iter([{"ids": X, "more": np.ones((3, 2))}]),
+        TWO,
+        "differ in the number of examples",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OBJECTS)
+def test_bad_objects(case):
+    data, described, words = BAD_OBJECTS[case]
+    with pytest.raises(DataError, match=words):
+        read_data(data, described)
+
+
+def test_a_mask_of_nan_is_no_bad_value():
+    spec = InputSpec("x", "float32", (BATCH, TIME, Axis(None, 3)), mask_value=float("nan"))
+    assert read_data(NAN, manifest([spec])).count == 1
+
+
+def test_lengths_that_differ_where_nothing_may_be_padded():
+    dataset = read_data(RAGGED, manifest(padding_neutral=False))
+    assert as_lists(dataset.inputs["ids"]) == RAGGED
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=9))
+def test_whatever_the_lengths_a_list_and_a_generator_are_the_same(examples):
+    labels = list(range(len(examples)))
+    whole = read_data((examples, labels), manifest())
+    single = read_data(iter(zip(examples, labels, strict=True)), manifest())
+    assert as_lists(whole.inputs["ids"]) == as_lists(single.inputs["ids"]) == examples
+    assert as_lists(whole.labels["out"]) == as_lists(single.labels["out"]) == labels
