@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.errors import BackendRunError
@@ -25,6 +28,7 @@ from bilstm_exporter.quiet import captured_stderr
 from bilstm_exporter.recipes import FLOAT32, Precision, PrecisionPlan, file_name
 from bilstm_exporter.stages import Stages
 from bilstm_exporter.targets import TARGETS, Built, Conversion
+from bilstm_exporter.tflite.full_integer import convert_full_integer
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,44 @@ def check_near(
     return Checked(artifact, built, found, session)
 
 
+def build_calibrated(
+    name: str,
+    recipe: str,
+    prepared: Prepared,
+    manifest: Manifest,
+    calibration: Iterable[Sequence[np.ndarray]],
+) -> Checked:
+    """Build an artifact that computes in integers, and check it.
+
+    What it does differently from the float32 artifact, as about masks, is first proven in float32
+    to give Keras's answers; integers then only round them.
+
+    Args:
+        name: Of the format.
+        recipe: The word for the manifest.
+        prepared: The model, with probes that float32 decides.
+        manifest: Without artifacts.
+        calibration: Inputs, one list of arrays a run.
+
+    Raises:
+        OptionError: An axis is free, or the calibration cannot serve.
+        ExportError: The format cannot hold the model so, or does not give its answers.
+    """
+    source, interface = prepared.source, prepared.interface
+    integers = convert_full_integer(
+        lambda lowering: source.trace(lowering, interface.declared()), interface, calibration
+    )
+    floats = Built(
+        integers.float_content,
+        integers.recurrences,
+        reset_between_runs=integers.reset_between_runs,
+    )
+    artifact, session = _open(name, recipe, floats, manifest, interface)
+    probes = prepared.probes.probes
+    require(artifact.file, check_parity(session.run, probes, artifact.outputs))
+    return check_near(name, recipe, integers.write(), prepared, manifest)
+
+
 def _check(
     name: str, built: Built, manifest: Manifest, prepared: Prepared
 ) -> tuple[Checked, ProbeSet]:
@@ -158,6 +200,9 @@ def _open(
         sha256=bundle.sha256(built.content),
         inputs=interface.input_names,
         outputs=interface.output_names,
+        reset_between_runs=built.reset_between_runs,
+        quantized_inputs=built.quantized_inputs,
+        quantized_outputs=built.quantized_outputs,
     )
     backend = next(backend for backend in BACKENDS.values() if backend.format == name)
     with captured_stderr():  # LiteRT greets on stderr

@@ -77,7 +77,8 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         ("relative", "right"),
         ("parity", "left"),
     ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        is_file = heading == "artifact"
+        table.add_column(heading, justify=justify, no_wrap=is_file)  # type: ignore[arg-type]
     for artifact in report.artifacts:
         parity = artifact.parity
         table.add_row(
@@ -105,8 +106,11 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
         console: Where to; without, on stderr, where an error has told the conclusion already.
     """
     for result in searches.values():
-        (console or Console(stderr=True)).print(pareto_table(result))
-        for line in search_notes(result) if console is not None else ():
+        if console is None:
+            Console(stderr=True).print(pareto_table(result))
+            continue
+        console.print(pareto_table(result))
+        for line in search_notes(result):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bilstm_exporter.artifacts import Checked, Exact, check_near
-from bilstm_exporter.errors import BudgetError
+from bilstm_exporter.artifacts import Checked, Exact, build_calibrated, check_near
+from bilstm_exporter.errors import BudgetError, ExportError, OptionError
 from bilstm_exporter.judging.answers import session_model
 from bilstm_exporter.judging.budget import Budget, parse_budget
+from bilstm_exporter.judging.calibration import calibration_runs
 from bilstm_exporter.judging.choice import Candidate
 from bilstm_exporter.judging.judge import Verdict
 from bilstm_exporter.judging.latency import latencies_ms, questions
@@ -19,7 +20,15 @@ from bilstm_exporter.judging.units import units_of
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.prepared import Prepared
 from bilstm_exporter.quantization.owners import Owners
-from bilstm_exporter.recipes import FLOAT32, Precision, PrecisionPlan, Recipe, parse_recipes
+from bilstm_exporter.recipes import (
+    ALL,
+    FLOAT32,
+    RECIPES,
+    Precision,
+    PrecisionPlan,
+    Recipe,
+    parse_recipes,
+)
 from bilstm_exporter.stages import Stages
 from bilstm_runtime.manifest import Manifest
 
@@ -90,13 +99,8 @@ def select_artifacts(
     recipes = parse_recipes(options.recipes)
     if not budget.is_open:
         return maker.search(recipes, budget)
-    made = [
-        maker.make(name, recipe.name, PrecisionPlan(recipe.precision))
-        for recipe in recipes
-        for name in formats
-        if name in recipe.formats
-    ]
-    return Selection(made, recipes[0].name, opinion, {})
+    made, left_out = maker.plain(recipes, whatever_works=options.recipes == ALL)
+    return Selection(made, made[0].checked.artifact.recipe, opinion, {}, left_out)
 
 
 class _Maker:
@@ -117,12 +121,35 @@ class _Maker:
         self._stages = stages
         self._owners = Owners(prepared.source.weights())
 
-    def make(self, name: str, recipe: str, plan: PrecisionPlan) -> Made:
-        """Write an artifact, check it and judge it."""
-        if recipe == FLOAT32 and self._opinion is None:
-            return self._made(name, recipe, plan)
-        with self._stages.stage(f"{name}, {recipe}"):
-            return self._made(name, recipe, plan)
+    def plain(
+        self, recipes: Sequence[Recipe], *, whatever_works: bool
+    ) -> tuple[list[Made], dict[str, str]]:
+        """Write recipes, check them and judge them.
+
+        Args:
+            recipes: Which.
+            whatever_works: Leave out a calibrated recipe that cannot be written, with the reason;
+                nobody asked for it by name.
+        """
+        made, left_out = [], {}
+        for recipe in recipes:
+            for name in self._formats:
+                if name not in recipe.formats:
+                    continue
+                try:
+                    made.append(self._told(name, recipe))
+                except ExportError as error:
+                    if not (whatever_works and recipe.calibrated):
+                        raise
+                    left_out[recipe.name] = str(error)
+        return made, left_out
+
+    def _told(self, name: str, recipe: Recipe) -> Made:
+        plan = PrecisionPlan(recipe.precision)
+        if recipe.name == FLOAT32 and self._opinion is None:
+            return self._made(name, recipe.name, plan)
+        with self._stages.stage(f"{name}, {recipe.name}"):
+            return self._made(name, recipe.name, plan)
 
     def search(self, recipes: Sequence[Recipe], budget: Budget) -> Selection:
         """Find the best artifact of every format within limits."""
@@ -180,6 +207,8 @@ class _Maker:
         exact = self._formats[name]
         if recipe == FLOAT32:
             checked = exact.checked
+        elif recipe in RECIPES and RECIPES[recipe].calibrated:
+            checked = self._calibrated(name, recipe)
         else:
             built = exact.conversion.write(plan, self._owners)
             checked = check_near(name, recipe, built, self._prepared, self._manifest)
@@ -189,6 +218,13 @@ class _Maker:
             parity = {**checked.artifact.parity, "judged": verdict.to_dict()}
             checked = replace(checked, artifact=replace(checked.artifact, parity=parity))
         return Made(checked, verdict)
+
+    def _calibrated(self, name: str, recipe: str) -> Checked:
+        if self._opinion is None or not self._opinion.on_data:
+            message = f"{recipe} finds the ranges of the activations in your data: add --data FILE"
+            raise OptionError(message)
+        runs = calibration_runs(self._prepared.source, self._manifest, self._opinion.dataset)
+        return build_calibrated(name, recipe, self._prepared, self._manifest, runs)
 
     def _renamed(self, name: str, recipe: str, candidate: Candidate) -> Made:
         """The artifact of a format under the name that the manifest recommends."""

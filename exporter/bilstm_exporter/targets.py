@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from bilstm_exporter.interface import Interface
 from bilstm_exporter.quantization.owners import Owners
 from bilstm_exporter.recipes import PrecisionPlan
 from bilstm_exporter.recurrence import Lowering
+from bilstm_runtime.manifest import Quantization
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Built:
         weights: How each weight was stored, where not all are float32.
         reset_between_runs: Whether a run leaves something behind that the next must not see.
         operators: What a runtime needs to have, each operator once; "" names none.
+        quantized_inputs: By name, for those that take integers for floats.
+        quantized_outputs: The same for the outputs.
     """
 
     content: bytes
@@ -66,6 +69,8 @@ class Built:
     weights: list[WeightForm] = field(default_factory=list)
     reset_between_runs: bool = False
     operators: tuple[str, ...] = ()
+    quantized_inputs: Mapping[str, Quantization] = field(default_factory=dict)
+    quantized_outputs: Mapping[str, Quantization] = field(default_factory=dict)
 
 
 class Conversion(Protocol):

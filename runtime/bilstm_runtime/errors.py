@@ -67,3 +67,19 @@ class BackendRunError(BilstmRuntimeError, RuntimeError):
 
 class DataFileError(BilstmRuntimeError, ValueError):
     """A file of examples or answers cannot be read or written."""
+
+
+class TuningFileError(BilstmRuntimeError, OSError):
+    """The file beside the bundle that `load` takes its tuning from cannot be written."""
+
+
+class TuningWarning(UserWarning):
+    """The file beside the bundle that `load` takes its tuning from is damaged, and ignored."""
+
+
+class ChildProcessFailedError(BilstmRuntimeError, RuntimeError):
+    """A process that was started to measure in ended without a result."""
+
+
+class PeerError(BilstmRuntimeError, RuntimeError):
+    """What a bundle should be compared with cannot be read, or does not run."""

@@ -23,6 +23,7 @@ DTYPES: Final = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "float16", "float32", "float64",
 )  # fmt: skip
+QUANTIZED_DTYPES: Final = ("int8", "uint8", "int16")
 OUTPUT_STRUCTURES: Final = ("single", "list", "dict")
 
 MAX_AXIS: Final = 2**24
@@ -108,6 +109,21 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How an input or output of a file holds its floats: ``value = (stored - zero_point) * scale``.
+
+    Attributes:
+        dtype: Of what is stored, "int8" or "uint8" or "int16".
+        scale: Greater than 0.
+        zero_point: A value of that dtype.
+    """
+
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One model file.
 
@@ -121,6 +137,9 @@ class Artifact:
         outputs: The names inside the file, in the order of the manifest's outputs, then its states.
         parity: What the exporter measured; free form.
         tolerance: How near its answers come to Keras's, where not as near as the bundle's own.
+        quantized_inputs: By the name inside the file, for those that take integers for floats.
+        quantized_outputs: The same for the outputs.
+        reset_between_runs: Whether the file remembers one run in the next unless it is reset.
     """
 
     file: str
@@ -132,6 +151,9 @@ class Artifact:
     outputs: tuple[str, ...]
     parity: Mapping[str, object] = field(default_factory=dict)
     tolerance: Tolerance | None = None
+    quantized_inputs: Mapping[str, Quantization] = field(default_factory=dict)
+    quantized_outputs: Mapping[str, Quantization] = field(default_factory=dict)
+    reset_between_runs: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from bilstm_runtime.errors import BundleVersionError, ManifestError
+from bilstm_runtime.integers_json import integers_json, quantizations_from, wrongly_quantized
 from bilstm_runtime.json_fields import Field, parse_document
 from bilstm_runtime.manifest import (
     BATCH,
@@ -231,6 +232,7 @@ def _tolerance(item: Field) -> Tolerance:
 
 def _artifact(item: Field) -> Artifact:
     parity, tolerance = item.optional("parity"), item.optional("tolerance")
+    reset = item.optional("reset_between_runs")
     return Artifact(
         file=_matching(item.get("file"), _FILE_NAME),
         format=_matching(item.get("format"), _TOKEN),
@@ -241,6 +243,9 @@ def _artifact(item: Field) -> Artifact:
         outputs=tuple(name.text() for name in item.get("outputs").items(at_least=1)),
         parity={} if parity is None else parity.mapping(),
         tolerance=None if tolerance is None else _tolerance(tolerance),
+        quantized_inputs=quantizations_from(item.optional("quantized_inputs")),
+        quantized_outputs=quantizations_from(item.optional("quantized_outputs")),
+        reset_between_runs=False if reset is None else reset.boolean(),
     )
 
 
@@ -274,6 +279,10 @@ def _check_whole(manifest: Manifest) -> None:
         if sizes.setdefault(str(axis.name), axis.size) != axis.size:
             _refuse(f"the axis {axis.name!r} has another size in an output than in the inputs")
     _check_preprocessing(manifest)
+    _check_artifacts(manifest)
+
+
+def _check_artifacts(manifest: Manifest) -> None:
     for artifact in manifest.artifacts:
         for side, names, specs in (
             ("inputs", artifact.inputs, manifest.file_inputs),
@@ -282,6 +291,9 @@ def _check_whole(manifest: Manifest) -> None:
             if len(names) != len(specs):
                 _refuse(f"{artifact.file} has {len(names)} {side}, the model {len(specs)}")
         _check_unique(f"the inputs of {artifact.file}", artifact.inputs)
+        wrong = wrongly_quantized(artifact, manifest)
+        if wrong:
+            _refuse(wrong)
 
 
 def _check_preprocessing(manifest: Manifest) -> None:
@@ -342,13 +354,18 @@ def _preprocessing_json(manifest: Manifest) -> dict[str, object]:
     return {"preprocessing": [preprocessing_json(item) for item in manifest.preprocessing]}
 
 
+_OPTIONAL: Final = ("tolerance", "quantized_inputs", "quantized_outputs", "reset_between_runs")
+"""Members of an artifact that stand in the JSON only where they say something."""
+
+
 def _artifact_json(artifact: Artifact) -> dict[str, object]:
     members = {
         item.name: getattr(artifact, item.name)
         for item in dataclasses.fields(artifact)
-        if item.name != "tolerance"
+        if item.name not in _OPTIONAL
     }
     members["parity"] = dict(artifact.parity)
+    members.update(integers_json(artifact))
     if artifact.tolerance is not None:
         members["tolerance"] = dataclasses.asdict(artifact.tolerance)
     return members

@@ -10,6 +10,7 @@ from bilstm_runtime.carried import CarriedStates
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
 from bilstm_runtime.inputs import InputReader, Values
 from bilstm_runtime.runner import Runner, can_pad
+from bilstm_runtime.tuning import find_tuning
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Model:
         name: The name of the Keras model.
         backend: The name of the backend that runs it.
         recipe: How its numbers are stored, such as "float32".
+        threads: Threads the backend may use.
+        tuned: Whether `bench-bilstm --tune` chose any of these three on this device.
         inputs: What it takes.
         outputs: What it answers.
         output_structure: "single", "list" or "dict": the form of all answers.
@@ -46,18 +49,29 @@ class Model:
     name: str
     backend: str
     recipe: str
+    threads: int
+    tuned: bool
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     output_structure: str
     is_stateful: bool
 
-    def __init__(
-        self, manifest: Manifest, session: Session, backend: Backend, artifact: Artifact
+    def __init__(  # noqa: PLR0913 (by name)
+        self,
+        manifest: Manifest,
+        session: Session,
+        backend: Backend,
+        artifact: Artifact,
+        *,
+        threads: int = 1,
+        tuned: bool = False,
     ) -> None:
         """Keep an open session; use `load` instead."""
         self.name = manifest.name
         self.backend = backend.name
         self.recipe = artifact.recipe
+        self.threads = threads
+        self.tuned = tuned
         self.inputs = manifest.inputs
         self.outputs = manifest.outputs
         self.output_structure = manifest.output_structure
@@ -137,6 +151,9 @@ def load(
 ) -> Model:
     """Load the model of a bundle.
 
+    Where `bench-bilstm --tune` stored beside the bundle what is fastest on this device, that
+    takes the place of the defaults, unless it contradicts an argument.
+
     Args:
         path: The bundle folder.
         backend: "onnx" or "litert"; by default one that is installed and that the bundle has a
@@ -152,24 +169,30 @@ def load(
         UnknownBackendError: There is no backend of that name.
         OptionError: The number of threads is impossible.
     """
-    threads = 1 if threads is None else threads
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if threads is not None and (type(threads) is not int or threads < 1):
         msg = f"threads is {threads!r}; expected a whole number from 1, or None"
         raise OptionError(msg)
     wanted = None if backend is None else find_backend(backend)
     bundle = open_bundle(path)
-    chosen, artifact = _choose(bundle, wanted, recipe)
-    return load_artifact(bundle, chosen, artifact, threads)
+    tuning = find_tuning(bundle)
+    if tuning is not None and tuning.agrees(backend, recipe, threads):
+        wanted, recipe, threads = find_backend(tuning.backend), tuning.recipe, tuning.threads
+    else:
+        tuning = None
+    chosen, artifact = choose(bundle, wanted, recipe)
+    return load_artifact(bundle, chosen, artifact, threads or 1, tuned=tuning is not None)
 
 
-def load_artifact(bundle: Bundle, backend: Backend, artifact: Artifact, threads: int) -> Model:
+def load_artifact(
+    bundle: Bundle, backend: Backend, artifact: Artifact, threads: int, *, tuned: bool = False
+) -> Model:
     """Load one file of an open bundle on one backend; raises what `load` raises."""
     session = backend.open(bundle.read(artifact), artifact, bundle.manifest, threads)
-    return Model(bundle.manifest, session, backend, artifact)
+    return Model(bundle.manifest, session, backend, artifact, threads=threads, tuned=tuned)
 
 
-def _choose(bundle: Bundle, wanted: Backend | None, recipe: str | None) -> tuple[Backend, Artifact]:
-    """The backend and the file to run."""
+def choose(bundle: Bundle, wanted: Backend | None, recipe: str | None) -> tuple[Backend, Artifact]:
+    """The backend and the file that `load` runs where nothing is tuned; raises what it raises."""
     manifest = bundle.manifest
     backends = list(BACKENDS.values()) if wanted is None else [wanted]
     pairs = [(b, a) for b in backends for a in manifest.artifacts if a.format == b.format]

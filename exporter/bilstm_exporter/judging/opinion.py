@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bilstm_exporter.judging.answers import ask, keras_answers
@@ -12,7 +12,7 @@ from bilstm_exporter.judging.judge import Judge, Verdict
 from bilstm_exporter.judging.task import parse_metrics
 from bilstm_exporter.prepared import Prepared
 from bilstm_exporter.stages import Stages
-from bilstm_runtime.manifest import Manifest
+from bilstm_runtime.manifest import Axis, Manifest
 from bilstm_runtime.model import Model
 
 
@@ -63,6 +63,18 @@ def form_opinion(
         else:
             dataset = read_data(data, manifest)
     with stages.stage("asking Keras about the data"):
-        answers = keras_answers(prepared.source, manifest, dataset)
+        answers = keras_answers(prepared.source, _of_any_batch(prepared, manifest), dataset)
     judge = Judge(manifest, dataset, answers, metrics)
     return Opinion(dataset, judge, data is not None)
+
+
+def _of_any_batch(prepared: Prepared, manifest: Manifest) -> Manifest:
+    """Keras answers many examples at once also where the artifacts take a fixed number."""
+    if manifest.states or any(declared.shape[0] for declared in prepared.source.inputs):
+        return manifest
+    free = Axis(manifest.batch.name, None)
+    return replace(
+        manifest,
+        inputs=tuple(replace(spec, axes=(free, *spec.axes[1:])) for spec in manifest.inputs),
+        outputs=tuple(replace(spec, axes=(free, *spec.axes[1:])) for spec in manifest.outputs),
+    )

@@ -35,7 +35,12 @@ class Quantized:
 
 
 def quantize(
-    weight: np.ndarray, axes: tuple[int, ...], bits: int = 8, *, half_scales: bool = False
+    weight: np.ndarray,
+    axes: tuple[int, ...],
+    bits: int = 8,
+    *,
+    half_scales: bool = False,
+    short_scales: bool = False,
 ) -> Quantized:
     """Quantize with the scale that gives the least squared error.
 
@@ -44,6 +49,7 @@ def quantize(
         axes: Those that share a scale: all but the channels.
         bits: 8 or 4.
         half_scales: Choose scales that float16 holds exactly, if it can hold all of them.
+        short_scales: Choose scales that bfloat16 holds exactly.
 
     Returns:
         The integers and scales; all zeros, with a scale of 1, where the weights are zeros.
@@ -58,6 +64,7 @@ def quantize(
     for shrink in _SHRINK[bits]:
         scale = (largest * shrink).astype(np.float16 if half_scales else np.float32)
         scale = scale.astype(np.float32)
+        scale = _short(scale) if short_scales else scale
         error = np.square(_round(weight, scale, most) * scale - weight).sum(
             axis=axes, keepdims=True
         )
@@ -70,6 +77,11 @@ def quantize(
     if best_scale is None:  # there is always a first
         best_scale = largest.astype(np.float32)
     return Quantized(_round(weight, best_scale, most).astype(np.int8), best_scale, bits)
+
+
+def quantize_at(weight: np.ndarray, scale: np.ndarray) -> Quantized:
+    """Quantize to int8 with scales that are given, none too small for its channel."""
+    return Quantized(_round(np.asarray(weight, np.float32), scale, 127).astype(np.int8), scale, 8)
 
 
 def quantize_multiplier(weight: np.ndarray) -> Quantized:
@@ -98,6 +110,12 @@ def quantize_multiplier(weight: np.ndarray) -> Quantized:
         largest = np.where(half < largest, np.nextafter(half, np.float16(np.inf)), half)
     scale = np.asarray(largest, np.float32)
     return Quantized(_round(weight, scale, 127).astype(np.int8), scale, 8)
+
+
+def _short(scale: np.ndarray) -> np.ndarray:
+    """The nearest numbers of eight significant bits, of which float32 has three times as many."""
+    bits = scale.view(np.uint32).astype(np.uint64)
+    return ((bits + 0x8000) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 def _round(weight: np.ndarray, scale: np.ndarray, most: int) -> np.ndarray:

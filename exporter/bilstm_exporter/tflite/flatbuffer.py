@@ -35,13 +35,18 @@ def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) 
     named: set[int] = set()
     for maps, names in ((signature.inputs, input_names), (signature.outputs, output_names)):
         for tensor_map in maps:
-            name = names[int(tensor_map.name.decode().rpartition("_")[2])]
+            name = names[position(tensor_map)]
             tensor_map.name = name.encode()
             tensors[tensor_map.tensorIndex].name = name.encode()
             named.add(tensor_map.tensorIndex)
     _drop_what_nothing_reads(model, named)
     _share_equal_buffers(model)
     return _packed(model)
+
+
+def position(tensor_map: Any) -> int:
+    """Which input or output of the model an entry of the signature is."""
+    return int(tensor_map.name.decode().rpartition("_")[2])
 
 
 def operators(model: Any) -> tuple[str, ...]:
@@ -92,12 +97,11 @@ def _share_equal_buffers(model: Any) -> None:
     for subgraph in model.subgraphs:
         for tensor in subgraph.tensors:
             tensor.buffer = 0 if tensor.isVariable else number(tensor.buffer)
-    for metadata in model.metadata or []:
-        metadata.buffer = number(metadata.buffer)
+    model.metadata = None  # the converter's notes on how it was run
     model.buffers = kept
 
 
-class _SharingBuilder(flatbuffers.Builder):
+class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc] # has no stubs
     """Writes equal vectors once, and constants where the widest load can read them."""
 
     def __init__(self) -> None:
@@ -158,6 +162,8 @@ def _packed(model: Any) -> bytes:
         for operator in subgraph.operators:
             operator.builtinOptions = once(operator.builtinOptions)
         subgraph.operators = packed
+    # The loops of all layers ask the same question.
+    model.subgraphs = [once(subgraph) for subgraph in model.subgraphs]
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
@@ -165,6 +171,8 @@ def _packed(model: Any) -> bytes:
 
 def _key(value: Any) -> Any:
     """Equal for equal tables."""
+    if isinstance(value, _Once):
+        return id(value)
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.tobytes()
     if isinstance(value, (list, tuple)):

@@ -23,6 +23,7 @@ from bilstm_exporter.tflite.integer_recurrence import FUSED, IntegerLowering
 from bilstm_exporter.tflite.mending import mend
 from bilstm_exporter.tflite.operators import operator_name
 from bilstm_exporter.tflite.quantize import LEAST_ELEMENTS
+from bilstm_runtime.manifest import Quantization
 
 # A range seen in n examples is left by the next one with a chance of about 2 in n + 1.
 LEAST_EXAMPLES = 16
@@ -58,10 +59,16 @@ class FullInteger:
         )
         mend(model)
         weights, operators = _weights(model), flatbuffer.operators(model)
-        content = flatbuffer.finish(
-            model, self.interface.input_names, self.interface.output_names
+        inputs, outputs = self.interface.input_names, self.interface.output_names
+        signature = model.signatureDefs[0]
+        quantized = [
+            _quantizations(model, maps, names)
+            for maps, names in ((signature.inputs, inputs), (signature.outputs, outputs))
+        ]
+        content = flatbuffer.finish(model, inputs, outputs)
+        return Built(
+            content, self.recurrences, weights, self.reset_between_runs, operators, *quantized
         )
-        return Built(content, self.recurrences, weights, self.reset_between_runs, operators)
 
     def _input_names(self) -> list[str]:
         return [f"input_{index}" for index in range(len(self.interface.inputs))]
@@ -93,6 +100,10 @@ def convert_full_integer(
     examples = _checked(interface, calibration)
     lowering = IntegerLowering()
     function = trace(lowering)
+    read = lowering.carries_read(function.graph)
+    if read:
+        lowering = IntegerLowering(read)
+        function = trace(lowering)
     model = flatbuffer.read(convert_function(function))
     mend(model)
     content = flatbuffer.finish(model, interface.input_names, interface.output_names)
@@ -135,6 +146,18 @@ def _checked(
         )
         raise OptionError(message)
     return examples
+
+
+def _quantizations(model: Any, maps: Any, names: Sequence[str]) -> dict[str, Quantization]:
+    """How the inputs or outputs of a signature hold floats, by the model's names."""
+    found = {}
+    for tensor_map in maps:
+        tensor = model.subgraphs[0].tensors[tensor_map.tensorIndex]
+        if tensor.type == schema.TensorType.INT8:
+            scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
+            name = names[flatbuffer.position(tensor_map)]
+            found[name] = Quantization("int8", float(scale), int(zero_point))
+    return dict(sorted(found.items()))
 
 
 def _weights(model: Any) -> list[WeightForm]:

@@ -32,21 +32,36 @@ FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 class IntegerLowering:
     """A ``Lowering``; tells how it wrote each recurrence.
 
+    Args:
+        read: The recurrences, counted from 0, whose cell state something reads.
+
     Attributes:
         forms: One entry a recurrence.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: frozenset[int] = frozenset()) -> None:
         self.forms: list[RecurrenceForm] = []
+        self._read = read
+        self._carries: dict[int, str] = {}
+
+    def carries_read(self, graph: Any) -> frozenset[int]:
+        """The fused recurrences whose cell state something reads, though nothing stands there."""
+        names = {operation.name: operation for operation in graph.get_operations()}
+        return frozenset(
+            number
+            for number, name in self._carries.items()
+            if name not in names or any(item.consumers() for item in names[name].outputs)
+        )
 
     def __call__(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
         """Write one recurrence."""
+        number = len(self.forms)
         reason = _why_not_fused(recurrence, initial_state)
-        self.forms.append(
-            RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason)
-        )
+        if not reason and number in self._read:
+            reason = "its cell state is read, which the fused LSTM keeps to itself"
+        self.forms.append(RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason))
         time = int(sequences.shape[1])
         if reason and time > MOST_STEPS:
             message = (
@@ -64,15 +79,18 @@ class IntegerLowering:
         if reason:
             outputs, states = _unrolled(recurrence, steps, first)
         else:
-            outputs = _fused(recurrence.cell, steps, f"{len(self.forms)}")
-            # The fused operator keeps its cell to itself. Where nobody asks for it, as is
-            # usual, the converter drops what would compute it.
-            states = [outputs, _unrolled(recurrence, steps, first)[1][1]]
+            outputs = _fused(recurrence.cell, steps, str(number))
+            states = [outputs]
         if valid is not None:
             outputs = valid.back(outputs, zeros=recurrence.zero_output_for_mask)
-            final = [valid.final(a, b) for a, b in zip(first, states, strict=True)]
+            final = [valid.final(a, b) for a, b in zip(first, states, strict=False)]
         else:
             final = [state[:, time - 1] for state in states]
+        if not reason:
+            # Nobody asks for the cell state, as a rule; whoever does must not take this for it.
+            carry = tf.constant(np.full(first[1].shape, np.nan, np.float32), name="carry")
+            self._carries[number] = carry.op.name
+            final.append(carry)
         last_output = outputs[:, time - 1]
         if recurrence.go_backwards:
             outputs = tf.reverse(outputs, axis=[1])
@@ -105,9 +123,7 @@ def _first_states(
     ]
 
 
-def _unrolled(
-    recurrence: Recurrence, sequences: Any, states: list[Any]
-) -> tuple[Any, list[Any]]:
+def _unrolled(recurrence: Recurrence, sequences: Any, states: list[Any]) -> tuple[Any, list[Any]]:
     """Outputs and states ``[batch, time, ...]`` of every step, written one after the other."""
     cell = recurrence.cell
     advance = integer_steps.stepper(cell)
@@ -125,7 +141,7 @@ def _fused(cell: Any, sequences: Any, number: str) -> Any:
     """Outputs ``[batch, time, units]`` of what the converter recognizes as the fused LSTM."""
     batch, time, units = sequences.shape[0], int(sequences.shape[1]), cell.units
 
-    def lstm(
+    def lstm(  # noqa: PLR0913, PLR0917 - the signature that the converter knows
         inputs: Any, hidden: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any
     ) -> Any:
         # Only the signature matters: the converter puts its operator in place of the body.

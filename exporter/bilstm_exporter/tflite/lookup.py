@@ -78,7 +78,7 @@ def _divided(edit: GraphEditor, gather: Any, ids: int, group: int) -> int:
     return groups
 
 
-def _gather(
+def _gather(  # noqa: PLR0913, PLR0917 - a whole operator
     edit: GraphEditor, before: Any, table: int, ids: int, rows: int, version: int
 ) -> None:
     options = schema.GatherOptionsT()

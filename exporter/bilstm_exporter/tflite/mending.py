@@ -94,7 +94,9 @@ def _rescale(edit: GraphEditor, operator: Any, inputs: Iterable[int]) -> None:
             plain = edit.add_like(tensors[number], _TENSOR.INT8)
             tensors[plain].quantization = given
             operator.outputs[index] = plain
-            after = operators[operators.index(operator) + 1] if operator is not operators[-1] else None
+            after = (
+                operators[operators.index(operator) + 1] if operator is not operators[-1] else None
+            )
             _requantize(edit, after, plain, number)
 
 
@@ -126,9 +128,7 @@ def _compare_integers(edit: GraphEditor, operator: Any) -> None:
             continue
         scale, zero = quantized.quantization.scale[0], quantized.quantization.zeroPoint[0]
         integers = np.clip(np.rint(values / scale) + zero, -128, 127).astype(np.int8)
-        number = edit.add_constant(
-            integers, integers.shape, quantization=quantized.quantization
-        )
+        number = edit.add_constant(integers, integers.shape, quantization=quantized.quantization)
         inputs = [source.inputs[0], number]
         operator.inputs = inputs if side else inputs[::-1]
         if not any(source.outputs[0] in item.inputs for item in operators):

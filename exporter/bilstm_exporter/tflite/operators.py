@@ -24,7 +24,7 @@ def operator_name(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode:
         return str(code.customCode.decode())
-    return _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return str(_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
 
 def constant(model: Any, tensor: Any) -> np.ndarray | None:
@@ -76,7 +76,7 @@ class GraphEditor:
         new.shapeSignature = signature or None
         return self._add(new)
 
-    def insert(
+    def insert(  # noqa: PLR0913 - what an operator is made of
         self,
         before: Any,
         code: int,

@@ -19,7 +19,13 @@ from bilstm_exporter.recipes import Precision, PrecisionPlan
 from bilstm_exporter.targets import WeightForm
 from bilstm_exporter.tflite.lookup import write_lookup
 from bilstm_exporter.tflite.operators import GraphEditor, constant, operator_code, operator_name
-from bilstm_exporter.tflite.storage import Stored, store_any, store_matrix, store_table
+from bilstm_exporter.tflite.storage import (
+    Stored,
+    common_scales,
+    store_any,
+    store_matrix,
+    store_table,
+)
 
 # A smaller weight would save less than the operators that restore it take.
 LEAST_ELEMENTS = 256
@@ -28,9 +34,7 @@ _WEIGHTS = {
     ("FULLY_CONNECTED", 1), ("GATHER", 0), ("CONV_2D", 1), ("CONV_3D", 1),
     ("DEPTHWISE_CONV_2D", 1), ("TRANSPOSE_CONV", 1), ("BATCH_MATMUL", 1), ("BATCH_MATMUL", 0),
 }  # fmt: skip
-# The one-dimensional ones: as float16 they cost less than the integers that they are added to.
-_BIASES = {("FULLY_CONNECTED", 2), ("CONV_2D", 2), ("DEPTHWISE_CONV_2D", 2)}
-_WEIGHT_ONLY = "LiteRT computes {} exactly enough in float only: stored in {}, computed in float"
+_WEIGHT_ONLY = "stored in {}, computed in float: in integers, {} rounds all steps by one scale"
 _BUILTIN = schema.BuiltinOperator
 _TENSOR = schema.TensorType
 _KINDS = {
@@ -86,6 +90,7 @@ class _Writer:
         self._layers: dict[bytes, tuple[str, ...]] = {}
         self._stored: dict[tuple[str, bytes], Stored] = {}
         self._tied = _tied(model)
+        self._common = self._common_scales(model)
 
     def write(self, subgraph: Any) -> None:
         """Store what one subgraph reads."""
@@ -114,13 +119,27 @@ class _Writer:
                 values = constant(self._model, subgraph.tensors[number]) if number >= 0 else None
                 if values is None or values.size < LEAST_ELEMENTS:
                     continue
-                if False and (name, index) in _BIASES and self._plan.default < Precision.FLOAT32:
-                    yield _Use(operator, name, index, values, (), Precision.FLOAT16)
-                    continue
                 layers = self._layers_of(values)
                 # A constant of no layer may be a table that has to be exact, as of positions.
                 if values.ndim > 1 and (layers or (name, index) in _WEIGHTS):
                     yield _Use(operator, name, index, values, layers, self._plan.of(layers))
+
+    def _common_scales(self, model: Any) -> dict[bytes, np.ndarray]:
+        """Scales by the values of the matrices of a layer that can share them."""
+        matrices: dict[tuple[tuple[str, ...], int], dict[bytes, np.ndarray]] = {}
+        for subgraph in model.subgraphs:
+            for use in self._uses(subgraph):
+                content = use.values.tobytes()
+                wanted = use.precision is Precision.INT8 and bool(use.layers)
+                if wanted and _way(use) == "matrix" and content not in self._tied:
+                    key = (use.layers, len(use.values))
+                    matrices.setdefault(key, {})[content] = use.values
+        found = {}
+        for group in matrices.values():
+            scales = common_scales(list(group.values()))
+            if scales is not None:
+                found.update(dict.fromkeys(group, scales))
+        return found
 
     def _layers_of(self, values: np.ndarray) -> tuple[str, ...]:
         content = values.tobytes()
@@ -135,12 +154,12 @@ class _Writer:
             self._stored[key] = self._decide(use, way)
         stored = self._stored[key]
         told = (use.name, content)
-        if use.values.ndim > 1 and told not in self.forms:
+        if told not in self.forms:
             label = stored.precision.label
             dynamic = way == "matrix" and stored.precision < Precision.FLOAT16
             reason = stored.reason
-            if not (reason or dynamic or way == "table") and stored.precision < Precision.FLOAT16:
-                reason = _WEIGHT_ONLY.format(use.name, label)
+            if not reason and way == "any" and stored.precision < Precision.FLOAT16:
+                reason = _WEIGHT_ONLY.format(label, use.name)
             self.forms[told] = WeightForm(
                 ", ".join(use.layers), use.name, use.values.size, label, dynamic, reason
             )
@@ -154,7 +173,9 @@ class _Writer:
         if way == "matrix":
             if use.values.tobytes() in self._tied:
                 return _as_matrix(store_table(use.values, use.precision), len(use.values))
-            return store_matrix(use.values, use.precision, blocks=_is_plain(use.operator))
+            scales = self._common.get(use.values.tobytes())
+            plain = _is_plain(use.operator)
+            return store_matrix(use.values, use.precision, blocks=plain, scales=scales)
         return store_any(use.values, use.precision)
 
     def _constant(self, edit: GraphEditor, use: _Use, stored: Stored, way: str) -> int:
@@ -222,7 +243,7 @@ def _quantization(edit: GraphEditor, stored: Stored) -> Any:
     """What a tensor of integers says of its scales."""
     quantization = schema.QuantizationParametersT()
     quantization.quantizedDimension = stored.axis
-    scales = stored.scales
+    scales = np.asarray(stored.scales)
     if stored.blockwise:
         details = schema.BlockwiseQuantizationT()
         details.scales = edit.add_constant(scales, scales.shape)

@@ -5,19 +5,21 @@ A weight that a precision cannot hold goes up to the next one, with the reason i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bilstm_exporter.quantization.affine import Quantized, pack_int4, quantize
+from bilstm_exporter.quantization.affine import Quantized, pack_int4, quantize, quantize_at
 from bilstm_exporter.recipes import Precision
 
 # Weights of a block share a scale in int4: the shortest that XNNPACK takes, and the nearest.
 BLOCK = 32
 # A scale serves at least as many numbers of a table, for which narrow rows are taken together:
 # a scale of its own for each row of eight would be a fifth of the table.
-TABLE_GROUP = 64
+TABLE_GROUP = {Precision.INT8: 128, Precision.INT4: 64}
+# How many times the squared error a scale in common with another matrix may cost.
+_COMMON_ERROR = 2.0
 # Part of a channel's weights that may vanish beside its largest one, and of how many at least.
 _LOST_PART, _LOST_OF = 0.75, 8
 # A float16 is good to 2**-11 of its value; to twice that of the largest weight if it is normal.
@@ -54,32 +56,69 @@ class Stored:
 Attempt = Callable[[np.ndarray, Precision], Stored | str]
 
 
-def store_matrix(weight: np.ndarray, precision: Precision, *, blocks: bool = True) -> Stored:
-    """A matrix ``[channels, inputs]`` of a product; ``blocks``: several scales a channel will do."""
+def store_matrix(
+    weight: np.ndarray,
+    precision: Precision,
+    *,
+    blocks: bool = True,
+    scales: np.ndarray | None = None,
+) -> Stored:
+    """A matrix ``[channels, inputs]`` of a product.
+
+    Args:
+        weight: float32.
+        precision: The lowest that will do.
+        blocks: Whether a channel may have several scales, in int4.
+        scales: Of ``common_scales``, for int8.
+    """
 
     def attempt(weight: np.ndarray, precision: Precision) -> Stored | str:
         if precision is Precision.INT8:
-            return _integers(weight, quantize(weight, (1,)))
+            found = quantize(weight, (1,)) if scales is None else quantize_at(weight, scales)
+            return _integers(weight, found)
         inputs = weight.shape[1]
         if inputs % 2:
             return "an odd number of inputs, which XNNPACK does not take in int4"
         if blocks and inputs % BLOCK == 0:
             parts = weight.reshape(len(weight), -1, BLOCK)
-            found = quantize(parts, (2,), 4, half_scales=True)
-            scales = _half(found.scale[..., 0])
-            if scales is not None and not _lost(parts, found):
-                return Stored(precision, pack_int4(found.values), scales)
+            # The format has float16 here, but XNNPACK goes on with bfloat16.
+            found = quantize(parts, (2,), 4, half_scales=True, short_scales=True)
+            halves = _half(found.scale[..., 0])
+            if halves is not None and not _lost(parts, found):
+                return Stored(precision, pack_int4(found.values), halves)
         return _integers(weight, quantize(weight, (1,), 4))
 
     return _climb(weight, precision, attempt)
 
 
+def common_scales(matrices: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Scales ``[channels, 1]`` for matrices whose products are added, stored once for all.
+
+    A scale for each of 128 weights would be a thirtieth of an int8 file; the kernels of a
+    recurrent layer, whose errors add up anyway, share theirs where that costs little.
+
+    Args:
+        matrices: ``[channels, inputs]`` each, of as many channels.
+
+    Returns:
+        The scales, or None where one matrix would lose too much.
+    """
+    if len(matrices) < 2 or not all(np.isfinite(matrix).all() for matrix in matrices):
+        return None
+    scales = np.asarray(quantize(np.concatenate(list(matrices), axis=1), (1,)).scale)
+    for matrix in matrices:
+        own, shared = quantize(matrix, (1,)), quantize_at(matrix, scales)
+        if _error(matrix, shared) > _COMMON_ERROR * _error(matrix, own) or _lost(matrix, shared):
+            return None
+    return scales
+
+
 def store_table(table: np.ndarray, precision: Precision) -> Stored:
     """A table ``[rows, columns]`` whose rows are looked up."""
     rows, columns = table.shape
-    group = -(-TABLE_GROUP // columns)
 
     def attempt(table: np.ndarray, precision: Precision) -> Stored | str:
+        group = -(-TABLE_GROUP[precision] // columns)
         if precision is Precision.INT4 and columns % 2:
             return "an odd number of columns, which are no whole bytes in int4"
         padded = np.zeros((-(-rows // group) * group, columns), np.float32)
@@ -106,10 +145,7 @@ def store_any(weight: np.ndarray, precision: Precision) -> Stored:
             axis: quantize(weight, tuple(other for other in range(weight.ndim) if other != axis))
             for axis in _channel_axes(weight)
         }
-        errors = {
-            axis: float(np.square(item.dequantized - weight, dtype=np.float64).sum())
-            for axis, item in found.items()
-        }
+        errors = {axis: _error(weight, item) for axis, item in found.items()}
         nearest = min(errors, key=errors.__getitem__)
         return _integers(weight, found[nearest], nearest)
 
@@ -146,6 +182,10 @@ def _integers(weight: np.ndarray, found: Quantized, axis: int = 0) -> Stored | s
         return f"beside its largest numbers, int{found.bits} would lose the others"
     data = found.values if found.bits == Precision.INT8 else pack_int4(found.values)
     return Stored(Precision(found.bits), data, found.scale.reshape(-1), axis)
+
+
+def _error(weight: np.ndarray, found: Quantized) -> float:
+    return float(np.square(found.dequantized - weight, dtype=np.float64).sum())
 
 
 def _lost(weight: np.ndarray, found: Quantized) -> bool:

@@ -10,11 +10,13 @@ import numpy as np
 from bilstm_runtime.backends.agreement import check_agreement, disagreement
 from bilstm_runtime.backends.registry import BACKENDS, Array, Session, register
 from bilstm_runtime.errors import ArtifactError, BackendRunError
+from bilstm_runtime.manifest import integer_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from bilstm_runtime.manifest import Artifact, Manifest
+    from bilstm_runtime.manifest import Artifact, Manifest, Quantization
+    from bilstm_runtime.values import AnyArray
 
 SIGNATURE = "serving_default"
 _ERRORS = (RuntimeError, ValueError, TypeError)
@@ -34,6 +36,7 @@ class LitertSession:
         artifact: Artifact,
         inputs: Sequence[int],
         outputs: Sequence[int],
+        quantized: tuple[Sequence[Quantization | None], Sequence[Quantization | None]],
     ) -> None:
         """Create the interpreter.
 
@@ -42,12 +45,14 @@ class LitertSession:
             artifact: The file it runs, for messages.
             inputs: Tensor indices, in the order of the manifest.
             outputs: Tensor indices, in the order of the manifest.
+            quantized: How each input, and each output, holds its floats, or None.
         """
         self._create = create
         self._interpreter = create()
         self._artifact = artifact
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
+        self._quantized_inputs, self._quantized_outputs = map(tuple, quantized)
         self._shapes: list[tuple[int, ...]] | None = None
         self._lock = threading.Lock()
 
@@ -67,16 +72,37 @@ class LitertSession:
             try:
                 self.prepare([array.shape for array in arrays])
                 interpreter = self._interpreter
-                for index, array in zip(self._inputs, arrays, strict=True):
-                    interpreter.set_tensor(index, array)
+                if self._artifact.reset_between_runs:
+                    interpreter.reset_all_variables()
+                for index, array, how in zip(
+                    self._inputs, arrays, self._quantized_inputs, strict=True
+                ):
+                    interpreter.set_tensor(index, array if how is None else _stored(array, how))
                 interpreter.invoke()
-                return [interpreter.get_tensor(index) for index in self._outputs]  # copies
+                answers = [interpreter.get_tensor(index) for index in self._outputs]  # copies
             except _ERRORS as error:
                 self._interpreter = self._create()
                 self._shapes = None
                 shapes = ", ".join(str(array.shape) for array in arrays)
                 msg = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
                 raise BackendRunError(msg + str(error)) from error
+        return [
+            answer if how is None else _value(answer, how)
+            for answer, how in zip(answers, self._quantized_outputs, strict=True)
+        ]
+
+
+def _stored(values: AnyArray, how: Quantization) -> Array:
+    """Floats as the integers that stand for them, `docs/manifest.md`."""
+    low, high = integer_limits(how.dtype)
+    steps = np.rint(values / np.float32(how.scale)) + how.zero_point
+    integers: Array = np.clip(steps, low, high).astype(how.dtype)
+    return integers
+
+
+def _value(stored: AnyArray, how: Quantization) -> Array:
+    """The floats that integers stand for."""
+    return (stored.astype(np.float32) - np.float32(how.zero_point)) * np.float32(how.scale)
 
 
 @register("litert", format="tflite", package="ai_edge_litert", extra="litert")
@@ -96,7 +122,11 @@ def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads:
         msg = f"LiteRT cannot open {artifact.file}: {error}"
         raise ArtifactError(msg) from error
     inputs, outputs = _indices(interpreter, artifact, manifest)
-    session = LitertSession(create, artifact, inputs, outputs)
+    quantized = (
+        [artifact.quantized_inputs.get(name) for name in artifact.inputs],
+        [artifact.quantized_outputs.get(name) for name in artifact.outputs],
+    )
+    session = LitertSession(create, artifact, inputs, outputs, quantized)
     least = [tuple(axis.size or axis.min for axis in spec.axes) for spec in manifest.file_inputs]
     try:
         session.prepare(least)
@@ -122,14 +152,21 @@ def _indices(
         )
     runner = interpreter.get_signature_runner(SIGNATURE)
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    _check_quantization(artifact, "input", inputs, artifact.quantized_inputs)
+    _check_quantization(artifact, "output", outputs, artifact.quantized_outputs)
     check_agreement(
         artifact,
         manifest,
         inputs={
-            name: (np.dtype(item["dtype"]).name, [int(size) for size in item["shape_signature"]])
+            name: (
+                _dtype(item, name in artifact.quantized_inputs),
+                [int(size) for size in item["shape_signature"]],
+            )
             for name, item in inputs.items()
         },
-        outputs={name: np.dtype(item["dtype"]).name for name, item in outputs.items()},
+        outputs={
+            name: _dtype(item, name in artifact.quantized_outputs) for name, item in outputs.items()
+        },
     )
     main = sorted(int(item["index"]) for item in interpreter.get_input_details())
     if main != sorted(int(item["index"]) for item in inputs.values()):
@@ -138,3 +175,29 @@ def _indices(
         [int(inputs[name]["index"]) for name in artifact.inputs],
         [int(outputs[name]["index"]) for name in artifact.outputs],
     )
+
+
+def _dtype(item: Mapping[str, Any], quantized: bool) -> str:  # noqa: FBT001 (read as a word)
+    """The dtype the file says, or float32 where integers stand for it."""
+    return "float32" if quantized else np.dtype(item["dtype"]).name
+
+
+def _check_quantization(
+    artifact: Artifact,
+    side: str,
+    items: Mapping[str, Mapping[str, Any]],
+    quantized: Mapping[str, Quantization],
+) -> None:
+    """Compare the scales in the file with those in the manifest."""
+    for name, how in quantized.items():
+        item = items.get(name)
+        if item is None:
+            raise disagreement(artifact, f"it has no {side} {name!r}")
+        scale, zero_point = item["quantization"]
+        found = (np.dtype(item["dtype"]).name, np.float32(scale), int(zero_point))
+        if found != (how.dtype, np.float32(how.scale), how.zero_point):
+            what = (
+                f"the {side} {name!r} holds {found[0]} with scale {found[1]} and zero point "
+                f"{found[2]}, the manifest says {how.dtype}, {how.scale} and {how.zero_point}"
+            )
+            raise disagreement(artifact, what)

@@ -1,0 +1,232 @@
+"""What a handful of noisy measurements lets one say: quantiles, intervals, slopes.
+
+Nothing here assumes a distribution. The interval of a median is that of the sign test: between
+two of the sorted values, chosen by the binomial distribution. That of a slope is Theil's and
+Sen's, by Kendall's distribution. Both need no resampling and give the same answer every time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CONFIDENCE: Final = 0.95
+_Z: Final = 1.959964
+"""The normal quantile of `CONFIDENCE`, two-sided."""
+
+LEAST_ROUNDS: Final = 6
+"""With fewer values even the smallest and the largest do not enclose the median with 95 %:
+`1 - 2 ** (1 - 5)` is 0.94."""
+
+FEWEST_FOR_P99: Final = 100
+_MOST_POINTS: Final = 400
+"""Points of a slope at most: their pairs are all looked at."""
+
+Verdict: TypeAlias = Literal["faster", "slower", "no difference", "too few rounds"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, and the bounds between which it lies with `CONFIDENCE`.
+
+    Attributes:
+        value: The estimate.
+        low: The lower bound; None where there is too little data for any.
+        high: The upper bound; None likewise.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The latencies of one case, in milliseconds.
+
+    Attributes:
+        count: How many runs.
+        median: The median of the medians of the rounds, with its interval.
+        p50: Half of all runs took no longer.
+        p90: Nine of ten runs took no longer.
+        p99: 99 of 100 runs took no longer; None with fewer than 100 runs.
+        max: The longest.
+        mean: The mean, of which throughput is made.
+    """
+
+    count: int
+    median: Interval
+    p50: float
+    p90: float
+    p99: float | None
+    max: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many times faster one case is than another, measured in the same rounds.
+
+    Attributes:
+        ratio: Times faster, the median over the rounds, with its interval; below 1 is slower.
+        noise: What two equal cases differed by in these rounds, as a factor of at least 1.
+        rounds: How many rounds both were in.
+        verdict: What can be said.
+    """
+
+    ratio: Interval
+    noise: float
+    rounds: int
+    verdict: Verdict
+
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """The median of values, with its interval.
+
+    Args:
+        values: Independent values, at least one, such as one for each round.
+
+    >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 7.0])
+    Interval(value=4.0, low=1.0, high=7.0)
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    # The most values that may be cut off at each end: P(binomial(count, 1/2) <= cut) <= 2.5 %.
+    tail, cut = 0.0, -1
+    for k in range(count):
+        tail += math.comb(count, k) / 2**count
+        if tail > (1 - CONFIDENCE) / 2:
+            break
+        cut = k
+    value = float(np.median(ordered))
+    if cut < 0:
+        return Interval(value, None, None)
+    return Interval(value, ordered[cut], ordered[count - 1 - cut])
+
+
+def summarize(rounds: Mapping[int, Sequence[int]]) -> Latency:
+    """Summarize the runs of one case.
+
+    Args:
+        rounds: The nanoseconds of each run, by round; at least one.
+    """
+    every = np.concatenate([np.asarray(runs, dtype=np.float64) for runs in rounds.values()]) / 1e6
+    p50, p90, p99 = np.quantile(every, [0.5, 0.9, 0.99]).tolist()
+    return Latency(
+        count=len(every),
+        median=median_interval(list(round_medians(rounds).values())),
+        p50=p50,
+        p90=p90,
+        p99=p99 if len(every) >= FEWEST_FOR_P99 else None,
+        max=float(every.max()),
+        mean=float(every.mean()),
+    )
+
+
+def round_medians(rounds: Mapping[int, Sequence[int]]) -> dict[int, float]:
+    """The median of each round, in milliseconds."""
+    return {number: float(np.median(runs)) / 1e6 for number, runs in rounds.items() if len(runs)}
+
+
+def paired_ratio(
+    base: Mapping[int, Sequence[int]], other: Mapping[int, Sequence[int]]
+) -> tuple[Interval | None, int]:
+    """How many times faster `other` is than `base`, and in how many rounds both were.
+
+    Each round gives one ratio, so what slows the machine for some rounds cancels.
+    """
+    first, second = round_medians(base), round_medians(other)
+    shared = [number for number in first if number in second and second[number] > 0]
+    if not shared:
+        return None, 0
+    return median_interval([first[n] / second[n] for n in shared]), len(shared)
+
+
+def noise_factor(ratio: Interval | None) -> float:
+    """By what factor two equal cases differed: the farther end of their ratio's interval.
+
+    >>> noise_factor(Interval(1.0, 0.8, 1.1))
+    1.25
+    """
+    if ratio is None:
+        return 1.0
+    ends = [end for end in (ratio.low, ratio.high, ratio.value) if end is not None and end > 0]
+    return max(max(end, 1 / end) for end in ends)
+
+
+def compare(
+    base: Mapping[int, Sequence[int]],
+    other: Mapping[int, Sequence[int]],
+    noise: float = 1.0,
+) -> Comparison | None:
+    """Compare two cases that were run in the same rounds.
+
+    It is a difference only if the interval excludes 1, and the ratio is beyond what two equal
+    cases differed by.
+
+    Args:
+        base: Nanoseconds of each run, by round.
+        other: The same.
+        noise: See `noise_factor`.
+
+    Returns:
+        None if they share no round.
+    """
+    ratio, rounds = paired_ratio(base, other)
+    if ratio is None:
+        return None
+    verdict: Verdict
+    if ratio.low is None or ratio.high is None:
+        verdict = "too few rounds"
+    elif ratio.low > 1 and ratio.value > noise:
+        verdict = "faster"
+    elif ratio.high < 1 and ratio.value < 1 / noise:
+        verdict = "slower"
+    else:
+        verdict = "no difference"
+    return Comparison(ratio, noise, rounds, verdict)
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
+    """The slope of y over x, robust against outliers, with its interval.
+
+    Args:
+        x: Where each value was measured.
+        y: The values. More than some hundred are first put together to the medians of
+            neighbours.
+
+    Returns:
+        None with fewer than two values of x.
+    """
+    xs, ys = _thinned(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+    first, second = np.triu_indices(len(xs), 1)
+    apart = xs[second] != xs[first]
+    if not apart.any():
+        return None
+    first, second = first[apart], second[apart]
+    slopes = np.sort((ys[second] - ys[first]) / (xs[second] - xs[first]))
+    count, pairs = len(xs), len(slopes)
+    spread = _Z * math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    low, high = int((pairs - spread) // 2), math.ceil((pairs + spread) / 2)
+    value = float(np.median(slopes))
+    if low < 0 or high >= pairs:
+        return Interval(value, None, None)
+    return Interval(value, float(slopes[low]), float(slopes[high]))
+
+
+def _thinned(
+    x: np.ndarray[tuple[int], np.dtype[np.float64]],
+    y: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], ...]:
+    """Medians of neighbours, `_MOST_POINTS` of them at most."""
+    if len(x) <= _MOST_POINTS:
+        return x, y
+    parts = zip(np.array_split(x, _MOST_POINTS), np.array_split(y, _MOST_POINTS), strict=True)
+    medians = np.array([(np.median(a), np.median(b)) for a, b in parts])
+    return medians[:, 0], medians[:, 1]

@@ -1,0 +1,270 @@
+"""LiteRT's own profiler, through its C interface.
+
+The Python package has no name for the profiler, but it carries the library that has it,
+`libLiteRt`, whose C interface is public: litert/c/litert_profiler.h, litert_compiled_model.h,
+litert_options.h and litert_tensor_buffer.h of github.com/google-ai-edge/LiteRT (seen at 2.3). The
+layouts below are those that the headers call stable. A library that differs may crash, so this
+runs in a process of its own and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bilstm_runtime.errors import BackendRunError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bilstm_runtime.values import AnyArray
+
+_LIBRARIES: Final = {"win32": "libLiteRt.dll", "darwin": "libLiteRt.dylib"}
+_CPU: Final = 1
+_ALIGNMENT: Final = 64
+_MAX_RANK: Final = 8
+_MOST_EVENTS: Final = 512 * 1024
+"""Events that LiteRT's profiler holds; it drops those that come later."""
+
+_ELEMENT_TYPES: Final = {
+    "float32": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9,
+    "float16": 10, "float64": 11, "uint64": 13, "uint32": 16, "uint16": 17,
+}  # fmt: skip
+_STATUS: Final = {
+    1: "invalid argument", 2: "out of memory", 3: "runtime failure", 5: "unsupported",
+    6: "not found", 8: "wrong version", 501: "invalid model file", 504: "compilation failed",
+}  # fmt: skip
+_Handle = ctypes.c_void_p
+_Size = ctypes.c_size_t
+
+
+class _Layout(ctypes.Structure):
+    _fields_ = (
+        ("rank", ctypes.c_uint32),  # 7 bits, then one that is set where there are strides
+        ("dimensions", ctypes.c_int32 * _MAX_RANK),
+        ("strides", ctypes.c_uint32 * _MAX_RANK),
+    )
+
+
+class _TensorType(ctypes.Structure):
+    _fields_ = (("element_type", ctypes.c_int), ("layout", _Layout))
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("tag", ctypes.c_char_p),
+        ("type", ctypes.c_int),
+        ("start_us", ctypes.c_uint64),
+        ("elapsed_us", ctypes.c_uint64),
+        ("memory", _Size * 6),
+        ("node", ctypes.c_uint64),
+        ("graph", ctypes.c_uint64),
+        ("source", ctypes.c_int),
+    )
+
+
+@dataclass(frozen=True)
+class RawEvent:
+    """One event as LiteRT wrote it.
+
+    Attributes:
+        tag: The kind of operator, or "Invoke" and the like.
+        type: 1 for the interpreter itself, 2 for an operator, 4 and 8 for one of a delegate.
+        start_us: When it began; without meaning for a delegate's.
+        elapsed_us: How long it took, in whole microseconds.
+        node: The number of the node; of the graph, where the interpreter itself runs one.
+        graph: The number of the graph.
+    """
+
+    tag: str
+    type: int
+    start_us: int
+    elapsed_us: int
+    node: int
+    graph: int
+
+
+class ProfiledModel:
+    """A TFLite model compiled with LiteRT's profiler on, for inputs of one size."""
+
+    def __init__(
+        self,
+        content: bytes,
+        inputs: Mapping[str, AnyArray],
+        outputs: Mapping[str, AnyArray],
+        threads: int,
+    ) -> None:
+        """Compile it.
+
+        Args:
+            content: The TFLite file.
+            inputs: The arrays by the names of its first signature.
+            outputs: Answers to them by name, whose shapes and dtypes its own have.
+            threads: Threads that XNNPACK may use.
+
+        Raises:
+            BackendRunError: LiteRT refuses, or the library is not there.
+        """
+        self._library = _open_library()
+        self._kept: list[Any] = []  # memory that LiteRT refers to
+        environment, model = _Handle(), _Handle()
+        self._call("LiteRtCreateEnvironment", 0, None, ctypes.byref(environment))
+        memory = ctypes.create_string_buffer(content, len(content))
+        self._kept.append(memory)
+        self._call(
+            "LiteRtCreateModelFromBuffer",
+            environment, memory, _Size(len(content)), ctypes.byref(model),
+        )  # fmt: skip
+        options = self._options(threads)
+        self._compiled = _Handle()
+        self._call(
+            "LiteRtCreateCompiledModel", environment, model, options, ctypes.byref(self._compiled)
+        )
+        self._profiler = _Handle()
+        self._call("LiteRtCompiledModelGetProfiler", self._compiled, ctypes.byref(self._profiler))
+        if not self._profiler:
+            msg = "LiteRT did not turn its profiler on"
+            raise BackendRunError(msg)
+        arrays = [inputs[name] for name in self._names(model, "Input")]
+        answers = [outputs[name] for name in self._names(model, "Output")]
+        self._resize(arrays)
+        self._inputs = [self._buffer(array) for array in arrays]
+        self._outputs = [self._buffer(np.zeros_like(array)) for array in answers]
+        self._answers = [
+            (memory, array)
+            for memory, array in zip(self._kept[-len(answers) :], answers, strict=True)
+        ]
+
+    def run(self) -> None:
+        """Run it once; raises `BackendRunError`."""
+        ins = (_Handle * len(self._inputs))(*self._inputs)
+        outs = (_Handle * len(self._outputs))(*self._outputs)
+        self._call(
+            "LiteRtRunCompiledModel",
+            self._compiled, _Size(0), _Size(len(ins)), ins, _Size(len(outs)), outs,
+        )  # fmt: skip
+
+    def gives_the_answers(self) -> bool:
+        """Whether the last run gave the answers that it was compiled with, but for rounding."""
+        return all(
+            np.allclose(memory.view(array.dtype).reshape(array.shape), array, 1e-3, 1e-4, True)  # noqa: FBT003
+            for memory, array in self._answers
+        )
+
+    def profile(self, runs: int) -> list[RawEvent]:
+        """Run it so many times with the profiler on; what it noted, in order.
+
+        Raises:
+            BackendRunError: LiteRT refuses.
+        """
+        self._call("LiteRtStartProfiler", self._profiler)
+        for _ in range(runs):
+            self.run()
+        self._call("LiteRtStopProfiler", self._profiler)
+        count = ctypes.c_int()
+        self._call("LiteRtGetNumProfilerEvents", self._profiler, ctypes.byref(count))
+        if not 0 < count.value < _MOST_EVENTS:
+            msg = f"LiteRT's profiler noted {count.value} events"
+            raise BackendRunError(msg)
+        events = (_Event * count.value)()
+        self._call("LiteRtGetProfilerEvents", self._profiler, count, events)
+        return [
+            RawEvent(
+                (event.tag or b"?").decode("utf-8", "replace"),
+                event.type, event.start_us, event.elapsed_us, event.node, event.graph,
+            )
+            for event in events
+        ]  # fmt: skip
+
+    def _options(self, threads: int) -> Any:
+        options = _Handle()
+        self._call("LiteRtCreateOptions", ctypes.byref(options))
+        self._call("LiteRtSetOptionsHardwareAccelerators", options, _CPU)
+        for name, text in (
+            (b"runtime_options_string", b"enable_profiling = true\n"),
+            (b"xnnpack", b"num_threads = %d\n" % threads),
+        ):
+            payload = ctypes.create_string_buffer(text)
+            keep = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+            self._kept += [payload, keep]
+            opaque = _Handle()
+            self._call(
+                "LiteRtCreateOpaqueOptions",
+                ctypes.c_char_p(name), payload, keep, ctypes.byref(opaque),
+            )  # fmt: skip
+            self._call("LiteRtAddOpaqueOptions", options, opaque)
+        return options
+
+    def _names(self, model: Any, side: str) -> list[str]:
+        """The names of the first signature's inputs or outputs, in its order."""
+        signature, count = _Handle(), _Size()
+        self._call("LiteRtGetModelSignature", model, _Size(0), ctypes.byref(signature))
+        self._call(f"LiteRtGetNumSignature{side}s", signature, ctypes.byref(count))
+        names = []
+        for number in range(count.value):
+            name = ctypes.c_char_p()
+            self._call(
+                f"LiteRtGetSignature{side}Name", signature, _Size(number), ctypes.byref(name)
+            )
+            names.append((name.value or b"").decode("utf-8", "replace"))
+        return names
+
+    def _resize(self, inputs: Sequence[AnyArray]) -> None:
+        for number, array in enumerate(inputs):
+            sizes = (ctypes.c_int * array.ndim)(*array.shape)
+            self._call(
+                "LiteRtCompiledModelResizeInputTensorNonStrict",
+                self._compiled, _Size(0), _Size(number), sizes, _Size(array.ndim),
+            )  # fmt: skip
+
+    def _buffer(self, array: AnyArray) -> Any:
+        """A tensor buffer on memory of ours, holding a copy of an array."""
+        if array.dtype.name not in _ELEMENT_TYPES or array.ndim > _MAX_RANK:
+            msg = f"LiteRT's profiler takes no {array.dtype} of {array.ndim} axes"
+            raise BackendRunError(msg)
+        kind = _TensorType(_ELEMENT_TYPES[array.dtype.name])
+        kind.layout.rank = array.ndim
+        kind.layout.dimensions[: array.ndim] = array.shape
+        whole = np.zeros(array.nbytes + _ALIGNMENT, np.uint8)
+        start = -whole.ctypes.data % _ALIGNMENT
+        memory = whole[start : start + array.nbytes]
+        memory[:] = np.frombuffer(array.tobytes(), np.uint8)
+        self._kept.append(memory)
+        buffer = _Handle()
+        self._call(
+            "LiteRtCreateTensorBufferFromHostMemory",
+            ctypes.byref(kind), _Handle(memory.ctypes.data), _Size(array.nbytes), None,
+            ctypes.byref(buffer),
+        )  # fmt: skip
+        return buffer
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        function = getattr(self._library, name, None)
+        if function is None:
+            msg = f"this LiteRT has no {name}"
+            raise BackendRunError(msg)
+        function.restype = ctypes.c_int
+        status = function(*arguments)
+        if status:
+            msg = f"{name} answered {_STATUS.get(status, f'status {status}')}"
+            raise BackendRunError(msg)
+
+
+def _open_library() -> ctypes.CDLL:
+    found = importlib.util.find_spec("ai_edge_litert")
+    name = _LIBRARIES.get(sys.platform, "libLiteRt.so")
+    if found is None or found.origin is None:
+        msg = "ai_edge_litert is not installed"
+        raise BackendRunError(msg)
+    path = Path(found.origin).parent / name
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        msg = f"{name} cannot be opened: {error}"
+        raise BackendRunError(msg) from error

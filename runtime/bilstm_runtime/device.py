@@ -1,0 +1,89 @@
+"""Which device this is: what must be the same for a measurement to still mean something."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from bilstm_runtime.backends import BACKENDS
+
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_BOARD: Final = Path("/proc/device-tree/model")
+_NAME = re.compile(r"^(?:model name|Hardware|cpu model)\s*:\s*(.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What decides how fast a model runs here.
+
+    Attributes:
+        machine: The architecture, such as "x86_64" or "aarch64".
+        processor: Its name, or the board's; empty where the system does not tell.
+        cores: How many this process may use.
+        system: The operating system, such as "Linux".
+        backends: Versions of the installed backends' packages, by the name of the backend.
+    """
+
+    machine: str
+    processor: str
+    cores: int
+    system: str
+    backends: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """A short name for all of this, 16 hexadecimal digits."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def this_device() -> Device:
+    """Describe the device this runs on; nothing heavy is imported."""
+    return Device(
+        machine=platform.machine(),
+        processor=_processor(),
+        cores=usable_cores(),
+        system=platform.system(),
+        backends={
+            backend.name: _version(backend.package)
+            for backend in BACKENDS.values()
+            if backend.is_installed
+        },
+    )
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The name of the processor, or of the board it is on."""
+    names = _NAME.findall(_read(_CPU_INFO))
+    board = _read(_BOARD).strip("\0 \n")
+    return " ".join((names[0] if names else board or platform.processor()).split())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _version(package: str) -> str:
+    """The version of an installed package by the name of its module."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # the same module from a package of another name
+        return "unknown"

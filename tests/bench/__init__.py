@@ -1,0 +1,1 @@
+"""Tests of bench-bilstm, most of which need the runtime alone."""
