@@ -27,7 +27,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from real_data import TASKS, prepare
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +34,7 @@ import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import ExportError
 from bilstm_exporter.report import ArtifactReport, ExportReport
+from real_data import TASKS, prepare
 
 FORMATS = {"onnx": "onnx", "tflite": "litert"}
 SIZE_BARS = {"int8": 3.8, "int4": 6.5}

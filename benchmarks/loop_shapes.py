@@ -1,0 +1,276 @@
+"""How the TFLite loop is cut up: what each choice of `tflite/loop.py` costs.
+
+    python benchmarks/loop_shapes.py [--only WHAT ...] [--rounds N] [--json FILE]
+
+- ``iteration``: steps an iteration of the inner loop, shapes free and fixed, T=100;
+- ``chunk``: steps a chunk of the outer loop, shapes free, at 400 and 1,600 steps;
+- ``unroll``: no loop at all against the loop, batch and time fixed, short sequences;
+- ``form``: one level of loops instead of two, and gates in another order, shapes fixed, T=100.
+
+Every choice is exported with parts of `tflite/loop.py` replaced (so it passes the checks of every
+export), and all choices of a case run in turn, one thread. A figure above 1 is faster than what
+the exporter does now. Nothing here asserts a time; run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from bilstm_exporter import export, gates
+from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.recipes import RECIPES, file_name
+from bilstm_exporter.tflite import loop
+from speed_lab import STEPS, features, model
+from speed_measuring import race
+from speed_report import describe_machine
+from speed_runners import bound_of, litert_runner
+
+NOW = "now"
+UNITS = (64, 128, 256)
+ITERATIONS = (1, 2, 4, 8, 10, 20)
+CHUNKS = (25, 50, 200, 400)
+CHUNK_UNITS = 64
+CHUNK_LENGTHS = (400, 1600)
+UNROLLED = (5, 10, 20, 50, 100)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the exporter, and what takes its place.
+
+    Attributes:
+        owner: A module or class.
+        name: Of its attribute.
+        value: The replacement.
+    """
+
+    owner: Any
+    name: str
+    value: Any
+
+
+Choice: TypeAlias = tuple[Part, ...]
+
+
+def iteration(steps: int) -> Choice:
+    """So many steps an iteration; a sequence no longer than that is written out."""
+    return (Part(loop, "STEPS_PER_ITERATION", steps),)
+
+
+def chunk(steps: int) -> Choice:
+    """So many steps a chunk."""
+    return (Part(loop, "STEPS_PER_CHUNK", steps),)
+
+
+def one_level() -> Choice:
+    """No outer loop: the whole sequence is one chunk."""
+
+    def chunks(walk: Any) -> Any:
+        return walk._steps(walk.inputs, walk.carry, walk.time)  # noqa: SLF001
+
+    return (Part(loop._Walk, "_chunks", chunks),)  # noqa: SLF001
+
+
+def sigmoids_together() -> Choice:
+    """The three gates with a sigmoid side by side, so that one operator computes all three."""
+
+    def ordered(weights: Any) -> Any:
+        i, f, c, o = np.split(weights, 4, axis=-1)
+        return np.concatenate([i, f, o, c], axis=-1)
+
+    def projection(cell: Any) -> tuple[Any, Any]:
+        return ordered(cell.kernel), ordered(cell.bias)
+
+    def step(cell: Any, inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+        hidden, carry = states
+        gates_in = inputs + tf.matmul(hidden, ordered(cell.recurrent_kernel))
+        opened, candidate = tf.split(gates_in, [3 * cell.units, cell.units], axis=1)
+        i, f, o = tf.split(cell.recurrent_activation.function(opened), 3, axis=1)
+        activation = cell.activation.function
+        carry = f * carry + i * activation(candidate)
+        hidden = o * activation(carry)
+        return hidden, [hidden, carry]
+
+    return (Part(gates, "input_projection", projection), Part(gates, "step", step))
+
+
+@dataclass(frozen=True)
+class Question:
+    """Choices to compare on one input.
+
+    Attributes:
+        name: What is asked, and of which model.
+        units: Of the model.
+        steps: Of the input, in each of these lengths.
+        fixed: Whether batch and time are fixed.
+        choices: By name; `NOW` replaces nothing.
+    """
+
+    name: str
+    units: int
+    steps: Sequence[int]
+    fixed: bool
+    choices: Mapping[str, Choice]
+
+
+def questions() -> dict[str, list[Question]]:
+    """All questions by what ``--only`` calls them."""
+    shapes = {False: "shapes free", True: "shapes fixed"}
+    by_iteration = {f"{n} an iteration": iteration(n) for n in ITERATIONS}
+    by_chunk = {f"{n} a chunk": chunk(n) for n in CHUNKS}
+    by_form = {
+        "one level": one_level(),
+        "sigmoids together": sigmoids_together(),
+        "both": one_level() + sigmoids_together(),
+    }
+    now: dict[str, Choice] = {NOW: ()}
+    return {
+        "iteration": [
+            Question(f"{units} units, {words}", units, [STEPS], fixed, now | by_iteration)
+            for units in UNITS
+            for fixed, words in shapes.items()
+        ],
+        "chunk": [
+            Question(
+                f"{CHUNK_UNITS} units, shapes free",
+                CHUNK_UNITS,
+                CHUNK_LENGTHS,
+                fixed=False,
+                choices=now | by_chunk,
+            )
+        ],
+        "unroll": [
+            Question(
+                f"{units} units, T={steps} fixed",
+                units,
+                [steps],
+                fixed=True,
+                choices=now | unrolling(steps),
+            )
+            for units in UNITS
+            for steps in UNROLLED
+        ],
+        "form": [
+            Question(
+                f"{units} units, shapes fixed", units, [STEPS], fixed=True, choices=now | by_form
+            )
+            for units in UNITS
+        ],
+    }
+
+
+def unrolling(steps: int) -> dict[str, Choice]:
+    """What the exporter does not do now for a sequence of this length."""
+    if steps <= loop.STEPS_PER_ITERATION:
+        return {"loop": iteration(steps - 1)}
+    return {"unrolled": iteration(steps)}
+
+
+@contextlib.contextmanager
+def replaced(parts: Choice) -> Iterator[None]:
+    """Let the loop be written with other parts."""
+    before = [getattr(part.owner, part.name) for part in parts]
+    try:
+        for part in parts:
+            setattr(part.owner, part.name, part.value)
+        yield
+    finally:
+        for part, value in zip(parts, before, strict=True):
+            setattr(part.owner, part.name, value)
+
+
+def measure(question: Question, recipe: str, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Export every choice, check it, and let all run in turn."""
+    files = {}
+    for number, (choice, parts) in enumerate(question.choices.items()):
+        out = folder / f"{number}"
+        shape: dict[str, Any] = {"batch": 1, "time": question.steps[0]} if question.fixed else {}
+        with replaced(parts), captured_stderr():
+            export(
+                model("plain", question.units),
+                out,
+                formats=("tflite",),
+                recipes=(recipe,),
+                overwrite=True,
+                **shape,
+            )
+        files[choice] = out / file_name(recipe, "tflite")
+    for steps in question.steps:
+        work = features(question.units, steps=steps)
+        runners = [litert_runner(f, name, bound=bound_of(recipe)) for name, f in files.items()]
+        timing = race([runner.on(work) for runner in runners], rounds)
+        latencies = timing.details()["latency_ms"]
+        for choice, file in files.items():
+            yield {
+                "question": question.name,
+                "steps": steps,
+                "choice": choice,
+                "latency_ms": latencies[choice],
+                "times_faster_than_now": asdict(timing.ratio(NOW, choice)),
+                "bytes": file.stat().st_size,
+            }
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A line of the Markdown table."""
+    ratio = row["times_faster_than_now"]
+    figures = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+    cells = (row["question"], row["steps"], row["choice"], f"{row['latency_ms']:.4g}", figures)
+    return "| " + " | ".join(str(cell) for cell in (*cells, row["bytes"])) + " |"
+
+
+def main() -> int:
+    """Run the benchmark."""
+    asked = questions()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(asked), help="(default: all)")
+    parser.add_argument("--units", nargs="+", type=int, choices=UNITS, help="(default: all)")
+    parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default: 30)")
+    parser.add_argument(
+        "--recipe", choices=[name for name in RECIPES if name in {"float32", "int8"}],
+        default="float32", help="(default: float32)",
+    )  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
+    args = parser.parse_args()
+    machine = describe_machine()
+    print(f"{machine['processor']}, {machine['cores']} cores, load before {machine['load']}\n")
+    print("| question | steps | choice | ms | times faster than now | bytes |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.only or asked:
+            for question in asked[name]:
+                if args.units and question.units not in args.units:
+                    continue
+                for row in measure(question, args.recipe, args.rounds, Path(folder)):
+                    print(line(row), flush=True)
+                    rows.append({"what": name, **row})
+    if args.json:
+        found = {
+            "machine": machine,
+            "threads": 1,
+            "rounds": args.rounds,
+            "recipe": args.recipe,
+            "now": {
+                "steps_per_iteration": loop.STEPS_PER_ITERATION,
+                "steps_per_chunk": loop.STEPS_PER_CHUNK,
+            },
+            "rows": rows,
+        }
+        Path(args.json).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

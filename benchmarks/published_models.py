@@ -1,0 +1,260 @@
+"""Whether model files that others trained export in both formats and agree with their Keras.
+
+Give it files or folders. An architecture in JSON takes its weights as ``ARCHITECTURE=WEIGHTS``;
+in a folder they are found beside it by name. Every model is exported, then compared once more,
+apart from the export's own checks: at two batches, two lengths and every padding that it masks,
+twice, in both backends. The reference is the file as tf_keras or Keras loads it by itself, or,
+where neither can, as the exporter reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import bilstm_runtime
+from bilstm_exporter import export
+from bilstm_exporter.errors import ExportError
+from bilstm_exporter.frontend.importing import import_objects
+from bilstm_exporter.frontend.model_file import KERAS3, inspect
+from bilstm_exporter.frontend.reading import read
+from bilstm_exporter.frontend.source import Source
+from bilstm_exporter.probes import PADDINGS, Probe, ProbeSet, decided, padding_mask
+from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.tolerance import difference
+from bilstm_exporter.values import random_values
+
+ENDINGS = {".h5", ".hdf5", ".keras", ".json"}
+BATCHES = (1, 3)
+# Steps above the shortest length.
+EXTRA_STEPS = (6, 13)
+Answer = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model.
+
+    Attributes:
+        model: Its file.
+        generation: Which Keras read it, and why.
+        outcome: "agrees", "DIFFERS", or what refused it, in words.
+        reference: Who loaded the model that the bundle is compared with.
+        max_abs_error: Over both backends, all inputs and outputs; None if nothing ran.
+        share: The largest error as a share of the tolerance.
+        left_out: Inputs on which float32 does not decide Keras's own answer.
+        seconds: The export took.
+    """
+
+    model: str
+    generation: str
+    outcome: str
+    reference: str = ""
+    max_abs_error: float | None = None
+    share: float | None = None
+    left_out: int = 0
+    seconds: float | None = None
+
+
+def found_models(paths: Sequence[str]) -> Iterator[tuple[Path, Path | None]]:
+    """Model files, each with its file of weights if it comes without."""
+    for text in paths:
+        name, _, weights = text.partition("=")
+        path = Path(name)
+        if not path.is_dir():
+            yield path, Path(weights) if weights else None
+            continue
+        for file in sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and p.is_file()):
+            if file.suffix == ".json":
+                beside = _weights_beside(file)
+                if beside is not None:
+                    yield file, beside
+            elif not (h5py.is_hdf5(file) and _holds_weights_only(file)):
+                yield file, None
+
+
+def _weights_beside(architecture: Path) -> Path | None:
+    stem = architecture.stem
+    for word in ("architecture", "arch", "model"):
+        names = {stem, stem.replace(word, "weights"), stem.replace(f"{word}_", "")}
+        for name in sorted(names | {stem.replace(word, "model_weights")}):
+            for ending in (".h5", ".hdf5"):
+                file = architecture.with_name(name + ending)
+                if file.is_file() and _holds_weights_only(file):
+                    return file
+    return None
+
+
+def _holds_weights_only(file: Path) -> bool:
+    with h5py.File(file, "r") as content:
+        return "model_config" not in content.attrs
+
+
+def own_reference(file: Path, weights: Path | None, options: dict[str, Any]) -> tuple[str, Answer]:
+    """The model as tf_keras or Keras loads it, with no help from the exporter."""
+    import keras  # noqa: PLC0415 - heavy
+    import tensorflow as tf  # noqa: PLC0415
+    import tf_keras  # noqa: PLC0415
+
+    library = keras if inspect(file).generation == KERAS3 else tf_keras
+    objects = dict(options["custom_objects"])
+    if weights is None:
+        model = library.models.load_model(file, custom_objects=objects, compile=False)
+    else:
+        model = library.models.model_from_json(file.read_text("utf-8"), custom_objects=objects)
+        model.load_weights(weights)
+    stateful = any(getattr(layer, "stateful", False) for layer in model.layers)
+    single = len(model.inputs) == 1
+
+    def answer(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if stateful:
+            model.reset_states()
+        tensors = [tf.constant(array) for array in arrays]
+        outputs = model(tensors[0] if single else tensors, training=False)
+        return [np.asarray(output) for output in tf.nest.flatten(outputs)]
+
+    return f"{library.__name__} {library.__version__}", answer
+
+
+def exporters_reference(source: Source) -> Answer:
+    """The model as the exporter reads it, where its own library does not load or run it."""
+    states = source.inputs[len(source.inputs) - source.state_count :]
+    zeros = [np.zeros([size or 1 for size in s.shape], s.dtype) for s in states]
+    count = len(source.output_names) - source.state_count
+    return lambda arrays: source.reference([*arrays, *zeros])[:count]
+
+
+def inputs(model: bilstm_runtime.Model) -> Iterator[list[np.ndarray]]:
+    """Arrays for the inputs of a bundle: two batches, two lengths, every padding in turn."""
+    rng = np.random.default_rng(0)
+    for batch in BATCHES:
+        for extra in EXTRA_STEPS:
+            for kind in PADDINGS:
+                arrays = []
+                for spec in model.inputs:
+                    shape = tuple(
+                        axis.size or (batch if place == 0 else axis.min + extra)
+                        for place, axis in enumerate(spec.axes)
+                    )
+                    array = random_values(spec, shape, rng)
+                    if spec.mask_value is not None and array.ndim > 1:
+                        for row in array:
+                            row[~padding_mask(kind, len(row), rng)] = spec.mask_value
+                    arrays.append(array)
+                yield arrays
+                if all(spec.mask_value is None for spec in model.inputs):
+                    break
+
+
+def compare(bundle: Path, answer: Answer, source: Source) -> tuple[float, float, int]:
+    """The largest error of a bundle in both backends.
+
+    Returns:
+        It, as it is and as a share of the tolerance, and how many inputs are left out because
+        Keras's own answer moves when its weights are off by one rounding (docs/numerics.md).
+    """
+    largest = share = 0.0
+    undecided: set[int] = set()
+    for backend in ("onnx", "litert"):
+        with captured_stderr():  # LiteRT greets
+            model = bilstm_runtime.load(bundle, backend=backend)
+        cases = [(arrays, answer(arrays)) for arrays in inputs(model)]
+        for index in (*range(len(cases)), *reversed(range(len(cases)))):
+            arrays, wanted = cases[index]
+            model.reset()
+            found = model.predict(arrays[0] if len(arrays) == 1 else arrays)
+            found = list(found.values()) if isinstance(found, dict) else found
+            found = list(found) if isinstance(found, (list, tuple)) else [found]
+            apart = [difference(one, other) for one, other in zip(found, wanted, strict=True)]
+            ratio = max(one.ratio for one in apart)
+            if ratio > 1 and not source.state_count and _undecided(source, arrays, wanted):
+                undecided.add(index)
+                continue
+            share = max(share, ratio)
+            largest = max(largest, *(one.absolute for one in apart))
+    return largest, share, len(undecided)
+
+
+def _undecided(source: Source, arrays: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
+    probes = ProbeSet([Probe("input", arrays, wanted)], {}, None)
+    return not decided(source, probes).probes
+
+
+def run(file: Path, weights: Path | None, options: dict[str, Any]) -> Outcome:
+    """Export one model and compare it."""
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            report = export(file, Path(folder) / "bundle", weights=weights, **options)
+        except ExportError as error:
+            return Outcome(str(file), "", f"{type(error).__name__}: {error}")
+        seconds = round(time.perf_counter() - begin, 1)
+        source, _ = read(file, weights=weights, **options)
+        try:
+            name, answer = own_reference(file, weights, options)
+            largest, share, left_out = compare(report.bundle, answer, source)
+        # Whatever it stumbles on: an old word, or a layer that needs a GPU.
+        except Exception:  # noqa: BLE001
+            name, answer = "the exporter", exporters_reference(source)
+            largest, share, left_out = compare(report.bundle, answer, source)
+    verdict = "agrees" if share <= 1 else "DIFFERS"
+    return Outcome(str(file), report.generation, verdict, name, largest, share, left_out, seconds)
+
+
+def main() -> int:
+    """Run the benchmark; 1 if a model is refused or differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="PATH", help="files, FILE=WEIGHTS, or folders")
+    parser.add_argument("--custom-objects", action="append", default=[], metavar="MODULE[:NAME]")
+    parser.add_argument("--trust-code", action="store_true", help="let code in the files run")
+    parser.add_argument("--json", metavar="FILE", help="write the outcomes to FILE")
+    args = parser.parse_args()
+    options = {
+        "custom_objects": import_objects(args.custom_objects),
+        "trust_code": args.trust_code,
+    }
+    outcomes = []
+    for file, weights in found_models(args.models):
+        outcomes.append(run(file, weights, options))
+        print(f"{file}: {outcomes[-1].outcome}", file=sys.stderr, flush=True)
+    table = Table(title="Published models against their Keras")
+    for heading in (
+        "model",
+        "read by",
+        "outcome",
+        "reference",
+        "max error",
+        "tolerance used",
+        "left out",
+        "s",
+    ):
+        table.add_column(heading, overflow="fold")
+    for item in outcomes:
+        error = "" if item.max_abs_error is None else f"{item.max_abs_error:.1e}"
+        share = "" if item.share is None else f"{item.share:.1%}"
+        words = (item.model, item.generation, item.outcome, item.reference)
+        table.add_row(
+            *map(escape, words), error, share, str(item.left_out or ""), str(item.seconds or "")
+        )
+    Console().print(table)
+    if args.json:
+        plain = [asdict(item) for item in outcomes]
+        Path(args.json).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(item.outcome == "agrees" for item in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
