@@ -18,6 +18,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -181,7 +182,7 @@ def speed_rows(scratch: Path, rounds: int) -> Iterator[Row]:
             if not 0 < spread < 0.1:  # other work would be done, or none
                 message = f"{units} units, {format_name}: int8 differs by {spread:.1%}"
                 raise SystemExit(message)
-            runs = [lambda model=model: model.predict(x) for model in models]
+            runs = [partial(model.predict, x) for model in models]
             float_ms, int8_ms, ratio = _interleaved(runs, rounds)
             yield {
                 "units": units,
@@ -258,7 +259,7 @@ def verdicts(row: Row) -> str:
 
 def show(console: Console, title: str, rows: list[Row], hidden: tuple[str, ...] = ()) -> None:
     """Print rows as a table."""
-    columns = [name for name in dict.fromkeys(key for row in rows for key in row)]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     columns = [name for name in columns if name not in hidden]
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:

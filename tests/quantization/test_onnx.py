@@ -181,6 +181,22 @@ def test_lookup_stays_a_lookup(classifiers, precision):
     assert not any(list(t.dims) == [90, 33] and t.data_type == 1 for t in model.graph.initializer)
 
 
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_a_weight_that_integers_cannot_hold_is_stored_in_more_bits(precision):
+    model = bilstm_tagger()
+    kernel = model.get_layer("out").kernel
+    values = np.asarray(kernel).copy()
+    values[0] = 100.0  # of every channel: beside it, all others would be zeros
+    kernel.assign(values)
+    conversion = converted(model, "onnx")
+    built = conversion.write(precision)
+    form = next(form for form in built.weights if form.layer == "out")
+    assert form.storage == "float16"
+    assert "lose the others" in form.reason
+    others = {form.storage for form in built.weights if form.layer != "out"}
+    assert others == {precision.label}
+
+
 @pytest.mark.parametrize("precision", STORED)
 def test_a_weight_of_zeros_and_an_outlier_give_numbers(precision):
     model = id_classifier()

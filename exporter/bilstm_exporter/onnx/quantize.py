@@ -7,7 +7,7 @@ embedding gives the rows it is asked for in float; every other weight is only st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 
 from bilstm_exporter.onnx.builder import Builder
 from bilstm_exporter.onnx.stored import (
-    fits_float16,
+    groups_of,
     store,
     store_rows,
     write_rows,
@@ -23,6 +23,7 @@ from bilstm_exporter.onnx.stored import (
     write_weight,
 )
 from bilstm_exporter.quantization.affine import quantize_multiplier
+from bilstm_exporter.quantization.limits import lowest_that_holds, why_not_float16
 from bilstm_exporter.quantization.owners import Owners
 from bilstm_exporter.recipes import Precision, PrecisionPlan
 from bilstm_exporter.targets import WeightForm
@@ -40,7 +41,6 @@ _CHANNELS = {
 }  # fmt: skip
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _NO_OPERATOR = "onnxruntime has no quantized {}: stored in int8, computed in float"
-_NO_FLOAT16 = "a number is beyond float16's range"
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,25 @@ class _Use:
     array: np.ndarray
     precision: Precision
     layer: str
+    reason: str = ""
+
+    @property
+    def axis(self) -> int:
+        """Of the channels."""
+        axis = _CHANNELS.get((self.node.op_type, self.index), -1)
+        if self.node.op_type == "Gemm":
+            transposed = self.node.attributes.get("transB")
+            axis = 0 if transposed is not None and transposed.as_int() else -1
+        return axis % self.array.ndim
 
     def form(self, *, dynamic: bool = False, reason: str = "") -> WeightForm:
         return WeightForm(
-            self.layer, self.node.op_type, self.array.size, self.precision.label, dynamic, reason
+            self.layer,
+            self.node.op_type,
+            self.array.size,
+            self.precision.label,
+            dynamic,
+            self.reason or reason,
         )
 
 
@@ -88,19 +103,32 @@ def store_weights(model: ir.Model, plan: PrecisionPlan, owners: Owners) -> list[
 
 
 def _uses(node: ir.Node, plan: PrecisionPlan, owners: Owners) -> Iterator[_Use]:
-    for index, value in enumerate(node.inputs):
-        if value is None or not value.is_initializer() or value.const_value is None:
-            continue
-        tensor = value.const_value
-        if tensor.dtype != ir.DataType.FLOAT or tensor.size < LEAST_ELEMENTS:
-            continue
-        array = tensor.numpy()
+    arrays = {
+        index: value.const_value.numpy()
+        for index, value in enumerate(node.inputs)
+        if value is not None
+        and value.is_initializer()
+        and value.const_value is not None
+        and value.const_value.dtype == ir.DataType.FLOAT
+    }
+    recurrent = node.op_type in _RECURRENT
+    # Both kernels of a recurrence are stored alike, whatever the size of one of them.
+    largest = max((arrays[index].size for index in (1, 2) if index in arrays), default=0)
+    for index, array in arrays.items():
+        size = largest if recurrent else array.size
         layers = owners.of(array)
         # A constant of no layer may be a table that has to be exact, as of positions or of masks.
         known = layers or (node.op_type, index) in _CHANNELS
-        is_bias = node.op_type in _RECURRENT and index > 2
-        if array.ndim > 1 and known and not is_bias:
-            yield _Use(node, index, array, plan.of(layers), ", ".join(layers))
+        is_bias = recurrent and index > 2
+        if array.ndim > 1 and known and not is_bias and size >= LEAST_ELEMENTS:
+            yield _held(_Use(node, index, array, plan.of(layers), ", ".join(layers)))
+
+
+def _held(use: _Use) -> _Use:
+    """The same in a precision that can hold it."""
+    groups = groups_of(use.array, use.axis, use.precision)
+    precision, reason = lowest_that_holds(groups, use.precision)
+    return replace(use, precision=precision, reason=reason)
 
 
 class _Writer:
@@ -126,7 +154,7 @@ class _Writer:
         """A recurrence's biases are a good part of a small file, and float16 is enough for them."""
         value = node.inputs[3] if node.op_type in _RECURRENT and len(node.inputs) > 3 else None
         array = None if value is None or value.const_value is None else value.const_value.numpy()
-        if array is None or array.dtype != np.float32 or not fits_float16(array):
+        if array is None or array.dtype != np.float32 or why_not_float16(array):
             return
         if node.graph is not None:
             build = self._builder()
@@ -228,11 +256,7 @@ class _Writer:
         if self._stays(use):
             return
         value = node.inputs[use.index]
-        axis = _CHANNELS.get((node.op_type, use.index), -1)
-        if node.op_type == "Gemm":
-            transposed = node.attributes.get("transB")
-            axis = 0 if transposed is not None and transposed.as_int() else -1
-        axis %= use.array.ndim
+        axis = use.axis
         reason = ""
         if use.precision is Precision.INT8 and node.op_type in _RECURRENT:
             reason = _NO_OPERATOR.format(node.op_type)
@@ -251,16 +275,9 @@ class _Writer:
 
     def _stays(self, use: _Use) -> bool:
         """Whether a weight is left in float32, which is then told."""
-        reason = ""
-        if use.precision is Precision.FLOAT16 and not fits_float16(use.array):
-            reason = _NO_FLOAT16
-        elif use.precision is not Precision.FLOAT32:
+        if use.precision is not Precision.FLOAT32:
             return False
-        form = use.form(reason=reason)
-        label = Precision.FLOAT32.label
-        self.forms.append(
-            WeightForm(form.layer, form.operator, form.elements, label, reason=reason)
-        )
+        self.forms.append(use.form())
         return True
 
 

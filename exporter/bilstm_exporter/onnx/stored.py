@@ -23,11 +23,6 @@ _ZERO_POINT = 8  # of the unsigned nibbles
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
-def fits_float16(weight: np.ndarray) -> bool:
-    """Whether no number of a weight becomes infinite in float16."""
-    return bool(np.abs(weight).max(initial=0) <= _HALF_MAX)
-
-
 @dataclass(frozen=True)
 class Parts:
     """A stored weight: constants with one row for each row of the weight, and how to join them.
@@ -56,9 +51,7 @@ def store_rows(weight: np.ndarray, precision: Precision) -> Parts:
         stored = quantize(weight, (1,), half_scales=True)
         return Parts(precision, (stored.values, _halved(stored.scale)), weight.shape[1])
     rows, columns = weight.shape
-    blocks = max(1, -(-columns // BLOCK))
-    size = -(-columns // blocks)
-    size += size % 2  # halves of whole bytes
+    blocks, size = _blocks(columns)
     padded = np.zeros((rows, blocks * size), np.float32)
     padded[:, :columns] = weight
     stored = quantize(padded.reshape(rows, blocks, size), (2,), bits=4, half_scales=True)
@@ -66,6 +59,24 @@ def store_rows(weight: np.ndarray, precision: Precision) -> Parts:
     # The first half of every block in the low nibbles, the second in the high ones.
     packed = nibbles[..., : size // 2] | (nibbles[..., size // 2 :] << 4)
     return Parts(precision, (packed, _halved(stored.scale)), columns)
+
+
+def groups_of(weight: np.ndarray, axis: int, precision: Precision) -> np.ndarray:
+    """``[groups, numbers]``: those that share a scale when a weight is stored by `store`."""
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    if precision is not Precision.INT4:
+        return rows
+    blocks, size = _blocks(rows.shape[1])
+    padded = np.zeros((len(rows), blocks * size), np.float32)
+    padded[:, : rows.shape[1]] = rows
+    return padded.reshape(-1, size)
+
+
+def _blocks(columns: int) -> tuple[int, int]:
+    """How many blocks a row has, and of how many numbers: halves of whole bytes."""
+    blocks = max(1, -(-columns // BLOCK))
+    size = -(-columns // blocks)
+    return blocks, size + size % 2
 
 
 def _halved(scale: np.ndarray) -> np.ndarray:
