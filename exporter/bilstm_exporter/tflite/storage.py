@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bilstm_exporter.quantization.affine import Quantized, pack_int4, quantize, quantize_at
+from bilstm_exporter.quantization.limits import lost, why_not_float16
 from bilstm_exporter.recipes import Precision
 
 # Weights of a block share a scale in int4: the shortest that XNNPACK takes, and the nearest.
@@ -20,10 +21,6 @@ BLOCK = 32
 TABLE_GROUP = {Precision.INT8: 128, Precision.INT4: 64}
 # How many times the squared error a scale in common with another matrix may cost.
 _COMMON_ERROR = 2.0
-# Part of a channel's weights that may vanish beside its largest one, and of how many at least.
-_LOST_PART, _LOST_OF = 0.75, 8
-# A float16 is good to 2**-11 of its value; to twice that of the largest weight if it is normal.
-_HALF_ERROR = 2.0**-10
 _SCALES_LEAST = 16  # weights that share a scale of a constant of any shape
 
 
@@ -84,7 +81,7 @@ def store_matrix(
             # The format has float16 here, but XNNPACK goes on with bfloat16.
             found = quantize(parts, (2,), 4, half_scales=True, short_scales=True)
             halves = _half(found.scale[..., 0])
-            if halves is not None and not _lost(parts, found):
+            if halves is not None and not lost(parts, found):
                 return Stored(precision, pack_int4(found.values), halves)
         return _integers(weight, quantize(weight, (1,), 4))
 
@@ -108,7 +105,7 @@ def common_scales(matrices: Sequence[np.ndarray]) -> np.ndarray | None:
     scales = np.asarray(quantize(np.concatenate(list(matrices), axis=1), (1,)).scale)
     for matrix in matrices:
         own, shared = quantize(matrix, (1,)), quantize_at(matrix, scales)
-        if _error(matrix, shared) > _COMMON_ERROR * _error(matrix, own) or _lost(matrix, shared):
+        if _error(matrix, shared) > _COMMON_ERROR * _error(matrix, own) or lost(matrix, shared):
             return None
     return scales
 
@@ -168,17 +165,11 @@ def _climb(weight: np.ndarray, precision: Precision, attempt: Attempt) -> Stored
 
 
 def _halves(weight: np.ndarray) -> Stored | str:
-    largest = np.abs(weight).max(initial=0)
-    if largest > np.finfo(np.float16).max:
-        return "a number is beyond float16's range"
-    halves = weight.astype(np.float16)
-    if np.abs(halves - weight).max(initial=0) > _HALF_ERROR * largest:
-        return "its numbers are too small for float16"
-    return Stored(Precision.FLOAT16, halves)
+    return why_not_float16(weight) or Stored(Precision.FLOAT16, weight.astype(np.float16))
 
 
 def _integers(weight: np.ndarray, found: Quantized, axis: int = 0) -> Stored | str:
-    if _lost(weight, found):
+    if lost(weight, found):
         return f"beside its largest numbers, int{found.bits} would lose the others"
     data = found.values if found.bits == Precision.INT8 else pack_int4(found.values)
     return Stored(Precision(found.bits), data, found.scale.reshape(-1), axis)
@@ -186,15 +177,6 @@ def _integers(weight: np.ndarray, found: Quantized, axis: int = 0) -> Stored | s
 
 def _error(weight: np.ndarray, found: Quantized) -> float:
     return float(np.square(found.dequantized - weight, dtype=np.float64).sum())
-
-
-def _lost(weight: np.ndarray, found: Quantized) -> bool:
-    """Whether one large number makes most of a channel zeros."""
-    shared = tuple(axis for axis, size in enumerate(found.scale.shape) if size == 1)
-    there = weight != 0
-    count = there.sum(axis=shared)
-    lost = (there & (found.values == 0)).sum(axis=shared)
-    return bool(((count >= _LOST_OF) & (lost > _LOST_PART * count)).any())
 
 
 def _half(scales: np.ndarray) -> np.ndarray | None:
