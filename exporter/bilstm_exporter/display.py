@@ -21,7 +21,7 @@ from bilstm_exporter.judging.display import (
     verdict_notes,
     verdict_table,
 )
-from bilstm_exporter.recipes import FLOAT32
+from bilstm_exporter.recipes import FLOAT32, RECIPES
 from bilstm_exporter.stages import Listener
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def _data_notes(report: ExportReport) -> Iterator[str]:
     for recipe, reason in report.left_out.items():
         yield f"{recipe} was left out: {reason}"
     for artifact in report.artifacts:
+        if artifact.recipe in RECIPES and RECIPES[artifact.recipe].calibrated:
+            yield _micro_note(artifact)
         reasons = {form.reason: form for form in artifact.weights if form.reason}
         for reason, form in reasons.items():
             yield f"{artifact.file}: {form.operator} of {form.layer or 'the model'}: {reason}."
@@ -175,6 +177,13 @@ def _form(form: LayerForm) -> str:
     if not form.exact:
         return f"{form.form}, [red]not exact[/red]"
     return f"{form.form}, exact, {'fast' if form.fast else 'slower'}"
+
+
+def _micro_note(artifact: ArtifactReport) -> str:
+    operators = ", ".join(artifact.operators)
+    lacks = ", ".join(artifact.missing_in_micro)
+    verdict = f"TFLite Micro lacks {lacks}" if lacks else "TFLite Micro has them all"
+    return f"{artifact.file} needs the operators {operators}; {verdict}."
 
 
 def _size(count: int) -> str:

@@ -18,6 +18,7 @@ from bilstm_exporter.properties import declared_difference
 from bilstm_exporter.quantizing import Made, select_artifacts
 from bilstm_exporter.report import ArtifactReport, ExportReport, Judged
 from bilstm_exporter.stages import Listener, Stages
+from bilstm_exporter.tflite import micro
 
 
 def run_export(
@@ -77,6 +78,7 @@ def _artifact_report(made: Made) -> ArtifactReport:
         weights=checked.built.weights,
         verdict=made.verdict,
         operators=checked.built.operators,
+        missing_in_micro=micro.missing(checked.built.operators),
     )
 
 

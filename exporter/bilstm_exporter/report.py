@@ -28,7 +28,8 @@ class ArtifactReport:
         recurrences: How each recurrence was written.
         weights: How each weight is stored, where not all are float32.
         verdict: What it does on the user's data; None without data.
-        operators: What a runtime must have to run it, where that is in question.
+        operators: TFLite operators that a runtime must have to run it.
+        missing_in_micro: Those of them that TFLite Micro lacks.
     """
 
     file: str
@@ -40,6 +41,7 @@ class ArtifactReport:
     weights: list[WeightForm]
     verdict: Verdict | None = None
     operators: tuple[str, ...] = ()
+    missing_in_micro: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

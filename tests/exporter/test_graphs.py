@@ -243,7 +243,7 @@ def test_every_opset_loads_and_agrees(asked, opset):
     def trace(lowering):
         return found.source.trace(lowering, found.interface.declared())
 
-    content = TARGETS["onnx"].build(trace, found.interface, opset=opset).content
+    content = TARGETS["onnx"].convert(trace, found.interface, opset=opset).content
     proto = onnx.load_from_string(content)
     onnx.checker.check_model(proto, full_check=True)
     assert proto.opset_import[0].version == opset
