@@ -230,6 +230,9 @@ def main() -> int:
     for file, weights in found_models(args.models):
         outcomes.append(run(file, weights, options))
         print(f"{file}: {outcomes[-1].outcome}", file=sys.stderr, flush=True)
+        if args.json:  # as it goes: a run over many models takes hours
+            plain = [asdict(item) for item in outcomes]
+            Path(args.json).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     table = Table(title="Published models against their Keras")
     for heading in (
         "model",
@@ -250,9 +253,6 @@ def main() -> int:
             *map(escape, words), error, share, str(item.left_out or ""), str(item.seconds or "")
         )
     Console().print(table)
-    if args.json:
-        plain = [asdict(item) for item in outcomes]
-        Path(args.json).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     return 0 if all(item.outcome == "agrees" for item in outcomes) else 1
 
 

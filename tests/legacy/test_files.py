@@ -114,6 +114,23 @@ def test_json_and_weights(weights, model, tmp_path):
     check(model, tmp_path / "model.json", out, weights=tmp_path / weights)
 
 
+def test_json_in_json(model, tmp_path):
+    """What json.dump(model.to_json(), file) writes."""
+    (tmp_path / "model.json").write_text(json.dumps(model.to_json()))
+    model.save_weights(tmp_path / "weights.h5")
+    source, _ = read(tmp_path / "model.json", weights=tmp_path / "weights.h5")
+    (x,) = inputs(model, np.random.default_rng(0), 2, 5)
+    np.testing.assert_array_equal(source.reference([x])[0], answers(model, [x])[0])
+
+
+def test_json_of_keras_0(tmp_path):
+    layer = {"name": "LSTM", "output_dim": 4, "input_dim": 3, "cache_enabled": True}
+    config = {"name": "Sequential", "layers": [layer], "class_mode": "categorical"}
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match=r"Keras 0.*--builder"):
+        read(tmp_path / "model.json", weights=tmp_path / "weights.h5")
+
+
 def test_json_of_keras_3(tmp_path):
     import keras
 

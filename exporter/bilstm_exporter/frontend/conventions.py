@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
-from bilstm_exporter.recurrence import Lowering, Recurrence, StepCell
+from bilstm_exporter.recurrence import (
+    Activation,
+    Cell,
+    GRUCell,
+    Lowering,
+    LSTMCell,
+    Recurrence,
+    SimpleRNNCell,
+    StepCell,
+)
 
 
 @contextlib.contextmanager
@@ -26,6 +35,60 @@ def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
                 delattr(owner, name)
             else:
                 setattr(owner, name, value)
+
+
+def named_layers(layers: Iterable[Any], library: Any) -> list[tuple[str, str]]:
+    """Name and class of every layer that does something itself.
+
+    Args:
+        layers: All of a model, nested ones too.
+        library: ``keras`` or ``tf_keras``.
+    """
+    layers = list(layers)
+    containers = (library.Model, library.layers.Wrapper, library.layers.InputLayer)
+    cells = {id(layer.cell) for layer in layers if isinstance(layer, library.layers.RNN)}
+    return [
+        (layer.name, type(layer).__name__)
+        for layer in layers
+        if not isinstance(layer, containers) and id(layer) not in cells
+    ]
+
+
+def describe_gates(
+    described: type[LSTMCell | GRUCell | SimpleRNNCell],
+    cell: Any,
+    read: Callable[[Any], Any],
+    describe: Callable[[Any], Activation],
+) -> Cell:
+    """Describe a cell of Keras's own, whose attributes have had the same names since Keras 2.
+
+    Args:
+        described: As what.
+        cell: The cell.
+        read: Gives a weight as an array, and None for none.
+        describe: Names an activation.
+    """
+    kernels = {"kernel": read(cell.kernel), "recurrent_kernel": read(cell.recurrent_kernel)}
+    bias, activation = read(cell.bias), describe(cell.activation)
+    if described is SimpleRNNCell:
+        return SimpleRNNCell(**kernels, bias=bias, activation=activation)
+    recurrent_activation = describe(cell.recurrent_activation)
+    if described is LSTMCell:
+        return LSTMCell(
+            **kernels,
+            bias=bias,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+        )
+    two_biases = bias is not None and bias.ndim == 2  # [2, 3 * units]
+    return GRUCell(
+        **kernels,
+        bias=bias[0] if two_biases else bias,
+        recurrent_bias=bias[1] if two_biases else None,
+        activation=activation,
+        recurrent_activation=recurrent_activation,
+        reset_after=cell.reset_after,
+    )
 
 
 def lower_as_keras(  # noqa: PLR0913 - a layer's call and two settings

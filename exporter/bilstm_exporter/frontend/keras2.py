@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from bilstm_exporter.errors import ExportError, ModelFileError, UnsupportedModelError
+from bilstm_exporter.frontend.conventions import named_layers
 from bilstm_exporter.frontend.keras2_ops import plain_operators
 from bilstm_exporter.frontend.keras2_precision import in_float32
 from bilstm_exporter.frontend.keras2_seam import (
@@ -34,14 +35,7 @@ from bilstm_exporter.recurrence import Lowering
 
 def layers_of(model: Any) -> list[tuple[str, str]]:
     """Name and class of every layer that does something itself, in the model's order."""
-    containers = (tf_keras.Model, tf_keras.layers.Wrapper, tf_keras.layers.InputLayer)
-    layers = list(model._flatten_layers(include_self=False))  # noqa: SLF001 - the only way to all
-    cells = {id(layer.cell) for layer in layers if isinstance(layer, tf_keras.layers.RNN)}
-    return [
-        (layer.name, type(layer).__name__)
-        for layer in layers
-        if not isinstance(layer, containers) and id(layer) not in cells
-    ]
+    return named_layers(model._flatten_layers(include_self=False), tf_keras)  # noqa: SLF001 - the only way
 
 
 class Keras2Source:

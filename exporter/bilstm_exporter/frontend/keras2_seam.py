@@ -22,7 +22,7 @@ from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
 
 from bilstm_exporter.errors import SeamError, UnsupportedModelError
-from bilstm_exporter.frontend.conventions import lower_as_keras, replaced
+from bilstm_exporter.frontend.conventions import describe_gates, lower_as_keras, replaced
 from bilstm_exporter.recurrence import (
     Activation,
     Cell,
@@ -34,8 +34,13 @@ from bilstm_exporter.recurrence import (
     StepCell,
 )
 
-_LSTM_CELLS = (lstm.LSTMCell, lstm_v1.LSTMCell)
-_GRU_CELLS = (gru.GRUCell, gru_v1.GRUCell)
+_OWN_CELLS = {
+    lstm.LSTMCell: LSTMCell,
+    lstm_v1.LSTMCell: LSTMCell,
+    gru.GRUCell: GRUCell,
+    gru_v1.GRUCell: GRUCell,
+    simple_rnn.SimpleRNNCell: SimpleRNNCell,
+}
 _OWN_LAYERS = "tf_keras.src.layers.rnn."
 # Functions of Keras 2 that mean something else in Keras 3, under names of their own.
 _ONLY_IN_KERAS2 = {"hard_sigmoid": "hard_sigmoid_keras2"}
@@ -170,35 +175,8 @@ def describe_cell(layer: Any, step_function: Callable[..., Any]) -> Cell | None:
     """Describe the gates of a layer's cell, if layer and cell are tf_keras's own."""
     cell: Any = getattr(layer, "cell", None)
     is_own = getattr(step_function, "__module__", "").startswith(_OWN_LAYERS)
-    kind = type(cell) if is_own else None
-    if kind in _LSTM_CELLS:
-        return LSTMCell(
-            kernel=_numpy(cell.kernel),
-            recurrent_kernel=_numpy(cell.recurrent_kernel),
-            bias=_numpy(cell.bias),
-            activation=describe_activation(cell.activation),
-            recurrent_activation=describe_activation(cell.recurrent_activation),
-        )
-    if kind in _GRU_CELLS:
-        bias = _numpy(cell.bias)
-        two_biases = bias is not None and bias.ndim == 2  # [2, 3 * units]
-        return GRUCell(
-            kernel=_numpy(cell.kernel),
-            recurrent_kernel=_numpy(cell.recurrent_kernel),
-            bias=bias[0] if two_biases else bias,
-            recurrent_bias=bias[1] if two_biases else None,
-            activation=describe_activation(cell.activation),
-            recurrent_activation=describe_activation(cell.recurrent_activation),
-            reset_after=cell.reset_after,
-        )
-    if kind is simple_rnn.SimpleRNNCell:
-        return SimpleRNNCell(
-            kernel=_numpy(cell.kernel),
-            recurrent_kernel=_numpy(cell.recurrent_kernel),
-            bias=_numpy(cell.bias),
-            activation=describe_activation(cell.activation),
-        )
-    return None
+    described = _OWN_CELLS.get(type(cell)) if is_own else None
+    return describe_gates(described, cell, _numpy, describe_activation) if described else None
 
 
 def _step_cell(loop: _Loop) -> StepCell:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import tree
 
 from bilstm_exporter.errors import ExportError, ModelFileError, UnsupportedModelError
+from bilstm_exporter.frontend.conventions import named_layers
 from bilstm_exporter.frontend.keras3_ops import plain_operators
 from bilstm_exporter.frontend.keras3_seam import (
     check_contract,
@@ -33,14 +34,7 @@ from bilstm_exporter.recurrence import Lowering
 
 def layers_of(model: keras.Model) -> list[tuple[str, str]]:
     """Name and class of every layer that does something itself, in the model's order."""
-    containers = (keras.Model, keras.layers.Wrapper, keras.layers.InputLayer)
-    layers = list(model._flatten_layers())  # noqa: SLF001 - the only way to all
-    cells = {id(layer.cell) for layer in layers if isinstance(layer, keras.layers.RNN)}
-    return [
-        (layer.name, type(layer).__name__)
-        for layer in layers
-        if not isinstance(layer, containers) and id(layer) not in cells
-    ]
+    return named_layers(model._flatten_layers(), keras)  # noqa: SLF001 - the only way to all
 
 
 def _removed_layers(whole: keras.Model, kept: keras.Model) -> list[tuple[str, str]]:

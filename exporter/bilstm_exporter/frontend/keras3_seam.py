@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import tree
 
 from bilstm_exporter.errors import SeamError, UnsupportedModelError
-from bilstm_exporter.frontend.conventions import lower_as_keras, replaced
+from bilstm_exporter.frontend.conventions import describe_gates, lower_as_keras, replaced
 from bilstm_exporter.recurrence import (
     Activation,
     Cell,
@@ -32,6 +32,11 @@ from bilstm_exporter.recurrence import (
 )
 
 _RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+_OWN_CELLS = {
+    keras.layers.LSTMCell: LSTMCell,
+    keras.layers.GRUCell: GRUCell,
+    keras.layers.SimpleRNNCell: SimpleRNNCell,
+}
 _FUSED_GATES = ("_can_attempt_fused_lstm", "_can_attempt_fused_gru")
 _INNER_LOOP = ["self", "sequences", "initial_state", "mask", "training"]
 
@@ -124,34 +129,9 @@ def _lower_layer(
 def describe_cell(layer: Any, initial_state: Any) -> Cell:
     """Describe the cell of a Keras 3 layer; gates are read only from Keras's own cells."""
     cell = layer.cell
-    kind = type(cell)
-    if kind is keras.layers.LSTMCell:
-        return LSTMCell(
-            kernel=_numpy(cell.kernel),
-            recurrent_kernel=_numpy(cell.recurrent_kernel),
-            bias=_numpy(cell.bias),
-            activation=describe_activation(cell.activation),
-            recurrent_activation=describe_activation(cell.recurrent_activation),
-        )
-    if kind is keras.layers.GRUCell:
-        bias = _numpy(cell.bias)
-        two_biases = bias is not None and bias.ndim == 2  # [2, 3 * units]
-        return GRUCell(
-            kernel=_numpy(cell.kernel),
-            recurrent_kernel=_numpy(cell.recurrent_kernel),
-            bias=bias[0] if two_biases else bias,
-            recurrent_bias=bias[1] if two_biases else None,
-            activation=describe_activation(cell.activation),
-            recurrent_activation=describe_activation(cell.recurrent_activation),
-            reset_after=cell.reset_after,
-        )
-    if kind is keras.layers.SimpleRNNCell:
-        return SimpleRNNCell(
-            kernel=_numpy(cell.kernel),
-            recurrent_kernel=_numpy(cell.recurrent_kernel),
-            bias=_numpy(cell.bias),
-            activation=describe_activation(cell.activation),
-        )
+    described = _OWN_CELLS.get(type(cell))
+    if described is not None:
+        return describe_gates(described, cell, _numpy, describe_activation)
     return StepCell(
         step=_step_function(cell, initial_state),
         state_count=len(tree.flatten(initial_state)),

@@ -238,7 +238,9 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         if isinstance(thing, type) and issubclass(thing, keras.layers.Layer):
             message = (
                 f"the custom object {name!r} is a layer of Keras 3, but {file.path} is read by "
-                f"Keras 2 ({file.why}): define it with tf_keras, as 'from tf_keras import layers'"
+                f"Keras 2 ({file.why}): define it with tf_keras, as 'from tf_keras import layers'; "
+                f"or, where its module says tf.keras, set TF_USE_LEGACY_KERAS=1 before TensorFlow "
+                f"is imported"
             )
             raise UnknownObjectError(message)
     try:
