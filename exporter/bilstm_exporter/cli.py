@@ -25,6 +25,7 @@ from bilstm_exporter.errors import (
     ParityError,
 )
 from bilstm_exporter.folder import check_writable
+from bilstm_exporter.interrupts import Interrupts
 from bilstm_exporter.options import DEFAULT_OPSET, FORMATS, OPSETS, ExportOptions
 from bilstm_exporter.quiet import captured_stderr
 from bilstm_exporter.recipes import FLOAT32, RECIPES
@@ -127,7 +128,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Export, or explain, as the arguments say; returns the exit code."""
     formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
     # Checked once before TensorFlow, which takes seconds to load.
@@ -145,10 +146,10 @@ def run(args: argparse.Namespace) -> int:
     ExportOptions(**chosen)
     if args.out is not None and not args.explain:
         check_writable(Path(args.out), overwrite=args.overwrite)
-    with progress_listener(quiet=args.quiet) as listener:
+    with progress_listener(quiet=args.quiet) as shown:
+        listener = interrupts.watched(shown)
         _choose_keras(args)
-        if listener is not None:
-            listener("loading TensorFlow")
+        listener("loading TensorFlow")
         with contextlib.nullcontext() if args.debug else captured_stderr():
             from bilstm_exporter.explain import explain  # noqa: PLC0415
             from bilstm_exporter.frontend.importing import import_objects  # noqa: PLC0415
@@ -192,12 +193,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
     if not args.debug:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    interrupts = Interrupts()
+    with interrupts.noted():
+        return _run_told(args, interrupts)
+
+
+def _run_told(args: argparse.Namespace, interrupts: Interrupts) -> int:
+    """Run, and tell what ends it; returns the exit code."""
     try:
-        return run(args)
+        return run(args, interrupts)
     except KeyboardInterrupt:
-        sys.stderr.write("export-bilstm: interrupted; nothing was written\n")
-        return 130
+        return _interrupted()
     except (ExportError, MemoryError) as error:
+        if interrupts.seen:
+            return _interrupted()
         if args.debug:
             traceback.print_exc()
         words = " ".join(str(error).split()) or type(error).__name__
@@ -209,6 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _exit_code(error)
     # The last line of defence for the user; everything expected is handled above.
     except Exception as error:  # noqa: BLE001
+        if interrupts.seen:
+            return _interrupted()
         if args.debug:
             traceback.print_exc()
         words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
@@ -217,6 +228,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"report it with what --debug prints ({words})\n"
         )
         return 5
+
+
+def _interrupted() -> int:
+    sys.stderr.write("export-bilstm: interrupted; nothing was written\n")
+    return 130
 
 
 def _exit_code(error: BaseException) -> int:

@@ -595,6 +595,34 @@ def test_an_interrupt_leaves_nothing(run, saved, tmp_path, monkeypatch, stage):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("lost_as", [None, ValueError("TensorFlow's own words")])
+def test_an_interrupt_that_a_library_loses_still_ends_it(
+    run, saved, tmp_path, monkeypatch, lost_as
+):
+    """As TensorFlow's tracing does: Ctrl-C comes out as another error, or not at all."""
+    import signal
+    from contextlib import contextmanager
+
+    from bilstm_exporter import cli
+
+    def stop(name):
+        if name.startswith("reading"):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            if lost_as is not None:
+                raise lost_as
+
+    @contextmanager
+    def listener(*, quiet):
+        yield stop
+
+    monkeypatch.setattr(cli, "progress_listener", listener)
+    ran = run(saved("lstm"), "--out", "out")
+    assert ran.code == INTERRUPTED
+    assert "interrupted" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_leaves_nothing(fails, saved, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
