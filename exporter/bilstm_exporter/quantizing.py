@@ -192,7 +192,7 @@ class _Maker:
             return latencies_ms(models, questions(opinion.dataset, self._manifest))
 
         with self._stages.stage(f"searching {name}"):
-            return search(
+            result = search(
                 name,
                 recipes,
                 units_of(lowest.weights),
@@ -202,6 +202,7 @@ class _Maker:
                 progress=self._stages.tell,
                 drop_unit=opinion.drop_unit,
             )
+        return replace(result, reason=" ".join([result.reason, *_held_back(result.recommended)]))
 
     def _made(self, name: str, recipe: str, plan: PrecisionPlan) -> Made:
         exact = self._formats[name]
@@ -232,6 +233,21 @@ class _Maker:
         if made.checked.artifact.recipe == recipe:
             return made
         return self._made(name, recipe, candidate.plan)
+
+
+def _held_back(candidate: Candidate | None) -> list[str]:
+    """Sentences about layers that the recommended artifact could not store as its recipe says."""
+    if candidate is None:
+        return []
+    made: Made = candidate.payload
+    forms = made.checked.built.weights
+    low = min((Precision[form.storage.upper()] for form in forms), default=Precision.FLOAT32)
+    kept = {
+        form.layer: f"{form.layer!r} is stored in {form.storage}: {form.reason}."
+        for form in forms
+        if form.layer and form.reason and Precision[form.storage.upper()] > low
+    }
+    return list(kept.values())
 
 
 _ALL_FLOAT32 = PrecisionPlan(Precision.FLOAT32)

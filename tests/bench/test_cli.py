@@ -241,7 +241,13 @@ def test_an_interruption_prints_what_there_is():
     command = [sys.executable, "-m", "bilstm_runtime.bench.cli", str(FIXTURES / "tagger")]
     command += ["--lengths", "3", "--threads", "1", "--rounds", "100000", "--seconds", "600"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # Tests that run in the background have it ignored, and so has what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     for line in process.stderr:
         if line.startswith("timing"):

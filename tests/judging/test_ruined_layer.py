@@ -24,9 +24,10 @@ FEATURES, UNITS, CLASSES = 16, 24, 5
 
 
 def ruined():
-    """One weight a channel is a thousand times the others, and what it is multiplied with is 0.
+    """One weight a channel is some hundred times the others, and is multiplied with 0.
 
-    The scale of the channel follows that weight, so that int8 leaves nothing of the others.
+    The scale of the channel follows that weight, so that int8 leaves little of the others; but
+    enough for them not to be stored in float16 from the first.
     """
     keras.utils.set_random_seed(0)
     x = keras.Input((None, FEATURES), name="x")
@@ -41,7 +42,7 @@ def ruined():
     cell.set_weights([kernel, recurrent, bias])
     weight, bias = model.get_layer("ruined").get_weights()
     weight *= 4
-    weight[0] = 4000
+    weight[0] = 100
     model.get_layer("ruined").set_weights([weight, bias])
     return model
 

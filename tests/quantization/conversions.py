@@ -74,6 +74,7 @@ def bilstm_tagger(units: int = 24, features: int = 12, **options: Any) -> keras.
 
 
 def id_classifier(cell: type[keras.layers.Layer] = keras.layers.LSTM, width: int = 33) -> Any:
+    keras.utils.clear_session()  # names are counted up
     keras.utils.set_random_seed(4)
     model = keras.Sequential(
         [
