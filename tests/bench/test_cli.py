@@ -249,12 +249,15 @@ def test_an_interruption_prints_what_there_is():
         # Tests that run in the background have it ignored, and so has what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
-    for line in process.stderr:
-        if line.startswith("timing"):
-            break
-    time.sleep(1.5)  # some rounds of some milliseconds
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        for line in process.stderr:
+            if line.startswith("timing"):
+                break
+        time.sleep(1.5)  # some rounds of some milliseconds
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == ExitCode.INTERRUPTED
     assert "Latency: 3 steps, batch 1" in out
     assert "interleaved rounds" in out
