@@ -3,40 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.quantization.owners import Owners
-from bilstm_exporter.recipes import PrecisionPlan
-from bilstm_exporter.recurrence import Lowering, Recurrence, RecurrenceResult
+from bilstm_exporter.recipes import Precision, PrecisionPlan
+from bilstm_exporter.recurrence import Cell, Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets import Built, RecurrenceForm, target
 from bilstm_exporter.tflite import flatbuffer, loop
 from bilstm_exporter.tflite.conversion import convert_function
 from bilstm_exporter.tflite.quantize import store_weights
 
+_FLOAT_BYTES, _INTEGER_BYTES = 4, 1
 
-@dataclass(frozen=True)
+
 class TfliteConversion:
-    """A model as the TFLite converter left it, all float32.
+    """A model in float32, with loops cut up for the size of the weights they compute with.
 
-    Attributes:
-        content: The file's bytes.
+    Args:
+        trace: Traces the model with a lowering.
         interface: Its inputs and outputs.
-        recurrences: How each recurrence was written.
     """
 
-    content: bytes
-    interface: Interface
-    recurrences: list[RecurrenceForm]
+    def __init__(self, trace: Callable[[Lowering], Any], interface: Interface) -> None:
+        self._trace, self._interface = trace, interface
+        self._cells: list[Cell] = []
+        self.recurrences: list[RecurrenceForm] = []
+        self._converted = {_FLOAT_BYTES: self._convert(_FLOAT_BYTES)}
+
+    @property
+    def content(self) -> bytes:
+        """The float32 file as the converter left it."""
+        return self._converted[_FLOAT_BYTES]
 
     def write(self, plan: PrecisionPlan, owners: Owners) -> Built:
         """Write the artifact with these precisions; see ``Conversion``."""
-        model = flatbuffer.read(self.content)
+        integers = plan.default <= Precision.INT8
+        model = flatbuffer.read(self._content(_INTEGER_BYTES if integers else _FLOAT_BYTES))
         weights = store_weights(model, plan, owners)
         operators = flatbuffer.operators(model)
-        content = flatbuffer.finish(model, self.interface.input_names, self.interface.output_names)
+        names = self._interface.input_names, self._interface.output_names
+        content = flatbuffer.finish(model, *names)
         return Built(content, self.recurrences, weights, operators=operators)
+
+    def _content(self, weight_bytes: int) -> bytes:
+        """The file as the converter left it."""
+        if weight_bytes not in self._converted:
+            same = all(
+                loop.steps_per_iteration(cell, weight_bytes)
+                == loop.steps_per_iteration(cell, _FLOAT_BYTES)
+                for cell in self._cells
+            )
+            self._converted[weight_bytes] = (
+                self._converted[_FLOAT_BYTES] if same else self._convert(weight_bytes)
+            )
+        return self._converted[weight_bytes]
+
+    def _convert(self, weight_bytes: int) -> bytes:
+        cells: list[Cell] = []
+        forms: list[RecurrenceForm] = []
+
+        def lower(
+            recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
+        ) -> RecurrenceResult:
+            cells.append(recurrence.cell)
+            forms.append(RecurrenceForm(recurrence.layer, "loop"))
+            return loop.lower(recurrence, sequences, initial_state, mask, weight_bytes)
+
+        function = self._trace(lower)
+        self._cells, self.recurrences = cells, forms
+        return convert_function(function)
 
 
 @target("tflite")
@@ -45,12 +81,4 @@ def convert_tflite(
 ) -> TfliteConversion:
     """Trace, convert."""
     del opset  # ONNX's
-    forms: list[RecurrenceForm] = []
-
-    def lower(
-        recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
-    ) -> RecurrenceResult:
-        forms.append(RecurrenceForm(recurrence.layer, "loop"))
-        return loop.lower(recurrence, sequences, initial_state, mask)
-
-    return TfliteConversion(convert_function(trace(lower)), interface, forms)
+    return TfliteConversion(trace, interface)

@@ -21,12 +21,32 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
 
 from bilstm_exporter import gates
-from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell, zeros_width
+from bilstm_exporter.recurrence import Cell, Recurrence, RecurrenceResult, StepCell, zeros_width
 
-# One step an iteration spends its time in the loop itself; many make XNNPACK keep
-# as many packed copies of the recurrent kernel, which then fall out of the cache.
+# One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
+# copies of the recurrent kernel, which then fall out of the cache. Measured with
+# benchmarks/loop_shapes.py where a core has 2 MiB of L2, T=100, times faster than 5 steps:
+#   float32, 128 units (256 KiB a copy): 1 step 0.77, 2 steps 0.98, 3 steps 1.01, 8 steps 0.66
+#   float32, 256 units (1 MiB):          1 step 1.98, 2 steps 1.47, 3 steps 1.08, 8 steps 0.98
+#   int8, 128 units (64 KiB):            1 step 0.56, 2 steps 0.75, 3 steps 0.90, 8 steps 1.00
+#   int8, 256 units (256 KiB):           1 step 0.77, 2 steps 1.03, 3 steps 1.10, 8 steps 0.74
 STEPS_PER_ITERATION = 5
+COPIES_BYTES = 1 << 20
 STEPS_PER_CHUNK = 100
+
+
+def steps_per_iteration(cell: Cell, weight_bytes: int) -> int:
+    """How many steps an iteration takes: as many as keep the copies of the kernel in the cache.
+
+    Args:
+        cell: The cell; one of an unknown kind takes the most.
+        weight_bytes: Of one number of its kernel, as it is computed with.
+    """
+    if isinstance(cell, StepCell):
+        return STEPS_PER_ITERATION
+    # The last loop, of single steps, has a copy too.
+    copies = COPIES_BYTES // (cell.recurrent_kernel.size * weight_bytes)
+    return max(1, min(STEPS_PER_ITERATION, copies - 1))
 
 
 def lower(
@@ -34,9 +54,14 @@ def lower(
     sequences: Any,
     initial_state: Sequence[Any],
     mask: Any,
+    weight_bytes: int = 4,
 ) -> RecurrenceResult:
-    """Write a recurrence into the graph being traced (a ``Lowering``)."""
-    return _Walk(recurrence, sequences, initial_state, mask).run()
+    """Write a recurrence into the graph being traced (a ``Lowering``).
+
+    ``weight_bytes`` is the size of one number of its kernel, as it is computed with.
+    """
+    steps = steps_per_iteration(recurrence.cell, weight_bytes)
+    return _Walk(recurrence, sequences, initial_state, mask, steps).run()
 
 
 class _Walk:
@@ -48,9 +73,15 @@ class _Walk:
     """
 
     def __init__(
-        self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
+        self,
+        recurrence: Recurrence,
+        sequences: Any,
+        initial_state: Sequence[Any],
+        mask: Any,
+        steps: int,
     ) -> None:
         self.recurrence = recurrence
+        self.steps = steps
         self.cell = recurrence.cell
         self.masked = mask is not None
         self.inputs = [self._projected(_time_major(sequences))]
@@ -72,7 +103,7 @@ class _Walk:
 
     def run(self) -> RecurrenceResult:
         """Walk all steps."""
-        if isinstance(self.time, int) and self.time <= STEPS_PER_ITERATION:
+        if isinstance(self.time, int) and self.time <= self.steps:
             carry, outputs = self._advance(self.inputs, self.carry, self.time)
         else:
             carry, outputs = self._chunks()
@@ -99,7 +130,7 @@ class _Walk:
     def _steps(self, inputs: list[Any], carry: list[Any], time: Any) -> tuple[list[Any], Any]:
         """The inner loops over ``time`` steps: several an iteration, then the rest one by one."""
         position, buffer = tf.constant(0), self._buffer(time)
-        for steps in (STEPS_PER_ITERATION, 1):
+        for steps in dict.fromkeys((self.steps, 1)):
 
             def advance(
                 position: Any, carry: list[Any], buffer: Any, steps: int = steps
