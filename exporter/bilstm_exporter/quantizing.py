@@ -27,6 +27,7 @@ from bilstm_exporter.recipes import (
     Precision,
     PrecisionPlan,
     Recipe,
+    file_name,
     parse_recipes,
 )
 from bilstm_exporter.stages import Stages
@@ -142,6 +143,14 @@ class _Maker:
                     if not (whatever_works and recipe.calibrated):
                         raise
                     left_out[recipe.name] = str(error)
+        if not made:
+            wanted = ", ".join(recipe.name for recipe in recipes)
+            message = (
+                f"recipes: {wanted} cannot be written as {', '.join(self._formats)}; add "
+                f"{', '.join(sorted({f for recipe in recipes for f in recipe.formats}))} to "
+                f"--formats, or another recipe"
+            )
+            raise OptionError(message)
         return made, left_out
 
     def _told(self, name: str, recipe: Recipe) -> Made:
@@ -227,12 +236,12 @@ class _Maker:
         runs = calibration_runs(self._prepared.source, self._manifest, self._opinion.dataset)
         return build_calibrated(name, recipe, self._prepared, self._manifest, runs)
 
-    def _renamed(self, name: str, recipe: str, candidate: Candidate) -> Made:
+    @staticmethod
+    def _renamed(name: str, recipe: str, candidate: Candidate) -> Made:
         """The artifact of a format under the name that the manifest recommends."""
         made: Made = candidate.payload
-        if made.checked.artifact.recipe == recipe:
-            return made
-        return self._made(name, recipe, candidate.plan)
+        artifact = replace(made.checked.artifact, recipe=recipe, file=file_name(recipe, name))
+        return replace(made, checked=replace(made.checked, artifact=artifact))
 
 
 def _held_back(candidate: Candidate | None) -> list[str]:

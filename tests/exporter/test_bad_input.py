@@ -573,21 +573,30 @@ def test_a_wrong_lowering_writes_nothing(fails, saved, monkeypatch, name):
         assert word in message
 
 
-@pytest.mark.parametrize("stage", ["loading", "reading", "asking", "writing tflite", "checking"])
-def test_an_interrupt_leaves_nothing(run, saved, tmp_path, monkeypatch, stage):
-    def stop(name):
-        if name.startswith(stage):
-            raise KeyboardInterrupt
-
+@pytest.fixture
+def listening(monkeypatch):
+    """Let a function of the test's hear of every stage."""
     from contextlib import contextmanager
 
     from bilstm_exporter import cli
 
-    @contextmanager
-    def listener(*, quiet):
-        yield stop
+    def listen(hear):
+        @contextmanager
+        def listener(*, quiet):
+            yield hear
 
-    monkeypatch.setattr(cli, "progress_listener", listener)
+        monkeypatch.setattr(cli, "progress_listener", listener)
+
+    return listen
+
+
+@pytest.mark.parametrize("stage", ["loading", "reading", "asking", "writing tflite", "checking"])
+def test_an_interrupt_leaves_nothing(run, saved, tmp_path, listening, stage):
+    def stop(name):
+        if name.startswith(stage):
+            raise KeyboardInterrupt
+
+    listening(stop)
     ran = run(saved("lstm"), "--out", "out")
     assert ran.code == INTERRUPTED
     assert "interrupted" in ran.err
@@ -596,14 +605,9 @@ def test_an_interrupt_leaves_nothing(run, saved, tmp_path, monkeypatch, stage):
 
 
 @pytest.mark.parametrize("lost_as", [None, ValueError("TensorFlow's own words")])
-def test_an_interrupt_that_a_library_loses_still_ends_it(
-    run, saved, tmp_path, monkeypatch, lost_as
-):
+def test_an_interrupt_that_a_library_loses_still_ends_it(run, saved, tmp_path, listening, lost_as):
     """As TensorFlow's tracing does: Ctrl-C comes out as another error, or not at all."""
     import signal
-    from contextlib import contextmanager
-
-    from bilstm_exporter import cli
 
     def stop(name):
         if name.startswith("reading"):
@@ -612,11 +616,7 @@ def test_an_interrupt_that_a_library_loses_still_ends_it(
             if lost_as is not None:
                 raise lost_as
 
-    @contextmanager
-    def listener(*, quiet):
-        yield stop
-
-    monkeypatch.setattr(cli, "progress_listener", listener)
+    listening(stop)
     ran = run(saved("lstm"), "--out", "out")
     assert ran.code == INTERRUPTED
     assert "interrupted" in ran.err

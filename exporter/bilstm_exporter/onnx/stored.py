@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bilstm_exporter.onnx.builder import Builder
-from bilstm_exporter.quantization.affine import quantize
+from bilstm_exporter.quantization.affine import as_halves, quantize
 from bilstm_exporter.recipes import Precision
 
 # Numbers that share a scale in int4: 32 and a float16 scale make 4.5 bits a number.
@@ -49,7 +49,7 @@ def store_rows(weight: np.ndarray, precision: Precision) -> Parts:
         return Parts(precision, (weight.astype(np.float16),), weight.shape[1])
     if precision is Precision.INT8:
         stored = quantize(weight, (1,), half_scales=True)
-        return Parts(precision, (stored.values, _halved(stored.scale)), weight.shape[1])
+        return Parts(precision, (stored.values, as_halves(stored.scale)), weight.shape[1])
     rows, columns = weight.shape
     blocks, size = _blocks(columns)
     padded = np.zeros((rows, blocks * size), np.float32)
@@ -58,7 +58,7 @@ def store_rows(weight: np.ndarray, precision: Precision) -> Parts:
     nibbles = (stored.values.astype(np.int16) + _ZERO_POINT).astype(np.uint8)
     # The first half of every block in the low nibbles, the second in the high ones.
     packed = nibbles[..., : size // 2] | (nibbles[..., size // 2 :] << 4)
-    return Parts(precision, (packed, _halved(stored.scale)), columns)
+    return Parts(precision, (packed, as_halves(stored.scale)), columns)
 
 
 def groups_of(weight: np.ndarray, axis: int, precision: Precision) -> np.ndarray:
@@ -77,12 +77,6 @@ def _blocks(columns: int) -> tuple[int, int]:
     blocks = max(1, -(-columns // BLOCK))
     size = -(-columns // blocks)
     return blocks, size + size % 2
-
-
-def _halved(scale: np.ndarray) -> np.ndarray:
-    """Scales in float16 if it holds them exactly."""
-    half = np.minimum(scale, _HALF_MAX).astype(np.float16)
-    return half if np.array_equal(half.astype(np.float32), scale) else scale
 
 
 def store(weight: np.ndarray, axis: int, precision: Precision) -> Parts:
@@ -139,7 +133,7 @@ def write_rows(build: Builder, parts: Parts, ids: ir.Value) -> ir.Value:
 
 def write_scale(build: Builder, scale: np.ndarray) -> ir.Value:
     """A scale in float32, stored in float16 where that is exact."""
-    half = _halved(scale)
+    half = as_halves(scale)
     stored = build.constant(half)
     if half.dtype == np.float32:
         return stored

@@ -42,7 +42,10 @@ def quantize(
     half_scales: bool = False,
     short_scales: bool = False,
 ) -> Quantized:
-    """Quantize with the scale that gives the least squared error.
+    """Quantize symmetrically.
+
+    To int8 with the scale that just holds the largest weight, to int4 with the one that gives the
+    least squared error.
 
     Args:
         weight: float32, finite.
@@ -60,23 +63,16 @@ def quantize(
     # Below the least normal float32 a scale is imprecise, and such weights are as good as zero.
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
     half_scales &= bool((largest >= _LEAST_HALF).all() and (largest <= _LARGEST_HALF).all())
-    best_scale = best_error = None
+    scales, errors = [], []
     for shrink in _SHRINK[bits]:
         scale = (largest * shrink).astype(np.float16 if half_scales else np.float32)
         scale = scale.astype(np.float32)
-        scale = _short(scale) if short_scales else scale
-        error = np.square(_round(weight, scale, most) * scale - weight).sum(
-            axis=axes, keepdims=True
-        )
-        if best_scale is None or best_error is None:
-            best_scale, best_error = scale, error
-        else:
-            better = error < best_error
-            best_scale = np.where(better, scale, best_scale)
-            best_error = np.where(better, error, best_error)
-    if best_scale is None:  # there is always a first
-        best_scale = largest.astype(np.float32)
-    return Quantized(_round(weight, best_scale, most).astype(np.int8), best_scale, bits)
+        scales.append(_short(scale) if short_scales else scale)
+        off = _round(weight, scales[-1], most) * scales[-1] - weight
+        errors.append(np.square(off).sum(axis=axes, keepdims=True))
+    least = np.argmin(errors, axis=0)[np.newaxis]
+    scale = np.take_along_axis(np.asarray(scales), least, axis=0)[0]
+    return Quantized(_round(weight, scale, most).astype(np.int8), scale, bits)
 
 
 def quantize_at(weight: np.ndarray, scale: np.ndarray) -> Quantized:
@@ -122,8 +118,14 @@ def _round(weight: np.ndarray, scale: np.ndarray, most: int) -> np.ndarray:
     return np.asarray(np.clip(np.rint(weight / scale), -most, most), np.float32)
 
 
+def as_halves(scale: np.ndarray) -> np.ndarray:
+    """Scales in float16 if it holds them exactly, else as they are."""
+    half = np.minimum(scale, _LARGEST_HALF).astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), scale) else scale
+
+
 def pack_int4(values: np.ndarray) -> np.ndarray:
-    """Two integers a byte, the first in the low half: how ONNX and TFLite both pack int4.
+    """Two integers a byte, the first in the low half: how TFLite packs int4.
 
     Args:
         values: int8 within -8 and 7, any shape.

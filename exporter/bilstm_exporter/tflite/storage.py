@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bilstm_exporter.quantization.affine import Quantized, pack_int4, quantize, quantize_at
+from bilstm_exporter.quantization.affine import (
+    Quantized,
+    as_halves,
+    pack_int4,
+    quantize,
+    quantize_at,
+)
 from bilstm_exporter.quantization.limits import lost, why_not_float16
 from bilstm_exporter.recipes import Precision
 
@@ -80,8 +86,8 @@ def store_matrix(
             parts = weight.reshape(len(weight), -1, BLOCK)
             # The format has float16 here, but XNNPACK goes on with bfloat16.
             found = quantize(parts, (2,), 4, half_scales=True, short_scales=True)
-            halves = _half(found.scale[..., 0])
-            if halves is not None and not lost(parts, found):
+            halves = as_halves(found.scale[..., 0])
+            if halves.dtype == np.float16 and not lost(parts, found):
                 return Stored(precision, pack_int4(found.values), halves)
         return _integers(weight, quantize(weight, (1,), 4))
 
@@ -125,9 +131,7 @@ def store_table(table: np.ndarray, precision: Precision) -> Stored:
         )
         values = found.values.reshape(-1, columns)[:rows]
         data = pack_int4(values) if precision is Precision.INT4 else values
-        half = _half(found.scale)
-        scales = found.scale if half is None else half
-        return Stored(precision, data, scales.reshape(-1), group=group)
+        return Stored(precision, data, as_halves(found.scale).reshape(-1), group=group)
 
     return _climb(table, precision, attempt)
 
@@ -177,12 +181,6 @@ def _integers(weight: np.ndarray, found: Quantized, axis: int = 0) -> Stored | s
 
 def _error(weight: np.ndarray, found: Quantized) -> float:
     return float(np.square(found.dequantized - weight, dtype=np.float64).sum())
-
-
-def _half(scales: np.ndarray) -> np.ndarray | None:
-    """Scales in float16 if it holds them exactly."""
-    half = np.minimum(scales, np.finfo(np.float16).max).astype(np.float16)
-    return half if np.array_equal(half.astype(np.float32), scales) else None
 
 
 def _channel_axes(weight: np.ndarray) -> list[int]:
