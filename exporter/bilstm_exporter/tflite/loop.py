@@ -1,17 +1,17 @@
 """Every recurrence as one form of loop over builtin operators.
 
 The input projection of all steps is one FULLY_CONNECTED outside the loops, which
-XNNPACK runs. Time is then walked in chunks: an outer loop cuts a chunk out of the
-inputs and puts its outputs back, an inner loop advances a few steps an iteration,
-a last loop takes what is left of a chunk one step at a time. (LiteRT copies every
-variable of a WHILE at every iteration, so one loop over the whole sequence would
-cost the square of its length.) Nothing outlives an invoke, no cell is clipped, and
-any mask, initial state or cell is carried exactly.
+XNNPACK runs. Time is then walked in chunks: an outer loop takes a chunk of the inputs
+and puts its outputs back, an inner loop advances a few steps an iteration (`cutting.py`
+says how many). All shapes follow from those of the input, none from a value, so LiteRT
+plans its memory once for each input shape, and not within an invoke. Nothing outlives an
+invoke, no cell is clipped, and any mask, initial state or cell is carried exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,32 +21,11 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
 
 from bilstm_exporter import gates
-from bilstm_exporter.recurrence import Cell, Recurrence, RecurrenceResult, StepCell, zeros_width
+from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell, zeros_width
+from bilstm_exporter.tflite.cutting import cut
 
-# One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
-# copies of the recurrent kernel, which then fall out of the cache. Measured with
-# benchmarks/loop_shapes.py where a core has 2 MiB of L2, T=100, times faster than 5 steps:
-#   float32, 128 units (256 KiB a copy): 1 step 0.77, 2 steps 0.98, 3 steps 1.01, 8 steps 0.66
-#   float32, 256 units (1 MiB):          1 step 1.98, 2 steps 1.47, 3 steps 1.08, 8 steps 0.98
-#   int8, 128 units (64 KiB):            1 step 0.56, 2 steps 0.75, 3 steps 0.90, 8 steps 1.00
-#   int8, 256 units (256 KiB):           1 step 0.77, 2 steps 1.03, 3 steps 1.10, 8 steps 0.74
-STEPS_PER_ITERATION = 5
-COPIES_BYTES = 1 << 20
-STEPS_PER_CHUNK = 100
-
-
-def steps_per_iteration(cell: Cell, weight_bytes: int) -> int:
-    """How many steps an iteration takes: as many as keep the copies of the kernel in the cache.
-
-    Args:
-        cell: The cell; one of an unknown kind takes the most.
-        weight_bytes: Of one number of its kernel, as it is computed with.
-    """
-    if isinstance(cell, StepCell):
-        return STEPS_PER_ITERATION
-    # The last loop, of single steps, has a copy too.
-    copies = COPIES_BYTES // (cell.recurrent_kernel.size * weight_bytes)
-    return max(1, min(STEPS_PER_ITERATION, copies - 1))
+Body = Callable[[Any, list[Any], Any], tuple[list[Any], Any]]
+"""``(position, carry, buffer) -> (carry, buffer)``"""
 
 
 def lower(
@@ -60,16 +39,15 @@ def lower(
 
     ``weight_bytes`` is the size of one number of its kernel, as it is computed with.
     """
-    steps = steps_per_iteration(recurrence.cell, weight_bytes)
-    return _Walk(recurrence, sequences, initial_state, mask, steps).run()
+    return _Walk(recurrence, sequences, initial_state, mask, weight_bytes).run()
 
 
 class _Walk:
     """One recurrence walked over time.
 
     The carry is the list of states, then, where that is not the first state, the
-    output of the step processed before. Steps are counted in the order they are
-    processed; buffers are in the order of time.
+    output of the step processed before. Positions are counted in the order in which steps
+    are processed, from the first one filled in; inputs and buffers are in the order of time.
     """
 
     def __init__(
@@ -78,76 +56,111 @@ class _Walk:
         sequences: Any,
         initial_state: Sequence[Any],
         mask: Any,
-        steps: int,
+        weight_bytes: int,
     ) -> None:
         self.recurrence = recurrence
-        self.steps = steps
         self.cell = recurrence.cell
-        self.masked = mask is not None
-        self.inputs = [self._projected(_time_major(sequences))]
-        if self.masked:
-            self.inputs.append(_time_major(mask))
-        self.batch = sequences.shape[0] or tf.shape(sequences)[0]
-        self.time = sequences.shape[1] or tf.shape(sequences)[1]
-
+        self.mask = mask
+        self.batch, self.time = sequences.shape[:2]
+        if self.time is None:
+            self.time = tf.shape(sequences)[1]
+        projected = self._projected(_time_major(sequences))
+        self.first = projected[0]
         states = [
             self._zeros([zeros_width(self.cell)]) if state is None else state
             for state in initial_state
         ]
-        output_shape = self._output_shape(states)
-        self.output_is_state = recurrence.output_is_state(
-            masked=self.masked, starts_at_zeros=initial_state[0] is None
+        self.output_shape = self._output_shape(states)
+        self.cut = cut(
+            self.cell,
+            self.time,
+            weight_bytes,
+            output_size=math.prod(self.output_shape) if recurrence.return_sequences else 0,
+            masked=mask is not None,
+            starts_at_zeros=all(state is None for state in initial_state),
         )
-        self.carry = states if self.output_is_state else [*states, self._zeros(output_shape)]
-        self.output_shape = output_shape
+        self.end = self.time + self.cut.padding
+        self.inputs = [self._filled(projected, self.cut.fill)]
+        if mask is not None:
+            self.inputs.append(self._filled(_time_major(mask), fill=False))
+        # Keras's own cells need not carry the output too where masked steps give zeros: those
+        # are set once, after the loops.
+        self.zeroed = (
+            mask is not None
+            and recurrence.zero_output_for_mask
+            and not isinstance(self.cell, StepCell)
+        )
+        self.output_is_state = self.zeroed or recurrence.output_is_state(
+            masked=mask is not None, starts_at_zeros=initial_state[0] is None
+        )
+        self.carry = states if self.output_is_state else [*states, self._zeros(self.output_shape)]
 
     def run(self) -> RecurrenceResult:
         """Walk all steps."""
-        if isinstance(self.time, int) and self.time <= self.steps:
+        if isinstance(self.time, int) and self.cut.block == self.time:
             carry, outputs = self._advance(self.inputs, self.carry, self.time)
         else:
-            carry, outputs = self._chunks()
-        sequences = self.recurrence.return_sequences
+            carry, outputs = self._chunks(*self._rest(self.carry, self._room()))
+            outputs = None if outputs is None else self._without_filled(outputs)
+        last_output = carry[0] if self.output_is_state else carry[-1]
+        if self.zeroed:
+            last = 0 if self.recurrence.go_backwards else -1
+            last_output = _select(self.mask[:, last], last_output, 0.0)
+            outputs = None if outputs is None else _select(_time_major(self.mask), outputs, 0.0)
         return RecurrenceResult(
-            last_output=carry[0] if self.output_is_state else carry[-1],
-            outputs=_time_major(outputs) if sequences else None,
+            last_output=last_output,
+            outputs=None if outputs is None else _time_major(outputs),
             states=carry[: self.cell.state_count],
         )
 
-    def _chunks(self) -> tuple[list[Any], Any]:
-        """The outer loop: cut a chunk out of the inputs, put its outputs back."""
+    def _rest(self, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
+        """Steps that fill no iteration, one by one."""
+        if isinstance(self.cut.rest, int):
+            return carry, buffer
+        first = self.cut.padding
+        body = self._iteration(self.inputs, self.end, 1)
+        return self._loop(body, first, first + self.cut.rest, 1, carry, buffer)
 
-        def chunk(position: Any, carry: list[Any], buffer: Any) -> tuple[Any, list[Any], Any]:
-            size = tf.minimum(STEPS_PER_CHUNK, self.time - position)
-            start = self._start(self.time, position, size)
-            inputs = [_slice(tensor, start, size) for tensor in self.inputs]
-            carry, outputs = self._steps(inputs, carry, size)
-            return position + size, carry, self._put(buffer, outputs, start)
+    def _chunks(self, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
+        """The outer loop: take a chunk of the inputs, put its outputs back."""
+        chunk = self.cut.chunk
+        if chunk is None:
+            return self._iterations(self.inputs, self.cut.skipped, self.end, carry, buffer)
 
-        _, carry, buffer = self._loop(chunk, self.time, self.carry, self._buffer(self.time))
-        return carry, buffer
+        def body(position: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
+            start = self._start(self.end, position, chunk)
+            inputs = [_steps(tensor, start, chunk) for tensor in self.inputs]
+            part = None if buffer is None else _steps(buffer, start, chunk)
+            skipped, *carry = carry
+            carry, part = self._iterations(inputs, skipped, chunk, carry, part)
+            return [tf.constant(0), *carry], _put(buffer, part, start)
 
-    def _steps(self, inputs: list[Any], carry: list[Any], time: Any) -> tuple[list[Any], Any]:
-        """The inner loops over ``time`` steps: several an iteration, then the rest one by one."""
-        position, buffer = tf.constant(0), self._buffer(time)
-        for steps in dict.fromkeys((self.steps, 1)):
+        begin = self.cut.start
+        carry = [tf.convert_to_tensor(self.cut.skipped), *carry]
+        carry, buffer = self._loop(body, begin, self.end, chunk, carry, buffer)
+        return carry[1:], buffer
 
-            def advance(
-                position: Any, carry: list[Any], buffer: Any, steps: int = steps
-            ) -> tuple[Any, list[Any], Any]:
-                start = self._start(time, position, steps)
-                block = [_slice(tensor, start, steps) for tensor in inputs]
-                carry, outputs = self._advance(block, carry, steps)
-                return position + steps, carry, self._put(buffer, outputs, start)
+    def _iterations(
+        self, inputs: list[Any], begin: Any, end: Any, carry: list[Any], buffer: Any
+    ) -> tuple[list[Any], Any]:
+        """The inner loop: a block of steps an iteration."""
+        body = self._iteration(inputs, end, self.cut.block)
+        return self._loop(body, begin, end, self.cut.block, carry, buffer)
 
-            end = time - time % steps
-            position, carry, buffer = self._loop(advance, end, carry, buffer, position)
-        return carry, buffer
+    def _iteration(self, inputs: list[Any], end: Any, steps: int) -> Body:
+        def body(position: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
+            start = self._start(end, position, steps)
+            block = [_steps(tensor, start, steps) for tensor in inputs]
+            carry, outputs = self._advance(block, carry, steps)
+            return carry, _put(buffer, outputs, start)
+
+        return body
 
     def _advance(self, block: list[Any], carry: list[Any], steps: int) -> tuple[list[Any], Any]:
         """Advance a fixed number of steps, written out one after the other."""
+        masked = self.mask is not None
         inputs = tf.unstack(block[0], num=steps)
-        masks = tf.unstack(block[1], num=steps) if self.masked else [None] * steps
+        masks = tf.unstack(block[1], num=steps) if masked else [None] * steps
         outputs: list[Any] = [None] * steps
         order = range(steps)
         for step in reversed(order) if self.recurrence.go_backwards else order:
@@ -166,47 +179,58 @@ class _Walk:
         output = _select(mask, output, before)
         return [*states, output], output
 
-    def _loop(
-        self, body: Any, end: Any, carry: list[Any], buffer: Any, position: Any = 0
-    ) -> tuple[Any, list[Any], Any]:
-        """Run ``body(position, carry, buffer)`` while the position is before the end."""
+    def _loop(  # noqa: PLR0913, PLR0917 - what a loop is
+        self, body: Body, begin: Any, end: Any, step: int, carry: list[Any], buffer: Any
+    ) -> tuple[list[Any], Any]:
+        """Run the body at every position from ``begin`` on, ``step`` apart, before ``end``."""
 
         def flat_body(position: Any, *variables: Any) -> list[Any]:
-            carry, buffer = list(variables[: len(self.carry)]), variables[len(self.carry) :]
-            position, carry, new = body(position, carry, buffer[0] if buffer else None)
-            results = [position, *carry, *([new] if buffer else [])]
+            carry, buffer = list(variables[:count]), variables[count:]
+            carry, new = body(position, carry, buffer[0] if buffer else None)
+            results = [position + step, *carry, *([new] if buffer else [])]
             # A batch that only the states fix, as in a stateful model, is lost in the step.
             for result, shape in zip(results, shapes, strict=True):
                 result.set_shape(shape)
             return results
 
-        variables = [position, *carry, *([] if buffer is None else [buffer])]
-        shapes = [tf.TensorShape(getattr(variable, "shape", [])) for variable in variables]
+        count = len(carry)
+        variables = [tf.convert_to_tensor(begin), *carry, *([] if buffer is None else [buffer])]
+        shapes = [tf.TensorShape(variable.shape) for variable in variables]
         results = tf.while_loop(
             lambda position, *_: position < end, flat_body, variables, shape_invariants=shapes
         )
         rest = list(results[1:])
-        return results[0], rest[: len(carry)], rest[-1] if buffer is not None else None
+        return rest[:count], rest[count] if buffer is not None else None
 
-    def _start(self, time: Any, position: Any, steps: Any) -> Any:
-        """Where in time the next ``steps`` steps begin."""
-        return time - position - steps if self.recurrence.go_backwards else position
+    def _start(self, end: Any, position: Any, steps: int) -> Any:
+        """Where in time the ``steps`` steps from a position on begin."""
+        return end - position - steps if self.recurrence.go_backwards else position
 
-    def _put(self, buffer: Any, block: Any, start: Any) -> Any:
-        if buffer is None:
-            return None
-        indices = tf.stack([start, *[0] * (len(buffer.shape) - 1)])
-        return xla_dynamic_update_slice(buffer, block, indices)
+    def _filled(self, tensor: Any, fill: Any) -> Any:
+        """``[time, batch, ...]`` with steps filled in before the one that is processed first."""
+        if not self.cut.padding:
+            return tensor
+        count = self.cut.padding
+        where = [0, count] if self.recurrence.go_backwards else [count, 0]
+        paddings = [where, *[[0, 0]] * (len(tensor.shape) - 1)]
+        return tf.pad(tensor, paddings, constant_values=fill)
 
-    def _buffer(self, time: Any) -> Any:
-        """Room for the outputs ``[time, batch, ...]``, or None where nobody wants them."""
+    def _without_filled(self, outputs: Any) -> Any:
+        if not self.cut.padding:
+            return outputs
+        count = self.cut.padding
+        return outputs[:-count] if self.recurrence.go_backwards else outputs[count:]
+
+    def _room(self) -> Any:
+        """A buffer ``[time, batch, ...]`` for the outputs, or None where nobody wants them."""
         if not self.recurrence.return_sequences:
             return None
-        return self._zeros(self.output_shape, time)
+        return _zeros_like(self.inputs[0], self.output_shape, axes=2)
 
-    def _zeros(self, shape: Sequence[int], time: Any = None) -> Any:
-        leading = [self.batch] if time is None else [time, self.batch]
-        return tf.zeros([*leading, *shape])
+    def _zeros(self, shape: Sequence[int]) -> Any:
+        if self.batch is not None:
+            return tf.zeros([self.batch, *shape])
+        return _zeros_like(self.first, shape, axes=1)
 
     def _projected(self, steps: Any) -> Any:
         projection = gates.input_projection(self.cell)
@@ -219,7 +243,7 @@ class _Walk:
     def _output_shape(self, states: list[Any]) -> list[int]:
         if not isinstance(self.cell, StepCell):
             return [self.cell.units]
-        output, _ = self.cell.step(self.inputs[0][0], states)
+        output, _ = self.cell.step(self.first, states)
         return list(output.shape[1:])
 
 
@@ -228,19 +252,38 @@ def _time_major(tensor: Any) -> Any:
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])
 
 
-def _slice(tensor: Any, start: Any, size: Any) -> Any:
-    """``size`` steps of a ``[time, batch, ...]`` tensor."""
-    # Features by number: a convolution in a step must know them. The batch never: LiteRT would
-    # plan the body of a loop that is too short to run at its static shapes, and refuse it.
-    rest = [-1, *(-1 if length is None else length for length in tensor.shape[2:])]
-    part = tf.slice(tensor, [start, *[0] * len(rest)], [size, *rest])
-    if isinstance(size, int):
-        part = tf.ensure_shape(part, [size, *tensor.shape[1:]])
-    return part
+def _steps(tensor: Any, start: Any, count: int) -> Any:
+    """``count`` steps of a ``[time, batch, ...]`` tensor.
+
+    Not a SLICE, whose shape LiteRT knows only as it runs.
+    """
+    return tf.gather(tensor, start + tf.range(count))
+
+
+def _put(buffer: Any, block: Any, start: Any) -> Any:
+    if buffer is None:
+        return None
+    indices = tf.stack([start, *[0] * (len(buffer.shape) - 1)])
+    return xla_dynamic_update_slice(buffer, block, indices)
+
+
+def _zeros_like(tensor: Any, shape: Sequence[int], axes: int) -> Any:
+    """Zeros with the leading axes of a tensor, then ``shape``.
+
+    Not by FILL where it can be helped, whose shape LiteRT knows only as it runs.
+    """
+    leading, rest = tensor.shape[:axes], tensor.shape[axes:]
+    if leading.is_fully_defined():
+        return tf.zeros([*leading, *shape])
+    if len(rest) == len(shape) and all(a >= b for a, b in zip(rest, shape, strict=True)):
+        return tf.zeros_like(tensor[(..., *(slice(size) for size in shape))])
+    if len(rest) == len(shape) == 1:
+        return tf.zeros_like(tensor[..., :1]) + tf.zeros(shape)
+    return tf.zeros([*tf.unstack(tf.shape(tensor)[:axes]), *shape])
 
 
 def _select(mask: Any, valid: Any, masked: Any) -> Any:
-    """Choose row by row; ``mask`` is ``[batch] bool``."""
+    """Choose by a bool mask of the leading axes."""
     while len(mask.shape) < len(valid.shape):
         mask = tf.expand_dims(mask, -1)
     return tf.where(mask, valid, masked)

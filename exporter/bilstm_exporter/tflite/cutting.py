@@ -1,0 +1,171 @@
+"""How a recurrence's time is cut: steps an iteration, iterations a chunk, and what fills them up.
+
+One rule for every recurrence, with its figures. Time is first filled up, before the step that is
+processed first, so that whole iterations and whole chunks cover it. What is filled in must change
+no state: it is masked, or it is an input that holds the states where they are (`holding_input`),
+or it is never processed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bilstm_exporter import gates
+from bilstm_exporter.recurrence import Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+
+# One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
+# copies of the recurrent kernel, which then fall out of the cache. So few that all copies take
+# COPIES_BYTES at most, which the second-level cache of a phone's large core holds.
+STEPS_PER_ITERATION = 4
+COPIES_BYTES = 1 << 19
+# LiteRT copies every variable of a WHILE twice at every iteration, so a loop that fills the buffer
+# of the whole sequence costs the square of its length; an inner loop that fills that of a chunk
+# does not, but starting one takes as long as copying LOOP_BYTES. Where time is free, chunks are
+# cut for sequences of USUAL_STEPS.
+LOOP_BYTES = 1 << 19
+USUAL_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How time is cut. Steps are counted in the order in which they are processed.
+
+    Attributes:
+        block: Steps an iteration, written out one after the other.
+        chunk: Steps a chunk, a multiple of the block; None where one chunk is all.
+        padding: Steps filled in before the first.
+        start: Where the first chunk begins, an int or an ``int32`` tensor; it reaches over the
+            first real step, and the last chunk ends with the last.
+        skipped: Steps at the beginning of the first chunk that are not processed in it; an int
+            or a tensor.
+        rest: Steps processed one by one before the chunks; an int or a tensor.
+        fill: The value of the inputs filled in, after the projection.
+    """
+
+    block: int
+    chunk: int | None
+    padding: int
+    start: Any
+    skipped: Any
+    rest: Any
+    fill: float
+
+
+def cut(  # noqa: PLR0913 - what the rule depends on
+    cell: Cell,
+    time: Any,
+    weight_bytes: int,
+    *,
+    output_size: int,
+    masked: bool,
+    starts_at_zeros: bool,
+) -> Cut:
+    """Cut the time of one recurrence.
+
+    Args:
+        cell: The cell.
+        time: How many steps: an int where fixed, else an ``int32`` tensor.
+        weight_bytes: Of one number of its kernel, as it is computed with.
+        output_size: Numbers of a step's output that are kept; 0 where nobody wants them.
+        masked: Whether a step can be masked; those filled in are then.
+        starts_at_zeros: Whether all states start at zeros.
+    """
+    block = steps_per_iteration(cell, weight_bytes)
+    held = 0.0 if masked else holding_input(cell, starts_at_zeros=starts_at_zeros)
+    if isinstance(time, int):
+        return _fixed(time, block, output_size, held)
+    return _free(time, block, output_size, held)
+
+
+def _free(time: Any, block: int, output_size: int, held: float | None) -> Cut:
+    rest = tf.math.floormod(time, block) if held is None else 0
+    chunk = None
+    if output_size:
+        steps = math.sqrt((LOOP_BYTES / _copied(output_size) + USUAL_STEPS) * block)
+        chunk = max(1, round(steps / block)) * block
+    if chunk is None and held is None:
+        return Cut(block, None, 0, 0, rest, rest, 0.0)
+    padding = chunk or block
+    start = tf.math.floormod(time - 1, padding) + 1
+    if chunk is None:
+        return Cut(block, None, padding, 0, start, 0, held or 0.0)
+    skipped = chunk - start + rest if held is None else (chunk - start) // block * block
+    return Cut(block, chunk, padding, start, skipped, rest, held or 0.0)
+
+
+def _fixed(time: int, block: int, output_size: int, held: float | None) -> Cut:
+    if held is None:
+        block = next(steps for steps in range(block, 0, -1) if time % steps == 0)
+    # As many steps each as fill the same number of iterations most evenly.
+    iterations = -(-time // block)
+    block = -(-time // iterations)
+    costs = {
+        chunks: _copied(output_size) * time * (chunks + time / chunks / block) + chunks * LOOP_BYTES
+        for chunks in range(2, iterations + 1)
+    }
+    costs[1] = _copied(output_size) * time * time / block
+    chunks = min(costs, key=costs.__getitem__)
+    chunk = -(-iterations // chunks) * block
+    padding = -(-time // chunk) * chunk - time
+    skipped = padding // block * block
+    return Cut(block, chunk if chunk < time else None, padding, 0, skipped, 0, held or 0.0)
+
+
+def _copied(output_size: int) -> int:
+    """Bytes of a step that are copied: into the new buffer, and that into the variable."""
+    return 2 * 4 * output_size
+
+
+def steps_per_iteration(cell: Cell, weight_bytes: int) -> int:
+    """How many steps an iteration takes: as many as keep the copies of the kernel in the cache.
+
+    Args:
+        cell: The cell; one of an unknown kind takes the most.
+        weight_bytes: Of one number of its kernel, as it is computed with.
+    """
+    if isinstance(cell, StepCell):
+        return STEPS_PER_ITERATION
+    copies = COPIES_BYTES // (cell.recurrent_kernel.size * weight_bytes)
+    return max(1, min(STEPS_PER_ITERATION, copies))
+
+
+def holding_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
+    """A projected input, the same for all gates, that leaves the first states as they are.
+
+    An LSTM at zeros stays there without input (``tanh(0)`` is 0), a GRU holds any state while its
+    update gate is saturated. Tried, not deduced: an activation may be anything.
+
+    Returns:
+        The value, or None where there is none.
+    """
+    if isinstance(cell, StepCell):
+        return None
+    width = cell.recurrent_kernel.shape[1]
+    shape = (2, cell.units)
+    rng = np.random.default_rng(0)
+    states = [
+        np.zeros(shape, np.float32) if starts_at_zeros else rng.standard_normal(shape, np.float32)
+        for _ in range(cell.state_count)
+    ]
+    for value in _HOLDING[type(cell)]:
+        with tf.init_scope():  # asked now, not traced
+            inputs = tf.fill([shape[0], width], value)
+            _, after = gates.step(cell, inputs, [tf.constant(state) for state in states])
+            pairs = zip(after, states, strict=True)
+            if all(np.array_equal(new.numpy(), old) for new, old in pairs):
+                return value
+    return None
+
+
+# Far beyond where a float32 sigmoid is exactly 1, and harmless in any other gate.
+_SATURATED = 1e4
+_HOLDING: dict[type[Any], tuple[float, ...]] = {
+    LSTMCell: (0.0,),
+    SimpleRNNCell: (0.0,),
+    GRUCell: (0.0, _SATURATED),
+}
