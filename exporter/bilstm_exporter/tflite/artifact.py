@@ -11,8 +11,8 @@ from bilstm_exporter.recipes import Precision, PrecisionPlan
 from bilstm_exporter.recurrence import Cell, Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets import Built, RecurrenceForm, target
 from bilstm_exporter.tflite import flatbuffer, loop
-from bilstm_exporter.tflite.cutting import steps_per_iteration
 from bilstm_exporter.tflite.conversion import convert_function
+from bilstm_exporter.tflite.cutting import steps_per_iteration
 from bilstm_exporter.tflite.quantize import store_weights
 
 _FLOAT_BYTES, _INTEGER_BYTES = 4, 1
@@ -51,8 +51,7 @@ class TfliteConversion:
         """The file as the converter left it."""
         if weight_bytes not in self._converted:
             same = all(
-                steps_per_iteration(cell, weight_bytes)
-                == steps_per_iteration(cell, _FLOAT_BYTES)
+                steps_per_iteration(cell, weight_bytes) == steps_per_iteration(cell, _FLOAT_BYTES)
                 for cell in self._cells
             )
             self._converted[weight_bytes] = (

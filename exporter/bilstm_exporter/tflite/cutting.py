@@ -20,15 +20,18 @@ from bilstm_exporter.recurrence import Cell, GRUCell, LSTMCell, SimpleRNNCell, S
 
 # One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
 # copies of the recurrent kernel, which then fall out of the cache. So few that all copies take
-# COPIES_BYTES at most, which the second-level cache of a phone's large core holds.
+# COPIES_BYTES at most, which the second-level cache of a phone's large core holds. Every step is
+# a dozen operators of the file, too.
 STEPS_PER_ITERATION = 4
 COPIES_BYTES = 1 << 19
 # LiteRT copies every variable of a WHILE twice at every iteration, so a loop that fills the buffer
 # of the whole sequence costs the square of its length; an inner loop that fills that of a chunk
-# does not, but starting one takes as long as copying LOOP_BYTES. Where time is free, chunks are
-# cut for sequences of USUAL_STEPS.
+# does not. What else a loop costs, in bytes that could be copied in that time: to start one, to
+# begin an iteration. Where time is free, chunks are cut for sequences of USUAL_STEPS.
 LOOP_BYTES = 1 << 19
+ITERATION_BYTES = 1 << 16
 USUAL_STEPS = 400
+_MOST_CHUNKS = 64
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def cut(  # noqa: PLR0913 - what the rule depends on
     time: Any,
     weight_bytes: int,
     *,
+    input_size: int,
     output_size: int,
     masked: bool,
     starts_at_zeros: bool,
@@ -71,6 +75,7 @@ def cut(  # noqa: PLR0913 - what the rule depends on
         cell: The cell.
         time: How many steps: an int where fixed, else an ``int32`` tensor.
         weight_bytes: Of one number of its kernel, as it is computed with.
+        input_size: Numbers of a step's input, after the projection.
         output_size: Numbers of a step's output that are kept; 0 where nobody wants them.
         masked: Whether a step can be masked; those filled in are then.
         starts_at_zeros: Whether all states start at zeros.
@@ -78,7 +83,7 @@ def cut(  # noqa: PLR0913 - what the rule depends on
     block = steps_per_iteration(cell, weight_bytes)
     held = 0.0 if masked else holding_input(cell, starts_at_zeros=starts_at_zeros)
     if isinstance(time, int):
-        return _fixed(time, block, output_size, held)
+        return _fixed(time, block, input_size, output_size, held)
     return _free(time, block, output_size, held)
 
 
@@ -98,27 +103,35 @@ def _free(time: Any, block: int, output_size: int, held: float | None) -> Cut:
     return Cut(block, chunk, padding, start, skipped, rest, held or 0.0)
 
 
-def _fixed(time: int, block: int, output_size: int, held: float | None) -> Cut:
-    if held is None:
-        block = next(steps for steps in range(block, 0, -1) if time % steps == 0)
-    # As many steps each as fill the same number of iterations most evenly.
-    iterations = -(-time // block)
-    block = -(-time // iterations)
-    costs = {
-        chunks: _copied(output_size) * time * (chunks + time / chunks / block) + chunks * LOOP_BYTES
-        for chunks in range(2, iterations + 1)
-    }
-    costs[1] = _copied(output_size) * time * time / block
-    chunks = min(costs, key=costs.__getitem__)
-    chunk = -(-iterations // chunks) * block
+def _fixed(time: int, block: int, input_size: int, output_size: int, held: float | None) -> Cut:
+    def cost(block: int, chunks: int) -> tuple[float, int]:
+        chunk = -(-time // (chunks * block)) * block
+        padding = -(-time // chunk) * chunk - time
+        iterations = -(-time // block)
+        cost = iterations * (ITERATION_BYTES + _copied(output_size) * chunk)
+        if chunk < time:
+            cost += chunks * (LOOP_BYTES + _copied(output_size) * time)
+        return cost + _copied(input_size) * time * bool(padding), -block
+
+    # Steps filled in hold the states; where nothing does, there must be none.
+    blocks = [n for n in range(1, min(block, time) + 1) if held is not None or time % n == 0]
+    block, chunks = min(
+        (
+            (block, chunks)
+            for block in blocks
+            for chunks in range(1, min(-(-time // block), _MOST_CHUNKS if output_size else 1) + 1)
+        ),
+        key=lambda choice: cost(*choice),
+    )
+    chunk = -(-time // (chunks * block)) * block
     padding = -(-time // chunk) * chunk - time
     skipped = padding // block * block
     return Cut(block, chunk if chunk < time else None, padding, 0, skipped, 0, held or 0.0)
 
 
-def _copied(output_size: int) -> int:
-    """Bytes of a step that are copied: into the new buffer, and that into the variable."""
-    return 2 * 4 * output_size
+def _copied(size: int) -> int:
+    """Bytes of a step that are copied, as into the new buffer, and that into the variable."""
+    return 2 * 4 * size
 
 
 def steps_per_iteration(cell: Cell, weight_bytes: int) -> int:

@@ -11,6 +11,7 @@ from ai_edge_litert.schema_py_generated import BufferT
 from ai_edge_litert.tools import flatbuffer_utils
 
 from bilstm_exporter.tflite.operators import operator_name
+from bilstm_exporter.tflite.variables import drop_idle_variables
 
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # of a constant: what the schema asks for, and the widest load of a kernel
@@ -39,6 +40,7 @@ def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) 
             tensor_map.name = name.encode()
             tensors[tensor_map.tensorIndex].name = name.encode()
             named.add(tensor_map.tensorIndex)
+    drop_idle_variables(model)
     _drop_what_nothing_reads(model, named)
     _share_equal_buffers(model)
     return _packed(model)

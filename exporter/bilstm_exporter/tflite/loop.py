@@ -1,8 +1,8 @@
 """Every recurrence as one form of loop over builtin operators.
 
 The input projection of all steps is one FULLY_CONNECTED outside the loops, which
-XNNPACK runs. Time is then walked in chunks: an outer loop takes a chunk of the inputs
-and puts its outputs back, an inner loop advances a few steps an iteration (`cutting.py`
+XNNPACK runs. Time is then walked in chunks: an inner loop advances a few steps an
+iteration and fills the outputs of a chunk, an outer one puts them in their place (`cutting.py`
 says how many). All shapes follow from those of the input, none from a value, so LiteRT
 plans its memory once for each input shape, and not within an invoke. Nothing outlives an
 invoke, no cell is clipped, and any mask, initial state or cell is carried exactly.
@@ -25,7 +25,7 @@ from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell, z
 from bilstm_exporter.tflite.cutting import cut
 
 Body = Callable[[Any, list[Any], Any], tuple[list[Any], Any]]
-"""``(position, carry, buffer) -> (carry, buffer)``"""
+"""``(start, carry, buffer) -> (carry, buffer)``"""
 
 
 def lower(
@@ -46,8 +46,8 @@ class _Walk:
     """One recurrence walked over time.
 
     The carry is the list of states, then, where that is not the first state, the
-    output of the step processed before. Positions are counted in the order in which steps
-    are processed, from the first one filled in; inputs and buffers are in the order of time.
+    output of the step processed before. Inputs and buffers are in the order of time, whatever
+    the direction.
     """
 
     def __init__(
@@ -75,11 +75,12 @@ class _Walk:
             self.cell,
             self.time,
             weight_bytes,
+            input_size=math.prod(projected.shape[2:]),
             output_size=math.prod(self.output_shape) if recurrence.return_sequences else 0,
             masked=mask is not None,
             starts_at_zeros=all(state is None for state in initial_state),
         )
-        self.end = self.time + self.cut.padding
+        self.length = self.time + self.cut.padding
         self.inputs = [self._filled(projected, self.cut.fill)]
         if mask is not None:
             self.inputs.append(self._filled(_time_major(mask), fill=False))
@@ -118,43 +119,50 @@ class _Walk:
         if isinstance(self.cut.rest, int):
             return carry, buffer
         first = self.cut.padding
-        body = self._iteration(self.inputs, self.end, 1)
-        return self._loop(body, first, first + self.cut.rest, 1, carry, buffer)
+        return self._iterations(first, first + self.cut.rest, self.length, 0, 1, carry, buffer)
 
     def _chunks(self, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
-        """The outer loop: take a chunk of the inputs, put its outputs back."""
-        chunk = self.cut.chunk
+        """The outer loop: make room for a chunk of outputs, and put them in their place."""
+        chunk, block = self.cut.chunk, self.cut.block
         if chunk is None:
-            return self._iterations(self.inputs, self.cut.skipped, self.end, carry, buffer)
+            begin, length = self.cut.skipped, self.length
+            return self._iterations(begin, length, length, 0, block, carry, buffer)
 
-        def body(position: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
-            start = self._start(self.end, position, chunk)
-            inputs = [_steps(tensor, start, chunk) for tensor in self.inputs]
-            part = None if buffer is None else _steps(buffer, start, chunk)
+        def body(start: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
             skipped, *carry = carry
-            carry, part = self._iterations(inputs, skipped, chunk, carry, part)
+            part = tf.gather(buffer, start + tf.range(chunk))
+            carry, part = self._iterations(skipped, chunk, chunk, start, block, carry, part)
             return [tf.constant(0), *carry], _put(buffer, part, start)
 
-        begin = self.cut.start
         carry = [tf.convert_to_tensor(self.cut.skipped), *carry]
-        carry, buffer = self._loop(body, begin, self.end, chunk, carry, buffer)
+        begin, length = self.cut.start, self.length
+        carry, buffer = self._loop(body, begin, length, length, chunk, carry, buffer)
         return carry[1:], buffer
 
-    def _iterations(
-        self, inputs: list[Any], begin: Any, end: Any, carry: list[Any], buffer: Any
+    def _iterations(  # noqa: PLR0913, PLR0917 - where, of what, and with what
+        self, begin: Any, end: Any, length: Any, offset: Any, steps: int, carry: Any, buffer: Any
     ) -> tuple[list[Any], Any]:
-        """The inner loop: a block of steps an iteration."""
-        body = self._iteration(inputs, end, self.cut.block)
-        return self._loop(body, begin, end, self.cut.block, carry, buffer)
+        """The inner loop: ``steps`` steps an iteration.
 
-    def _iteration(self, inputs: list[Any], end: Any, steps: int) -> Body:
-        def body(position: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
-            start = self._start(end, position, steps)
-            block = [_steps(tensor, start, steps) for tensor in inputs]
+        Args:
+            begin: The position of the first step, counted as they are processed.
+            end: That after the last.
+            length: Steps of the buffer, of which those are some.
+            offset: Where the buffer's first step stands among the inputs.
+            steps: An iteration.
+            carry: What a step hands on.
+            buffer: For the outputs, or None.
+        """
+        places = tf.range(steps) + offset
+
+        def body(start: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
+            # Not by SLICE, whose shape LiteRT knows only as it runs.
+            where = start + places
+            block = [tf.gather(tensor, where) for tensor in self.inputs]
             carry, outputs = self._advance(block, carry, steps)
             return carry, _put(buffer, outputs, start)
 
-        return body
+        return self._loop(body, begin, end, length, steps, carry, buffer)
 
     def _advance(self, block: list[Any], carry: list[Any], steps: int) -> tuple[list[Any], Any]:
         """Advance a fixed number of steps, written out one after the other."""
@@ -180,31 +188,35 @@ class _Walk:
         return [*states, output], output
 
     def _loop(  # noqa: PLR0913, PLR0917 - what a loop is
-        self, body: Body, begin: Any, end: Any, step: int, carry: list[Any], buffer: Any
+        self, body: Body, begin: Any, end: Any, length: Any, steps: int, carry: Any, buffer: Any
     ) -> tuple[list[Any], Any]:
-        """Run the body at every position from ``begin`` on, ``step`` apart, before ``end``."""
+        """Run the body on ``steps`` steps at a time, from position ``begin`` to ``end``.
 
-        def flat_body(position: Any, *variables: Any) -> list[Any]:
+        It is told where in time, among ``length`` steps, they start.
+        """
+        if self.recurrence.go_backwards:
+            first, last, stride = length - begin - steps, length - end, -steps
+        else:
+            first, last, stride = begin, end - steps, steps
+
+        def goes_on(start: Any, *_: Any) -> Any:
+            return start >= last if self.recurrence.go_backwards else start <= last
+
+        def flat_body(start: Any, *variables: Any) -> list[Any]:
             carry, buffer = list(variables[:count]), variables[count:]
-            carry, new = body(position, carry, buffer[0] if buffer else None)
-            results = [position + step, *carry, *([new] if buffer else [])]
+            carry, new = body(start, carry, buffer[0] if buffer else None)
+            results = [start + stride, *carry, *([new] if buffer else [])]
             # A batch that only the states fix, as in a stateful model, is lost in the step.
             for result, shape in zip(results, shapes, strict=True):
                 result.set_shape(shape)
             return results
 
         count = len(carry)
-        variables = [tf.convert_to_tensor(begin), *carry, *([] if buffer is None else [buffer])]
+        variables = [tf.convert_to_tensor(first), *carry, *([] if buffer is None else [buffer])]
         shapes = [tf.TensorShape(variable.shape) for variable in variables]
-        results = tf.while_loop(
-            lambda position, *_: position < end, flat_body, variables, shape_invariants=shapes
-        )
+        results = tf.while_loop(goes_on, flat_body, variables, shape_invariants=shapes)
         rest = list(results[1:])
         return rest[:count], rest[count] if buffer is not None else None
-
-    def _start(self, end: Any, position: Any, steps: int) -> Any:
-        """Where in time the ``steps`` steps from a position on begin."""
-        return end - position - steps if self.recurrence.go_backwards else position
 
     def _filled(self, tensor: Any, fill: Any) -> Any:
         """``[time, batch, ...]`` with steps filled in before the one that is processed first."""
@@ -225,7 +237,10 @@ class _Walk:
         """A buffer ``[time, batch, ...]`` for the outputs, or None where nobody wants them."""
         if not self.recurrence.return_sequences:
             return None
-        return _zeros_like(self.inputs[0], self.output_shape, axes=2)
+        # Every step that counts is written before it is read, so any numbers will do; zeros of a
+        # fixed shape would be stored.
+        part = _part(self.inputs[0], self.output_shape, axes=2)
+        return _zeros_like(self.inputs[0], self.output_shape, axes=2) if part is None else part
 
     def _zeros(self, shape: Sequence[int]) -> Any:
         if self.batch is not None:
@@ -252,14 +267,6 @@ def _time_major(tensor: Any) -> Any:
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])
 
 
-def _steps(tensor: Any, start: Any, count: int) -> Any:
-    """``count`` steps of a ``[time, batch, ...]`` tensor.
-
-    Not a SLICE, whose shape LiteRT knows only as it runs.
-    """
-    return tf.gather(tensor, start + tf.range(count))
-
-
 def _put(buffer: Any, block: Any, start: Any) -> Any:
     if buffer is None:
         return None
@@ -268,18 +275,28 @@ def _put(buffer: Any, block: Any, start: Any) -> Any:
 
 
 def _zeros_like(tensor: Any, shape: Sequence[int], axes: int) -> Any:
-    """Zeros with the leading axes of a tensor, then ``shape``.
+    """Zeros with the leading ``axes`` of a tensor, then ``shape``.
 
     Not by FILL where it can be helped, whose shape LiteRT knows only as it runs.
     """
-    leading, rest = tensor.shape[:axes], tensor.shape[axes:]
-    if leading.is_fully_defined():
-        return tf.zeros([*leading, *shape])
-    if len(rest) == len(shape) and all(a >= b for a, b in zip(rest, shape, strict=True)):
-        return tf.zeros_like(tensor[(..., *(slice(size) for size in shape))])
-    if len(rest) == len(shape) == 1:
+    if tensor.shape[:axes].is_fully_defined():
+        return tf.zeros([*tensor.shape[:axes], *shape])
+    part = _part(tensor, shape, axes)
+    if part is not None:
+        return tf.zeros_like(part)
+    if len(tensor.shape) - axes == len(shape) == 1:
         return tf.zeros_like(tensor[..., :1]) + tf.zeros(shape)
     return tf.zeros([*tf.unstack(tf.shape(tensor)[:axes]), *shape])
+
+
+def _part(tensor: Any, shape: Sequence[int], axes: int) -> Any:
+    """The first numbers behind the leading ``axes``, as many as ``shape`` says, or None."""
+    sizes = list(tensor.shape[axes:])
+    if len(sizes) != len(shape) or not all(
+        size is not None and size >= wanted for size, wanted in zip(sizes, shape, strict=True)
+    ):
+        return None
+    return tensor[(..., *(slice(size) for size in shape))]
 
 
 def _select(mask: Any, valid: Any, masked: Any) -> Any:
