@@ -43,6 +43,7 @@ def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) 
     drop_idle_variables(model)
     _drop_what_nothing_reads(model, named)
     _share_equal_buffers(model)
+    _number_tensors_by_use(model)
     return _packed(model)
 
 
@@ -101,6 +102,36 @@ def _share_equal_buffers(model: Any) -> None:
             tensor.buffer = 0 if tensor.isVariable else number(tensor.buffer)
     model.metadata = None  # the converter's notes on how it was run
     model.buffers = kept
+
+
+def _number_tensors_by_use(model: Any) -> None:
+    """So that the same operators on other constants, as those of two directions, are written alike.
+
+    Tensors that nothing uses go.
+    """
+    for number, subgraph in enumerate(model.subgraphs):
+        order: dict[int, int] = {}
+
+        def place(tensor: int, order: dict[int, int] = order) -> int:
+            return order.setdefault(tensor, len(order)) if tensor >= 0 else tensor
+
+        signatures = model.signatureDefs if number == 0 else ()
+        # What operators use comes first: loops differ in the inputs that they only hand on.
+        for operator in subgraph.operators:
+            operator.inputs = [place(tensor) for tensor in operator.inputs]
+            operator.outputs = [place(tensor) for tensor in operator.outputs]
+            if operator.intermediates is not None:
+                operator.intermediates = [place(tensor) for tensor in operator.intermediates]
+        subgraph.inputs = [place(tensor) for tensor in subgraph.inputs]
+        subgraph.outputs = [place(tensor) for tensor in subgraph.outputs]
+        for signature in signatures:
+            for tensor_map in (*signature.inputs, *signature.outputs):
+                tensor_map.tensorIndex = place(tensor_map.tensorIndex)
+        for tensor in list(order):  # scales are tensors too
+            quantization = subgraph.tensors[tensor].quantization
+            if quantization is not None and quantization.details is not None:
+                quantization.details.scales = place(quantization.details.scales)
+        subgraph.tensors = [subgraph.tensors[tensor] for tensor in order]
 
 
 class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc] # has no stubs

@@ -64,8 +64,7 @@ class _Walk:
         self.batch, self.time = sequences.shape[:2]
         if self.time is None:
             self.time = tf.shape(sequences)[1]
-        projected = self._projected(_time_major(sequences))
-        self.first = projected[0]
+        self.projected = projected = self._projected(_time_major(sequences))
         states = [
             self._zeros([zeros_width(self.cell)]) if state is None else state
             for state in initial_state
@@ -83,7 +82,9 @@ class _Walk:
         self.length = self.time + self.cut.padding
         self.inputs = [self._filled(projected, self.cut.fill)]
         if mask is not None:
-            self.inputs.append(self._filled(_time_major(mask), fill=False))
+            steps = self._filled(_time_major(mask), fill=False)
+            own = not isinstance(self.cell, StepCell)
+            self.inputs.append(tf.expand_dims(steps, -1) if own else steps)
         # Keras's own cells need not carry the output too where masked steps give zeros: those
         # are set once, after the loops.
         self.zeroed = (
@@ -99,7 +100,8 @@ class _Walk:
     def run(self) -> RecurrenceResult:
         """Walk all steps."""
         if isinstance(self.time, int) and self.cut.block == self.time:
-            carry, outputs = self._advance(self.inputs, self.carry, self.time)
+            steps = [tf.unstack(tensor) for tensor in self.inputs]
+            carry, outputs = self._advance([self._ordered(part) for part in steps], self.carry)
         else:
             carry, outputs = self._chunks(*self._rest(self.carry, self._room()))
             outputs = None if outputs is None else self._without_filled(outputs)
@@ -153,27 +155,40 @@ class _Walk:
             carry: What a step hands on.
             buffer: For the outputs, or None.
         """
-        places = tf.range(steps) + offset
+        # In the order in which they are processed: the bodies of both directions are then the same
+        # but for their constants, and the file holds what they have in common once.
+        places = tf.constant(self._ordered(list(range(steps)))) + offset
 
         def body(start: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
             # Not by SLICE, whose shape LiteRT knows only as it runs.
             where = start + places
-            block = [tf.gather(tensor, where) for tensor in self.inputs]
-            carry, outputs = self._advance(block, carry, steps)
+            block = [tf.unstack(tf.gather(tensor, where)) for tensor in self.inputs]
+            carry, outputs = self._advance(block, carry)
             return carry, _put(buffer, outputs, start)
 
         return self._loop(body, begin, end, length, steps, carry, buffer)
 
-    def _advance(self, block: list[Any], carry: list[Any], steps: int) -> tuple[list[Any], Any]:
-        """Advance a fixed number of steps, written out one after the other."""
-        masked = self.mask is not None
-        inputs = tf.unstack(block[0], num=steps)
-        masks = tf.unstack(block[1], num=steps) if masked else [None] * steps
-        outputs: list[Any] = [None] * steps
-        order = range(steps)
-        for step in reversed(order) if self.recurrence.go_backwards else order:
-            carry, outputs[step] = self._step(inputs[step], masks[step], carry)
-        return carry, tf.stack(outputs) if self.recurrence.return_sequences else None
+    def _advance(self, block: list[list[Any]], carry: list[Any]) -> tuple[list[Any], Any]:
+        """Advance a few steps, written out one after the other.
+
+        Args:
+            block: The steps of every input, in the order in which they are processed.
+            carry: What a step hands on.
+
+        Returns:
+            The carry after them, and their outputs ``[time, batch, ...]`` if they are wanted.
+        """
+        outputs = []
+        for inputs, *mask in zip(*block, strict=True):
+            carry, output = self._step(inputs, mask[0] if mask else None, carry)
+            outputs.append(output)
+        if not self.recurrence.return_sequences:
+            return carry, None
+        return carry, tf.stack(self._ordered(outputs))
+
+    def _ordered(self, steps: list[Any]) -> list[Any]:
+        """From the order of time to that in which steps are processed, or back."""
+        return steps[::-1] if self.recurrence.go_backwards else steps
 
     def _step(self, inputs: Any, mask: Any, carry: list[Any]) -> tuple[list[Any], Any]:
         states = carry[: self.cell.state_count]
@@ -195,9 +210,10 @@ class _Walk:
         It is told where in time, among ``length`` steps, they start.
         """
         if self.recurrence.go_backwards:
-            first, last, stride = length - begin - steps, length - end, -steps
+            first, stride = self._less(length, steps) - begin, -steps
+            last = 0 if end is length else length - end
         else:
-            first, last, stride = begin, end - steps, steps
+            first, last, stride = begin, self._less(end, steps), steps
 
         def goes_on(start: Any, *_: Any) -> Any:
             return start >= last if self.recurrence.go_backwards else start <= last
@@ -218,6 +234,11 @@ class _Walk:
         rest = list(results[1:])
         return rest[:count], rest[count] if buffer is not None else None
 
+    def _less(self, length: Any, steps: int) -> Any:
+        """``length - steps``, without an operator where that is the time there was."""
+        is_time = length is self.length and steps == self.cut.padding
+        return self.time if is_time else length - steps
+
     def _filled(self, tensor: Any, fill: Any) -> Any:
         """``[time, batch, ...]`` with steps filled in before the one that is processed first."""
         if not self.cut.padding:
@@ -237,15 +258,25 @@ class _Walk:
         """A buffer ``[time, batch, ...]`` for the outputs, or None where nobody wants them."""
         if not self.recurrence.return_sequences:
             return None
-        # Every step that counts is written before it is read, so any numbers will do; zeros of a
-        # fixed shape would be stored.
-        part = _part(self.inputs[0], self.output_shape, axes=2)
-        return _zeros_like(self.inputs[0], self.output_shape, axes=2) if part is None else part
+        # Every step that counts is written before it is read, so any numbers will do. FILL has a
+        # shape that LiteRT knows only as it runs, and zeros of a fixed shape would be stored.
+        steps = self.inputs[0]
+        part = _part(steps, self.output_shape)
+        if part is not None:
+            return part
+        time, batch = (tf.shape(steps)[axis] for axis in range(2))
+        return tf.zeros([steps.shape[0] or time, self.batch or batch, *self.output_shape])
 
     def _zeros(self, shape: Sequence[int]) -> Any:
+        """Zeros ``[batch, *shape]``; if it can be, not by FILL, for the same reason as above."""
         if self.batch is not None:
             return tf.zeros([self.batch, *shape])
-        return _zeros_like(self.first, shape, axes=1)
+        part = _part(self.projected, shape, 0)
+        if part is not None:
+            return tf.zeros_like(part)
+        if len(self.projected.shape) == 3 and len(shape) == 1:
+            return tf.zeros_like(self.projected[0, :, :1]) + tf.zeros(shape)
+        return tf.zeros([tf.shape(self.projected)[1], *shape])
 
     def _projected(self, steps: Any) -> Any:
         projection = gates.input_projection(self.cell)
@@ -258,7 +289,7 @@ class _Walk:
     def _output_shape(self, states: list[Any]) -> list[int]:
         if not isinstance(self.cell, StepCell):
             return [self.cell.units]
-        output, _ = self.cell.step(self.first, states)
+        output, _ = self.cell.step(self.projected[0], states)
         return list(output.shape[1:])
 
 
@@ -274,29 +305,14 @@ def _put(buffer: Any, block: Any, start: Any) -> Any:
     return xla_dynamic_update_slice(buffer, block, indices)
 
 
-def _zeros_like(tensor: Any, shape: Sequence[int], axes: int) -> Any:
-    """Zeros with the leading ``axes`` of a tensor, then ``shape``.
-
-    Not by FILL where it can be helped, whose shape LiteRT knows only as it runs.
-    """
-    if tensor.shape[:axes].is_fully_defined():
-        return tf.zeros([*tensor.shape[:axes], *shape])
-    part = _part(tensor, shape, axes)
-    if part is not None:
-        return tf.zeros_like(part)
-    if len(tensor.shape) - axes == len(shape) == 1:
-        return tf.zeros_like(tensor[..., :1]) + tf.zeros(shape)
-    return tf.zeros([*tf.unstack(tf.shape(tensor)[:axes]), *shape])
-
-
-def _part(tensor: Any, shape: Sequence[int], axes: int) -> Any:
-    """The first numbers behind the leading ``axes``, as many as ``shape`` says, or None."""
-    sizes = list(tensor.shape[axes:])
+def _part(steps: Any, shape: Sequence[int], index: Any = slice(None)) -> Any:
+    """The first numbers ``[time, batch, *shape]`` of ``[time, batch, ...]``, or None if too few."""
+    sizes = list(steps.shape[2:])
     if len(sizes) != len(shape) or not all(
         size is not None and size >= wanted for size, wanted in zip(sizes, shape, strict=True)
     ):
         return None
-    return tensor[(..., *(slice(size) for size in shape))]
+    return steps[(index, slice(None), *(slice(size) for size in shape))]
 
 
 def _select(mask: Any, valid: Any, masked: Any) -> Any:
