@@ -21,7 +21,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter.quiet import captured_stderr
 from speed_lab import STEPS
-from speed_measuring import INT8_BOUND, Array, MissingPeerError, Runner
+from speed_measuring import INT8_BOUND, Array, MissingPeerError, Runner, Workload
 
 
 def bound_of(recipe: str) -> float | None:
@@ -236,3 +236,32 @@ def gemm_runners(left: Array, right: Array) -> list[Runner]:
         onnx_runner(product.SerializeToString(), "onnxruntime GEMM", bound=near),
         Runner("numpy GEMM", lambda inputs: inputs @ right, near),
     ]
+
+
+def bare_products(units: int) -> tuple[Runner, Workload]:
+    """The matrix products of the plain model and nothing else, by numpy.
+
+    For each layer and direction the input projection of all steps at once, then one product of a
+    row with the recurrent kernel for each step.
+    """
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    row = drawn(1, units)
+    layers = [
+        (drawn(STEPS, width), drawn(width, 4 * units), drawn(units, 4 * units))
+        for width in (units, units, 2 * units, 2 * units)
+    ]
+    out = np.empty((1, 4 * units), np.float32)
+
+    def run(row: Array) -> Array:
+        for steps, kernel, recurrent_kernel in layers:
+            steps @ kernel
+            for _ in range(STEPS):
+                np.dot(row, recurrent_kernel, out=out)
+        return out
+
+    last = row.astype(np.float64) @ layers[-1][2]
+    return Runner("products", run, 1e-5), Workload([row], [last.astype(np.float32)])

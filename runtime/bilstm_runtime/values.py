@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class ValueRule:
             array: Values in `dtype`, at least one.
         """
         if self._range is None:
-            return not self._is_float or bool(np.isfinite(array).all())
+            return not self._is_float or _all_finite(array)
         low, high = self._range
         if self._unsigned is not None:
             return bool(array.view(self._unsigned).max() <= high)
@@ -126,6 +127,16 @@ class ValueRule:
 
     def _wanted(self) -> str:
         return f"{_KINDS[self.dtype.kind]} ({self.dtype})"
+
+
+def _all_finite(array: AnyArray) -> bool:
+    """Whether no value is NaN or infinite.
+
+    The sum of the squares shows either, in one pass that makes no array; it is asked of every
+    prediction. Only a sum that is not finite, as it may be of large values too, takes a second
+    look.
+    """
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
 def _inexact(integers: AnyArray, floats: AnyArray) -> AnyArray:
