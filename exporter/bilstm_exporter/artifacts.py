@@ -129,7 +129,9 @@ def check_near(
     """
     artifact, session = _open(name, recipe, built, manifest, prepared.interface)
     found = measure_agreement(artifact.file, session.run, prepared.probes.probes, artifact.outputs)
-    artifact = replace(artifact, parity=found.to_dict(), tolerance=found.tolerance)
+    artifact = replace(
+        artifact, parity=found.to_dict(), tolerance=found.tolerance, own_answers=True
+    )
     return Checked(artifact, built, found, session)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,25 @@ GOLDEN_FILE = "golden.npz"
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def golden_content(probes: Sequence[Probe]) -> bytes:
-    """The bytes of ``golden.npz``."""
+def golden_content(
+    probes: Sequence[Probe], own: Mapping[str, Sequence[Sequence[np.ndarray]]]
+) -> bytes:
+    """The bytes of ``golden.npz``.
+
+    Args:
+        probes: With Keras's answers.
+        own: By file, what an artifact answered to each of them.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, probe in enumerate(probes):
-            for role, arrays in (("input", probe.inputs), ("output", probe.outputs)):
+            files = [("output", f"_{file}", answers[number]) for file, answers in own.items()]
+            asked = [("input", "", probe.inputs), ("output", "", probe.outputs)]
+            for role, file, arrays in asked + files:
                 for index, array in enumerate(arrays):
                     member = io.BytesIO()
                     np.save(member, array, allow_pickle=False)
-                    info = zipfile.ZipInfo(f"case{number}_{role}{index}.npy", _NO_DATE)
+                    info = zipfile.ZipInfo(f"case{number}_{role}{index}{file}.npy", _NO_DATE)
                     archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 

@@ -10,19 +10,18 @@ from bilstm_exporter import bundle
 from bilstm_exporter.frontend.source import Source
 from bilstm_exporter.interface import Interface
 from bilstm_exporter.prepared import Prepared
-from bilstm_exporter.probes import golden_probes
+from bilstm_exporter.probes import Probe, golden_probes
 from bilstm_exporter.properties import independent_rows, neutral_padding
 from bilstm_exporter.recipes import FLOAT32
 from bilstm_exporter.tolerance import TOLERANCE
 from bilstm_exporter.versions import versions
 
 
-def describe(prepared: Prepared) -> tuple[Manifest, bytes]:
-    """The manifest as far as it does not depend on the artifacts, and golden.npz."""
+def describe(prepared: Prepared) -> tuple[Manifest, list[Probe]]:
+    """The manifest as far as it does not depend on the artifacts, and the golden cases."""
     source, interface, probes = prepared.source, prepared.interface, prepared.probes
     origin = prepared.origin
     golden = golden_probes(source, probes.probes)
-    content = bundle.golden_content(golden)
     manifest = Manifest(
         name=source.name,
         source=ManifestSource(origin.file or source.name, origin.sha256, prepared.generation),
@@ -35,13 +34,13 @@ def describe(prepared: Prepared) -> tuple[Manifest, bytes]:
         and independent_rows(source, probes.probes, interface),
         recommended_recipe=FLOAT32,
         artifacts=(),
-        golden=bundle.golden_entry(content, len(golden)),
+        golden=bundle.golden_entry(bundle.golden_content(golden, {}), len(golden)),
         tolerance=TOLERANCE,
         versions=versions(origin.keras_version),
         states=_states(source, interface),
         preprocessing=source.preprocessing,
     )
-    return manifest, content
+    return manifest, golden
 
 
 def _states(source: Source, interface: Interface) -> tuple[StateSpec, ...]:

@@ -13,6 +13,7 @@ from bilstm_exporter.description import describe
 from bilstm_exporter.folder import check_writable, default_folder, staged
 from bilstm_exporter.judging.opinion import Opinion
 from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.own_answers import own_answers
 from bilstm_exporter.prepared import prepare
 from bilstm_exporter.properties import declared_difference
 from bilstm_exporter.quantizing import Made, select_artifacts
@@ -41,14 +42,16 @@ def run_export(
         prepared = replace(prepared, probes=list(formats.values())[-1].probes)
         selection = select_artifacts(formats, prepared, manifest, options, stages)
         checked = [item.checked for item in selection.made]
+        recorded = bundle.golden_content(golden, own_answers(checked, golden, manifest))
         manifest = replace(
             manifest,
             artifacts=tuple(item.artifact for item in checked),
+            golden=bundle.golden_entry(recorded, len(golden)),
             recommended_recipe=selection.recommended,
             recommended_reason=selection.reason,
         )
         files = {item.artifact.file: item.built.content for item in checked}
-        bundle.write(aside, manifest, {bundle.GOLDEN_FILE: golden, **files})
+        bundle.write(aside, manifest, {bundle.GOLDEN_FILE: recorded, **files})
     return ExportReport(
         bundle=folder,
         model=source.name,

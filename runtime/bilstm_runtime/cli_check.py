@@ -1,4 +1,4 @@
-"""The command check-bilstm: does every model file of a bundle give Keras's answers here?"""
+"""The command check-bilstm: does every model file of a bundle answer here as it should?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Run every model file of a bundle on the recorded cases, each twice, and "
-        "compare with the answers Keras gave at export.",
+        "compare with Keras's answers or, for quantized files, with those it gave at export.",
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,13 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _table(report: CheckReport) -> str:
-    header = ["artifact", "recipe", "backend", "cases", "largest error", "of tolerance", "result"]
+    header = ["artifact", "recipe", "backend", "cases", "against"]
+    header += ["largest error", "of tolerance", "result"]
     rows = [
         [
             item.file,
             item.recipe,
             item.backend or "-",
             str(item.cases) if item.cases else "-",
+            item.reference,
             "-" if item.max_abs_error is None else f"{item.max_abs_error:.2g}",
             "-" if item.max_error_ratio is None else f"{item.max_error_ratio:.2g}",
             _result(item),

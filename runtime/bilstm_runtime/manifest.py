@@ -137,6 +137,7 @@ class Artifact:
         outputs: The names inside the file, in the order of the manifest's outputs, then its states.
         parity: What the exporter measured; free form.
         tolerance: How near its answers come to Keras's, where not as near as the bundle's own.
+        own_answers: Whether the golden file holds what it answered at export, beside Keras's.
         quantized_inputs: By the name inside the file, for those that take integers for floats.
         quantized_outputs: The same for the outputs.
         reset_between_runs: Whether the file remembers one run in the next unless it is reset.
@@ -151,6 +152,7 @@ class Artifact:
     outputs: tuple[str, ...]
     parity: Mapping[str, object] = field(default_factory=dict)
     tolerance: Tolerance | None = None
+    own_answers: bool = False
     quantized_inputs: Mapping[str, Quantization] = field(default_factory=dict)
     quantized_outputs: Mapping[str, Quantization] = field(default_factory=dict)
     reset_between_runs: bool = False
@@ -158,7 +160,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Golden:
-    """The file of recorded inputs and of Keras's answers to them."""
+    """The file of recorded inputs, of Keras's answers to them and of artifacts' own."""
 
     file: str
     bytes: int

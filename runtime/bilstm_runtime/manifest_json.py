@@ -232,7 +232,7 @@ def _tolerance(item: Field) -> Tolerance:
 
 def _artifact(item: Field) -> Artifact:
     parity, tolerance = item.optional("parity"), item.optional("tolerance")
-    reset = item.optional("reset_between_runs")
+    own, reset = item.optional("own_answers"), item.optional("reset_between_runs")
     return Artifact(
         file=_matching(item.get("file"), _FILE_NAME),
         format=_matching(item.get("format"), _TOKEN),
@@ -243,6 +243,7 @@ def _artifact(item: Field) -> Artifact:
         outputs=tuple(name.text() for name in item.get("outputs").items(at_least=1)),
         parity={} if parity is None else parity.mapping(),
         tolerance=None if tolerance is None else _tolerance(tolerance),
+        own_answers=False if own is None else own.boolean(),
         quantized_inputs=quantizations_from(item.optional("quantized_inputs")),
         quantized_outputs=quantizations_from(item.optional("quantized_outputs")),
         reset_between_runs=False if reset is None else reset.boolean(),
@@ -354,7 +355,13 @@ def _preprocessing_json(manifest: Manifest) -> dict[str, object]:
     return {"preprocessing": [preprocessing_json(item) for item in manifest.preprocessing]}
 
 
-_OPTIONAL: Final = ("tolerance", "quantized_inputs", "quantized_outputs", "reset_between_runs")
+_OPTIONAL: Final = (
+    "tolerance",
+    "own_answers",
+    "quantized_inputs",
+    "quantized_outputs",
+    "reset_between_runs",
+)
 """Members of an artifact that stand in the JSON only where they say something."""
 
 
@@ -368,4 +375,6 @@ def _artifact_json(artifact: Artifact) -> dict[str, object]:
     members.update(integers_json(artifact))
     if artifact.tolerance is not None:
         members["tolerance"] = dataclasses.asdict(artifact.tolerance)
+    if artifact.own_answers:
+        members["own_answers"] = True
     return members

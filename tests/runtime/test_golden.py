@@ -114,6 +114,46 @@ def test_an_artifact_may_have_its_own_tolerance(bundle: BundleMaker) -> None:
     assert [item.passed for item in report.checks] == [True, False]
 
 
+def own_answers(bundle: BundleMaker, moved: float, error: float) -> Path:
+    """A bundle whose ONNX file differs by `moved` from its own answers, which miss Keras's."""
+    arrays = arrays_of(bundle())
+    for name in [name for name in arrays if "output" in name]:
+        signs = np.random.default_rng(0).choice([-1, 1], arrays[name].shape).astype(np.float32)
+        own = arrays[name] + moved * signs
+        arrays[f"{name}_model.onnx"] = own
+        arrays[name] = own + error * signs
+
+    def edit(root: dict[str, Any]) -> None:
+        del root["artifacts"][1]
+        root["artifacts"][0].update(own_answers=True, tolerance={"absolute": 0.5, "relative": 0})
+
+    folder: Path = bundle(edit=edit, files={"golden.npz": npz(**arrays)})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("moved", "error", "passed"),
+    [(0, 0.1, True), (0.05, 0.1, True), (0.1, 0.1, False), (1e-3, 0, False), (0.6, 2, False)],
+)
+def test_own_answers_take_the_place_of_keras(
+    bundle: BundleMaker, moved: float, error: float, *, passed: bool
+) -> None:
+    (item,) = check(own_answers(bundle, moved, error)).checks
+    assert (item.reference, item.passed) == ("export", passed)
+    assert item.max_abs_error == pytest.approx(moved, abs=1e-6)
+    if not passed:
+        wrong = "case 0 is wrong" if moved > 0.5 else "the answers are others than at export"
+        assert item.reason == wrong
+
+
+def test_own_answers_that_are_not_recorded(bundle: BundleMaker) -> None:
+    def edit(root: dict[str, Any]) -> None:
+        root["artifacts"][0]["own_answers"] = True
+
+    with pytest.raises(GoldenError, match=r"lacks an array.*case0_output0_model\.onnx"):
+        check(bundle(edit=edit))
+
+
 def test_damaged_artifact_fails_with_its_reason(bundle: BundleMaker) -> None:
     folder = bundle()
     (folder / "model.onnx").write_bytes(b"x")

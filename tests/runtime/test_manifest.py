@@ -91,6 +91,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
                 tuple(answers),
                 draw(st.dictionaries(WORDS, FINITE, max_size=2)),
                 draw(st.none() | TOLERANCES),
+                draw(st.booleans()),
             )
             for number, recipe in enumerate(recipes)
         ),
@@ -171,6 +172,7 @@ WRONG = [
     ("artifacts.0.sha256", "A" * 64), ("artifacts.0.sha256", "0" * 63),
     ("artifacts.0.inputs", ["tokens"]), ("artifacts.0.inputs", ["x", "x"]),
     ("artifacts.0.outputs", [1, 2]), ("artifacts.0.parity", []), ("artifacts.0.tolerance", 1),
+    ("artifacts.0.own_answers", "yes"),
     ("artifacts.1.format", "onnx"), ("golden", ...), ("golden.file", "../golden.npz"),
     ("golden.cases", 0), ("golden.cases", 2**60), ("tolerance.absolute", -1),
     ("tolerance.absolute", "1e-5"), ("tolerance.relative", 10**400), ("versions", []),

@@ -42,8 +42,8 @@ def tune(
 ) -> Tuned:
     """Choose among the variants that were measured, and store the choice.
 
-    A variant must give Keras's answers to the golden cases on this device. Recipes other than
-    float32 and the recommended one are chosen only where the user named the recipes.
+    A variant must pass `check` on this device. Recipes other than float32 and the recommended one
+    are chosen only where the user named the recipes.
 
     Args:
         bundle: The bundle.
@@ -137,7 +137,7 @@ def _eligible(
         elif item is None or not item.passed:
             if variant.file not in refused:
                 why = item.reason if item is not None else "it was not checked"
-                left_out.append(f"{variant.file} does not give Keras's answers here: {why}")
+                left_out.append(f"{variant.file} does not pass check-bilstm here: {why}")
             refused.add(variant.file)
         else:
             found.append(variant)
