@@ -80,7 +80,7 @@ def quantize_at(weight: np.ndarray, scale: np.ndarray) -> Quantized:
     return Quantized(_round(np.asarray(weight, np.float32), scale, 127).astype(np.int8), scale, 8)
 
 
-def quantize_multiplier(weight: np.ndarray) -> Quantized:
+def quantize_multiplier(weight: np.ndarray, *, per_channel: bool = True) -> Quantized:
     """Quantize a matrix whose products with uint8 are summed in pairs in 16 bits.
 
     Processors with AVX2 but without VNNI multiply so (``vpmaddubsw``): they add two neighbours'
@@ -89,16 +89,18 @@ def quantize_multiplier(weight: np.ndarray) -> Quantized:
 
     Args:
         weight: float32 ``[inputs, channels]``, finite; neighbours are along ``inputs``.
+        per_channel: Whether each channel has a scale of its own; otherwise one serves all.
 
     Returns:
-        int8 integers, of which two neighbours of one sign add up to 128 at most, and a scale
-        a channel.
+        int8 integers, of which two neighbours of one sign add up to 128 at most, and the scale
+        ``[1, channels]`` or ``[1, 1]``.
     """
     weight = np.asarray(weight, np.float32)
     padded = np.concatenate([weight, np.zeros((len(weight) % 2, weight.shape[1]), np.float32)])
     pairs = padded.reshape(-1, 2, weight.shape[1])
     together = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1))
-    largest = together.max(axis=0, keepdims=True, initial=0).astype(np.float64) / 127
+    axes = 0 if per_channel else (0, 1)
+    largest = together.max(axis=axes, keepdims=True, initial=0).astype(np.float64) / 127
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
     # A scale that float16 holds takes half the place; rounded up, it still holds every pair.
     if (largest >= _LEAST_HALF).all() and (largest <= _LARGEST_HALF / 2).all():
@@ -106,6 +108,11 @@ def quantize_multiplier(weight: np.ndarray) -> Quantized:
         largest = np.where(half < largest, np.nextafter(half, np.float16(np.inf)), half)
     scale = np.asarray(largest, np.float32)
     return Quantized(_round(weight, scale, 127).astype(np.int8), scale, 8)
+
+
+def squared_error(weight: np.ndarray, found: Quantized) -> float:
+    """What quantizing a weight costs, summed over all its numbers."""
+    return float(np.square(found.dequantized - weight, dtype=np.float64).sum())
 
 
 def _short(scale: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilstm_exporter.quantization.affine import Quantized, quantize
+from bilstm_exporter.quantization.affine import Quantized, quantize, squared_error
 from bilstm_exporter.recipes import Precision
 
 # Part of a channel's weights that may vanish beside its largest one, and of how many at least.
@@ -39,6 +39,21 @@ def lost(weight: np.ndarray, found: Quantized) -> bool:
     count = there.sum(axis=shared)
     gone = (there & (found.values == 0)).sum(axis=shared)
     return bool(((count >= _LOST_OF) & (gone > _LOST_PART * count)).any())
+
+
+def serves_all(weight: np.ndarray, one: Quantized, each: Quantized, most: float) -> bool:
+    """Whether one scale serves a matrix as well as a scale for each channel, or nearly.
+
+    Args:
+        weight: The matrix.
+        one: It under one scale.
+        each: It with a scale a channel.
+        most: How many times the squared error of the latter the former may have.
+    """
+    scales = np.broadcast_to(one.scale, each.scale.shape)
+    if lost(weight, Quantized(one.values, scales, one.bits)):
+        return False
+    return squared_error(weight, one) <= most * squared_error(weight, each)
 
 
 def why_not_float16(weight: np.ndarray) -> str:

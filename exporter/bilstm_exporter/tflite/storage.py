@@ -5,6 +5,7 @@ A weight that a precision cannot hold goes up to the next one, with the reason i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,8 +17,9 @@ from bilstm_exporter.quantization.affine import (
     pack_int4,
     quantize,
     quantize_at,
+    squared_error,
 )
-from bilstm_exporter.quantization.limits import lost, why_not_float16
+from bilstm_exporter.quantization.limits import lost, serves_all, why_not_float16
 from bilstm_exporter.recipes import Precision
 
 # Weights of a block share a scale in int4; XNNPACK takes multiples of 32. On the three trained
@@ -29,6 +31,11 @@ _SCALE_BYTES = 12
 # A scale serves at least as many numbers of a table, for which narrow rows are taken together:
 # a scale of its own for each row of eight would be a fifth of the table.
 TABLE_GROUP = {Precision.INT8: 128, Precision.INT4: 64}
+# A matrix of fewer inputs has one scale if that costs no more than so many times the squared error:
+# scales and zero points of its channels would be more than a thirtieth of it, and its product's
+# other factor, which is rounded as it runs, errs more.
+_ONE_SCALE_INPUTS = 32 * _SCALE_BYTES
+_ONE_SCALE_ERROR = 4.0
 # How many times the squared error a scale in common with another matrix may cost.
 _COMMON_ERROR = 2.0
 _SCALES_LEAST = 16  # weights that share a scale of a constant of any shape
@@ -83,11 +90,11 @@ def store_matrix(
     def attempt(weight: np.ndarray, precision: Precision) -> Stored | str:
         inputs = weight.shape[1]
         if precision is Precision.INT8:
-            if wanted is Precision.INT4 and _is_narrow(inputs):
-                found = quantize(weight, (0, 1))
-                each = Quantized(found.values, np.repeat(found.scale, len(weight), 0), found.bits)
-                if not lost(weight, each):
-                    return _integers(weight, found)
+            one = quantize(weight, (0, 1))
+            # Beside int4, int8 under one scale is near in any case.
+            cost = math.inf if wanted is Precision.INT4 and _is_narrow(inputs) else _ONE_SCALE_ERROR
+            if inputs < _ONE_SCALE_INPUTS and serves_all(weight, one, quantize(weight, (1,)), cost):
+                return _integers(weight, one)
             found = quantize(weight, (1,)) if scales is None else quantize_at(weight, scales)
             return _integers(weight, found)
         if inputs % 2:
@@ -129,7 +136,9 @@ def common_scales(matrices: Sequence[np.ndarray]) -> np.ndarray | None:
     scales = np.asarray(quantize(np.concatenate(list(matrices), axis=1), (1,)).scale)
     for matrix in matrices:
         own, shared = quantize(matrix, (1,)), quantize_at(matrix, scales)
-        if _error(matrix, shared) > _COMMON_ERROR * _error(matrix, own) or lost(matrix, shared):
+        if squared_error(matrix, shared) > _COMMON_ERROR * squared_error(matrix, own) or lost(
+            matrix, shared
+        ):
             return None
     return scales
 
@@ -164,7 +173,7 @@ def store_any(weight: np.ndarray, precision: Precision) -> Stored:
             axis: quantize(weight, tuple(other for other in range(weight.ndim) if other != axis))
             for axis in _channel_axes(weight)
         }
-        errors = {axis: _error(weight, item) for axis, item in found.items()}
+        errors = {axis: squared_error(weight, item) for axis, item in found.items()}
         nearest = min(errors, key=errors.__getitem__)
         return _integers(weight, found[nearest], nearest)
 
@@ -195,10 +204,6 @@ def _integers(weight: np.ndarray, found: Quantized, axis: int = 0) -> Stored | s
         return f"beside its largest numbers, int{found.bits} would lose the others"
     data = found.values if found.bits == Precision.INT8 else pack_int4(found.values)
     return Stored(Precision(found.bits), data, found.scale.reshape(-1), axis)
-
-
-def _error(weight: np.ndarray, found: Quantized) -> float:
-    return float(np.square(found.dequantized - weight, dtype=np.float64).sum())
 
 
 def _channel_axes(weight: np.ndarray) -> list[int]:
