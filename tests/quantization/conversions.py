@@ -73,14 +73,16 @@ def bilstm_tagger(units: int = 24, features: int = 12, **options: Any) -> keras.
     return model
 
 
-def id_classifier(cell: type[keras.layers.Layer] = keras.layers.LSTM, width: int = 33) -> Any:
+def id_classifier(
+    cell: type[keras.layers.Layer] = keras.layers.LSTM, width: int = 33, units: int = 24
+) -> Any:
     keras.utils.clear_session()  # names are counted up
     keras.utils.set_random_seed(4)
     model = keras.Sequential(
         [
             keras.Input((None,), dtype="int32", name="ids"),
             keras.layers.Embedding(90, width, mask_zero=True, name="table"),
-            keras.layers.Bidirectional(cell(24), name="recurrence"),
+            keras.layers.Bidirectional(cell(units), name="recurrence"),
             keras.layers.Dense(16, name="out"),
         ]
     )

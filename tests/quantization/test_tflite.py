@@ -12,6 +12,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from bilstm_exporter.recipes import Precision
 from bilstm_exporter.tflite import quantize, storage
+from bilstm_exporter.tflite.cutting import STEPS_PER_ITERATION
 from bilstm_exporter.tolerance import difference
 
 from .conversions import bilstm_tagger, converted, id_classifier
@@ -20,6 +21,7 @@ from .tflite_files import integers, readers, run_tflite, with_rounded_weights
 STORED = (Precision.FLOAT16, Precision.INT8, Precision.INT4)
 INTEGERS = (Precision.INT8, Precision.INT4)
 CELLS = ("LSTM", "GRU", "SimpleRNN")
+UNITS = 26  # more than 24, so that recurrent kernels too are worth int4
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,8 @@ def tagger():
 @pytest.fixture(scope="module")
 def classifiers():
     return {
-        name: converted(id_classifier(getattr(keras.layers, name), 34), "tflite") for name in CELLS
+        name: converted(id_classifier(getattr(keras.layers, name), 34, UNITS), "tflite")
+        for name in CELLS
     }
 
 
@@ -77,7 +80,7 @@ def test_integers_stay_within_a_few_steps_of_rounded_weights(classifiers, cell, 
 
 @pytest.mark.parametrize("precision", INTEGERS)
 @pytest.mark.parametrize("delegate", [True, False])
-@pytest.mark.parametrize("inputs", [64, 34])
+@pytest.mark.parametrize("inputs", [64, 34, 12])
 def test_a_product_of_exact_activations_is_exact(inputs, precision, delegate):
     """Inputs from -128 to 127 are their own integers, so that only the weights are rounded."""
     keras.utils.set_random_seed(0)
@@ -132,8 +135,10 @@ def test_every_product_computes_in_integers_in_the_loop_too(classifiers, cell, p
         for name, index, kind, shape in readers(built.content)
         if name == "FULLY_CONNECTED" and index == 1 and np.prod(shape) >= 256
     ]
-    assert len(found) > 12  # five steps an iteration, and one by one, in each direction
+    # In each direction the projection and the steps of an iteration, and the Dense after both.
+    assert len(found) == 2 * (1 + STEPS_PER_ITERATION) + 1
     assert set(found) <= kinds
+    assert found.count(precision.label.upper()) > len(found) / 2
     forms = {form.operator: form for form in built.weights}
     assert forms["FULLY_CONNECTED"].dynamic
     assert not forms["GATHER"].dynamic
