@@ -1,0 +1,256 @@
+"""How time is cut: whatever the cut, every step is processed once, in order, and nothing else is.
+
+Except steps filled in that change no state. `processed` walks a cut as `tflite/loop.py` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bilstm_exporter import gates
+from bilstm_exporter.recurrence import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.tflite import cutting
+from bilstm_exporter.tflite.cutting import cut, holding_input, steps_per_iteration
+
+TANH = Activation("tanh", tf.tanh)
+SIGMOID = Activation("sigmoid", tf.sigmoid)
+RNG = np.random.default_rng(11)
+
+
+def numbers(*shape):
+    return RNG.normal(0, 0.4, shape).astype(np.float32)
+
+
+def lstm(units=4, activation=TANH):
+    width = 4 * units
+    return LSTMCell(numbers(3, width), numbers(units, width), numbers(width), activation, SIGMOID)
+
+
+def gru(*, units=4, recurrent_bias=True, activation=TANH, reset_after=True):
+    width = 3 * units
+    return GRUCell(
+        numbers(3, width),
+        numbers(units, width),
+        numbers(width),
+        numbers(width) if recurrent_bias else None,
+        activation,
+        SIGMOID,
+        reset_after=reset_after,
+    )
+
+
+def simple_rnn(units=4, activation=TANH):
+    return SimpleRNNCell(numbers(3, units), numbers(units, units), numbers(units), activation)
+
+
+CELLS = {
+    "LSTM": lstm(),
+    "LSTM of three steps an iteration": lstm(104),
+    "LSTM of two steps an iteration": lstm(128),
+    "LSTM of one step an iteration": lstm(256),
+    "LSTM with sigmoid": lstm(activation=SIGMOID),
+    "GRU": gru(recurrent_bias=False),
+    "GRU with a recurrent bias": gru(),
+    "GRU with sigmoid": gru(activation=SIGMOID),
+    "GRU that resets before": gru(recurrent_bias=False, reset_after=False),
+    "SimpleRNN": simple_rnn(),
+    "SimpleRNN with sigmoid": simple_rnn(activation=SIGMOID),
+    "StepCell": StepCell(lambda inputs, states: (inputs, states), 1),
+}
+ANY_STATE = {name for name in CELLS if name.startswith("GRU")}
+NEVER = {"LSTM with sigmoid", "SimpleRNN with sigmoid", "StepCell"}
+OUTPUTS = st.sampled_from([0, 4, 256, 60_000])
+
+every_cell = pytest.mark.parametrize("name", CELLS)
+
+
+def holds(name, *, starts_at_zeros):
+    return name in ANY_STATE or (starts_at_zeros and name not in NEVER)
+
+
+def processed(found, time):
+    """Positions in the order in which they are processed, and how often a chunk was begun."""
+    padding, start, skipped, rest = (
+        int(value) for value in (found.padding, found.start, found.skipped, found.rest)
+    )
+    end = padding + time
+
+    def iterations(begin, end, offset=0):
+        starts = range(begin, end - found.block + 1, found.block)
+        return [offset + first + step for first in starts for step in range(found.block)]
+
+    positions = list(range(padding, padding + rest))
+    if found.chunk is None:
+        return positions + iterations(skipped, end), 1
+    chunks = range(start, end - found.chunk + 1, found.chunk)
+    for chunk in chunks:
+        positions += iterations(skipped, found.chunk, chunk)
+        skipped = 0
+    return positions, len(chunks)
+
+
+def check(found, name, time, *, masked, starts_at_zeros):
+    """What must be so of every cut."""
+    positions, _ = processed(found, time)
+    end = found.padding + time
+    # Every real step once and in order, and of those filled in only the last few.
+    assert positions == list(range(end - len(positions), end))
+    filled = len(positions) - time
+    assert 0 <= filled < found.block
+    if not masked and not holds(name, starts_at_zeros=starts_at_zeros):
+        assert filled == 0
+    assert 1 <= found.block <= steps_per_iteration(CELLS[name], 4)
+    assert found.chunk is None or found.chunk % found.block == 0
+    if filled and not masked:
+        value = holding_input(CELLS[name], starts_at_zeros=starts_at_zeros)
+        assert found.fill == value
+
+
+def cut_of(name, time, output_size, *, masked=False, starts_at_zeros=True, input_size=16):
+    return cut(
+        CELLS[name],
+        time,
+        4,
+        input_size=input_size,
+        output_size=output_size,
+        masked=masked,
+        starts_at_zeros=starts_at_zeros,
+    )
+
+
+options = {
+    "time": st.integers(1, 300),
+    "output_size": OUTPUTS,
+    "masked": st.booleans(),
+    "starts_at_zeros": st.booleans(),
+}
+
+
+@every_cell
+@given(**options, input_size=st.sampled_from([1, 16, 60_000]))
+@example(time=97, output_size=60_000, masked=False, starts_at_zeros=False, input_size=16)
+@example(time=97, output_size=60_000, masked=True, starts_at_zeros=True, input_size=1)
+@settings(max_examples=40, deadline=None)
+def test_a_fixed_time_is_processed_once(
+    name, time, output_size, masked, starts_at_zeros, input_size
+):
+    given_ = {"masked": masked, "starts_at_zeros": starts_at_zeros}
+    found = cut_of(name, time, output_size, input_size=input_size, **given_)
+    check(found, name, time, **given_)
+    assert (found.start, found.rest) == (0, 0)
+    assert 0 <= found.skipped <= found.padding
+    if found.chunk is None:
+        assert (time + found.padding - found.skipped) % found.block == 0
+    else:
+        assert found.chunk < time
+        assert (time + found.padding) % found.chunk == 0
+        assert found.padding < found.chunk  # else a whole chunk would be of nothing
+
+
+@every_cell
+@given(**options)
+@settings(max_examples=40, deadline=None)
+def test_a_free_time_is_processed_once(name, time, output_size, masked, starts_at_zeros):
+    given_ = {"masked": masked, "starts_at_zeros": starts_at_zeros}
+    found = cut_of(name, tf.constant(time), output_size, **given_)
+    check(found, name, time, **given_)
+    assert isinstance(found.padding, int)  # else a shape would follow from a value
+    assert 0 <= int(found.start) <= found.padding
+    most = found.chunk or found.padding + int(found.rest)
+    assert 0 <= int(found.skipped) <= most
+    assert found.padding in {0, found.block, found.chunk}
+    assert (found.chunk is None) == (output_size == 0)
+
+
+@pytest.mark.parametrize("starts_at_zeros", [True, False])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "StepCell"])
+def test_a_free_time_around_whole_chunks(name, starts_at_zeros):
+    chunk = cut_of(name, tf.constant(1), 512, starts_at_zeros=starts_at_zeros).chunk
+    for time in (1, chunk - 1, chunk, chunk + 1, 2 * chunk + 3):
+        found = cut_of(name, tf.constant(time), 512, starts_at_zeros=starts_at_zeros)
+        check(found, name, time, masked=False, starts_at_zeros=starts_at_zeros)
+        assert found.chunk == chunk
+        assert processed(found, time)[1] == -(-time // chunk)
+
+
+@pytest.mark.parametrize("part", ["start", "skipped", "rest", "padding"])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_cut_that_is_off_by_one_is_seen(part, fixed):
+    """The checks above can fail."""
+    time = 50
+    found = cut_of("StepCell", time if fixed else tf.constant(time), 60_000)
+    assert found.chunk is not None
+    check(found, "StepCell", time, masked=False, starts_at_zeros=True)
+    for off in (-1, 1):
+        wrong = replace(found, **{part: int(getattr(found, part)) + off})
+        if fixed and part == "rest" and off < 0:
+            continue  # fewer than none are none
+        with pytest.raises(AssertionError):
+            check(wrong, "StepCell", time, masked=False, starts_at_zeros=True)
+
+
+def test_a_sequence_no_longer_than_an_iteration_is_written_out():
+    for time in range(1, cutting.STEPS_PER_ITERATION + 1):
+        found = cut_of("StepCell", time, 4)
+        assert (found.block, found.chunk, found.padding) == (time, None, 0)
+
+
+def test_nothing_is_filled_in_where_nothing_holds():
+    assert cut_of("StepCell", 97, 4).block == 1  # a prime
+    assert cut_of("StepCell", 99, 4).block == 3
+    assert cut_of("StepCell", 97, 4, masked=True).block == 4
+    assert cut_of("LSTM", 97, 4).block == 4
+    assert cut_of("LSTM", 97, 4, starts_at_zeros=False).block == 1
+
+
+def test_only_outputs_that_are_dear_to_copy_are_cut_into_chunks():
+    assert cut_of("LSTM", 300, 0).chunk is None
+    assert cut_of("LSTM", 300, 1).chunk is None
+    assert cut_of("LSTM", 300, 4096).chunk is not None
+    few, many = (cut_of("LSTM", tf.constant(1), size).chunk for size in (60_000, 4))
+    assert few < many
+
+
+def test_steps_an_iteration_are_as_many_as_the_cache_holds_kernels():
+    found = [steps_per_iteration(lstm(units), 4) for units in (4, 104, 128, 256, 512)]
+    assert found == [4, 3, 2, 1, 1]
+    assert steps_per_iteration(lstm(256), 1) == 2
+    assert steps_per_iteration(CELLS["StepCell"], 4) == 4
+
+
+@pytest.mark.parametrize("starts_at_zeros", [True, False])
+@every_cell
+def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at_zeros):
+    cell = CELLS[name]
+    value = holding_input(cell, starts_at_zeros=starts_at_zeros)
+    assert (value is not None) == holds(name, starts_at_zeros=starts_at_zeros)
+    if value is None:
+        return
+    shape = (5, cell.units)
+    states = [np.zeros(shape, np.float32)] * cell.state_count
+    if not starts_at_zeros:
+        states = [3 * np.random.default_rng(7).standard_normal(shape, np.float32)]
+    inputs = tf.fill([5, cell.recurrent_kernel.shape[1]], value)
+    after = states
+    for _ in range(3):
+        _, after = gates.step(cell, inputs, [tf.constant(state) for state in after])
+    for new, old in zip(after, states, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_the_input_that_holds():
+    assert holding_input(lstm(), starts_at_zeros=True) == 0.0
+    assert holding_input(lstm(), starts_at_zeros=False) is None
+    assert holding_input(lstm(activation=SIGMOID), starts_at_zeros=True) is None
+    # With zeros the recurrent bias alone would move the state.
+    assert holding_input(gru(), starts_at_zeros=True) > 100
+    assert holding_input(gru(recurrent_bias=False), starts_at_zeros=True) == 0.0
+    assert holding_input(gru(), starts_at_zeros=False) > 100
+    not_a_number = Activation(None, lambda x: x / (x - x))
+    assert holding_input(gru(activation=not_a_number), starts_at_zeros=False) is None

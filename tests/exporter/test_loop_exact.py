@@ -1,0 +1,76 @@
+"""The TFLite loop at lengths around its chunks, against Keras's eager call."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as kl
+
+import bilstm_runtime
+from bilstm_exporter import export
+from bilstm_exporter.recurrence import StepCell
+from bilstm_exporter.tflite.cutting import cut
+
+UNITS = 16
+FEATURES = 3
+
+
+def chunk():
+    """Steps a chunk; they depend on the outputs alone, whose kernel is small."""
+    return cut(
+        StepCell(lambda inputs, states: (inputs, states), 1),
+        tf.constant(1),
+        4,
+        input_size=FEATURES,
+        output_size=UNITS,
+        masked=False,
+        starts_at_zeros=True,
+    ).chunk
+
+
+def lstm(x):
+    return kl.LSTM(UNITS, return_sequences=True)(x), []
+
+
+def gru(x):
+    return kl.GRU(UNITS, return_sequences=True)(x), []
+
+
+def bidirectional(x):
+    """The backward direction is filled in at the end of time."""
+    return kl.Bidirectional(kl.LSTM(UNITS, return_sequences=True))(x), []
+
+
+def from_states(x):
+    """Nothing holds these states, so steps that fill no iteration come one by one."""
+    start = keras.Input((2,), name="start")
+    states = [kl.Dense(UNITS)(start), kl.Dense(UNITS, activation="tanh")(start)]
+    return kl.LSTM(UNITS, return_sequences=True)(x, initial_state=states), [start]
+
+
+def backward_from_states(x):
+    start = keras.Input((2,), name="start")
+    layer = kl.GRU(UNITS, return_sequences=True, go_backwards=True)
+    return layer(x, initial_state=kl.Dense(UNITS)(start)), [start]
+
+
+@pytest.mark.parametrize("build", [lstm, gru, bidirectional, from_states, backward_from_states])
+def test_lengths_around_a_chunk(build, tmp_path):
+    x = keras.Input((None, FEATURES), name="x")
+    outputs, more = build(x)
+    model = keras.Model([x, *more], outputs)
+    rng = np.random.default_rng(5)
+    model.set_weights([rng.normal(0, 0.4, w.shape).astype(np.float32) for w in model.get_weights()])
+    export(model, tmp_path / "edge", formats="tflite")
+    exported = bilstm_runtime.load(tmp_path / "edge")
+    steps = chunk()
+    for time in (1, 2, 3, steps - 1, steps, steps + 1, 2 * steps + 3):
+        inputs = {"x": rng.normal(0, 1, (3, time, FEATURES)).astype(np.float32)}
+        if more:
+            inputs["start"] = rng.normal(0, 1, (3, 2)).astype(np.float32)
+        wanted = model(inputs).numpy()  # of each row on its own: asked once, which takes longest
+        for batch in (1, 3):
+            found = exported.predict({name: rows[:batch] for name, rows in inputs.items()})
+            np.testing.assert_allclose(found, wanted[:batch], rtol=1e-4, atol=1e-5)
