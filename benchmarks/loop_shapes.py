@@ -1,13 +1,14 @@
-"""How the TFLite loop is cut up: what each choice of `tflite/loop.py` costs.
+"""How the TFLite loop is cut up: what each choice of `tflite/cutting.py` costs.
 
     python benchmarks/loop_shapes.py [--only WHAT ...] [--rounds N] [--json FILE]
 
 - ``iteration``: steps an iteration of the inner loop, shapes free and fixed, T=100;
-- ``chunk``: steps a chunk of the outer loop, shapes free, at 400 and 1,600 steps;
+- ``chunk``: what a loop is taken to cost, from which the steps a chunk of the outer loop follow;
+  shapes free, at 400 and 1,600 steps;
 - ``unroll``: no loop at all against the loop, batch and time fixed, short sequences;
-- ``form``: one level of loops instead of two, and gates in another order, shapes fixed, T=100.
+- ``form``: gates in another order, shapes fixed, T=100.
 
-Every choice is exported with parts of `tflite/loop.py` replaced (so it passes the checks of every
+Every choice is exported with parts of the exporter replaced (so it passes the checks of every
 export), and all choices of a case run in turn, one thread. A figure above 1 is faster than what
 the exporter does now. Nothing here asserts a time; run it on an idle machine.
 """
@@ -30,7 +31,7 @@ import tensorflow as tf
 from bilstm_exporter import export, gates
 from bilstm_exporter.quiet import captured_stderr
 from bilstm_exporter.recipes import RECIPES, file_name
-from bilstm_exporter.tflite import loop
+from bilstm_exporter.tflite import cutting
 from speed_lab import STEPS, features, model
 from speed_measuring import race
 from speed_report import describe_machine
@@ -39,7 +40,9 @@ from speed_runners import bound_of, litert_runner
 NOW = "now"
 UNITS = (64, 128, 256)
 ITERATIONS = (1, 2, 3, 5, 8)
-CHUNKS = (25, 50, 200, 400)
+# Of CHUNK_UNITS they make chunks of 52, 100, 184 and 512 steps. Inputs are filled up by a chunk
+# where time is free, so chunks far longer than the sequence would measure nothing but that.
+LOOP_COSTS = (1 << 17, 1 << 20, 1 << 22, 1 << 25)
 CHUNK_UNITS = 64
 CHUNK_LENGTHS = (400, 1600)
 UNROLLED = (5, 10, 20, 50, 100)
@@ -66,21 +69,15 @@ Choice: TypeAlias = tuple[Part, ...]
 def iteration(steps: int) -> Choice:
     """So many steps an iteration; a sequence no longer than that is written out."""
     # As many as that, whatever the cache holds.
-    return Part(loop, "STEPS_PER_ITERATION", steps), Part(loop, "COPIES_BYTES", 1 << 40)
+    return (
+        Part(cutting, "STEPS_PER_ITERATION", steps),
+        Part(cutting, "COPIES_BYTES", 1 << 40),
+    )
 
 
-def chunk(steps: int) -> Choice:
-    """So many steps a chunk."""
-    return (Part(loop, "STEPS_PER_CHUNK", steps),)
-
-
-def one_level() -> Choice:
-    """No outer loop: the whole sequence is one chunk."""
-
-    def chunks(walk: Any) -> Any:
-        return walk._steps(walk.inputs, walk.carry, walk.time)  # noqa: SLF001
-
-    return (Part(loop._Walk, "_chunks", chunks),)  # noqa: SLF001
+def chunk(loop_bytes: int) -> Choice:
+    """Chunks as if a loop cost so much; the longer it takes to start one, the longer they are."""
+    return (Part(cutting, "LOOP_BYTES", loop_bytes),)
 
 
 def sigmoids_together() -> Choice:
@@ -129,12 +126,8 @@ def questions() -> dict[str, list[Question]]:
     """All questions by what ``--only`` calls them."""
     shapes = {False: "shapes free", True: "shapes fixed"}
     by_iteration = {f"{n} an iteration": iteration(n) for n in ITERATIONS}
-    by_chunk = {f"{n} a chunk": chunk(n) for n in CHUNKS}
-    by_form = {
-        "one level": one_level(),
-        "sigmoids together": sigmoids_together(),
-        "both": one_level() + sigmoids_together(),
-    }
+    by_chunk = {f"{n >> 10} KiB a loop": chunk(n) for n in LOOP_COSTS}
+    by_form = {"sigmoids together": sigmoids_together()}
     now: dict[str, Choice] = {NOW: ()}
     return {
         "iteration": [
@@ -173,7 +166,7 @@ def questions() -> dict[str, list[Question]]:
 
 def unrolling(steps: int) -> dict[str, Choice]:
     """What the exporter does not do now for a sequence of this length."""
-    if steps <= loop.STEPS_PER_ITERATION:
+    if steps <= cutting.STEPS_PER_ITERATION:
         return {"loop": iteration(steps - 1)}
     return {"unrolled": iteration(steps)}
 
@@ -264,8 +257,11 @@ def main() -> int:
             "rounds": args.rounds,
             "recipe": args.recipe,
             "now": {
-                "steps_per_iteration": loop.STEPS_PER_ITERATION,
-                "steps_per_chunk": loop.STEPS_PER_CHUNK,
+                "steps_per_iteration": cutting.STEPS_PER_ITERATION,
+                "copies_bytes": cutting.COPIES_BYTES,
+                "loop_bytes": cutting.LOOP_BYTES,
+                "iteration_bytes": cutting.ITERATION_BYTES,
+                "usual_steps": cutting.USUAL_STEPS,
             },
             "rows": rows,
         }
