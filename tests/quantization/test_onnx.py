@@ -147,8 +147,8 @@ def test_an_int8_lstm_stays_within_a_few_steps_of_its_activations(tagger):
 def test_an_int8_scale_wrong_by_a_tenth_is_beyond_that(tagger, factor, monkeypatch):
     exact = run_onnx(tagger.conversion.content, signals())[0]
 
-    def wrong(weight):
-        right = quantize_multiplier(weight)
+    def wrong(weight, **how):
+        right = quantize_multiplier(weight, **how)
         return type(right)(right.values, np.float32(factor) * right.scale, 8)
 
     monkeypatch.setattr(quantize, "quantize_multiplier", wrong)

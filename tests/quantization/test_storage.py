@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bilstm_exporter.quantization.limits import ONE_SCALE_ERROR
 from bilstm_exporter.recipes import Precision
 from bilstm_exporter.tflite import storage
 
@@ -41,9 +42,20 @@ def test_a_narrow_matrix_has_one_scale_in_int8(inputs):
 
 def test_only_int4_that_would_take_more_room_is_narrow():
     assert storage.store_matrix(matrix(26), Precision.INT4).precision is Precision.INT4
-    wanted_int8 = storage.store_matrix(matrix(12), Precision.INT8)
-    assert wanted_int8.scales.shape == (CHANNELS,)
-    assert not wanted_int8.reason
+
+
+@pytest.mark.parametrize(
+    ("inputs", "spread", "scales"), [(128, 1, 1), (128, 3_000, CHANNELS), (512, 1, CHANNELS)]
+)
+def test_one_scale_serves_where_channels_are_alike_and_theirs_would_take_room(
+    inputs, spread, scales
+):
+    weight = matrix(inputs) * np.geomspace(1, 1 / spread, CHANNELS, dtype=np.float32)[:, None]
+    stored = storage.store_matrix(weight, Precision.INT8)
+    assert stored.scales.shape == (scales,)
+    assert not stored.reason
+    error = stored.data * stored.scales[:, None] - weight
+    assert np.sqrt(np.square(error).sum() / np.square(weight).sum()) <= ONE_SCALE_ERROR
 
 
 def test_a_channel_that_one_scale_would_lose_gives_each_its_own():

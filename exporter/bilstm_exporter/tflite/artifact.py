@@ -12,7 +12,7 @@ from bilstm_exporter.recurrence import Cell, Lowering, Recurrence, RecurrenceRes
 from bilstm_exporter.targets import Built, RecurrenceForm, target
 from bilstm_exporter.tflite import flatbuffer, loop
 from bilstm_exporter.tflite.conversion import convert_function
-from bilstm_exporter.tflite.cutting import steps_per_iteration
+from bilstm_exporter.tflite.cutting import is_cut_alike
 from bilstm_exporter.tflite.quantize import store_weights
 
 _FLOAT_BYTES, _INTEGER_BYTES = 4, 1
@@ -50,10 +50,7 @@ class TfliteConversion:
     def _content(self, weight_bytes: int) -> bytes:
         """The file as the converter left it."""
         if weight_bytes not in self._converted:
-            same = all(
-                steps_per_iteration(cell, weight_bytes) == steps_per_iteration(cell, _FLOAT_BYTES)
-                for cell in self._cells
-            )
+            same = all(is_cut_alike(cell, weight_bytes, _FLOAT_BYTES) for cell in self._cells)
             self._converted[weight_bytes] = (
                 self._converted[_FLOAT_BYTES] if same else self._convert(weight_bytes)
             )

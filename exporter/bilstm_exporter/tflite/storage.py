@@ -5,7 +5,6 @@ A weight that a precision cannot hold goes up to the next one, with the reason i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,11 +30,9 @@ _SCALE_BYTES = 12
 # A scale serves at least as many numbers of a table, for which narrow rows are taken together:
 # a scale of its own for each row of eight would be a fifth of the table.
 TABLE_GROUP = {Precision.INT8: 128, Precision.INT4: 64}
-# A matrix of fewer inputs has one scale if that costs no more than so many times the squared error:
-# scales and zero points of its channels would be more than a thirtieth of it, and its product's
-# other factor, which is rounded as it runs, errs more.
+# Scales and zero points of its channels are more than a thirtieth of a matrix with fewer inputs,
+# which has one scale if that serves nearly as well.
 _ONE_SCALE_INPUTS = 32 * _SCALE_BYTES
-_ONE_SCALE_ERROR = 4.0
 # How many times the squared error a scale in common with another matrix may cost.
 _COMMON_ERROR = 2.0
 _SCALES_LEAST = 16  # weights that share a scale of a constant of any shape
@@ -85,15 +82,12 @@ def store_matrix(
         blocks: Whether a channel may have several scales, in int4.
         scales: Of ``common_scales``, for int8.
     """
-    wanted = precision
 
     def attempt(weight: np.ndarray, precision: Precision) -> Stored | str:
         inputs = weight.shape[1]
         if precision is Precision.INT8:
             one = quantize(weight, (0, 1))
-            # Beside int4, int8 under one scale is near in any case.
-            cost = math.inf if wanted is Precision.INT4 and _is_narrow(inputs) else _ONE_SCALE_ERROR
-            if inputs < _ONE_SCALE_INPUTS and serves_all(weight, one, quantize(weight, (1,)), cost):
+            if inputs < _ONE_SCALE_INPUTS and serves_all(weight, one):
                 return _integers(weight, one)
             found = quantize(weight, (1,)) if scales is None else quantize_at(weight, scales)
             return _integers(weight, found)
