@@ -161,6 +161,7 @@ class _ColumnReader:
         shared = manifest.sequence_axes
         self._axes = [shared.get(axis.name or "", axis) for axis in spec.axes]
         self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
+        self._last_shape: tuple[int, ...] | None = None  # that was within the bounds
         found = [item for item in manifest.preprocessing if item.input == spec.name]
         self._text = TextReader(found[0], spec, can_pad=can_pad) if found else None
 
@@ -173,9 +174,11 @@ class _ColumnReader:
             or not array.flags.c_contiguous
         ):
             return False
-        for size, (low, high) in zip(array.shape, self._bounds, strict=True):
-            if size < low or (high is not None and size > high):
-                return False
+        if array.shape != self._last_shape:
+            for size, (low, high) in zip(array.shape, self._bounds, strict=True):
+                if size < low or (high is not None and size > high):
+                    return False
+            self._last_shape = array.shape
         return self._rule.holds(array)
 
     def read(self, value: Values) -> AnyArray | list[AnyArray]:
