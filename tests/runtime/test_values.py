@@ -128,3 +128,15 @@ def test_whole_numbers_arrive_unchanged_or_are_refused(values: list[int]) -> Non
         except InputError:
             continue
         assert [int(value) for value in found.tolist()] == values
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bad", [None, np.nan, np.inf, -np.inf])
+def test_only_what_is_not_finite_is_seen_beside_the_largest_numbers(dtype, bad):
+    """Their squares are infinite too, which is no reason to refuse them, nor to look away."""
+    array = np.full((2, 9), np.finfo(dtype).max, dtype)
+    array[0, ::2] *= -1
+    if bad is not None:
+        array[1, 4] = bad
+    rule = ValueRule(InputSpec("x", dtype, AXES))
+    assert rule.holds(array) is (bad is None)

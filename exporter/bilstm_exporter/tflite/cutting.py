@@ -109,27 +109,29 @@ def _free(time: Any, block: int, output_size: int, held: float | None) -> Cut:
 
 
 def _fixed(time: int, block: int, input_size: int, output_size: int, held: float | None) -> Cut:
-    def cost(block: int, chunks: int) -> tuple[float, int]:
+    def chunked(block: int, chunks: int) -> tuple[int, int]:
         chunk = -(-time // (chunks * block)) * block
-        padding = -(-time // chunk) * chunk - time
-        iterations = -(-time // block)
-        cost = iterations * (ITERATION_BYTES + _copied(output_size) * chunk)
+        return chunk, -(-time // chunk) * chunk - time
+
+    def cost(block: int, chunks: int) -> tuple[float, int]:
+        chunk, padding = chunked(block, chunks)
+        cost = -(-time // block) * (ITERATION_BYTES + _copied(output_size) * chunk)
         if chunk < time:
             cost += chunks * (LOOP_BYTES + _copied(output_size) * time)
         return cost + _copied(input_size) * time * bool(padding), -block
 
     # Steps filled in hold the states; where nothing does, there must be none.
     blocks = [n for n in range(1, min(block, time) + 1) if held is not None or time % n == 0]
+    most_chunks = _MOST_CHUNKS if output_size else 1
     block, chunks = min(
         (
             (block, chunks)
             for block in blocks
-            for chunks in range(1, min(-(-time // block), _MOST_CHUNKS if output_size else 1) + 1)
+            for chunks in range(1, min(-(-time // block), most_chunks) + 1)
         ),
         key=lambda choice: cost(*choice),
     )
-    chunk = -(-time // (chunks * block)) * block
-    padding = -(-time // chunk) * chunk - time
+    chunk, padding = chunked(block, chunks)
     skipped = padding // block * block
     return Cut(block, chunk if chunk < time else None, padding, 0, skipped, 0, held or 0.0)
 

@@ -20,21 +20,11 @@ def drop_idle_variables(model: Any) -> None:
         for operator in subgraph.operators
         if operator_name(model, operator) == "WHILE"
     ]
-    bodies = Counter(
-        number
-        for _, operator in loops
-        for number in (
-            operator.builtinOptions.bodySubgraphIndex,
-            operator.builtinOptions.condSubgraphIndex,
-        )
-    )
+    uses = Counter(number for _, operator in loops for number in _graphs(operator))
     for subgraph, operator in loops:
-        body = model.subgraphs[operator.builtinOptions.bodySubgraphIndex]
-        cond = model.subgraphs[operator.builtinOptions.condSubgraphIndex]
-        if bodies[operator.builtinOptions.bodySubgraphIndex] > 1:
+        if any(uses[number] > 1 for number in _graphs(operator)):
             continue  # another loop may read what this one does not
-        if bodies[operator.builtinOptions.condSubgraphIndex] > 1:
-            continue
+        cond, body = (model.subgraphs[number] for number in _graphs(operator))
         for index in reversed(range(len(operator.inputs))):
             if _is_read(subgraph, operator.outputs[index]) or _is_read(cond, cond.inputs[index]):
                 continue
@@ -52,6 +42,12 @@ def drop_idle_variables(model: Any) -> None:
                 kept = list(getattr(owner, name))
                 del kept[index]
                 setattr(owner, name, kept)
+
+
+def _graphs(loop: Any) -> tuple[int, int]:
+    """The numbers of a loop's condition and body."""
+    options = loop.builtinOptions
+    return options.condSubgraphIndex, options.bodySubgraphIndex
 
 
 def _is_read(subgraph: Any, tensor: int) -> bool:
