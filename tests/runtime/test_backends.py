@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bilstm_runtime import load
 from bilstm_runtime.backends import BACKENDS, find_backend, register
+from bilstm_runtime.backends.litert import LitertSession
 from bilstm_runtime.backends.onnx_external import has_external_data
 from bilstm_runtime.errors import (
     ArtifactError,
@@ -253,3 +254,23 @@ def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(200)))
+
+
+@pytest.mark.parametrize(("can_resize", "interpreters"), [(True, 1), (False, 3)])
+def test_an_interpreter_that_must_not_be_resized_gives_way_to_a_new_one(can_resize, interpreters):
+    created = []
+
+    class Planned:
+        def __init__(self):
+            created.append(self)
+
+        def resize_tensor_input(self, index, shape):
+            pass
+
+        def allocate_tensors(self):
+            pass
+
+    session = LitertSession(Planned, None, [0], [0], ([None], [None]), can_resize=can_resize)
+    for length in (2, 2, 3, 3, 2):
+        session.prepare([(1, length)])
+    assert len(created) == interpreters

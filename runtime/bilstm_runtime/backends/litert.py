@@ -35,7 +35,7 @@ class LitertSession:
     and after a failure a new interpreter takes the place of the one that may be half changed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (by name)
         self,
         create: Callable[[], Any],
         artifact: Artifact,
