@@ -191,7 +191,7 @@ def _indices(
 
 
 def _operators(interpreter: Any) -> set[str]:
-    """The operators of the main graph, or an unknown one."""
+    """The operators of the main graph (not of loops in it), or an unknown one."""
     try:
         # No public method tells.
         return {str(item["op_name"]) for item in interpreter._get_ops_details()}  # noqa: SLF001
