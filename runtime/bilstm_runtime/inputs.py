@@ -103,10 +103,8 @@ class InputReader:
             msg = f"the inputs differ in the number of examples: {found}"
             raise InputError(msg)
         if any(isinstance(column, list) for column in columns):
-            columns = [list(column) for column in columns]
-            sizes = [
-                self._sizes([c[i] for c in columns], 1, f", example {i}") for i in range(count)
-            ]
+            lists = [list(column) for column in columns]
+            columns, sizes = [*lists], self._sizes_of_each(lists)
         else:
             sizes = [self._sizes(columns, 0, "")]
         return Request(columns, count, np.array(sizes, dtype=np.int64).reshape(len(sizes), -1))
@@ -132,6 +130,19 @@ class InputReader:
             msg = f"the model has the inputs {wanted}; the list holds {len(values)} items"
             raise InputError(msg)
         return list(values)
+
+    def _sizes_of_each(self, columns: Sequence[list[AnyArray]]) -> list[list[int]]:
+        """`_sizes` of every example of columns that are lists, `[examples, axes]`."""
+        axes = []
+        for name in self._axes:
+            (i, j), *others = self._places[name]
+            found = [example.shape[j - 1] for example in columns[i]]
+            if any([e.shape[m - 1] for e in columns[k]] != found for k, m in others):
+                count = len(columns[0])
+                together = ([column[n] for column in columns] for n in range(count))
+                return [self._sizes(e, 1, f", example {n}") for n, e in enumerate(together)]
+            axes.append(found)
+        return list(map(list, zip(*axes, strict=True))) if axes else [[] for _ in columns[0]]
 
     def _sizes(self, arrays: Sequence[Any], skipped: int, where: str) -> list[int]:
         """Sizes along the sequence axes, which must agree between the inputs."""
@@ -198,9 +209,12 @@ class _ColumnReader:
         examples = [
             self._as_array(item, f"{self._label}, example {i}") for i, item in enumerate(value)
         ]
+        shapes: set[tuple[int, ...]] = set()
         for i, example in enumerate(examples):
-            self._check_shape(example, self._axes[1:], f"{self._label}, example {i}")
-        if len({example.shape for example in examples}) > 1:
+            if example.shape not in shapes:
+                self._check_shape(example, self._axes[1:], f"{self._label}, example {i}")
+                shapes.add(example.shape)
+        if len(shapes) > 1:
             return self._convert_examples(examples)
         if len({example.dtype for example in examples}) > 1:  # stacking would mix ints and floats
             examples = self._convert_examples(examples)
@@ -230,7 +244,7 @@ class _ColumnReader:
         label = self._label
         try:
             flat = np.concatenate([example.reshape(-1) for example in examples])
-            flat = self._rule.convert(flat, label)
+            converted = self._rule.convert(flat, label)
         except InputError:
             flat = None
         if flat is None or len({example.dtype for example in examples}) > 1:
@@ -238,9 +252,14 @@ class _ColumnReader:
                 self._rule.convert(example, f"{label}, example {i}")
                 for i, example in enumerate(examples)
             ]
-        ends = np.cumsum([example.size for example in examples])[:-1]
-        parts = np.split(flat, ends)
-        return [part.reshape(e.shape) for part, e in zip(parts, examples, strict=True)]
+        if converted is flat:
+            return examples
+        parts, start = [], 0
+        for example in examples:
+            stop = start + example.size
+            parts.append(converted[start:stop].reshape(example.shape))
+            start = stop
+        return parts
 
     def _check_shape(self, array: AnyArray, axes: Sequence[Axis], label: str) -> None:
         if 0 in array.shape:

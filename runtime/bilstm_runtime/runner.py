@@ -169,7 +169,8 @@ class Runner:
             array = np.full(shape, padding, dtype=spec.dtype)
             if isinstance(column, list):
                 for row, example in enumerate(group.tolist()):
-                    array[row, ...][tuple(map(slice, column[example].shape))] = column[example]
+                    values: AnyArray = column[example]
+                    array[row, ...][tuple(map(slice, values.shape))] = values
             else:
                 array[: len(group)][tuple(map(slice, (None, *column.shape[1:])))] = column[group]
             array[len(group) :] = array[len(group) - 1]
@@ -180,7 +181,7 @@ class Runner:
     def _assemble(self, request: Request, output: int, parts: list[AnyArray]) -> AnyArray:
         """Join the answers of the runs of an array request to one array."""
         spec = self._manifest.outputs[output]
-        own = (slice(None), *self._own_sizes(spec, request.sizes[0]))
+        own = (slice(None), *self._own_sizes(spec, request.sizes[0].tolist()))
         shapes = {part.shape[1:] for part in parts}
         if len(shapes) > 1:
             msg = (
@@ -198,25 +199,28 @@ class Runner:
         self, request: Request, groups: list[AnyArray], runs: list[list[AnyArray]]
     ) -> list[AnyArray | list[AnyArray]]:
         """Put the answers of a ragged request back in the order given, without their padding."""
-        place = {
-            example: (run, row)
-            for run, group in enumerate(groups)
-            for row, example in enumerate(group.tolist())
-        }
+        order = np.concatenate(groups)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        sizes = request.sizes.tolist()
         answers: list[AnyArray | list[AnyArray]] = []
         for number, spec in enumerate(self._manifest.outputs):
-            rows: list[AnyArray] = []
-            for example in range(request.count):
-                run, row = place[example]
-                own = self._own_sizes(spec, request.sizes[example])
-                rows.append(runs[run][number][row][own])
-            free = any(axis.name in self._axes or axis.size is None for axis in spec.axes[1:])
-            answers.append([row.copy() for row in rows] if free else np.stack(rows))
+            parts = [run[number] for run in runs]
+            if any(axis.name in self._axes or axis.size is None for axis in spec.axes[1:]):
+                rows = [row for part in parts for row in part]
+                answers.append(
+                    [
+                        rows[at][self._own_sizes(spec, own)].copy()
+                        for at, own in zip(place.tolist(), sizes, strict=True)
+                    ]
+                )
+            else:
+                answers.append(np.concatenate(parts)[place])
         return answers
 
-    def _own_sizes(self, spec: OutputSpec, sizes: AnyArray) -> tuple[slice, ...]:
+    def _own_sizes(self, spec: OutputSpec, sizes: list[int]) -> tuple[slice, ...]:
         """What of an answer is no padding, one slice an axis after the batch."""
-        own = dict(zip(self._axes, sizes.tolist(), strict=True))
+        own = dict(zip(self._axes, sizes, strict=True))
         return tuple(slice(own.get(axis.name or "")) for axis in spec.axes[1:])
 
 

@@ -12,7 +12,12 @@ from bilstm_runtime.errors import InputError, InputTypeError
 from bilstm_runtime.manifest import integer_limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bilstm_runtime.manifest import InputSpec
+
+# The methods of arrays go through Python functions to these.
+_largest, _smallest = np.maximum.reduce, np.minimum.reduce
 
 _KINDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floats"}
 
@@ -24,7 +29,12 @@ class ValueRule:
 
     Attributes:
         dtype: The numpy dtype the model takes.
+        holds: Whether all values of an array in `dtype`, at least one, are allowed: a quick answer
+            that may be False without need.
     """
+
+    dtype: np.dtype[Any]
+    holds: Callable[[AnyArray], bool]
 
     def __init__(self, spec: InputSpec) -> None:
         """Work out the rule of one input."""
@@ -32,25 +42,7 @@ class ValueRule:
         self._spec = spec
         self._range = spec.range
         self._is_float = self.dtype.kind == "f"
-        # Seen as unsigned, a negative id is a huge one, so that one reduction checks both ends.
-        self._unsigned = (
-            np.dtype(f"u{self.dtype.itemsize}")
-            if self.dtype.kind in "iu" and spec.range is not None and spec.range[0] == 0
-            else None
-        )
-
-    def holds(self, array: AnyArray) -> bool:
-        """Whether all values are allowed; a quick answer that may be False without need.
-
-        Args:
-            array: Values in `dtype`, at least one.
-        """
-        if self._range is None:
-            return not self._is_float or _all_finite(array)
-        low, high = self._range
-        if self._unsigned is not None:
-            return bool(array.view(self._unsigned).max() <= high)
-        return bool(array.min() >= low and array.max() <= high)  # a NaN compares as False
+        self.holds = _quick_check(self.dtype, spec.range)
 
     def convert(self, array: AnyArray, label: str) -> AnyArray:
         """Convert values to `dtype` and check them.
@@ -129,12 +121,31 @@ class ValueRule:
         return f"{_KINDS[self.dtype.kind]} ({self.dtype})"
 
 
+def _quick_check(
+    dtype: np.dtype[Any], bounds: tuple[float, float] | None
+) -> Callable[[AnyArray], bool]:
+    """See `ValueRule.holds`.
+
+    It is asked of every prediction, after a run of the model has driven all of Python and numpy out
+    of the caches: what counts is how few functions it goes through.
+    """
+    if bounds is None:
+        return _all_finite if dtype.kind == "f" else lambda _: True
+    low, high = bounds
+    if dtype.kind in "iu" and low == 0:
+        # Seen as unsigned, a negative id is a huge one: one reduction checks both ends.
+        unsigned = np.dtype(f"u{dtype.itemsize}")
+        return lambda array: bool(_largest(array.view(unsigned), axis=None) <= high)
+    return lambda array: bool(  # a NaN compares as False
+        _smallest(array, axis=None) >= low and _largest(array, axis=None) <= high
+    )
+
+
 def _all_finite(array: AnyArray) -> bool:
     """Whether no value is NaN or infinite.
 
-    The sum of the squares shows either, in one pass that makes no array; it is asked of every
-    prediction. Only a sum that is not finite, as it may be of large values too, takes a second
-    look.
+    The sum of the squares shows either, in one pass that makes no array. Only a sum that is not
+    finite, as it may be of large values too, takes a second look.
     """
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 

@@ -63,6 +63,7 @@ class LitertSession:
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._quantized_inputs, self._quantized_outputs = map(tuple, quantized)
+        self._quantizes = any(map(any, quantized))
         self._shapes: list[tuple[int, ...]] | None = None
         self._lock = threading.Lock()
 
@@ -80,16 +81,16 @@ class LitertSession:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the model once; see `Session.run`."""
+        if self._quantizes:
+            arrays = list(map(_stored, arrays, self._quantized_inputs))
         with self._lock:
             try:
                 self.prepare([array.shape for array in arrays])
                 interpreter = self._interpreter
                 if self._artifact.reset_between_runs:
                     interpreter.reset_all_variables()
-                for index, array, how in zip(
-                    self._inputs, arrays, self._quantized_inputs, strict=True
-                ):
-                    interpreter.set_tensor(index, array if how is None else _stored(array, how))
+                for index, array in zip(self._inputs, arrays, strict=True):
+                    interpreter.set_tensor(index, array)
                 interpreter.invoke()
                 answers = [interpreter.get_tensor(index) for index in self._outputs]  # copies
             except _ERRORS as error:
@@ -98,22 +99,23 @@ class LitertSession:
                 shapes = ", ".join(str(array.shape) for array in arrays)
                 msg = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
                 raise BackendRunError(msg + str(error)) from error
-        return [
-            answer if how is None else _value(answer, how)
-            for answer, how in zip(answers, self._quantized_outputs, strict=True)
-        ]
+        return list(map(_value, answers, self._quantized_outputs)) if self._quantizes else answers
 
 
-def _stored(values: AnyArray, how: Quantization) -> Array:
-    """Floats as the integers that stand for them, `docs/manifest.md`."""
+def _stored(values: AnyArray, how: Quantization | None) -> Array:
+    """Floats as the integers that stand for them, if any do, `docs/manifest.md`."""
+    if how is None:
+        return values
     low, high = integer_limits(how.dtype)
     steps = np.rint(values / np.float32(how.scale)) + how.zero_point
     integers: Array = np.clip(steps, low, high).astype(how.dtype)
     return integers
 
 
-def _value(stored: AnyArray, how: Quantization) -> Array:
-    """The floats that integers stand for."""
+def _value(stored: AnyArray, how: Quantization | None) -> Array:
+    """The floats that integers stand for, if they do."""
+    if how is None:
+        return stored
     return (stored.astype(np.float32) - np.float32(how.zero_point)) * np.float32(how.scale)
 
 
