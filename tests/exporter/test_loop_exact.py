@@ -11,7 +11,9 @@ from keras import layers as kl
 import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.recurrence import StepCell
+from bilstm_exporter.tflite import flatbuffer
 from bilstm_exporter.tflite.cutting import cut
+from bilstm_exporter.tflite.operators import operator_name
 
 UNITS = 16
 FEATURES = 3
@@ -74,3 +76,55 @@ def test_lengths_around_a_chunk(build, tmp_path):
         for batch in (1, 3):
             found = exported.predict({name: rows[:batch] for name, rows in inputs.items()})
             np.testing.assert_allclose(found, wanted[:batch], rtol=1e-4, atol=1e-5)
+
+
+def masked(x):
+    layer = kl.Bidirectional(kl.GRU(UNITS, return_sequences=True))
+    return layer(kl.Masking(mask_value=0.5)(x)), []
+
+
+def last_of_masked(x):
+    return kl.Bidirectional(kl.LSTM(UNITS))(kl.Masking(mask_value=0.5)(x)), []
+
+
+EVERY = (lstm, gru, bidirectional, from_states, backward_from_states, masked, last_of_masked)
+FIXED = [
+    *((build, time) for build in EVERY for time in (11, 47)),
+    *((build, 202) for build in (bidirectional, masked)),  # in chunks
+]
+
+
+@pytest.mark.parametrize(("build", "time"), FIXED)
+def test_one_sequence_of_fixed_time(build, time, tmp_path):
+    """The steps of an iteration are one row then."""
+    x = keras.Input((None, FEATURES), name="x")
+    outputs, more = build(x)
+    model = keras.Model([x, *more], outputs)
+    rng = np.random.default_rng(5)
+    model.set_weights([rng.normal(0, 0.4, w.shape).astype(np.float32) for w in model.get_weights()])
+    export(model, tmp_path / "edge", formats="tflite", batch=1, time=time)
+    exported = bilstm_runtime.load(tmp_path / "edge")
+    for valid in (time, time // 2, 1, 0):
+        inputs = {"x": rng.normal(0, 1, (1, time, FEATURES)).astype(np.float32)}
+        inputs["x"][:, valid:] = 0.5
+        inputs["x"][:, valid // 3 : valid // 2] = 0.5
+        if more:
+            inputs["start"] = rng.normal(0, 1, (1, 2)).astype(np.float32)
+        wanted = model(inputs).numpy()
+        np.testing.assert_allclose(exported.predict(inputs), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "is_joined"), [(1, True), (2, False), (None, False)])
+def test_steps_of_one_row_are_left_to_xnnpack(batch, is_joined, tmp_path):
+    """LiteRT has to take them apart and put them together itself where there are several rows."""
+    x = keras.Input((None, FEATURES), name="x")
+    export(keras.Model(x, lstm(x)[0]), tmp_path / "edge", formats="tflite", batch=batch, time=47)
+    model = flatbuffer.read((tmp_path / "edge" / "model.tflite").read_bytes())
+    found = {
+        operator_name(model, operator)
+        for subgraph in model.subgraphs[1:]
+        for operator in subgraph.operators
+    }
+    assert {"SPLIT", "FULLY_CONNECTED"} <= found
+    assert ("UNPACK" not in found) is is_joined
+    assert ("CONCATENATION" in found) is is_joined

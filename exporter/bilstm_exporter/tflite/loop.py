@@ -78,13 +78,20 @@ class _Walk:
             output_size=math.prod(self.output_shape) if recurrence.return_sequences else 0,
             masked=mask is not None,
             starts_at_zeros=all(state is None for state in initial_state),
+            one_sequence=self.batch == 1,
         )
-        self.length = self.time + self.cut.padding
-        self.inputs = [self._filled(projected, self.cut.fill)]
+        # A row of the inputs and of the buffers is a step, or the steps of an iteration.
+        self.joined = self.cut.joined
+        self.row = self.cut.block if self.joined else 1
+        self.length = self._in_rows(self.time + self.cut.padding)
+        self.inputs = [self._as_rows(self._filled(projected, self.cut.fill))]
         if mask is not None:
             steps = self._filled(_time_major(mask), fill=False)
-            own = not isinstance(self.cell, StepCell)
-            self.inputs.append(tf.expand_dims(steps, -1) if own else steps)
+            if not isinstance(self.cell, StepCell):
+                steps = tf.expand_dims(steps, -1)
+            if self.joined:  # one below the other, since nothing splits booleans
+                steps = tf.reshape(steps, [self.length, self.row, self.batch, 1])
+            self.inputs.append(steps)
         # Keras's own cells need not carry the output too where masked steps give zeros: those
         # are set once, after the loops.
         self.zeroed = (
@@ -104,7 +111,7 @@ class _Walk:
             carry, outputs = self._advance([self._ordered(part) for part in steps], self.carry)
         else:
             carry, outputs = self._chunks(*self._rest(self.carry, self._room()))
-            outputs = None if outputs is None else self._without_filled(outputs)
+            outputs = None if outputs is None else self._without_filled(self._as_steps(outputs))
         last_output = carry[0] if self.output_is_state else carry[-1]
         if self.zeroed:
             last = 0 if self.recurrence.go_backwards else -1
@@ -125,44 +132,46 @@ class _Walk:
 
     def _chunks(self, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
         """The outer loop: make room for a chunk of outputs, and put them in their place."""
-        chunk, block = self.cut.chunk, self.cut.block
-        if chunk is None:
-            begin, length = self.cut.skipped, self.length
-            return self._iterations(begin, length, length, 0, block, carry, buffer)
+        length = self.length
+        block, skipped = self._in_rows(self.cut.block), self._in_rows(self.cut.skipped)
+        if self.cut.chunk is None:
+            return self._iterations(skipped, length, length, 0, block, carry, buffer)
+        chunk, begin = self._in_rows(self.cut.chunk), self._in_rows(self.cut.start)
 
         def body(start: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
-            skipped, *carry = carry
+            first, *carry = carry
             part = tf.gather(buffer, start + tf.range(chunk))
-            carry, part = self._iterations(skipped, chunk, chunk, start, block, carry, part)
+            carry, part = self._iterations(first, chunk, chunk, start, block, carry, part)
             return [tf.constant(0), *carry], _put(buffer, part, start)
 
-        carry = [tf.convert_to_tensor(self.cut.skipped), *carry]
-        begin, length = self.cut.start, self.length
+        carry = [tf.convert_to_tensor(skipped), *carry]
         carry, buffer = self._loop(body, begin, length, length, chunk, carry, buffer)
         return carry[1:], buffer
 
     def _iterations(  # noqa: PLR0913, PLR0917 - where, of what, and with what
         self, begin: Any, end: Any, length: Any, offset: Any, steps: int, carry: Any, buffer: Any
     ) -> tuple[list[Any], Any]:
-        """The inner loop: ``steps`` steps an iteration.
+        """The inner loop: ``steps`` rows an iteration.
 
         Args:
-            begin: The position of the first step, counted as they are processed.
+            begin: The position of the first row, counted as they are processed.
             end: That after the last.
-            length: Steps of the buffer, of which those are some.
-            offset: Where the buffer's first step stands among the inputs.
-            steps: An iteration.
+            length: Rows of the buffer, of which those are some.
+            offset: Where the buffer's first row stands among the inputs.
+            steps: Rows an iteration.
             carry: What a step hands on.
             buffer: For the outputs, or None.
         """
         # In the order in which they are processed: the bodies of both directions are then the same
         # but for their constants, and the file holds what they have in common once.
-        places = tf.constant(self._ordered(list(range(steps)))) + offset
+        places = offset
+        if not self.joined:
+            places = tf.constant(self._ordered(list(range(steps)))) + offset
 
         def body(start: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
             # Not by SLICE, whose shape LiteRT knows only as it runs.
-            where = start + places
-            block = [tf.unstack(tf.gather(tensor, where)) for tensor in self.inputs]
+            where = start if isinstance(places, int) else start + places
+            block = [self._steps_of(tf.gather(tensor, where)) for tensor in self.inputs]
             carry, outputs = self._advance(block, carry)
             return carry, _put(buffer, outputs, start)
 
@@ -176,7 +185,7 @@ class _Walk:
             carry: What a step hands on.
 
         Returns:
-            The carry after them, and their outputs ``[time, batch, ...]`` if they are wanted.
+            The carry after them, and their outputs ``[rows, batch, ...]`` if they are wanted.
         """
         outputs = []
         for inputs, *mask in zip(*block, strict=True):
@@ -184,7 +193,31 @@ class _Walk:
             outputs.append(output)
         if not self.recurrence.return_sequences:
             return carry, None
-        return carry, tf.stack(self._ordered(outputs))
+        outputs = self._ordered(outputs)
+        return carry, tf.stack([tf.concat(outputs, axis=-1)] if self.joined else outputs)
+
+    def _steps_of(self, rows: Any) -> list[Any]:
+        """The steps ``[batch, ...]`` of an iteration, in the order in which they are processed."""
+        if not self.joined:
+            return list(tf.unstack(rows))  # gathered in that order
+        is_mask = rows.dtype == tf.bool
+        return self._ordered(tf.unstack(rows) if is_mask else tf.split(rows, self.row, axis=-1))
+
+    def _in_rows(self, steps: Any) -> Any:
+        """How many rows some steps are."""
+        return steps // self.row if self.joined else steps
+
+    def _as_rows(self, steps: Any) -> Any:
+        """``[time, batch, size]`` as ``[rows, batch, row * size]``."""
+        if not self.joined:
+            return steps
+        return tf.reshape(steps, [self.length, self.batch, self.row * steps.shape[-1]])
+
+    def _as_steps(self, rows: Any) -> Any:
+        """The reverse."""
+        if not self.joined:
+            return rows
+        return tf.reshape(rows, [self.length * self.row, self.batch, rows.shape[-1] // self.row])
 
     def _ordered(self, steps: list[Any]) -> list[Any]:
         """From the order of time to that in which steps are processed, or back."""
@@ -236,7 +269,7 @@ class _Walk:
 
     def _less(self, length: Any, steps: int) -> Any:
         """``length - steps``, without an operator where that is the time there was."""
-        is_time = length is self.length and steps == self.cut.padding
+        is_time = length is self.length and steps == self.cut.padding and not self.joined
         return self.time if is_time else length - steps
 
     def _filled(self, tensor: Any, fill: Any) -> Any:
@@ -260,12 +293,15 @@ class _Walk:
             return None
         # Every step that counts is written before it is read, so any numbers will do. FILL has a
         # shape that LiteRT knows only as it runs, and zeros of a fixed shape would be stored.
-        steps = self.inputs[0]
-        part = _part(steps, self.output_shape)
+        rows = self.inputs[0]
+        shape = (
+            [self.row * size for size in self.output_shape] if self.joined else self.output_shape
+        )
+        part = _part(rows, shape)
         if part is not None:
             return part
-        time, batch = (tf.shape(steps)[axis] for axis in range(2))
-        return tf.zeros([steps.shape[0] or time, self.batch or batch, *self.output_shape])
+        time, batch = (tf.shape(rows)[axis] for axis in range(2))
+        return tf.zeros([rows.shape[0] or time, self.batch or batch, *shape])
 
     def _zeros(self, shape: Sequence[int]) -> Any:
         """Zeros ``[batch, *shape]``; if it can be, not by FILL, for the same reason as above."""
