@@ -138,6 +138,7 @@ class InputReader:
             (i, j), *others = self._places[name]
             found = [example.shape[j - 1] for example in columns[i]]
             if any([e.shape[m - 1] for e in columns[k]] != found for k, m in others):
+                # Raises for the first example whose inputs differ.
                 count = len(columns[0])
                 together = ([column[n] for column in columns] for n in range(count))
                 return [self._sizes(e, 1, f", example {n}") for n, e in enumerate(together)]
@@ -254,12 +255,8 @@ class _ColumnReader:
             ]
         if converted is flat:
             return examples
-        parts, start = [], 0
-        for example in examples:
-            stop = start + example.size
-            parts.append(converted[start:stop].reshape(example.shape))
-            start = stop
-        return parts
+        parts = np.split(converted, np.cumsum([example.size for example in examples])[:-1])
+        return [part.reshape(e.shape) for part, e in zip(parts, examples, strict=True)]
 
     def _check_shape(self, array: AnyArray, axes: Sequence[Axis], label: str) -> None:
         if 0 in array.shape:

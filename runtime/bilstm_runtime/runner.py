@@ -210,8 +210,8 @@ class Runner:
                 rows = [row for part in parts for row in part]
                 answers.append(
                     [
-                        rows[at][self._own_sizes(spec, own)].copy()
-                        for at, own in zip(place.tolist(), sizes, strict=True)
+                        rows[at][self._own_sizes(spec, size)].copy()
+                        for at, size in zip(place.tolist(), sizes, strict=True)
                     ]
                 )
             else:

@@ -113,7 +113,16 @@ def check(found, name, time, *, masked, starts_at_zeros):
         assert found.fill == value
 
 
-def cut_of(name, time, output_size, *, masked=False, starts_at_zeros=True, input_size=16):
+def cut_of(
+    name,
+    time,
+    output_size,
+    *,
+    masked=False,
+    starts_at_zeros=True,
+    input_size=16,
+    one_sequence=False,
+):
     return cut(
         CELLS[name],
         time,
@@ -122,6 +131,7 @@ def cut_of(name, time, output_size, *, masked=False, starts_at_zeros=True, input
         output_size=output_size,
         masked=masked,
         starts_at_zeros=starts_at_zeros,
+        one_sequence=one_sequence,
     )
 
 
@@ -146,6 +156,8 @@ def test_a_fixed_time_is_processed_once(
     check(found, name, time, **given_)
     assert (found.start, found.rest) == (0, 0)
     assert 0 <= found.skipped <= found.padding
+    assert found.skipped % found.block == 0  # so that blocks can be rows
+    assert (time + found.padding) % found.block == 0
     if found.chunk is None:
         assert (time + found.padding - found.skipped) % found.block == 0
     else:
@@ -200,6 +212,21 @@ def test_a_sequence_no_longer_than_an_iteration_is_written_out():
     for time in range(1, cutting.STEPS_PER_ITERATION + 1):
         found = cut_of("StepCell", time, 4)
         assert (found.block, found.chunk, found.padding) == (time, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "one_sequence", "is_joined"),
+    [
+        ("LSTM", 50, True, True),
+        ("GRU", 50, True, True),
+        ("LSTM", 50, False, False),
+        ("LSTM", tf.constant(50), True, False),
+        ("LSTM", 4, True, False),  # written out
+        ("StepCell", 50, True, False),
+    ],
+)
+def test_steps_are_joined_where_all_rows_are_known(name, time, one_sequence, is_joined):
+    assert cut_of(name, time, 16, one_sequence=one_sequence).joined is is_joined
 
 
 def test_nothing_is_filled_in_where_nothing_holds():

@@ -149,16 +149,16 @@ class _Walk:
         return carry[1:], buffer
 
     def _iterations(  # noqa: PLR0913, PLR0917 - where, of what, and with what
-        self, begin: Any, end: Any, length: Any, offset: Any, steps: int, carry: Any, buffer: Any
+        self, begin: Any, end: Any, length: Any, offset: Any, rows: int, carry: Any, buffer: Any
     ) -> tuple[list[Any], Any]:
-        """The inner loop: ``steps`` rows an iteration.
+        """The inner loop: ``rows`` rows an iteration.
 
         Args:
             begin: The position of the first row, counted as they are processed.
             end: That after the last.
             length: Rows of the buffer, of which those are some.
             offset: Where the buffer's first row stands among the inputs.
-            steps: Rows an iteration.
+            rows: An iteration.
             carry: What a step hands on.
             buffer: For the outputs, or None.
         """
@@ -166,7 +166,7 @@ class _Walk:
         # but for their constants, and the file holds what they have in common once.
         places = offset
         if not self.joined:
-            places = tf.constant(self._ordered(list(range(steps)))) + offset
+            places = tf.constant(self._ordered(list(range(rows)))) + offset
 
         def body(start: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
             # Not by SLICE, whose shape LiteRT knows only as it runs.
@@ -175,7 +175,7 @@ class _Walk:
             carry, outputs = self._advance(block, carry)
             return carry, _put(buffer, outputs, start)
 
-        return self._loop(body, begin, end, length, steps, carry, buffer)
+        return self._loop(body, begin, end, length, rows, carry, buffer)
 
     def _advance(self, block: list[list[Any]], carry: list[Any]) -> tuple[list[Any], Any]:
         """Advance a few steps, written out one after the other.
@@ -236,17 +236,17 @@ class _Walk:
         return [*states, output], output
 
     def _loop(  # noqa: PLR0913, PLR0917 - what a loop is
-        self, body: Body, begin: Any, end: Any, length: Any, steps: int, carry: Any, buffer: Any
+        self, body: Body, begin: Any, end: Any, length: Any, rows: int, carry: Any, buffer: Any
     ) -> tuple[list[Any], Any]:
-        """Run the body on ``steps`` steps at a time, from position ``begin`` to ``end``.
+        """Run the body on ``rows`` rows at a time, from position ``begin`` to ``end``.
 
-        It is told where in time, among ``length`` steps, they start.
+        It is told where in time, among ``length`` rows, they start.
         """
         if self.recurrence.go_backwards:
-            first, stride = self._less(length, steps) - begin, -steps
+            first, stride = self._less(length, rows) - begin, -rows
             last = 0 if end is length else length - end
         else:
-            first, last, stride = begin, self._less(end, steps), steps
+            first, last, stride = begin, self._less(end, rows), rows
 
         def goes_on(start: Any, *_: Any) -> Any:
             return start >= last if self.recurrence.go_backwards else start <= last
@@ -267,10 +267,12 @@ class _Walk:
         rest = list(results[1:])
         return rest[:count], rest[count] if buffer is not None else None
 
-    def _less(self, length: Any, steps: int) -> Any:
-        """``length - steps``, without an operator where that is the time there was."""
-        is_time = length is self.length and steps == self.cut.padding and not self.joined
-        return self.time if is_time else length - steps
+    def _less(self, length: Any, rows: int) -> Any:
+        """``length - rows``, without an operator where that is the time there was."""
+        if isinstance(length, int):
+            return length - rows
+        is_time = length is self.length and rows == self.cut.padding
+        return self.time if is_time else length - rows
 
     def _filled(self, tensor: Any, fill: Any) -> Any:
         """``[time, batch, ...]`` with steps filled in before the one that is processed first."""
@@ -294,9 +296,7 @@ class _Walk:
         # Every step that counts is written before it is read, so any numbers will do. FILL has a
         # shape that LiteRT knows only as it runs, and zeros of a fixed shape would be stored.
         rows = self.inputs[0]
-        shape = (
-            [self.row * size for size in self.output_shape] if self.joined else self.output_shape
-        )
+        shape = [self.row * size for size in self.output_shape]
         part = _part(rows, shape)
         if part is not None:
             return part
