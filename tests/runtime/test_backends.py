@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -256,21 +257,37 @@ def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:
         assert all(pool.map(ask, range(200)))
 
 
-@pytest.mark.parametrize(("can_resize", "interpreters"), [(True, 1), (False, 3)])
-def test_an_interpreter_that_must_not_be_resized_gives_way_to_a_new_one(can_resize, interpreters):
-    created = []
+class Planned:
+    """Counts the interpreters, and answers what it is given."""
 
-    class Planned:
-        def __init__(self):
-            created.append(self)
+    created = 0
 
-        def resize_tensor_input(self, index, shape):
-            pass
+    def __init__(self):
+        type(self).created += 1
 
-        def allocate_tensors(self):
-            pass
+    def resize_tensor_input(self, index, shape):
+        pass
 
-    session = LitertSession(Planned, None, [0], [0], ([None], [None]), can_resize=can_resize)
-    for length in (2, 2, 3, 3, 2):
+    def allocate_tensors(self):
+        pass
+
+    def set_tensor(self, index, array):
+        self.array = array
+
+    def invoke(self):
+        pass
+
+    def get_tensor(self, index):
+        return self.array
+
+
+def test_an_interpreter_that_has_run_is_not_planned_anew(monkeypatch):
+    monkeypatch.setattr(Planned, "created", 0)
+    artifact = SimpleNamespace(reset_between_runs=False, file="model.tflite")
+    session = LitertSession(Planned, artifact, [0], [0], ([None], [None]))
+    for length in (1, 2):  # not yet run
         session.prepare([(1, length)])
-    assert len(created) == interpreters
+    assert Planned.created == 1
+    for length in (3, 3, 2, 2, 3):
+        assert session.run([np.zeros((1, length), np.float32)])[0].shape == (1, length)
+    assert Planned.created == 3
