@@ -42,41 +42,92 @@ def step(cell: Cell, inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]
     Returns:
         The step's output and the new states.
     """
-    if isinstance(cell, LSTMCell):
-        return _lstm_step(cell, inputs, states)
-    if isinstance(cell, GRUCell):
-        return _gru_step(cell, inputs, states)
-    if isinstance(cell, SimpleRNNCell):
-        hidden = cell.activation.function(inputs + tf.matmul(states[0], cell.recurrent_kernel))
+    return step_together([cell], inputs, states)
+
+
+def step_together(
+    cells: Sequence[Cell], inputs: Any, states: Sequence[Any]
+) -> tuple[Any, list[Any]]:
+    """Advance one step of cells that differ in their weights only.
+
+    Args:
+        cells: As many as the batch is divided into equal parts, one for each; a StepCell comes
+            alone.
+        inputs: As of `step`.
+        states: The same.
+
+    Returns:
+        The step's output and the new states.
+    """
+    lstms = [cell for cell in cells if isinstance(cell, LSTMCell)]
+    if lstms:
+        return _lstm_step(lstms, inputs, states)
+    grus = [cell for cell in cells if isinstance(cell, GRUCell)]
+    if grus:
+        return _gru_step(grus, inputs, states)
+    rnns = [cell for cell in cells if isinstance(cell, SimpleRNNCell)]
+    if rnns:
+        projected = _hidden_projection(states[0], [(cell.recurrent_kernel, None) for cell in rnns])
+        hidden = rnns[0].activation.function(inputs + projected)
         return hidden, [hidden]
+    (cell,) = (cell for cell in cells if isinstance(cell, StepCell))
     return cell.step(inputs, list(states))
 
 
-def _lstm_step(cell: LSTMCell, inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+def _lstm_step(
+    cells: Sequence[LSTMCell], inputs: Any, states: Sequence[Any]
+) -> tuple[Any, list[Any]]:
     hidden, carry = states
-    gates = inputs + tf.matmul(hidden, cell.recurrent_kernel)
+    gates = inputs + _hidden_projection(hidden, [(cell.recurrent_kernel, None) for cell in cells])
     i, f, candidate, o = tf.split(gates, 4, axis=1)
-    activation, gate = cell.activation.function, cell.recurrent_activation.function
+    activation, gate = cells[0].activation.function, cells[0].recurrent_activation.function
     carry = gate(f) * carry + gate(i) * activation(candidate)
     hidden = gate(o) * activation(carry)
     return hidden, [hidden, carry]
 
 
-def _gru_step(cell: GRUCell, inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+def _gru_step(
+    cells: Sequence[GRUCell], inputs: Any, states: Sequence[Any]
+) -> tuple[Any, list[Any]]:
     hidden = states[0]
-    units = cell.units
-    activation, gate = cell.activation.function, cell.recurrent_activation.function
+    gates = 2 * cells[0].units
+    activation, gate = cells[0].activation.function, cells[0].recurrent_activation.function
     x_z, x_r, x_h = tf.split(inputs, 3, axis=1)
-    if cell.reset_after:
-        r_z, r_r, r_h = tf.split(tf.matmul(hidden, cell.recurrent_kernel), 3, axis=1)
-        if cell.recurrent_bias is not None:
-            r_h += cell.recurrent_bias[2 * units :]
+    if cells[0].reset_after:
+        projected = _hidden_projection(
+            hidden, [(cell.recurrent_kernel, _candidate_bias(cell)) for cell in cells]
+        )
+        r_z, r_r, r_h = tf.split(projected, 3, axis=1)
         z, r = gate(x_z + r_z), gate(x_r + r_r)
         candidate = activation(x_h + r * r_h)
     else:
-        kernel = cell.recurrent_kernel
-        r_z, r_r = tf.split(tf.matmul(hidden, kernel[:, : 2 * units]), 2, axis=1)
+        projected = _hidden_projection(
+            hidden, [(cell.recurrent_kernel[:, :gates], None) for cell in cells]
+        )
+        r_z, r_r = tf.split(projected, 2, axis=1)
         z, r = gate(x_z + r_z), gate(x_r + r_r)
-        candidate = activation(x_h + tf.matmul(r * hidden, kernel[:, 2 * units :]))
+        projected = _hidden_projection(
+            r * hidden, [(cell.recurrent_kernel[:, gates:], None) for cell in cells]
+        )
+        candidate = activation(x_h + projected)
     hidden = z * hidden + (1.0 - z) * candidate
     return hidden, [hidden]
+
+
+def _candidate_bias(cell: GRUCell) -> np.ndarray | None:
+    """What is added to the hidden projection; that of the gates is added to the input's."""
+    if cell.recurrent_bias is None:
+        return None
+    bias: np.ndarray = cell.recurrent_bias.copy()
+    bias[: 2 * cell.units] = 0
+    return bias
+
+
+def _hidden_projection(hidden: Any, weights: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> Any:
+    """``[batch, width]``: each part of the batch times its own kernel, and its own bias added."""
+    parts = tf.split(hidden, len(weights), axis=0) if len(weights) > 1 else [hidden]
+    projected = []
+    for part, (kernel, bias) in zip(parts, weights, strict=True):
+        product = tf.matmul(part, kernel)
+        projected.append(product if bias is None else product + bias)
+    return tf.concat(projected, axis=0) if len(projected) > 1 else projected[0]

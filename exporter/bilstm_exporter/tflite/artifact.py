@@ -10,9 +10,10 @@ from bilstm_exporter.quantization.owners import Owners
 from bilstm_exporter.recipes import Precision, PrecisionPlan
 from bilstm_exporter.recurrence import Cell, Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets import Built, RecurrenceForm, target
-from bilstm_exporter.tflite import flatbuffer, loop
+from bilstm_exporter.tflite import flatbuffer
 from bilstm_exporter.tflite.conversion import convert_function
 from bilstm_exporter.tflite.cutting import is_cut_alike
+from bilstm_exporter.tflite.pairing import Pairing
 from bilstm_exporter.tflite.quantize import store_weights
 
 _FLOAT_BYTES, _INTEGER_BYTES = 4, 1
@@ -60,12 +61,14 @@ class TfliteConversion:
         cells: list[Cell] = []
         forms: list[RecurrenceForm] = []
 
+        pairing = Pairing(weight_bytes)
+
         def lower(
             recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
         ) -> RecurrenceResult:
             cells.append(recurrence.cell)
             forms.append(RecurrenceForm(recurrence.layer, "loop"))
-            return loop.lower(recurrence, sequences, initial_state, mask, weight_bytes)
+            return pairing(recurrence, sequences, initial_state, mask)
 
         function = self._trace(lower)
         self._cells, self.recurrences = cells, forms

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
-# No public name; the converter turns it into the builtin DYNAMIC_UPDATE_SLICE,
-# where tensor_scatter_nd_update becomes eight operators over the whole buffer.
-from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
-
 from bilstm_exporter import gates
-from bilstm_exporter.recurrence import Recurrence, RecurrenceResult, StepCell, zeros_width
+from bilstm_exporter.recurrence import Cell, Recurrence, RecurrenceResult, StepCell, zeros_width
 from bilstm_exporter.tflite.cutting import cut
+from bilstm_exporter.tflite.tensors import part_of, put, select, time_major, turned
 
 Body = Callable[[Any, list[Any], Any], tuple[list[Any], Any]]
 """``(start, carry, buffer) -> (carry, buffer)``"""
@@ -39,89 +37,135 @@ def lower(
 
     ``weight_bytes`` is the size of one number of its kernel, as it is computed with.
     """
-    return _Walk(recurrence, sequences, initial_state, mask, weight_bytes).run()
+    (result,) = _Walk([recurrence], sequences, initial_state, mask, weight_bytes).run()
+    return result
+
+
+def lower_both(
+    forward: Recurrence, backward: Recurrence, sequences: Any, mask: Any, weight_bytes: int = 4
+) -> tuple[RecurrenceResult, RecurrenceResult]:
+    """Write two recurrences that differ in weights and direction only, as one loop.
+
+    Both start at zeros, and neither has a StepCell. The other arguments are as of `lower`.
+    """
+    states = [None] * forward.cell.state_count
+    walk = _Walk([forward, backward], sequences, states, mask, weight_bytes)
+    first, second = walk.run()
+    return first, second
 
 
 class _Walk:
-    """One recurrence walked over time.
+    """One recurrence walked over time, or two at once from either end.
 
     The carry is the list of states, then, where that is not the first state, the
     output of the step processed before. Inputs and buffers are in the order of time, whatever
-    the direction.
+    the direction. Two recurrences are one that goes forward, with a batch of twice the size: its
+    second half is what the second recurrence reads and writes, in the opposite order of time.
     """
 
     def __init__(
         self,
-        recurrence: Recurrence,
+        recurrences: Sequence[Recurrence],
         sequences: Any,
         initial_state: Sequence[Any],
         mask: Any,
         weight_bytes: int,
     ) -> None:
-        self.recurrence = recurrence
-        self.cell = recurrence.cell
-        self.mask = mask
+        self.cells = [recurrence.cell for recurrence in recurrences]
+        self.recurrence, self.cell = recurrences[0], recurrences[0].cell
+        # Of two recurrences the second is turned around.
+        self.goes_backwards = len(recurrences) == 1 and self.recurrence.go_backwards
         self.batch, self.time = sequences.shape[:2]
         if self.time is None:
             self.time = tf.shape(sequences)[1]
-        self.projected = projected = self._projected(_time_major(sequences))
+        projected = [
+            self._projected(cell, steps)
+            for cell, steps in zip(self.cells, self._from_each_end(sequences), strict=True)
+        ]
+        self.projected = projected[0]
+        self.masks = [None] * len(self.cells) if mask is None else self._from_each_end(mask)
         states = [
             self._zeros([zeros_width(self.cell)]) if state is None else state
             for state in initial_state
         ]
         self.output_shape = self._output_shape(states)
+        output_size = math.prod(self.output_shape) if recurrences[0].return_sequences else 0
         self.cut = cut(
             self.cell,
             self.time,
             weight_bytes,
-            input_size=math.prod(projected.shape[2:]),
-            output_size=math.prod(self.output_shape) if recurrence.return_sequences else 0,
+            input_size=math.prod(self.projected.shape[2:]),
+            output_size=output_size,
             masked=mask is not None,
             starts_at_zeros=all(state is None for state in initial_state),
             one_sequence=self.batch == 1,
+            directions=len(self.cells),
         )
         # A row of the inputs and of the buffers is a step, or the steps of an iteration.
         self.joined = self.cut.joined
         self.row = self.cut.block if self.joined else 1
         self.length = self._in_rows(self.time + self.cut.padding)
-        self.inputs = [self._as_rows(self._filled(projected, self.cut.fill))]
+        rows = [self._as_rows(self._filled(part, self.cut.fill)) for part in projected]
+        self.inputs = [self._together(rows)]
         if mask is not None:
-            steps = self._filled(_time_major(mask), fill=False)
+            steps = self._filled(self._together(self.masks), fill=False)
             if not isinstance(self.cell, StepCell):
                 steps = tf.expand_dims(steps, -1)
             if self.joined:  # one below the other, since nothing splits booleans
-                steps = tf.reshape(steps, [self.length, self.row, self.batch, 1])
+                steps = tf.reshape(steps, [self.length, self.row, len(self.cells), 1])
             self.inputs.append(steps)
         # Keras's own cells need not carry the output too where masked steps give zeros: those
         # are set once, after the loops.
         self.zeroed = (
             mask is not None
-            and recurrence.zero_output_for_mask
+            and self.recurrence.zero_output_for_mask
             and not isinstance(self.cell, StepCell)
         )
-        self.output_is_state = self.zeroed or recurrence.output_is_state(
+        self.output_is_state = self.zeroed or self.recurrence.output_is_state(
             masked=mask is not None, starts_at_zeros=initial_state[0] is None
         )
         self.carry = states if self.output_is_state else [*states, self._zeros(self.output_shape)]
 
-    def run(self) -> RecurrenceResult:
-        """Walk all steps."""
+    def run(self) -> list[RecurrenceResult]:
+        """Walk all steps; a result for each recurrence."""
         if isinstance(self.time, int) and self.cut.block == self.time:
             steps = [tf.unstack(tensor) for tensor in self.inputs]
             carry, outputs = self._advance([self._ordered(part) for part in steps], self.carry)
+            parts = self._apart(outputs, axis=1)
         else:
             carry, outputs = self._chunks(*self._rest(self.carry, self._room()))
-            outputs = None if outputs is None else self._without_filled(self._as_steps(outputs))
-        last_output = carry[0] if self.output_is_state else carry[-1]
+            parts = [
+                None if rows is None else self._without_filled(self._as_steps(rows))
+                for rows in self._apart(outputs, axis=1)
+            ]
+        lasts = self._apart(carry[0] if self.output_is_state else carry[-1], axis=0)
+        states = [self._apart(state, axis=0) for state in carry[: self.cell.state_count]]
+        results = map(self._result, lasts, parts, self.masks, zip(*states, strict=True))
+        first, *second = results
+        return [first, *(replace(one, outputs=turned(one.outputs)) for one in second)]
+
+    def _result(self, last_output: Any, outputs: Any, mask: Any, states: Any) -> RecurrenceResult:
         if self.zeroed:
-            last = 0 if self.recurrence.go_backwards else -1
-            last_output = _select(self.mask[:, last], last_output, 0.0)
-            outputs = None if outputs is None else _select(_time_major(self.mask), outputs, 0.0)
-        return RecurrenceResult(
-            last_output=last_output,
-            outputs=None if outputs is None else _time_major(outputs),
-            states=carry[: self.cell.state_count],
-        )
+            last_output = select(mask[0 if self.goes_backwards else -1], last_output, 0.0)
+            outputs = None if outputs is None else select(mask, outputs, 0.0)
+        outputs = None if outputs is None else time_major(outputs)
+        return RecurrenceResult(last_output, outputs, list(states))
+
+    def _from_each_end(self, tensor: Any) -> list[Any]:
+        """``[batch, time, ...]`` as ``[time, batch, ...]`` for each recurrence."""
+        steps = time_major(tensor)
+        return [steps] if len(self.cells) == 1 else [steps, tf.reverse(steps, [0])]
+
+    def _together(self, parts: Sequence[Any], axis: int = 1) -> Any:
+        """What each recurrence has, one below the other along the batch."""
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis)
+
+    def _apart(self, tensor: Any, axis: int) -> list[Any]:
+        """The reverse; nothing for each where there is nothing."""
+        count = len(self.cells)
+        if tensor is None or count == 1:
+            return [tensor] * count
+        return list(tf.split(tensor, count, axis))
 
     def _rest(self, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
         """Steps that fill no iteration, one by one."""
@@ -142,7 +186,7 @@ class _Walk:
             first, *carry = carry
             part = tf.gather(buffer, start + tf.range(chunk))
             carry, part = self._iterations(first, chunk, chunk, start, block, carry, part)
-            return [tf.constant(0), *carry], _put(buffer, part, start)
+            return [tf.constant(0), *carry], put(buffer, part, start)
 
         carry = [tf.convert_to_tensor(skipped), *carry]
         carry, buffer = self._loop(body, begin, length, length, chunk, carry, buffer)
@@ -173,7 +217,7 @@ class _Walk:
             where = start if isinstance(places, int) else start + places
             block = [self._steps_of(tf.gather(tensor, where)) for tensor in self.inputs]
             carry, outputs = self._advance(block, carry)
-            return carry, _put(buffer, outputs, start)
+            return carry, put(buffer, outputs, start)
 
         return self._loop(body, begin, end, length, rows, carry, buffer)
 
@@ -221,18 +265,18 @@ class _Walk:
 
     def _ordered(self, steps: list[Any]) -> list[Any]:
         """From the order of time to that in which steps are processed, or back."""
-        return steps[::-1] if self.recurrence.go_backwards else steps
+        return steps[::-1] if self.goes_backwards else steps
 
     def _step(self, inputs: Any, mask: Any, carry: list[Any]) -> tuple[list[Any], Any]:
         states = carry[: self.cell.state_count]
-        output, new_states = gates.step(self.cell, inputs, states)
+        output, new_states = gates.step_together(self.cells, inputs, states)
         if mask is None:
             return (new_states if self.output_is_state else [*new_states, output]), output
-        states = [_select(mask, new, old) for new, old in zip(new_states, states, strict=True)]
+        states = [select(mask, new, old) for new, old in zip(new_states, states, strict=True)]
         if self.output_is_state:
             return states, states[0]
         before = tf.zeros_like(output) if self.recurrence.zero_output_for_mask else carry[-1]
-        output = _select(mask, output, before)
+        output = select(mask, output, before)
         return [*states, output], output
 
     def _loop(  # noqa: PLR0913, PLR0917 - what a loop is
@@ -242,14 +286,14 @@ class _Walk:
 
         It is told where in time, among ``length`` rows, they start.
         """
-        if self.recurrence.go_backwards:
+        if self.goes_backwards:
             first, stride = self._less(length, rows) - begin, -rows
             last = 0 if end is length else length - end
         else:
             first, last, stride = begin, self._less(end, rows), rows
 
         def goes_on(start: Any, *_: Any) -> Any:
-            return start >= last if self.recurrence.go_backwards else start <= last
+            return start >= last if self.goes_backwards else start <= last
 
         def flat_body(start: Any, *variables: Any) -> list[Any]:
             carry, buffer = list(variables[:count]), variables[count:]
@@ -279,7 +323,7 @@ class _Walk:
         if not self.cut.padding:
             return tensor
         count = self.cut.padding
-        where = [0, count] if self.recurrence.go_backwards else [count, 0]
+        where = [0, count] if self.goes_backwards else [count, 0]
         paddings = [where, *[[0, 0]] * (len(tensor.shape) - 1)]
         return tf.pad(tensor, paddings, constant_values=fill)
 
@@ -287,7 +331,7 @@ class _Walk:
         if not self.cut.padding:
             return outputs
         count = self.cut.padding
-        return outputs[:-count] if self.recurrence.go_backwards else outputs[count:]
+        return outputs[:-count] if self.goes_backwards else outputs[count:]
 
     def _room(self) -> Any:
         """A buffer ``[time, batch, ...]`` for the outputs, or None where nobody wants them."""
@@ -297,25 +341,30 @@ class _Walk:
         # shape that LiteRT knows only as it runs, and zeros of a fixed shape would be stored.
         rows = self.inputs[0]
         shape = [self.row * size for size in self.output_shape]
-        part = _part(rows, shape)
+        part = part_of(rows, shape)
         if part is not None:
             return part
         time, batch = (tf.shape(rows)[axis] for axis in range(2))
-        return tf.zeros([rows.shape[0] or time, self.batch or batch, *shape])
+        return tf.zeros([rows.shape[0] or time, rows.shape[1] or batch, *shape])
 
     def _zeros(self, shape: Sequence[int]) -> Any:
-        """Zeros ``[batch, *shape]``; if it can be, not by FILL, for the same reason as above."""
+        """Zeros ``[whole batch, *shape]``."""
+        count = len(self.cells)
         if self.batch is not None:
-            return tf.zeros([self.batch, *shape])
-        part = _part(self.projected, shape, 0)
+            return tf.zeros([count * self.batch, *shape])
+        return self._together([self._free_zeros(shape)] * count, axis=0)
+
+    def _free_zeros(self, shape: Sequence[int]) -> Any:
+        """Zeros ``[batch, *shape]``; if it can be, not by FILL, for the same reason as above."""
+        part = part_of(self.projected, shape, 0)
         if part is not None:
             return tf.zeros_like(part)
         if len(self.projected.shape) == 3 and len(shape) == 1:
             return tf.zeros_like(self.projected[0, :, :1]) + tf.zeros(shape)
         return tf.zeros([tf.shape(self.projected)[1], *shape])
 
-    def _projected(self, steps: Any) -> Any:
-        projection = gates.input_projection(self.cell)
+    def _projected(self, cell: Cell, steps: Any) -> Any:
+        projection = gates.input_projection(cell)
         if projection is None:
             return steps
         kernel, bias = projection
@@ -327,32 +376,3 @@ class _Walk:
             return [self.cell.units]
         output, _ = self.cell.step(self.projected[0], states)
         return list(output.shape[1:])
-
-
-def _time_major(tensor: Any) -> Any:
-    """Swap batch and time."""
-    return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])
-
-
-def _put(buffer: Any, block: Any, start: Any) -> Any:
-    if buffer is None:
-        return None
-    indices = tf.stack([start, *[0] * (len(buffer.shape) - 1)])
-    return xla_dynamic_update_slice(buffer, block, indices)
-
-
-def _part(steps: Any, shape: Sequence[int], index: Any = slice(None)) -> Any:
-    """The first numbers ``[time, batch, *shape]`` of ``[time, batch, ...]``, or None if too few."""
-    sizes = list(steps.shape[2:])
-    if len(sizes) != len(shape) or not all(
-        size is not None and size >= wanted for size, wanted in zip(sizes, shape, strict=True)
-    ):
-        return None
-    return steps[(index, slice(None), *(slice(size) for size in shape))]
-
-
-def _select(mask: Any, valid: Any, masked: Any) -> Any:
-    """Choose by a bool mask of the leading axes."""
-    while len(mask.shape) < len(valid.shape):
-        mask = tf.expand_dims(mask, -1)
-    return tf.where(mask, valid, masked)
