@@ -90,9 +90,10 @@ def sigmoids_together() -> Choice:
     def projection(cell: Any) -> tuple[Any, Any]:
         return ordered(cell.kernel), ordered(cell.bias)
 
-    def step(cell: Any, inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
-        hidden, carry = states
-        gates_in = inputs + tf.matmul(hidden, ordered(cell.recurrent_kernel))
+    def step(cells: Sequence[Any], inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+        (hidden, carry), cell = states, cells[0]
+        kernels = [(ordered(one.recurrent_kernel), None) for one in cells]
+        gates_in = inputs + gates.hidden_projection(hidden, kernels)
         opened, candidate = tf.split(gates_in, [3 * cell.units, cell.units], axis=1)
         i, f, o = tf.split(cell.recurrent_activation.function(opened), 3, axis=1)
         activation = cell.activation.function
@@ -100,7 +101,15 @@ def sigmoids_together() -> Choice:
         hidden = o * activation(carry)
         return hidden, [hidden, carry]
 
-    return (Part(gates, "input_projection", projection), Part(gates, "step", step))
+    return (Part(gates, "input_projection", projection), Part(gates, "step_together", step))
+
+
+def both_ways() -> dict[str, Choice]:
+    """One loop for each direction, and one for both whatever the length."""
+    return {
+        "a loop each": (Part(cutting, "MOST_UNITS_BOTH_WAYS", 0),),
+        "one loop": (Part(cutting, "BOTH_WAYS_BYTES", 1 << 40),),
+    }
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,14 @@ def questions() -> dict[str, list[Question]]:
             )
             for units in UNITS
             for steps in UNROLLED
+        ],
+        "directions": [
+            Question(f"{units} units, {words}", units, lengths, fixed, now | both_ways())
+            for units in (16, 64, 128)
+            for fixed, words, lengths in (
+                (True, "shapes fixed", [STEPS]),
+                (False, "shapes free", [STEPS, *CHUNK_LENGTHS]),
+            )
         ],
         "form": [
             Question(
@@ -229,7 +246,7 @@ def main() -> int:
     asked = questions()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(asked), help="(default: all)")
-    parser.add_argument("--units", nargs="+", type=int, choices=UNITS, help="(default: all)")
+    parser.add_argument("--units", nargs="+", type=int, choices=(16, *UNITS), help="(default: all)")
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default: 30)")
     parser.add_argument(
         "--recipe", choices=[name for name in RECIPES if name in {"float32", "int8"}],

@@ -67,7 +67,7 @@ def step_together(
         return _gru_step(grus, inputs, states)
     rnns = [cell for cell in cells if isinstance(cell, SimpleRNNCell)]
     if rnns:
-        projected = _hidden_projection(states[0], [(cell.recurrent_kernel, None) for cell in rnns])
+        projected = hidden_projection(states[0], [(cell.recurrent_kernel, None) for cell in rnns])
         hidden = rnns[0].activation.function(inputs + projected)
         return hidden, [hidden]
     (cell,) = (cell for cell in cells if isinstance(cell, StepCell))
@@ -78,7 +78,7 @@ def _lstm_step(
     cells: Sequence[LSTMCell], inputs: Any, states: Sequence[Any]
 ) -> tuple[Any, list[Any]]:
     hidden, carry = states
-    gates = inputs + _hidden_projection(hidden, [(cell.recurrent_kernel, None) for cell in cells])
+    gates = inputs + hidden_projection(hidden, [(cell.recurrent_kernel, None) for cell in cells])
     i, f, candidate, o = tf.split(gates, 4, axis=1)
     activation, gate = cells[0].activation.function, cells[0].recurrent_activation.function
     carry = gate(f) * carry + gate(i) * activation(candidate)
@@ -94,19 +94,19 @@ def _gru_step(
     activation, gate = cells[0].activation.function, cells[0].recurrent_activation.function
     x_z, x_r, x_h = tf.split(inputs, 3, axis=1)
     if cells[0].reset_after:
-        projected = _hidden_projection(
+        projected = hidden_projection(
             hidden, [(cell.recurrent_kernel, _candidate_bias(cell)) for cell in cells]
         )
         r_z, r_r, r_h = tf.split(projected, 3, axis=1)
         z, r = gate(x_z + r_z), gate(x_r + r_r)
         candidate = activation(x_h + r * r_h)
     else:
-        projected = _hidden_projection(
+        projected = hidden_projection(
             hidden, [(cell.recurrent_kernel[:, :gates], None) for cell in cells]
         )
         r_z, r_r = tf.split(projected, 2, axis=1)
         z, r = gate(x_z + r_z), gate(x_r + r_r)
-        projected = _hidden_projection(
+        projected = hidden_projection(
             r * hidden, [(cell.recurrent_kernel[:, gates:], None) for cell in cells]
         )
         candidate = activation(x_h + projected)
@@ -123,8 +123,17 @@ def _candidate_bias(cell: GRUCell) -> np.ndarray | None:
     return bias
 
 
-def _hidden_projection(hidden: Any, weights: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> Any:
-    """``[batch, width]``: each part of the batch times its own kernel, and its own bias added."""
+def hidden_projection(hidden: Any, weights: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> Any:
+    """The hidden projection of a step.
+
+    Args:
+        hidden: ``[batch, units]``.
+        weights: A kernel ``[units, width]`` and a bias ``[width]`` or None, for each of as many
+            equal parts of the batch.
+
+    Returns:
+        ``[batch, width]``.
+    """
     parts = tf.split(hidden, len(weights), axis=0) if len(weights) > 1 else [hidden]
     projected = []
     for part, (kernel, bias) in zip(parts, weights, strict=True):

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from bilstm_exporter import gates
 from bilstm_exporter.recurrence import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
 from bilstm_exporter.tflite import cutting
-from bilstm_exporter.tflite.cutting import MOST_WRITTEN_OUT, cut, holding_input, steps_per_iteration
+from bilstm_exporter.tflite.cutting import (
+    MOST_WRITTEN_OUT,
+    cut,
+    holding_input,
+    is_walked_both_ways,
+    steps_per_iteration,
+)
 
 TANH = Activation("tanh", tf.tanh)
 SIGMOID = Activation("sigmoid", tf.sigmoid)
@@ -282,3 +288,21 @@ def test_the_input_that_holds():
     assert holding_input(gru(), starts_at_zeros=False) > 100
     not_a_number = Activation(None, lambda x: x / (x - x))
     assert holding_input(gru(activation=not_a_number), starts_at_zeros=False) is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "time", "weight_bytes", "expected"),
+    [
+        (lstm(16), None, 4, True),
+        (lstm(64), None, 4, False),  # may be long
+        (lstm(64), 400, 4, True),
+        (lstm(64), 1_600, 4, False),
+        (lstm(160), 100, 4, False),  # the kernels of both take too much of the cache
+        (lstm(160), 100, 1, True),
+        (lstm(208), 10, 1, False),  # many outputs to copy
+        (gru(units=64), 400, 4, True),
+        (StepCell(lambda inputs, states: (inputs, states), 1), 10, 4, False),
+    ],
+)
+def test_when_two_directions_share_a_loop(cell, time, weight_bytes, expected):
+    assert is_walked_both_ways(cell, time, weight_bytes, return_sequences=True) is expected

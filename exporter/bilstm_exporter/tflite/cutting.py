@@ -27,11 +27,15 @@ COPIES_BYTES = 1 << 19
 # A sequence of fixed time and of so few steps is written out as a whole, if twice as many bytes of
 # copies hold it: at 64 units 2.7 times faster than a loop for 5 steps, 1.7 for 10, 0.6 for 20.
 MOST_WRITTEN_OUT = 10
-# Two directions are walked by one loop if COPIES_BYTES hold one copy of the kernel of each.
-# A file of two bidirectional layers is 1.2 to 1.6 times faster so at 16 and 64 units, 1.2 to 1.3 at
-# 96, 1.05 to 1.14 at 128; in int8 1.3 to 1.4 at 64, 1.09 at 128 and 1.03 to 1.16 at 192, but 0.8 to
-# 1.04 at 256, where the outputs of both are much to copy (shapes free and fixed, masked and not).
+# Two directions are walked by one loop if COPIES_BYTES hold one copy of the kernel of each. A file
+# of two bidirectional layers for 100 steps is 1.5 to 1.6 times faster so at 16 units, 1.2 at 64,
+# 1.3 at 96 and 1.1 at 128; in int8 1.3 at 64, 1.1 at 128, 1.2 at 192, but 0.8 at 256. What all
+# steps read and write is turned around and put together, and must stay in a cache too: at 64 units
+# 400 steps (1 MB) are 1.0 to 1.2 times faster, 1,600 only 0.85; 1,600 at 16 units (1 MB) are 1.4
+# times faster. Where time is free it may be as long as LONG_STEPS.
 MOST_UNITS_BOTH_WAYS = 192
+BOTH_WAYS_BYTES = 1 << 20
+LONG_STEPS = 1_600
 # LiteRT copies every variable of a WHILE twice at every iteration, so a loop that fills the buffer
 # of the whole sequence costs the square of its length; an inner loop that fills that of a chunk
 # does not. What else a loop costs, in bytes that could be copied in that time: to start one, to
@@ -176,14 +180,29 @@ def _most_written_out(cell: Cell, weight_bytes: int) -> int:
     return _copies(cell, weight_bytes, MOST_WRITTEN_OUT, 2)
 
 
-def is_walked_both_ways(cell: Cell, weight_bytes: int) -> bool:
+def is_walked_both_ways(
+    cell: Cell, time: int | None, weight_bytes: int, *, return_sequences: bool
+) -> bool:
     """Whether one loop walks with this cell and with one of the other direction at once.
 
     Such a loop has half the operators, on twice the numbers.
+
+    Args:
+        cell: The cell.
+        time: How many steps, where fixed.
+        weight_bytes: Of one number of its kernel, as it is computed with.
+        return_sequences: Whether the output of every step is wanted.
     """
+    if isinstance(cell, StepCell) or not _are_kernels_held(cell, weight_bytes):
+        return False
+    numbers = cell.recurrent_kernel.shape[1] + cell.units * return_sequences
+    return bool(2 * 4 * numbers * (time or LONG_STEPS) <= BOTH_WAYS_BYTES)
+
+
+def _are_kernels_held(cell: Cell, weight_bytes: int) -> bool:
     if isinstance(cell, StepCell) or cell.units > MOST_UNITS_BOTH_WAYS:
         return False
-    return 2 * weight_bytes * cell.recurrent_kernel.size <= COPIES_BYTES
+    return bool(2 * weight_bytes * cell.recurrent_kernel.size <= COPIES_BYTES)
 
 
 def is_cut_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
@@ -192,7 +211,7 @@ def is_cut_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
         rule(cell, factor * weight_bytes) == rule(cell, factor * other_bytes)
         for rule in (steps_per_iteration, _most_written_out)
         for factor in (1, 2)
-    ) and is_walked_both_ways(cell, weight_bytes) == is_walked_both_ways(cell, other_bytes)
+    ) and _are_kernels_held(cell, weight_bytes) == _are_kernels_held(cell, other_bytes)
 
 
 def _copies(cell: Cell, weight_bytes: int, most: int, times: int) -> int:

@@ -46,7 +46,10 @@ class Pairing:
     ) -> RecurrenceResult:
         """Write one recurrence, and perhaps the one before it anew; see ``Lowering``."""
         if any(state is not None for state in initial_state) or not is_walked_both_ways(
-            recurrence.cell, self._weight_bytes
+            recurrence.cell,
+            sequences.shape[1],
+            self._weight_bytes,
+            return_sequences=recurrence.return_sequences,
         ):
             return loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
         for other in self._waiting:
