@@ -7,7 +7,7 @@ is left for each step is the hidden projection and the gates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -59,18 +59,16 @@ def step_together(
     Returns:
         The step's output and the new states.
     """
-    lstms = [cell for cell in cells if isinstance(cell, LSTMCell)]
-    if lstms:
-        return _lstm_step(lstms, inputs, states)
-    grus = [cell for cell in cells if isinstance(cell, GRUCell)]
-    if grus:
-        return _gru_step(grus, inputs, states)
-    rnns = [cell for cell in cells if isinstance(cell, SimpleRNNCell)]
-    if rnns:
-        projected = hidden_projection(states[0], [(cell.recurrent_kernel, None) for cell in rnns])
-        hidden = rnns[0].activation.function(inputs + projected)
+    cell = cells[0]
+    if isinstance(cell, LSTMCell):
+        return _lstm_step(cast("Sequence[LSTMCell]", cells), inputs, states)
+    if isinstance(cell, GRUCell):
+        return _gru_step(cast("Sequence[GRUCell]", cells), inputs, states)
+    if isinstance(cell, SimpleRNNCell):
+        kernels = [one.recurrent_kernel for one in cast("Sequence[SimpleRNNCell]", cells)]
+        projected = hidden_projection(states[0], [(kernel, None) for kernel in kernels])
+        hidden = cell.activation.function(inputs + projected)
         return hidden, [hidden]
-    (cell,) = (cell for cell in cells if isinstance(cell, StepCell))
     return cell.step(inputs, list(states))
 
 

@@ -45,6 +45,12 @@ def first_used_before(x):
     return kl.Concatenate()([first, kl.GRU(UNITS, go_backwards=True)(x)])
 
 
+def cast_mask(x):
+    """Each direction casts the mask anew."""
+    valid = keras.ops.cast(keras.ops.any(x != MASKED, axis=-1), "int32")
+    return kl.Bidirectional(kl.LSTM(UNITS, return_sequences=True))(x, mask=valid)
+
+
 def masked(x, layer=kl.LSTM, **settings):
     return both(layer, **settings)(kl.Masking(MASKED)(x))
 
@@ -61,6 +67,7 @@ PAIRED = {
     "masked LSTM": masked,
     "masked LSTM, last output": lambda x: masked(x, return_sequences=False),
     "masked GRU": lambda x: masked(x, kl.GRU),
+    "mask of numbers": cast_mask,
     "by hand": by_hand,
     "first used before": first_used_before,
 }

@@ -22,7 +22,7 @@ from bilstm_exporter.tflite.cutting import is_walked_both_ways
 
 @dataclass(frozen=True)
 class _Single:
-    """A recurrence lowered by itself, which waits for its other direction."""
+    """A recurrence lowered by itself, whose result of Identities waits for its other direction."""
 
     recurrence: Recurrence
     sequences: Any
@@ -61,9 +61,13 @@ class Pairing:
                 self._waiting.remove(other)
                 return self._lower_both(other, recurrence, sequences, mask)
         result = loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
-        single = _Single(recurrence, sequences, mask, _map(tf.identity, result))
-        self._waiting.append(single)
-        return single.result
+        replaceable = RecurrenceResult(
+            tf.identity(result.last_output),
+            None if result.outputs is None else tf.identity(result.outputs),
+            [tf.identity(state) for state in result.states],
+        )
+        self._waiting.append(_Single(recurrence, sequences, mask, replaceable))
+        return replaceable
 
     def _lower_both(
         self, other: _Single, recurrence: Recurrence, sequences: Any, mask: Any
@@ -72,21 +76,17 @@ class Pairing:
         forward, backward = sorted(pair, key=lambda one: one.go_backwards)
         results = loop.lower_both(forward, backward, sequences, mask, self._weight_bytes)
         first, second = results if forward is other.recurrence else results[::-1]
-        _map(_hand_over, other.result, first)
+        for identity, tensor in zip(_tensors(other.result), _tensors(first), strict=True):
+            _hand_over(identity, tensor)
         return second
 
 
-def _map(function: Any, *results: RecurrenceResult) -> RecurrenceResult:
-    """Apply a function to the tensors of results that stand at the same place."""
-    has_outputs = results[0].outputs is not None
-    return RecurrenceResult(
-        function(*(result.last_output for result in results)),
-        function(*(result.outputs for result in results)) if has_outputs else None,
-        [function(*states) for states in zip(*(result.states for result in results), strict=True)],
-    )
+def _tensors(result: RecurrenceResult) -> list[Any]:
+    outputs = [] if result.outputs is None else [result.outputs]
+    return [result.last_output, *outputs, *result.states]
 
 
-def _hand_over(identity: Any, tensor: Any) -> Any:
+def _hand_over(identity: Any, tensor: Any) -> None:
     """Let an Identity give on another tensor than it was made for.
 
     No cycle comes of it: both recurrences depend on their weights and on the same sequence and
@@ -94,7 +94,6 @@ def _hand_over(identity: Any, tensor: Any) -> Any:
     """
     tensor.set_shape(identity.shape)
     identity.op._update_input(0, tensor)  # noqa: SLF001 - as TensorFlow's own while_v2 does
-    return identity
 
 
 def _is_same_mask(one: Any, other: Any) -> bool:

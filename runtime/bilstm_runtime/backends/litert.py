@@ -29,10 +29,9 @@ class LitertSession:
     The interpreter holds the shapes and values of the last run, so runs take turns under a lock,
     and after a failure a new interpreter takes the place of the one that may be half changed.
 
-    A new one takes its place for other shapes, too: XNNPACK in LiteRT 2.3 gives a wrong answer, in
-    up to one of a hundred times, when an interpreter that has run is planned anew and run again.
-    It does so where a partition is in a loop or multiplies two inputs (attention). Of one that had
-    not run no wrong answer was seen in 24,000.
+    A new one takes its place for other shapes, too: XNNPACK in LiteRT 2.3 may give a wrong answer
+    when an interpreter that has run is planned anew and run again. Seen of files with loops, in up
+    to one of a hundred changes, and of attention; of one that had not run never, in 24,000.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class LitertSession:
             quantized: How each input, and each output, holds its floats, or None.
         """
         self._create = create
-        self._interpreter = create()
+        self._interpreter: Any = None
         self._artifact = artifact
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
@@ -69,15 +68,13 @@ class LitertSession:
             return
         self._shapes = None
         if self._has_run:
-            self._renew()
+            self._interpreter = None  # its memory first
+        if self._interpreter is None:
+            self._interpreter, self._has_run = self._create(), False
         for index, shape in zip(self._inputs, shapes, strict=True):
             self._interpreter.resize_tensor_input(index, shape)
         self._interpreter.allocate_tensors()
         self._shapes = shapes
-
-    def _renew(self) -> None:
-        self._interpreter = None  # its memory first
-        self._interpreter, self._has_run = self._create(), False
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the model once; see `Session.run`."""
@@ -95,8 +92,7 @@ class LitertSession:
                 interpreter.invoke()
                 answers = [interpreter.get_tensor(index) for index in self._outputs]  # copies
             except _ERRORS as error:
-                self._shapes = None
-                self._renew()
+                self._interpreter = self._shapes = None
                 shapes = ", ".join(str(array.shape) for array in arrays)
                 msg = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
                 raise BackendRunError(msg + str(error)) from error
