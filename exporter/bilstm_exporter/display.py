@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -43,12 +44,20 @@ def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
         yield None
         return
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not (console.is_terminal and console.file.isatty()):
         yield lambda name: console.print(f"{name} ...", highlight=False)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    # TensorFlow's stderr is captured at times; the display keeps its own way to the terminal.
-    with Progress(*columns, console=console, transient=True, redirect_stderr=False) as progress:
+    # What is written to stderr is captured at times, and would be the display with it.
+    with (
+        os.fdopen(os.dup(console.file.fileno()), "w", encoding=console.encoding) as terminal,
+        Progress(
+            *columns,
+            console=Console(file=terminal),
+            transient=True,
+            redirect_stderr=False,
+        ) as progress,
+    ):
         task = progress.add_task("starting", total=None)
 
         def listener(name: str) -> None:

@@ -44,6 +44,35 @@ def test_help_ends_well_and_lists_the_exit_codes(capsys):
         assert re.search(rf"^ +{code} +{re.escape(meaning)}$", shown.out, re.MULTILINE)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_the_display_moves_while_stderr_is_captured():
+    import pty
+
+    work = (
+        "import time; from bilstm_exporter.display import progress_listener; "
+        "from bilstm_exporter.quiet import captured_stderr\n"
+        "with progress_listener(quiet=False) as tell, captured_stderr():\n"
+        "    tell('converting'); time.sleep(1.5)"
+    )
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    child = subprocess.Popen([sys.executable, "-c", work], stderr=end, env=environment)
+    os.close(end)
+    shown = b""
+    while read := _read(terminal):
+        shown += read
+    os.close(terminal)
+    assert child.wait() == 0
+    assert shown.count(b"converting") > 3
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # what Linux says when the other end is closed
+        return b""
+
+
 def test_flags_are_those_promised():
     assert flags() >= {
         "--out",
