@@ -146,7 +146,8 @@ class Runner:
             fits = limit is None or limit >= request.count
             together = fits and not self._manifest.rows_independent
             sizes = np.maximum(request.sizes, self._least)
-            return plan_groups(sizes, pad=self._can_pad, limit=limit, together=together)
+            groups = plan_groups(sizes, pad=self._can_pad, limit=limit, together=together)
+            return groups[::-1]  # the longest first: memory planned for it holds the others
         step = limit or request.count
         every = np.arange(request.count)
         return [every[start : start + step] for start in range(0, request.count, step)]

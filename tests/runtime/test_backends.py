@@ -7,7 +7,6 @@ import contextlib
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from bilstm_runtime import load
 from bilstm_runtime.backends import BACKENDS, find_backend, register
-from bilstm_runtime.backends.litert import LitertSession
 from bilstm_runtime.backends.onnx_external import has_external_data
 from bilstm_runtime.errors import (
     ArtifactError,
@@ -255,39 +253,3 @@ def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(200)))
-
-
-class Planned:
-    """Counts the interpreters, and answers what it is given."""
-
-    created = 0
-
-    def __init__(self):
-        type(self).created += 1
-
-    def resize_tensor_input(self, index, shape):
-        pass
-
-    def allocate_tensors(self):
-        pass
-
-    def set_tensor(self, index, array):
-        self.array = array
-
-    def invoke(self):
-        pass
-
-    def get_tensor(self, index):
-        return self.array
-
-
-def test_an_interpreter_that_has_run_is_not_planned_anew(monkeypatch):
-    monkeypatch.setattr(Planned, "created", 0)
-    artifact = SimpleNamespace(reset_between_runs=False, file="model.tflite")
-    session = LitertSession(Planned, artifact, [0], [0], ([None], [None]))
-    for length in (1, 2):  # not yet run
-        session.prepare([(1, length)])
-    assert Planned.created == 1
-    for length in (3, 3, 2, 2, 3):
-        assert session.run([np.zeros((1, length), np.float32)])[0].shape == (1, length)
-    assert Planned.created == 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SIGNATURE = "serving_default"
 _ERRORS = (RuntimeError, ValueError, TypeError)
 """What the interpreter raises."""
+MOST_ROOM: Final = 2
+"""Times as many numbers as the larger of two inputs, for which memory is planned at most."""
 
 
 class LitertSession:
@@ -29,9 +32,14 @@ class LitertSession:
     The interpreter holds the shapes and values of the last run, so runs take turns under a lock,
     and after a failure a new interpreter takes the place of the one that may be half changed.
 
-    A new one takes its place for other shapes, too: XNNPACK in LiteRT 2.3 may give a wrong answer
-    when an interpreter that has run is planned anew and run again. Seen of files with loops, in up
-    to one of a hundred changes, and of attention; of one that had not run never, in 24,000.
+    A new one takes its place, too, for shapes larger than those it was planned for first. All
+    parts of a file that XNNPACK runs share a workspace. When that has to grow, the parts that have
+    run are set up again, with pointers of before; where such a pointer into memory that was given
+    back happens to be where a copy (of a split, of a concatenation) goes to, XNNPACK takes the copy
+    for done and leaves it out of the next run (`setup_unary_elementwise_nc` and
+    `initialize_workspace_values` of XNNPACK, as in LiteRT 2.3). Up to one in a hundred changes of
+    shape gave a wrong answer so. An interpreter planned for the largest shape before its first run
+    has a workspace that never grows.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class LitertSession:
         self._quantized_inputs, self._quantized_outputs = map(tuple, quantized)
         self._quantizes = any(map(any, quantized))
         self._shapes: list[tuple[int, ...]] | None = None
+        self._largest: list[tuple[int, ...]] = []
         self._has_run = False
         self._lock = threading.Lock()
 
@@ -67,14 +76,35 @@ class LitertSession:
         if shapes == self._shapes:
             return
         self._shapes = None
+        if not self._has_run or not _hold(self._largest, shapes):
+            self._make_room(shapes)
+        self._plan(shapes)
+
+    def _make_room(self, shapes: list[tuple[int, ...]]) -> None:
+        """Plan an interpreter that has not run for these shapes and for those of before."""
         if self._has_run:
-            self._interpreter = None  # its memory first
+            self._drop()  # its memory first
+        self._largest = _together(self._largest, shapes)
+        try:
+            self._plan(self._largest)
+        except _ERRORS:
+            # Not every model takes the longest of every axis at once.
+            self._drop()
+            self._largest = shapes
+
+    def _plan(self, shapes: list[tuple[int, ...]]) -> None:
+        if shapes == self._shapes:
+            return
         if self._interpreter is None:
-            self._interpreter, self._has_run = self._create(), False
+            self._interpreter = self._create()
         for index, shape in zip(self._inputs, shapes, strict=True):
             self._interpreter.resize_tensor_input(index, shape)
         self._interpreter.allocate_tensors()
         self._shapes = shapes
+
+    def _drop(self) -> None:
+        self._interpreter = self._shapes = None
+        self._has_run = False
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the model once; see `Session.run`."""
@@ -92,11 +122,36 @@ class LitertSession:
                 interpreter.invoke()
                 answers = [interpreter.get_tensor(index) for index in self._outputs]  # copies
             except _ERRORS as error:
-                self._interpreter = self._shapes = None
+                self._drop()
                 shapes = ", ".join(str(array.shape) for array in arrays)
                 msg = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
                 raise BackendRunError(msg + str(error)) from error
         return list(map(_value, answers, self._quantized_outputs)) if self._quantizes else answers
+
+
+def _hold(largest: list[tuple[int, ...]], shapes: list[tuple[int, ...]]) -> bool:
+    """Whether no axis is longer than that of the largest shapes."""
+    return all(
+        size <= most
+        for shape, limits in zip(shapes, largest, strict=True)
+        for size, most in zip(shape, limits, strict=True)
+    )
+
+
+def _together(
+    before: list[tuple[int, ...]], shapes: list[tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """The smallest shapes that hold both; those asked for where that is far more than either."""
+    if not before:
+        return shapes
+    pairs = list(zip(before, shapes, strict=True))
+    both = [tuple(map(max, one, other)) for one, other in pairs]
+    most = max(_numbers(before), _numbers(shapes))
+    return both if _numbers(both) <= MOST_ROOM * most else shapes
+
+
+def _numbers(shapes: list[tuple[int, ...]]) -> int:
+    return sum(map(math.prod, shapes))
 
 
 def _stored(values: AnyArray, how: Quantization | None) -> Array:

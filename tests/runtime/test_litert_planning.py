@@ -1,0 +1,113 @@
+"""For which shapes LiteRT's memory is planned, and when an interpreter is given up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bilstm_runtime.backends.litert import LitertSession
+from bilstm_runtime.errors import BackendRunError
+
+RUN = "run"
+LEAST = (1, 1)
+
+
+class Interpreter:
+    """Keeps what is done with it, and answers what it is given."""
+
+    def __init__(self, done, most, failures):
+        self.done, self.most, self.failures = done, most, failures
+
+    def resize_tensor_input(self, _, shape):
+        self.shape = shape
+
+    def allocate_tensors(self):
+        if np.prod(self.shape) > self.most:
+            message = f"no {self.shape}"
+            raise RuntimeError(message)
+        self.done.append(self.shape)
+
+    def set_tensor(self, _, array):
+        self.array = array
+
+    def invoke(self):
+        self.done.append(RUN)
+        if self.failures:
+            raise self.failures.pop()
+
+    def get_tensor(self, _):
+        return self.array
+
+
+class Planned:
+    """A session, and what it does with each of its interpreters."""
+
+    def __init__(self, most=1000):
+        self.done = []
+        self.failures = []
+        artifact = SimpleNamespace(reset_between_runs=False, file="model.tflite")
+
+        def create():
+            self.done.append([])
+            return Interpreter(self.done[-1], most, self.failures)
+
+        self.session = LitertSession(create, artifact, [0], [0], ([None], [None]))
+        self.session.prepare([LEAST])
+
+    def run(self, *shapes):
+        for shape in shapes:
+            (answer,) = self.session.run([np.zeros(shape, np.float32)])
+            assert answer.shape == shape
+
+
+CASES = {
+    "smaller ones need no other": (
+        [(1, 9), (1, 9), (1, 4), (1, 9)],
+        [[LEAST, (1, 9), RUN, RUN, (1, 4), RUN, (1, 9), RUN]],
+    ),
+    "larger ones do": (
+        [(1, 9), (1, 12), (1, 9)],
+        [[LEAST, (1, 9), RUN], [(1, 12), RUN, (1, 9), RUN]],
+    ),
+    "the new one has room for those of before": (
+        [(2, 6), (3, 5), (2, 6)],
+        [[LEAST, (2, 6), RUN], [(3, 6), (3, 5), RUN, (2, 6), RUN]],
+    ),
+    "but not for far more": (
+        [(1, 20), (20, 1), (1, 20)],
+        [[LEAST, (1, 20), RUN], [(20, 1), RUN], [(1, 20), RUN]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_changes_of_shape(name):
+    shapes, done = CASES[name]
+    planned = Planned()
+    planned.run(*shapes)
+    assert planned.done == done
+
+
+def test_shapes_that_do_not_go_together():
+    planned = Planned(most=15)
+    planned.run((3, 5), (4, 2), (2, 4))
+    assert planned.done[1:] == [[], [(4, 2), RUN], [], [(2, 4), RUN]]
+
+
+def test_one_that_failed_is_given_up():
+    planned = Planned()
+    planned.run((2, 3))
+    planned.failures.append(RuntimeError("overheated"))
+    with pytest.raises(BackendRunError, match="overheated"):
+        planned.run((2, 3))
+    planned.run((2, 2))
+    assert planned.done == [[LEAST, (2, 3), RUN, RUN], [(2, 3), (2, 2), RUN]]
+
+
+def test_shapes_that_cannot_be_planned():
+    planned = Planned(most=15)
+    with pytest.raises(BackendRunError, match="no \\(4, 4\\)"):
+        planned.run((4, 4))
+    planned.run((2, 2))
