@@ -17,8 +17,11 @@ LEAST = (1, 1)
 class Interpreter:
     """Keeps what is done with it, and answers what it is given."""
 
-    def __init__(self, done, most, failures):
+    array = np.zeros(LEAST)
+
+    def __init__(self, done, *, most, is_planned_whole, failures):
         self.done, self.most, self.failures = done, most, failures
+        self.is_planned_whole = is_planned_whole
 
     def resize_tensor_input(self, _, shape):
         self.shape = shape
@@ -38,20 +41,28 @@ class Interpreter:
             raise self.failures.pop()
 
     def get_tensor(self, _):
+        if not self.is_planned_whole and RUN not in self.done:
+            message = "Tensor data is null."
+            raise ValueError(message)
         return self.array
 
 
 class Planned:
     """A session, and what it does with each of its interpreters."""
 
-    def __init__(self, most=1000):
+    def __init__(self, *, most=1000, is_planned_whole=True):
         self.done = []
         self.failures = []
         artifact = SimpleNamespace(reset_between_runs=False, file="model.tflite")
 
         def create():
             self.done.append([])
-            return Interpreter(self.done[-1], most, self.failures)
+            return Interpreter(
+                self.done[-1],
+                most=most,
+                is_planned_whole=is_planned_whole,
+                failures=self.failures,
+            )
 
         self.session = LitertSession(create, artifact, [0], [0], ([None], [None]))
         self.session.prepare([LEAST])
@@ -94,6 +105,12 @@ def test_shapes_that_do_not_go_together():
     planned = Planned(most=15)
     planned.run((3, 5), (4, 2), (2, 4))
     assert planned.done[1:] == [[], [(4, 2), RUN], [], [(2, 4), RUN]]
+
+
+def test_shapes_that_are_known_only_as_it_runs():
+    planned = Planned(is_planned_whole=False)
+    planned.run((1, 9), (1, 9), (1, 4))
+    assert planned.done == [[LEAST, (1, 9), RUN, RUN], [(1, 4), RUN]]
 
 
 def test_one_that_failed_is_given_up():

@@ -39,7 +39,8 @@ class LitertSession:
     for done and leaves it out of the next run (`setup_unary_elementwise_nc` and
     `initialize_workspace_values` of XNNPACK, as in LiteRT 2.3). Up to one in a hundred changes of
     shape gave a wrong answer so. An interpreter planned for the largest shape before its first run
-    has a workspace that never grows.
+    has a workspace that never grows; where LiteRT knows a shape only as it runs, it cannot be
+    planned for, and every change of shape takes a new one.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LitertSession:
         self._quantizes = any(map(any, quantized))
         self._shapes: list[tuple[int, ...]] | None = None
         self._largest: list[tuple[int, ...]] = []
+        self._is_planned_whole = False
         self._has_run = False
         self._lock = threading.Lock()
 
@@ -76,7 +78,8 @@ class LitertSession:
         if shapes == self._shapes:
             return
         self._shapes = None
-        if not self._has_run or not _hold(self._largest, shapes):
+        has_room = self._is_planned_whole and _hold(self._largest, shapes)
+        if not self._has_run or not has_room:
             self._make_room(shapes)
         self._plan(shapes)
 
@@ -84,13 +87,24 @@ class LitertSession:
         """Plan an interpreter that has not run for these shapes and for those of before."""
         if self._has_run:
             self._drop()  # its memory first
-        self._largest = _together(self._largest, shapes)
+        self._largest = _together(self._largest, shapes) if self._is_planned_whole else shapes
         try:
             self._plan(self._largest)
         except _ERRORS:
             # Not every model takes the longest of every axis at once.
             self._drop()
             self._largest = shapes
+            self._plan(shapes)
+        self._is_planned_whole = self._are_outputs_planned()
+
+    def _are_outputs_planned(self) -> bool:
+        """Whether LiteRT has given memory to all outputs, which it does last, before any run."""
+        try:
+            for index in self._outputs:
+                self._interpreter.get_tensor(index)
+        except ValueError:
+            return False
+        return True
 
     def _plan(self, shapes: list[tuple[int, ...]]) -> None:
         if shapes == self._shapes:
@@ -142,8 +156,6 @@ def _together(
     before: list[tuple[int, ...]], shapes: list[tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
     """The smallest shapes that hold both; those asked for where that is far more than either."""
-    if not before:
-        return shapes
     pairs = list(zip(before, shapes, strict=True))
     both = [tuple(map(max, one, other)) for one, other in pairs]
     most = max(_numbers(before), _numbers(shapes))
