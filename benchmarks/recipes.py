@@ -16,37 +16,32 @@ import json
 import os
 import platform
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from speed import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)
 
 import keras
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import ExportError
 from bilstm_exporter.report import ArtifactReport, ExportReport
 from real_data import TASKS, prepare
+from speed_lab import STEPS, Lab
+from speed_report import Finding
+from speed_rows_onnx import onnx_int8
+from speed_rows_tflite import tflite_int8
 
-FORMATS = {"onnx": "onnx", "tflite": "litert"}
+FORMATS = ("onnx", "tflite")
 SIZE_BARS = {"int8": 3.8, "int4": 6.5}
 DROP_BARS = {"float16": 0.3, "int8": 0.3, "int8-full": 1.0}
 UNCHANGED_BARS = {"float16": 99.95, "int8": 99.5}
-SPEED_BARS = {
-    "onnx": {64: 1.5, 128: 2.2, 256: 2.8, 512: 2.8},
-    "tflite": {64: 1.2, 128: 1.7, 256: 1.7},
-}
-STEPS = 100
-WARM_UPS = 5
 Row = dict[str, Any]
 
 
@@ -167,46 +162,21 @@ def _relative(artifact: ArtifactReport) -> float | None:
 
 
 def speed_rows(scratch: Path, rounds: int) -> Iterator[Row]:
-    """Latency of int8 against float32, batch 1, `STEPS` steps, two layers."""
-    for units in (64, 128, 256, 512):
-        keras.utils.set_random_seed(0)
-        bundle = export(_bilstm(units, units), scratch / str(units), recipes="float32,int8").bundle
-        x = np.random.default_rng(0).normal(0, 0.5, (1, STEPS, units)).astype(np.float32)
-        for format_name, backend in FORMATS.items():
-            models = [
-                bilstm_runtime.load(bundle, backend=backend, recipe=recipe, threads=1)
-                for recipe in ("float32", "int8")
-            ]
-            exact, near = (model.predict(x) for model in models)
-            spread = float(np.sqrt(np.mean(np.square(near - exact)) / np.mean(np.square(exact))))
-            if not 0 < spread < 0.1:  # other work would be done, or none
-                message = f"{units} units, {format_name}: int8 differs by {spread:.1%}"
-                raise SystemExit(message)
-            runs = [partial(model.predict, x) for model in models]
-            float_ms, int8_ms, ratio = _interleaved(runs, rounds)
+    """Latency of int8 against float32: the cases of `speed.py`."""
+    lab = Lab(scratch, rounds, processes=1)
+    for name, cases in (("onnx", onnx_int8), ("tflite", tflite_int8)):
+        for case in cases(lab):
+            finding = Finding(name, case, case.measure())
+            figure = finding.measured.figure
             yield {
-                "units": units,
-                "format": format_name,
-                "float32 ms": float_ms,
-                "int8 ms": int8_ms,
-                "times faster": ratio,
-                "bar": SPEED_BARS[format_name].get(units),
+                "format": name,
+                "case": case.name,
+                "times faster": figure.value,
+                "95 % interval": f"{figure.low:.3g} to {figure.high:.3g}",
+                "bar": case.bar.value,
+                "verdict": finding.verdict,
+                "latencies": finding.measured.note,
             }
-
-
-def _interleaved(runs: list[Callable[[], Any]], rounds: int) -> tuple[float, float, float]:
-    """Medians in ms of two callables, and the median ratio within a round."""
-    for run in runs:
-        for _ in range(WARM_UPS):
-            run()
-    taken: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for times, run in zip(taken, runs, strict=True):
-            begin = time.perf_counter()
-            run()
-            times.append((time.perf_counter() - begin) * 1e3)
-    ratios = [first / second for first, second in zip(*taken, strict=True)]
-    return median(taken[0]), median(taken[1]), median(ratios)
 
 
 def search_rows(scratch: Path) -> Iterator[Row]:
@@ -278,7 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, help="where trained models are kept")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--rounds", type=int, default=100, help="of the speed")
+    parser.add_argument("--rounds", type=int, default=30, help="of the speed (default: 30)")
     kinds = ("real", "large", "speed", "search")
     parser.add_argument("--rows", nargs="+", choices=kinds, default=list(kinds))
     arguments = parser.parse_args()
@@ -289,9 +259,6 @@ def main() -> None:
         cache = arguments.cache or scratch / "cache"
         if "speed" in arguments.rows:  # first, while nothing else has warmed the machine
             found["speed"] = list(speed_rows(scratch, arguments.rounds))
-            for row in found["speed"]:
-                met = row["bar"] is None or row["times faster"] >= row["bar"]
-                row["verdict"] = "" if row["bar"] is None else ("met" if met else "MISSED")
             show(console, f"int8 against float32, {STEPS} steps, one thread", found["speed"])
         for kind, rows in (
             ("real", lambda: real_rows(cache, scratch)),
