@@ -25,7 +25,7 @@ INT8_BOUND = 0.05
 """Of an int8 answer: root mean square of the error over that of Keras's answers."""
 
 REOPENED = 5
-"""Times that everything is opened anew, in rows whose bar is near 1."""
+"""Times that everything is opened anew, in rows that compare file with file."""
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95

@@ -200,9 +200,15 @@ def onnx_int8(lab: Lab) -> Iterator[Case]:
 
 def _int8(lab: Lab, units: int) -> Measured:
     work = features(units)
-    runners = [
-        onnx_runner(lab.file("plain", units, "onnx", recipe=recipe), recipe, bound=bound_of(recipe))
-        for recipe in ("float32", "int8")
-    ]
-    timing = race([runner.on(work) for runner in runners], lab.rounds)
+    files = {
+        recipe: lab.file("plain", units, "onnx", recipe=recipe) for recipe in ("float32", "int8")
+    }
+
+    def open_all() -> list[Contestant]:
+        return [
+            onnx_runner(file, recipe, bound=bound_of(recipe)).on(work)
+            for recipe, file in files.items()
+        ]
+
+    timing = race_reopened(open_all, lab.rounds)
     return Measured(timing.ratio("float32", "int8"), timing.details(), timing.note())

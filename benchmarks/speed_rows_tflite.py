@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from speed_lab import Lab, features, model
-from speed_measuring import Bar, Case, Measured, race
+from speed_measuring import Bar, Case, Contestant, Measured, race_reopened
 from speed_registry import row
 from speed_runners import bound_of, fused_tflite, litert_runner, onnx_runner, static_tflite
 
@@ -17,6 +17,7 @@ FUSED_BARS = {
 STATIC_BAR = Bar(1.0)
 ONNX_BARS = {"float32": Bar(1.9, at_most=True), "int8": Bar(2.1, at_most=True)}
 INT8_BARS = {64: Bar(1.2), 128: Bar(1.7), 256: Bar(1.7)}
+CONVERSIONS = {"fused": fused_tflite, "static": static_tflite}
 SHAPES = {True: "shapes fixed", False: "shapes free"}
 FASTER = "times faster"
 
@@ -36,12 +37,16 @@ def fused(lab: Lab) -> Iterator[Case]:
 
 
 def _stock(lab: Lab, units: int, recipe: str, peer: str) -> Measured:
-    convert = {"fused": fused_tflite, "static": static_tflite}[peer]
-    theirs = convert(model("plain", units), units, recipe)
+    theirs = CONVERSIONS[peer](model("plain", units), units, recipe)
     file = lab.file("plain", units, "tflite", recipe=recipe, fixed=True)
-    ours = litert_runner(file, "ours", bound=bound_of(recipe))
-    work = features(units)
-    timing = race([ours.on(work), theirs.on(work)], lab.rounds)
+    work, bound = features(units), bound_of(recipe)
+
+    def open_all() -> list[Contestant]:
+        ours = litert_runner(file, "ours", bound=bound)
+        stock = litert_runner(theirs, peer, bound=bound, keeps=peer == "fused")
+        return [ours.on(work), stock.on(work)]
+
+    timing = race_reopened(open_all, lab.rounds)
     return Measured(timing.ratio(peer, "ours"), timing.details(), timing.note())
 
 
@@ -59,11 +64,14 @@ def tflite_onnx(lab: Lab) -> Iterator[Case]:
 def _against_onnx(lab: Lab, units: int, recipe: str, *, fixed: bool) -> Measured:
     work, bound = features(units), bound_of(recipe)
     file = partial(lab.file, "plain", units, recipe=recipe, fixed=fixed)
-    runners = [
-        litert_runner(file("tflite"), "tflite", bound=bound),
-        onnx_runner(file("onnx"), "onnx", bound=bound),
-    ]
-    timing = race([runner.on(work) for runner in runners], lab.rounds)
+
+    def open_all() -> list[Contestant]:
+        return [
+            litert_runner(file("tflite"), "tflite", bound=bound).on(work),
+            onnx_runner(file("onnx"), "onnx", bound=bound).on(work),
+        ]
+
+    timing = race_reopened(open_all, lab.rounds)
     return Measured(timing.ratio("tflite", "onnx"), timing.details(), timing.note())
 
 
@@ -78,13 +86,16 @@ def tflite_int8(lab: Lab) -> Iterator[Case]:
 
 def _int8(lab: Lab, units: int, *, fixed: bool) -> Measured:
     work = features(units)
-    runners = [
-        litert_runner(
-            lab.file("plain", units, "tflite", recipe=recipe, fixed=fixed),
-            recipe,
-            bound=bound_of(recipe),
-        )
+    files = {
+        recipe: lab.file("plain", units, "tflite", recipe=recipe, fixed=fixed)
         for recipe in ("float32", "int8")
-    ]
-    timing = race([runner.on(work) for runner in runners], lab.rounds)
+    }
+
+    def open_all() -> list[Contestant]:
+        return [
+            litert_runner(file, recipe, bound=bound_of(recipe)).on(work)
+            for recipe, file in files.items()
+        ]
+
+    timing = race_reopened(open_all, lab.rounds)
     return Measured(timing.ratio("float32", "int8"), timing.details(), timing.note())

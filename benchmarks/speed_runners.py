@@ -95,7 +95,7 @@ def stock_onnx(made: keras.Model, example: Array, folder: Path) -> Runner:
     return onnx_runner(path, "stock")
 
 
-def fused_tflite(made: keras.Model, units: int, recipe: str) -> Runner:
+def fused_tflite(made: keras.Model, units: int, recipe: str) -> bytes:
     """The Keras 2 route: the plain model in tf_keras, through the stock converter.
 
     Batch and time are fixed, so that the converter fuses each direction into one
@@ -110,17 +110,17 @@ def fused_tflite(made: keras.Model, units: int, recipe: str) -> Runner:
     if _operators(content).count("UNIDIRECTIONAL_SEQUENCE_LSTM") != 2 * len(stack):
         message = "the stock converter did not fuse the LSTMs of the Keras 2 model"
         raise MissingPeerError(message)
-    return litert_runner(content, "fused", bound=bound_of(recipe), keeps=True)
+    return content
 
 
-def static_tflite(made: keras.Model, units: int, recipe: str) -> Runner:
+def static_tflite(made: keras.Model, units: int, recipe: str) -> bytes:
     """The stock conversion of the plain Keras 3 model as a function of a static shape."""
     function = tf.function(lambda x: made(x, training=False), autograph=False)
     concrete = function.get_concrete_function(tf.TensorSpec((1, STEPS, units)))
     with captured_stderr():
         # Without an owner, which would leave the weights variables that LiteRT does not find.
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
-    return litert_runner(_convert(converter, recipe), "static", bound=bound_of(recipe))
+    return _convert(converter, recipe)
 
 
 def _convert(converter: Any, recipe: str) -> bytes:
