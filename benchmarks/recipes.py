@@ -4,7 +4,7 @@ Three models trained on real data (see real_data.py), a BiLSTM of 4 million para
 BiLSTMs of 64 to 512 units for the speed. Answers are judged on held-out examples against Keras.
 Latencies are medians of one-thread runs, float and int8 in turn within this one process.
 
-    python benchmarks/recipes.py [--cache DIR] [--json FILE] [--rows size answers speed search]
+    python benchmarks/recipes.py [--cache DIR] [--json FILE] [--rows real large speed search]
 
 Prints tables; a bar that is missed says so. Nothing here asserts a time.
 """

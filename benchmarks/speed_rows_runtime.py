@@ -156,7 +156,7 @@ def _bare_onnx(session: Any) -> Callable[[Array], Array]:
 
 def _bare_litert(session: Any) -> Callable[[Array], Array]:
     """The LiteRT interpreter inside, its memory planned already."""
-    interpreter = session._interpreter  # noqa: SLF001 - what the row is about
+    interpreter = session._planned._interpreter  # noqa: SLF001 - what the row is about
     (taken,), (given,) = session._inputs, session._outputs  # noqa: SLF001
 
     def run(inputs: Array) -> Array:

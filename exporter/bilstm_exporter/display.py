@@ -44,6 +44,7 @@ def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
         yield None
         return
     console = Console(stderr=True)
+    # Rich takes a pipe for a terminal where FORCE_COLOR is set.
     if not (console.is_terminal and console.file.isatty()):
         yield lambda name: console.print(f"{name} ...", highlight=False)
         return

@@ -235,12 +235,12 @@ def test_litert_gets_the_threads(load_one: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_litert_starts_afresh_after_a_failure(load_one: Any) -> None:
     session = load_one("tagger", "litert")._runner._session
-    before = session._interpreter
+    before = session._planned._interpreter
     session.run([np.ones((2, 3), np.int32)])
-    assert session._interpreter is before
+    assert session._planned._interpreter is before
     with pytest.raises(BackendRunError, match="LiteRT failed"):
         session.run([np.full((2, 3), 10**6, np.int32)])
-    assert session._interpreter is not before
+    assert session._planned._interpreter is not before
 
 
 def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:

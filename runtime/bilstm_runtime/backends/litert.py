@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bilstm_runtime.backends.agreement import check_agreement, disagreement
+from bilstm_runtime.backends.litert_planning import ERRORS, PlannedInterpreter
 from bilstm_runtime.backends.registry import BACKENDS, Array, Session, register
 from bilstm_runtime.errors import ArtifactError, BackendRunError
 from bilstm_runtime.manifest import integer_limits
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from bilstm_runtime.values import AnyArray
 
 SIGNATURE = "serving_default"
-_ERRORS = (RuntimeError, ValueError, TypeError)
-"""What the interpreter raises."""
-MOST_ROOM: Final = 2
-"""Times as many numbers as the larger of two inputs, for which memory is planned at most."""
 
 
 class LitertSession:
@@ -31,16 +27,6 @@ class LitertSession:
 
     The interpreter holds the shapes and values of the last run, so runs take turns under a lock,
     and after a failure a new interpreter takes the place of the one that may be half changed.
-
-    A new one takes its place, too, for shapes larger than those it was planned for first. All
-    parts of a file that XNNPACK runs share a workspace. When that has to grow, the parts that have
-    run are set up again, with pointers of before; where such a pointer into memory that was given
-    back happens to be where a copy (of a split, of a concatenation) goes to, XNNPACK takes the copy
-    for done and leaves it out of the next run (`setup_unary_elementwise_nc` and
-    `initialize_workspace_values` of XNNPACK, as in LiteRT 2.3). Up to one in a hundred changes of
-    shape gave a wrong answer so. An interpreter planned for the largest shape before its first run
-    has a workspace that never grows; where LiteRT knows a shape only as it runs, it cannot be
-    planned for, and every change of shape takes a new one.
     """
 
     def __init__(
@@ -51,7 +37,7 @@ class LitertSession:
         outputs: Sequence[int],
         quantized: tuple[Sequence[Quantization | None], Sequence[Quantization | None]],
     ) -> None:
-        """Create the interpreter.
+        """Nothing is created yet.
 
         Args:
             create: Creates an interpreter.
@@ -60,65 +46,17 @@ class LitertSession:
             outputs: Tensor indices, in the order of the manifest.
             quantized: How each input, and each output, holds its floats, or None.
         """
-        self._create = create
-        self._interpreter: Any = None
+        self._planned = PlannedInterpreter(create, inputs, outputs)
         self._artifact = artifact
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._quantized_inputs, self._quantized_outputs = map(tuple, quantized)
         self._quantizes = any(map(any, quantized))
-        self._shapes: list[tuple[int, ...]] | None = None
-        self._largest: list[tuple[int, ...]] = []
-        self._is_planned_whole = False
-        self._has_run = False
         self._lock = threading.Lock()
 
     def prepare(self, shapes: list[tuple[int, ...]]) -> None:
         """Plan the memory for inputs of these shapes, unless that is done already."""
-        if shapes == self._shapes:
-            return
-        self._shapes = None
-        has_room = self._is_planned_whole and _hold(self._largest, shapes)
-        if not self._has_run or not has_room:
-            self._make_room(shapes)
-        self._plan(shapes)
-
-    def _make_room(self, shapes: list[tuple[int, ...]]) -> None:
-        """Plan an interpreter that has not run for these shapes and for those of before."""
-        if self._has_run:
-            self._drop()  # its memory first
-        self._largest = _together(self._largest, shapes) if self._is_planned_whole else shapes
-        try:
-            self._plan(self._largest)
-        except _ERRORS:
-            # Not every model takes the longest of every axis at once.
-            self._drop()
-            self._largest = shapes
-            self._plan(shapes)
-        self._is_planned_whole = self._are_outputs_planned()
-
-    def _are_outputs_planned(self) -> bool:
-        """Whether LiteRT has given memory to all outputs, which it does last, before any run."""
-        try:
-            for index in self._outputs:
-                self._interpreter.get_tensor(index)
-        except ValueError:
-            return False
-        return True
-
-    def _plan(self, shapes: list[tuple[int, ...]]) -> None:
-        if shapes == self._shapes:
-            return
-        if self._interpreter is None:
-            self._interpreter = self._create()
-        for index, shape in zip(self._inputs, shapes, strict=True):
-            self._interpreter.resize_tensor_input(index, shape)
-        self._interpreter.allocate_tensors()
-        self._shapes = shapes
-
-    def _drop(self) -> None:
-        self._interpreter = self._shapes = None
-        self._has_run = False
+        self._planned.prepare(shapes)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the model once; see `Session.run`."""
@@ -126,44 +64,19 @@ class LitertSession:
             arrays = list(map(_stored, arrays, self._quantized_inputs))
         with self._lock:
             try:
-                self.prepare([array.shape for array in arrays])
-                interpreter = self._interpreter
+                interpreter = self._planned.prepare([array.shape for array in arrays])
                 if self._artifact.reset_between_runs:
                     interpreter.reset_all_variables()
                 for index, array in zip(self._inputs, arrays, strict=True):
                     interpreter.set_tensor(index, array)
-                self._has_run = True
-                interpreter.invoke()
+                self._planned.invoke()
                 answers = [interpreter.get_tensor(index) for index in self._outputs]  # copies
-            except _ERRORS as error:
-                self._drop()
+            except ERRORS as error:
+                self._planned.drop()
                 shapes = ", ".join(str(array.shape) for array in arrays)
                 msg = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
                 raise BackendRunError(msg + str(error)) from error
         return list(map(_value, answers, self._quantized_outputs)) if self._quantizes else answers
-
-
-def _hold(largest: list[tuple[int, ...]], shapes: list[tuple[int, ...]]) -> bool:
-    """Whether no axis is longer than that of the largest shapes."""
-    return all(
-        size <= most
-        for shape, limits in zip(shapes, largest, strict=True)
-        for size, most in zip(shape, limits, strict=True)
-    )
-
-
-def _together(
-    before: list[tuple[int, ...]], shapes: list[tuple[int, ...]]
-) -> list[tuple[int, ...]]:
-    """The smallest shapes that hold both; those asked for where that is far more than either."""
-    pairs = list(zip(before, shapes, strict=True))
-    both = [tuple(map(max, one, other)) for one, other in pairs]
-    most = max(_numbers(before), _numbers(shapes))
-    return both if _numbers(both) <= MOST_ROOM * most else shapes
-
-
-def _numbers(shapes: list[tuple[int, ...]]) -> int:
-    return sum(map(math.prod, shapes))
 
 
 def _stored(values: AnyArray, how: Quantization | None) -> Array:
@@ -196,7 +109,7 @@ def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads:
 
     try:
         interpreter = create()
-    except _ERRORS as error:
+    except ERRORS as error:
         msg = f"LiteRT cannot open {artifact.file}: {error}"
         raise ArtifactError(msg) from error
     inputs, outputs = _indices(interpreter, artifact, manifest)
@@ -208,7 +121,7 @@ def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads:
     least = [tuple(axis.size or axis.min for axis in spec.axes) for spec in manifest.file_inputs]
     try:
         session.prepare(least)
-    except _ERRORS as error:
+    except ERRORS as error:
         msg = (
             f"LiteRT cannot run {artifact.file}: {error}. "
             "It may need operators that LiteRT does not have; export the model again."
