@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.cli import main
@@ -21,8 +24,9 @@ from bilstm_exporter.frontend.keras3 import Keras3Source
 from bilstm_exporter.interface import Interface, find_interface
 from bilstm_exporter.probes import ProbeSet, make_probes
 from bilstm_exporter.report import ExportReport
+from bilstm_exporter.targets import TARGETS, Conversion
 
-from .models import MODELS
+from .models import MODELS, floats
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,51 @@ def _tree(folder: Path) -> dict[str, bytes | None]:
         for path in sorted(folder.rglob("*"))
         if "__pycache__" not in path.parts
     }
+
+
+@pytest.fixture
+def here(run: Callable[..., Ran], tmp_path: Path) -> Iterator[Path]:
+    """The folder that commands run in, with ``own_layers.py`` in it."""
+    shutil.copy(Path(__file__).with_name("own_layers.py"), tmp_path)
+    yield tmp_path
+    sys.modules.pop("own_layers", None)
+
+
+@pytest.fixture
+def with_layer(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Save ``own.keras``, which uses a layer of own_layers."""
+
+    def save(name: str) -> str:
+        monkeypatch.syspath_prepend(here)
+        import own_layers
+
+        floats(getattr(own_layers, name)(), kl.LSTM(2)).save(here / "own.keras")
+        del sys.modules["own_layers"]
+        return "own.keras"
+
+    return save
+
+
+@pytest.fixture
+def make_wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Build an artifact from a model whose recurrences are wrong by a thousandth."""
+
+    def patch(name: str) -> None:
+        right = TARGETS[name]
+
+        def convert(trace: Any, interface: Interface, *, opset: int) -> Conversion:
+            def wrong(lowering: Any) -> Any:
+                def lower(recurrence: Any, *tensors: Any) -> Any:
+                    result = lowering(recurrence, *tensors)
+                    return replace(result, last_output=result.last_output + 1e-3)
+
+                return trace(lower)
+
+            return right.convert(wrong, interface, opset=opset)
+
+        monkeypatch.setitem(TARGETS, name, replace(right, convert=convert))
+
+    return patch
 
 
 @dataclass(frozen=True)

@@ -22,38 +22,18 @@ from bilstm_exporter.errors import (
 from bilstm_exporter.explanation import layer_of_node
 
 from .models import MODELS, floats
-from .test_bad_input import OWN_LAYERS, _make_wrong
 
 PARITY, OPTION, MODEL = 1, 2, 3
-# A layer that calls back into Python, and one that no file can do without its module.
-MORE_LAYERS = """
-
-class Python(keras.layers.Layer):
-    def call(self, x):
-        sorted_x = tf.numpy_function(np.sort, [x], tf.float32)
-        sorted_x.set_shape(x.shape)
-        return sorted_x
-
-    def compute_output_spec(self, x):
-        return keras.KerasTensor(x.shape, x.dtype)
-
-
-def bent(x):
-    return ops.tanh(x) * 0.5
-"""
 
 
 @pytest.fixture
-def own(run, tmp_path):
+def own(here, monkeypatch):
     """The module ``own_layers`` in the current folder."""
-    (tmp_path / "own_layers.py").write_text(OWN_LAYERS + MORE_LAYERS)
-    sys.path.insert(0, str(tmp_path))
-    import own_layers
-
-    sys.path.remove(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(here)
+        import own_layers
     del sys.modules["own_layers"]  # or Keras would find it again
-    yield own_layers
-    sys.modules.pop("own_layers", None)
+    return own_layers
 
 
 def test_every_layer_of_a_model_that_is_exported(run, saved):
@@ -101,8 +81,8 @@ def test_the_explanation_as_json(run, own, tmp_path):
     assert set(told["failures"]) == {"tflite"}
 
 
-def test_a_wrong_artifact_is_written_but_not_exact(run, saved, monkeypatch):
-    _make_wrong("onnx", monkeypatch)
+def test_a_wrong_artifact_is_written_but_not_exact(run, saved, make_wrong):
+    make_wrong("onnx")
     ran = run(saved("lstm"), "--quiet")
     assert ran.code == PARITY
     (recurrence,) = [row for row in ran.table.values() if row[0] == "LSTM"]
@@ -110,9 +90,9 @@ def test_a_wrong_artifact_is_written_but_not_exact(run, saved, monkeypatch):
     assert recurrence[2].endswith(", exact, fast")
 
 
-def test_every_format_is_wrong(run, saved, monkeypatch):
+def test_every_format_is_wrong(run, saved, make_wrong):
     for name in ("onnx", "tflite"):
-        _make_wrong(name, monkeypatch)
+        make_wrong(name)
     ran = run(saved("lstm"), "--quiet")
     assert ran.code == PARITY
     assert ran.message.startswith("model.onnx does not give Keras's answer")

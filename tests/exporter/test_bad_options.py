@@ -1,0 +1,139 @@
+"""Options and output folders that cannot be used: one clear line, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from keras import layers as kl
+
+from .models import floats
+
+PARITY, OPTION, FOLDER = 1, 2, 4
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--formats", "nonsense"), "nonsense; choose from onnx, tflite"),
+        (("--formats", "onnx,nonsense"), "nonsense; choose from onnx, tflite"),
+        (("--formats", ""), "choose from onnx, tflite"),
+        (("--formats", "onnx,onnx"), "twice"),
+        (("--batch", "0"), "at least 1"),
+        (("--batch", "-3"), "at least 1"),
+        (("--time", "0"), "at least 1"),
+        (("--opset", "7"), "13 to 18"),
+        (("--opset", "99"), "13 to 18"),
+    ],
+)
+def test_options_that_cannot_be_used(fails, saved, arguments, words):
+    message = fails(OPTION, saved("lstm"), *arguments)
+    assert words in message
+    assert arguments[0].removeprefix("--") in message
+
+
+@pytest.mark.parametrize("argument", ["--batch=x", "--opset=1.5", "--no-such-flag"])
+def test_options_that_are_none(run, saved, argument, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(saved("lstm"), argument)
+    assert ended.value.code == OPTION
+    assert "export-bilstm: error: " in capsys.readouterr().err
+
+
+def test_no_model_at_all(fails):
+    assert "no model" in fails(OPTION)
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "words"),
+    [
+        (lambda: floats(kl.Conv1D(2, 5), kl.LSTM(2)), ("--time", "4"), "at least 5"),
+        (lambda: floats(kl.LSTM(2), shape=(6, 3)), ("--time", "5"), "fixed at 6"),
+        (lambda: floats(kl.Dense(2), shape=(3,)), ("--time", "5"), "no time axis"),
+    ],
+)
+def test_an_axis_that_cannot_be_fixed_so(fails, tmp_path, build, arguments, words):
+    build().save(tmp_path / "m.keras")
+    assert words in fails(OPTION, "m.keras", *arguments)
+
+
+# --- the output folder
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(fails, saved, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("my only copy")
+    for arguments in ((), ("--overwrite",)):
+        message = fails(FOLDER, saved("lstm"), "--out", "out", *arguments)
+        assert "no bundle" in message
+        assert "--out" in message
+
+
+def test_a_file_in_the_way(fails, saved, tmp_path):
+    (tmp_path / "out").write_text("x")
+    for arguments in ((), ("--overwrite",)):
+        assert "no folder" in fails(FOLDER, saved("lstm"), "--out", "out", *arguments)
+
+
+def test_a_link_in_the_way(fails, saved, tmp_path):
+    (tmp_path / "out").symlink_to("nowhere")
+    assert "out" in fails(FOLDER, saved("lstm"), "--out", "out", "--overwrite")
+
+
+def test_a_bundle_is_replaced_only_if_asked(run, fails, saved, tmp_path):
+    arguments = (saved("lstm"), "--out", "out", "--formats", "onnx", "--quiet")
+    assert run(*arguments).code == 0
+    (tmp_path / "out" / "golden.npz").write_bytes(b"changed")
+    (tmp_path / "out" / "model.tflite").write_bytes(b"of an export before")
+    message = fails(FOLDER, *arguments)
+    assert "--overwrite" in message
+    assert run(*arguments, "--overwrite").code == 0
+    names = sorted(path.name for path in tmp_path.rglob("*"))
+    assert names == ["golden.npz", "manifest.json", "model.onnx", "out"]
+    assert (tmp_path / "out" / "golden.npz").read_bytes() != b"changed"
+
+
+def test_a_failed_export_leaves_the_bundle_that_was_there(run, fails, saved, make_wrong):
+    arguments = (saved("lstm"), "--out", "out", "--formats", "onnx", "--overwrite", "--quiet")
+    assert run(*arguments).code == 0
+    make_wrong("onnx")
+    fails(PARITY, *arguments)  # which compares the folder before and after
+
+
+def test_an_empty_folder_can_be_filled(run, saved, tmp_path):
+    (tmp_path / "out").mkdir()
+    arguments = (saved("lstm"), "--out", "out", "--formats", "onnx", "--quiet", "--overwrite")
+    assert run(*arguments).code == 0
+
+
+def test_a_name_too_long(fails, saved):
+    assert "too long" in fails(FOLDER, saved("lstm"), "--out", "x" * 300)
+
+
+def test_a_parent_that_is_a_file(fails, saved, tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "file/out" in fails(FOLDER, saved("lstm"), "--out", "file/out")
+
+
+def test_a_folder_that_no_one_can_make(fails, saved):
+    assert "/proc/out" in fails(FOLDER, saved("lstm"), "--out", "/proc/out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(fails, saved, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "locked/out" in fails(FOLDER, saved("lstm"), "--out", "locked/out")
+
+
+def test_folders_made_on_the_way_are_removed_again(fails, tmp_path):
+    floats(kl.Conv1D(2, 5), kl.LSTM(2)).save(tmp_path / "m.keras")
+    fails(OPTION, "m.keras", "--out", "new/deeper/out", "--time", "4")
+
+
+def test_folders_on_the_way_are_made(run, saved, tmp_path):
+    arguments = ("--out", "new/deeper/out", "--formats", "onnx", "--quiet")
+    assert run(saved("lstm"), *arguments).code == 0
+    assert (tmp_path / "new" / "deeper" / "out" / "manifest.json").is_file()
