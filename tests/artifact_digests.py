@@ -1,0 +1,140 @@
+"""Digests of the artifacts of many models, to show that a change left every byte as it was.
+
+Exports a sample of the zoo in every recipe and both formats, with free and with fixed shapes, the
+shipped example and a legacy ``.h5`` file, and writes the SHA-256 of every file as JSON::
+
+    python tests/artifact_digests.py digests.json                     # write
+    python tests/artifact_digests.py after.json --compare digests.json  # write and compare
+
+Versions of TensorFlow, tf2onnx and the rest decide about bytes too: compare runs of one
+environment only. ``--workers 2`` divides the models between processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+EVERY = 4
+"""One of so many models of the zoo is exported."""
+FIXED_EVERY = 16
+"""One of so many is exported with fixed shapes and int8-full, too."""
+RECIPES = "float32,float16,int8,int4"
+EXAMPLES = 20
+TIME = 7
+
+
+def names() -> list[str]:
+    """What is exported, such as ``"zoo:masked-bilstm-classifier"``."""
+    from zoo import load_all
+
+    cases = sorted(load_all())
+    return [
+        "example",
+        "example:fixed",
+        "legacy:tf_keras.h5",
+        "legacy:keras1.h5",
+        *(f"zoo:{name}" for name in cases[::EVERY]),
+        *(f"fixed:{name}" for name in cases[::FIXED_EVERY]),
+    ]
+
+
+def digests(name: str) -> dict[str, str]:
+    """SHA-256 by file of one bundle; the class of the error where the model is refused."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    warnings.simplefilter("ignore")
+    import numpy as np
+
+    from bilstm_exporter import export
+    from bilstm_exporter.errors import ExportError
+
+    model: Any
+    options: dict[str, Any] = {"recipes": RECIPES}
+    kind, _, what = name.partition(":")
+    if kind == "example":
+        model = HERE.parent / "examples" / "japanese_vowels.keras"
+        rng = np.random.default_rng(0)
+        options["data"] = rng.standard_normal((EXAMPLES, 30, 12)).astype("float32")
+        if what:
+            options.update(batch=1, time=30, recipes="all")
+    elif kind == "legacy":
+        model = HERE / "legacy" / "fixtures" / what
+    else:
+        from zoo import load_all, make_inputs
+
+        case = load_all()[what]
+        model = case.build()
+        if kind == "fixed":
+            time = max(TIME, case.min_time)
+            arrays = make_inputs(case, model, np.random.default_rng(0), EXAMPLES, time)
+            named = [tensor.name for tensor in model.inputs]
+            data = dict(zip(named, arrays, strict=True))
+            options.update(batch=1, time=time, recipes="all", data=data)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        try:
+            report = export(model, bundle, **options)
+        except ExportError as error:
+            return {"refused": type(error).__name__}
+        found = {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(bundle.iterdir())
+            if file.name != "manifest.json"  # has floats that another run may round otherwise
+        }
+        return {**found, **{f"left out: {recipe}": "" for recipe in report.left_out}}
+
+
+def differences(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[str]:
+    """One line for each file that another run wrote otherwise."""
+    lines = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name, {}), after.get(name, {})
+        lines += [
+            f"{name}: {file}: {old.get(file, 'absent')[:12]} -> {new.get(file, 'absent')[:12]}"
+            for file in sorted({*old, *new})
+            if old.get(file) != new.get(file)
+        ]
+    return lines
+
+
+def main() -> int:
+    """Write digests, and compare them with those of before; 1 where any differs."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("out", type=Path, help="where to write the digests")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="digests of before")
+    parser.add_argument("--only", default="", metavar="TEXT", help="names that contain this")
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    wanted = [name for name in names() if args.only in name]
+    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
+        found = {}
+        for number, (name, result) in enumerate(
+            zip(wanted, pool.map(digests, wanted), strict=True), start=1
+        ):
+            found[name] = result
+            sys.stderr.write(f"{number}/{len(wanted)} {name}: {len(result)} files\n")
+    args.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    if args.compare is None:
+        return 0
+    before = json.loads(args.compare.read_text())
+    lines = differences({name: before[name] for name in before if args.only in name}, found)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    files = sum(len(result) for result in found.values())
+    sys.stdout.write(f"{len(found)} models, {files} files, {len(lines)} differences\n")
+    return 1 if lines else 0
+
+
+sys.path[:0] = [str(HERE), str(HERE.parent / "examples")]
+if __name__ == "__main__":
+    sys.exit(main())
