@@ -1,4 +1,4 @@
-"""How the TFLite loop is cut up: what each choice of `tflite/cutting.py` costs.
+"""How the TFLite loop is cut up: what each choice of `tflite/tiling.py` costs.
 
     python benchmarks/loop_shapes.py [--only WHAT ...] [--rounds N] [--json FILE]
 
@@ -28,10 +28,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter import export, gates
-from bilstm_exporter.quiet import captured_stderr
-from bilstm_exporter.recipes import RECIPES, file_name
-from bilstm_exporter.tflite import cutting
+from bilstm_exporter import export
+from bilstm_exporter.captured_output import captured_stderr
+from bilstm_exporter.ir import steps as cell_steps
+from bilstm_exporter.quantization.recipes import RECIPES, file_name
+from bilstm_exporter.targets.tflite import tiling
 from speed_lab import STEPS, features, model
 from speed_measuring import race
 from speed_report import describe_machine
@@ -70,14 +71,14 @@ def iteration(steps: int) -> Choice:
     """So many steps an iteration; a sequence no longer than that is written out."""
     # As many as that, whatever the cache holds.
     return (
-        Part(cutting, "STEPS_PER_ITERATION", steps),
-        Part(cutting, "COPIES_BYTES", 1 << 40),
+        Part(tiling, "STEPS_PER_ITERATION", steps),
+        Part(tiling, "COPIES_BYTES", 1 << 40),
     )
 
 
 def chunk(loop_bytes: int) -> Choice:
     """Chunks as if a loop cost so much; the longer it takes to start one, the longer they are."""
-    return (Part(cutting, "LOOP_BYTES", loop_bytes),)
+    return (Part(tiling, "LOOP_BYTES", loop_bytes),)
 
 
 def sigmoids_together() -> Choice:
@@ -93,7 +94,7 @@ def sigmoids_together() -> Choice:
     def step(cells: Sequence[Any], inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
         (hidden, carry), cell = states, cells[0]
         kernels = [(ordered(one.recurrent_kernel), None) for one in cells]
-        gates_in = inputs + gates.hidden_projection(hidden, kernels)
+        gates_in = inputs + cell_steps.hidden_projection(hidden, kernels)
         opened, candidate = tf.split(gates_in, [3 * cell.units, cell.units], axis=1)
         i, f, o = tf.split(cell.recurrent_activation.function(opened), 3, axis=1)
         activation = cell.activation.function
@@ -101,14 +102,17 @@ def sigmoids_together() -> Choice:
         hidden = o * activation(carry)
         return hidden, [hidden, carry]
 
-    return (Part(gates, "input_projection", projection), Part(gates, "step_together", step))
+    return (
+        Part(cell_steps, "input_projection", projection),
+        Part(cell_steps, "step_together", step),
+    )
 
 
 def both_ways() -> dict[str, Choice]:
     """One loop for each direction, and one for both whatever the length."""
     return {
-        "a loop each": (Part(cutting, "MOST_UNITS_BOTH_WAYS", 0),),
-        "one loop": (Part(cutting, "BOTH_WAYS_BYTES", 1 << 40),),
+        "a loop each": (Part(tiling, "MOST_UNITS_BOTH_WAYS", 0),),
+        "one loop": (Part(tiling, "BOTH_WAYS_BYTES", 1 << 40),),
     }
 
 
@@ -183,7 +187,7 @@ def questions() -> dict[str, list[Question]]:
 
 def unrolling(steps: int) -> dict[str, Choice]:
     """What the exporter does not do now for a sequence of this length."""
-    if steps <= cutting.STEPS_PER_ITERATION:
+    if steps <= tiling.STEPS_PER_ITERATION:
         return {"loop": iteration(steps - 1)}
     return {"unrolled": iteration(steps)}
 
@@ -274,11 +278,11 @@ def main() -> int:
             "rounds": args.rounds,
             "recipe": args.recipe,
             "now": {
-                "steps_per_iteration": cutting.STEPS_PER_ITERATION,
-                "copies_bytes": cutting.COPIES_BYTES,
-                "loop_bytes": cutting.LOOP_BYTES,
-                "iteration_bytes": cutting.ITERATION_BYTES,
-                "usual_steps": cutting.USUAL_STEPS,
+                "steps_per_iteration": tiling.STEPS_PER_ITERATION,
+                "copies_bytes": tiling.COPIES_BYTES,
+                "loop_bytes": tiling.LOOP_BYTES,
+                "iteration_bytes": tiling.ITERATION_BYTES,
+                "usual_steps": tiling.USUAL_STEPS,
             },
             "rows": rows,
         }

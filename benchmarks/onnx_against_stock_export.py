@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bilstm_exporter import export
-from bilstm_exporter.tolerance import difference
+from bilstm_exporter.verification.tolerance import difference
 
 VOCABULARY, EMBEDDING, UNITS, STEPS = 5_000, 64, 64, 100
 BAR = 15.0

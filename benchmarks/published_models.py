@@ -27,15 +27,15 @@ from rich.table import Table
 
 import bilstm_runtime
 from bilstm_exporter import export
+from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import ExportError
-from bilstm_exporter.frontend.importing import import_objects
-from bilstm_exporter.frontend.model_file import KERAS3, inspect
-from bilstm_exporter.frontend.reading import read
-from bilstm_exporter.frontend.source import Source
-from bilstm_exporter.probes import PADDINGS, Probe, ProbeSet, decided, padding_mask
-from bilstm_exporter.quiet import captured_stderr
-from bilstm_exporter.tolerance import difference
-from bilstm_exporter.values import random_values
+from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.frontends.model_file import KERAS3, inspect
+from bilstm_exporter.frontends.user_code import import_objects
+from bilstm_exporter.inspection.probes import PADDINGS, Probe, ProbeSet, decided, padding_mask
+from bilstm_exporter.inspection.sampling import random_values
+from bilstm_exporter.keras_model import Source
+from bilstm_exporter.verification.tolerance import difference
 
 ENDINGS = {".h5", ".hdf5", ".keras", ".json"}
 BATCHES = (1, 3)

@@ -19,8 +19,8 @@ import keras
 import numpy as np
 
 from bilstm_exporter import export
-from bilstm_exporter.quiet import captured_stderr
-from bilstm_exporter.recipes import FLOAT32, file_name
+from bilstm_exporter.captured_output import captured_stderr
+from bilstm_exporter.quantization.recipes import FLOAT32, file_name
 from speed_measuring import Array, UnequalWorkError, Workload
 
 STEPS = 100

@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bilstm_exporter.tolerance import TOLERANCE, difference
-from bilstm_runtime.bench.contender import Contender
-from bilstm_runtime.bench.intervals import round_medians
-from bilstm_runtime.bench.rounds import run_rounds
+from bilstm_bench.contender import Contender
+from bilstm_bench.statistics import round_medians
+from bilstm_bench.timing import run_rounds
+from bilstm_exporter.verification.tolerance import TOLERANCE, difference
 
 Array: TypeAlias = np.ndarray
 

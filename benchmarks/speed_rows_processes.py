@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import bilstm_runtime
-from bilstm_runtime.bench.fresh import run_child
+from bilstm_bench.cold_start import run_child
 from speed_lab import STEPS, Lab, model, sentences
 from speed_measuring import Bar, Case, Contestant, Measured, Runner, figure
 from speed_registry import row
@@ -37,7 +37,7 @@ COLD_BARS = {"start": Bar(15), "peak": Bar(7), "steady": Bar(7)}
 BACKENDS = {"onnx": "onnx", "tflite": "litert"}
 IMPORT_TENSORFLOW = (
     "import time, json; import tensorflow; imported = time.monotonic_ns(); "
-    "from bilstm_runtime.bench.memory import peak_bytes, resident_bytes; "
+    "from bilstm_bench.memory import peak_bytes, resident_bytes; "
     "print(json.dumps({'imported_ns': imported, 'peak_bytes': peak_bytes(), "
     "'steady_bytes': resident_bytes()}))"
 )

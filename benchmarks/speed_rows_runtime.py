@@ -10,7 +10,7 @@ import numpy as np
 
 import bilstm_runtime
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bundle import open_bundle
+from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.model import Model, choose
 from speed_lab import VALID_WORDS, Kind, Lab, Valid, features, ragged, sentences
 from speed_measuring import Array, Bar, Case, Measured, Runner, Workload, race

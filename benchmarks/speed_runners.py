@@ -19,7 +19,7 @@ import onnxruntime as ort
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from bilstm_exporter.quiet import captured_stderr
+from bilstm_exporter.captured_output import captured_stderr
 from speed_lab import STEPS
 from speed_measuring import INT8_BOUND, Array, MissingPeerError, Runner, Workload
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bilstm_exporter.options import ExportOptions
 
 if TYPE_CHECKING:
+    from bilstm_exporter.progress import Listener
     from bilstm_exporter.report import ExportReport
-    from bilstm_exporter.stages import Listener
 
 
 def export(

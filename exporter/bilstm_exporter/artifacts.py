@@ -8,27 +8,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bilstm_runtime.backends import BACKENDS, Session
+from bilstm_runtime.bundle.manifest import Artifact, Manifest
 from bilstm_runtime.errors import BackendRunError
-from bilstm_runtime.manifest import Artifact, Manifest
 
 # isort: split
-import bilstm_exporter.onnx.artifact
-import bilstm_exporter.tflite.artifact  # noqa: F401 - both register their format
-from bilstm_exporter import bundle
-from bilstm_exporter.agreement import Agreement, measure_agreement
+import bilstm_exporter.targets.onnx.target
+import bilstm_exporter.targets.tflite.target  # noqa: F401 - both register their format
+from bilstm_exporter.bundle import writer
+from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import ParityError, UnsupportedModelError
 from bilstm_exporter.explanation import Attempts
-from bilstm_exporter.interface import Interface
+from bilstm_exporter.inspection.interface import Interface
+from bilstm_exporter.inspection.prepared import Prepared
+from bilstm_exporter.inspection.probes import ProbeSet, decided
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.parity import Parity, check_parity, require
-from bilstm_exporter.prepared import Prepared
-from bilstm_exporter.probes import ProbeSet, decided
-from bilstm_exporter.quantization.owners import Owners
-from bilstm_exporter.quiet import captured_stderr
-from bilstm_exporter.recipes import FLOAT32, Precision, PrecisionPlan, file_name
-from bilstm_exporter.stages import Stages
-from bilstm_exporter.targets import TARGETS, Built, Conversion
-from bilstm_exporter.tflite.full_integer import convert_full_integer
+from bilstm_exporter.progress import Stages
+from bilstm_exporter.quantization.recipes import FLOAT32, Precision, PrecisionPlan, file_name
+from bilstm_exporter.quantization.weight_owners import Owners
+from bilstm_exporter.targets.base import TARGETS, Built, Conversion
+from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
+from bilstm_exporter.verification.agreement import Agreement, measure_agreement
+from bilstm_exporter.verification.parity import Parity, check_parity, require
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _open(
         format=name,
         recipe=recipe,
         bytes=len(built.content),
-        sha256=bundle.sha256(built.content),
+        sha256=writer.sha256(built.content),
         inputs=interface.input_names,
         outputs=interface.output_names,
         reset_between_runs=built.reset_between_runs,

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bilstm_exporter.evaluation.search import SearchResult
     from bilstm_exporter.explanation import Explanation
-    from bilstm_exporter.judging.search import SearchResult
-    from bilstm_exporter.targets import RecurrenceForm
+    from bilstm_exporter.targets.base import RecurrenceForm
 
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 

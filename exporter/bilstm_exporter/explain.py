@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from bilstm_exporter.artifacts import build_formats
-from bilstm_exporter.description import describe
 from bilstm_exporter.errors import ExportError
 from bilstm_exporter.explanation import Explanation
+from bilstm_exporter.inspection.description import describe
+from bilstm_exporter.inspection.prepared import prepare
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.prepared import prepare
-from bilstm_exporter.stages import Listener, Stages
+from bilstm_exporter.progress import Listener, Stages
 
 
 def explain(model: Any, options: ExportOptions, listener: Listener | None = None) -> Explanation:

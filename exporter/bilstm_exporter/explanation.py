@@ -19,8 +19,8 @@ from bilstm_exporter.errors import (
 )
 
 if TYPE_CHECKING:
-    from bilstm_exporter.frontend.source import Source
-    from bilstm_exporter.targets import RecurrenceForm
+    from bilstm_exporter.keras_model import Source
+    from bilstm_exporter.targets.base import RecurrenceForm
 
 # Stands for the formats where a refusal came before any of them was tried.
 EVERY_FORMAT = "every format"

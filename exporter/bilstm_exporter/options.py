@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.judging.budget import parse_budget
-from bilstm_exporter.recipes import ALL, FLOAT32, parse_recipes
+from bilstm_exporter.evaluation.budget import parse_budget
+from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
 
 FORMATS = ("onnx", "tflite")
 # From the first with axes as inputs of Squeeze and ReduceSum to the last that tf2onnx writes.
@@ -28,7 +28,7 @@ class ExportOptions:
         recipes: How the numbers of the artifacts are stored: a sequence of names, one string
             with commas, or ``"all"``.
         data: Examples to judge the artifacts by, and to calibrate with: a file (.npz, .npy, .csv,
-            .jsonl) or arrays; see ``bilstm_exporter.judging.data.read_data``.
+            .jsonl) or arrays; see ``bilstm_exporter.evaluation.data.read_data``.
         metric: What to judge by, such as ``"f1"`` or ``"tags=f1,score=mae"``; chosen from the
             outputs and labels by default.
         max_drop: The most a recipe may lose by the metric, such as ``"0.5%"``. Any of the three

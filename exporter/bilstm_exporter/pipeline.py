@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bilstm_exporter import bundle
 from bilstm_exporter.artifacts import build_formats
-from bilstm_exporter.description import describe
-from bilstm_exporter.folder import check_writable, default_folder, staged
-from bilstm_exporter.judging.opinion import Opinion
+from bilstm_exporter.bundle import writer
+from bilstm_exporter.bundle.folder import check_writable, default_folder, staged
+from bilstm_exporter.evaluation.reference_evaluation import Opinion
+from bilstm_exporter.inspection.description import describe
+from bilstm_exporter.inspection.prepared import prepare
+from bilstm_exporter.inspection.properties import declared_difference
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.own_answers import own_answers
-from bilstm_exporter.prepared import prepare
-from bilstm_exporter.properties import declared_difference
-from bilstm_exporter.quantizing import Made, select_artifacts
+from bilstm_exporter.progress import Listener, Stages
+from bilstm_exporter.recipe_selection import Made, select_artifacts
 from bilstm_exporter.report import ArtifactReport, ExportReport, Judged
-from bilstm_exporter.stages import Listener, Stages
-from bilstm_exporter.tflite import micro
+from bilstm_exporter.targets.tflite import micro
+from bilstm_exporter.verification.recorded_outputs import own_answers
 
 
 def run_export(
@@ -42,16 +42,16 @@ def run_export(
         prepared = replace(prepared, probes=list(formats.values())[-1].probes)
         selection = select_artifacts(formats, prepared, manifest, options, stages)
         checked = [item.checked for item in selection.made]
-        recorded = bundle.golden_content(golden, own_answers(checked, golden, manifest))
+        recorded = writer.golden_content(golden, own_answers(checked, golden, manifest))
         manifest = replace(
             manifest,
             artifacts=tuple(item.artifact for item in checked),
-            golden=bundle.golden_entry(recorded, len(golden)),
+            golden=writer.golden_entry(recorded, len(golden)),
             recommended_recipe=selection.recommended,
             recommended_reason=selection.reason,
         )
         files = {item.artifact.file: item.built.content for item in checked}
-        bundle.write(aside, manifest, {bundle.GOLDEN_FILE: recorded, **files})
+        writer.write(aside, manifest, {writer.GOLDEN_FILE: recorded, **files})
     return ExportReport(
         bundle=folder,
         model=source.name,

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bilstm_exporter.agreement import Agreement
-from bilstm_exporter.judging.judge import Verdict
-from bilstm_exporter.judging.search import SearchResult
-from bilstm_exporter.parity import Parity
-from bilstm_exporter.targets import RecurrenceForm, WeightForm
+from bilstm_exporter.evaluation.evaluator import Verdict
+from bilstm_exporter.evaluation.search import SearchResult
+from bilstm_exporter.targets.base import RecurrenceForm, WeightForm
+from bilstm_exporter.verification.agreement import Agreement
+from bilstm_exporter.verification.parity import Parity
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bilstm_runtime.backends import BACKENDS, find_backend
-from bilstm_runtime.bundle import open_bundle
+from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.errors import BackendMissingError, BilstmRuntimeError, GoldenError
 from bilstm_runtime.model import load_artifact
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bilstm_runtime.backends import Backend
-    from bilstm_runtime.bundle import Bundle
-    from bilstm_runtime.manifest import Artifact, Manifest, Tolerance
+    from bilstm_runtime.bundle.folder import Bundle
+    from bilstm_runtime.bundle.manifest import Artifact, Manifest, Tolerance
     from bilstm_runtime.model import Model
     from bilstm_runtime.values import AnyArray
 

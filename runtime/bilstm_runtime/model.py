@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bilstm_runtime.backends import BACKENDS, Backend, find_backend
-from bilstm_runtime.bundle import open_bundle
+from bilstm_runtime.bundle.folder import open_bundle
+from bilstm_runtime.bundle.tuning import find_tuning
 from bilstm_runtime.carried import CarriedStates
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
 from bilstm_runtime.inputs import InputReader, Values
 from bilstm_runtime.runner import Runner, can_pad
-from bilstm_runtime.tuning import find_tuning
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bilstm_runtime.backends import Session
-    from bilstm_runtime.bundle import Bundle
-    from bilstm_runtime.manifest import Artifact, InputSpec, Manifest, OutputSpec
+    from bilstm_runtime.bundle.folder import Bundle
+    from bilstm_runtime.bundle.manifest import Artifact, InputSpec, Manifest, OutputSpec
 
 Answer: TypeAlias = AnyArray | list[AnyArray]
 """One output: an array with a batch axis, or one array an example."""

@@ -9,10 +9,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from bilstm_runtime.manifest import MAX_AXIS
+from bilstm_runtime.bundle.manifest import MAX_AXIS
 
 if TYPE_CHECKING:
-    from bilstm_runtime.json_fields import Field
+    from bilstm_runtime.bundle.json_fields import Field
 
 KINDS: Final = ("text_vectorization", "string_lookup")
 STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctuation")

@@ -15,9 +15,9 @@ _MOST_SHAPES: Final = 1024
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bilstm_runtime.backends.registry import Session
+    from bilstm_runtime.backends.base import Session
+    from bilstm_runtime.bundle.manifest import InputSpec, Manifest, OutputSpec
     from bilstm_runtime.inputs import Request
-    from bilstm_runtime.manifest import InputSpec, Manifest, OutputSpec
     from bilstm_runtime.values import AnyArray
 
 

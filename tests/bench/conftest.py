@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from bilstm_bench import cli
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bench import cli
-from bilstm_runtime.bundle import Bundle, open_bundle
-from bilstm_runtime.manifest import Manifest
+from bilstm_runtime.bundle.folder import Bundle, open_bundle
+from bilstm_runtime.bundle.manifest import Manifest
 
 FIXTURES = Path(__file__).parents[1] / "runtime" / "fixtures"
 QUICK = ("--rounds", "6", "--seconds", "0", "--cold-runs", "1", "--threads", "1")

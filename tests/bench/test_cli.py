@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 import bilstm_runtime
+from bilstm_bench import benchmark, cli, cold_start
+from bilstm_bench.contender import OpenedVariant
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bench import benchmark, cli, fresh
-from bilstm_runtime.bench.contender import OpenedVariant
+from bilstm_runtime.cli.exit_codes import ExitCode
 from bilstm_runtime.errors import BackendRunError, ChildProcessFailedError, TuningFileError
-from bilstm_runtime.exits import ExitCode
 
 from .conftest import FIXTURES, QUICK
 
@@ -171,7 +171,7 @@ def blocked(*modules):
         "sys.modules.update(dict.fromkeys(blocked))\n"
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name in blocked else find(name, *a)\n"
-        "from bilstm_runtime.bench.cli import main\n"
+        "from bilstm_bench.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
 
@@ -218,7 +218,7 @@ def test_it_runs_with_numpy_and_a_backend_alone(tmp_path):
 
 
 def test_against_without_the_exporter_says_what_to_install(run, monkeypatch):
-    monkeypatch.setattr("bilstm_runtime.bench.peers.metadata.entry_points", lambda **_: [])
+    monkeypatch.setattr("bilstm_bench.peers.metadata.entry_points", lambda **_: [])
     ran = run(FIXTURES / "tagger", *QUICK, "--against", "model.keras", "--quiet")
     assert ran.code == 2
     assert 'pip install "bilstm-edge[export]"' in ran.err
@@ -238,7 +238,7 @@ def test_against_without_tensorflow_says_what_to_install():
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
 def test_an_interruption_prints_what_there_is():
-    command = [sys.executable, "-m", "bilstm_runtime.bench.cli", str(FIXTURES / "tagger")]
+    command = [sys.executable, "-m", "bilstm_bench.cli", str(FIXTURES / "tagger")]
     command += ["--lengths", "3", "--threads", "1", "--rounds", "100000", "--seconds", "600"]
     process = subprocess.Popen(
         command,
@@ -277,7 +277,7 @@ def test_an_interruption_before_anything_was_measured_says_so(run, monkeypatch):
 
 
 def test_an_interruption_while_processes_start_keeps_those_that_ended(run, monkeypatch):
-    ask, asked = fresh.run_child, []
+    ask, asked = cold_start.run_child, []
 
     def once(task):
         if asked:
@@ -285,7 +285,7 @@ def test_an_interruption_while_processes_start_keeps_those_that_ended(run, monke
         asked.append(task)
         return ask(task)
 
-    monkeypatch.setattr(fresh, "run_child", once)
+    monkeypatch.setattr(cold_start, "run_child", once)
     ran = run(FIXTURES / "tagger", *QUICK, "--only", "cold", "--json", "--quiet")
     assert ran.code == (ExitCode.INTERRUPTED if len(INSTALLED) > 1 else 0)
     found = check_json(ran.out)
@@ -297,7 +297,7 @@ def test_a_failure_at_the_end_keeps_what_was_measured(run, bundle, monkeypatch):
         message = "the disk went away"
         raise TuningFileError(message)
 
-    monkeypatch.setattr("bilstm_runtime.bench.tune.store_tuning", refuse)
+    monkeypatch.setattr("bilstm_bench.tuning.store_tuning", refuse)
     ran = run(bundle(), *QUICK, "--only", "latency", "--tune", "--json", "--quiet")
     assert ran.code == 2
     assert check_json(ran.out)["cases"][0]["latency"]
@@ -340,12 +340,12 @@ def test_a_model_that_fails_on_an_input_is_listed(run, monkeypatch):
 
 
 def test_a_child_that_dies_is_told(monkeypatch):
-    monkeypatch.setattr(fresh, "COMMAND", "import os; os.abort()")
+    monkeypatch.setattr(cold_start, "COMMAND", "import os; os.abort()")
     with pytest.raises(ChildProcessFailedError, match=r"signal 6|code"):
-        fresh.run_child({})
-    monkeypatch.setattr(fresh, "COMMAND", "raise SystemExit('no luck')")
+        cold_start.run_child({})
+    monkeypatch.setattr(cold_start, "COMMAND", "raise SystemExit('no luck')")
     with pytest.raises(ChildProcessFailedError, match="code 1: no luck"):
-        fresh.run_child({})
+        cold_start.run_child({})
 
 
 def test_children_do_not_import_from_the_current_folder(tmp_path, monkeypatch, bundle):
@@ -357,7 +357,7 @@ def test_children_do_not_import_from_the_current_folder(tmp_path, monkeypatch, b
         "task": "cold", "bundle": str(folder), **variant,
         "length": 3, "batch": 1, "padding": 0.0, "seed": 0,
     }  # fmt: skip
-    assert fresh.run_child(task)[0]["first_ns"] > 0
+    assert cold_start.run_child(task)[0]["first_ns"] > 0
 
 
 def test_models_of_other_kinds_are_measured(run):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilstm_runtime.bench.intervals import (
+from bilstm_bench.statistics import (
     LEAST_ROUNDS,
     Interval,
     compare,

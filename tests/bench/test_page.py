@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bilstm_runtime.bench.fresh import Range, Start
-from bilstm_runtime.bench.intervals import Comparison, Interval, Latency
-from bilstm_runtime.bench.plan import Shape, Variant
-from bilstm_runtime.bench.profiling import Delegation, OperatorTime, Profile
-from bilstm_runtime.bench.render import html_page, markdown, text
-from bilstm_runtime.bench.results import Case, FileFacts, Result, Settings
-from bilstm_runtime.bench.soak import Sample, Soak
+from bilstm_bench.cold_start import Range, Start
+from bilstm_bench.plan import Shape, Variant
+from bilstm_bench.profiling import Delegation, OperatorTime, Profile
+from bilstm_bench.report import html_page, markdown, text
+from bilstm_bench.results import Case, FileFacts, Result, Settings
+from bilstm_bench.soak import Sample, Soak
+from bilstm_bench.statistics import Comparison, Interval, Latency
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

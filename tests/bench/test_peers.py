@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
-from bilstm_runtime.bench import peers as peers_module
-from bilstm_runtime.bench.peers import Peer, difference, guarded
+from bilstm_bench import peers as peers_module
+from bilstm_bench.peers import Peer, difference, guarded
+from bilstm_runtime.bundle.manifest import Tolerance
 from bilstm_runtime.errors import PeerError
-from bilstm_runtime.manifest import Tolerance
 
 from .conftest import FIXTURES, QUICK
 
@@ -132,7 +132,7 @@ def test_the_comparison_can_fail():
 def test_the_exporter_registers_its_peers():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     group = text.partition(f'[project.entry-points."{peers_module.GROUP}"]\n')[2]
-    assert group.startswith('keras = "bilstm_exporter.peers:keras_peers"\n')
+    assert group.startswith('keras = "bilstm_exporter.bench_peers:keras_peers"\n')
 
 
 @needs_keras
@@ -140,7 +140,7 @@ def test_keras_and_its_own_export_take_part(tmp_path, run, registered):
     import keras
 
     from bilstm_exporter import export
-    from bilstm_exporter.peers import keras_peers
+    from bilstm_exporter.bench_peers import keras_peers
 
     keras.utils.set_random_seed(3)
     layers = keras.layers

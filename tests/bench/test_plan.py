@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from bilstm_bench import plan as plan_module
+from bilstm_bench.plan import Choice, Shape, make_plan, parse_counts
+from bilstm_bench.random_inputs import make_inputs
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bench import plan as plan_module
-from bilstm_runtime.bench.making import make_inputs
-from bilstm_runtime.bench.plan import Choice, Shape, make_plan, parse_counts
-from bilstm_runtime.bundle import Bundle
+from bilstm_runtime.bundle.folder import Bundle
+from bilstm_runtime.bundle.manifest import Axis, InputSpec
 from bilstm_runtime.errors import (
     BackendMissingError,
     NoArtifactError,
@@ -19,7 +20,6 @@ from bilstm_runtime.errors import (
     UnknownBackendError,
 )
 from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.manifest import Axis, InputSpec
 
 
 def int8_too(manifest):

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from bilstm_bench import cold_start
+from bilstm_bench.plan import Choice, Shape, make_plan
+from bilstm_bench.profiling import REST, Event, summarize_events, take_profile
+from bilstm_bench.tables import ranges
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bench import fresh
-from bilstm_runtime.bench.plan import Choice, Shape, make_plan
-from bilstm_runtime.bench.profiling import REST, Event, summarize_events, take_profile
-from bilstm_runtime.bench.tables import ranges
 from bilstm_runtime.errors import BackendRunError
 
 from .conftest import FIXTURES
@@ -61,12 +61,12 @@ def test_litert_says_which_nodes_xnnpack_took(opened):
 @pytest.mark.parametrize("name", ["classifier", "fixed", "pair", "pooled", "tagger"])
 def test_both_ways_to_ask_litert_agree_on_the_main_graph(opened, name, monkeypatch):
     """What the interpreter delegated, and what its profiler never saw LiteRT's kernels run."""
-    from bilstm_runtime.bench import profiling_litert
-    from bilstm_runtime.bench.recording import record_runs
+    from bilstm_bench import profiling_litert
+    from bilstm_bench.recording import record_runs
 
     bundle = opened(name)
     plan = make_plan(bundle, Choice(threads=(1,), backends=("litert",)))
-    recorded = record_runs(fresh.task_of(bundle, plan, plan.variants[0], plan.middle))
+    recorded = record_runs(cold_start.task_of(bundle, plan, plan.variants[0], plan.middle))
     asked = profiling_litert._delegated_by_interpreter(recorded, 1)
     kinds = profiling_litert._node_kinds(recorded.content)
     events = profiling_litert._events(recorded, 1)
@@ -76,7 +76,7 @@ def test_both_ways_to_ask_litert_agree_on_the_main_graph(opened, name, monkeypat
 
 def test_tensors_that_are_not_there_lead_to_no_node():
     """LiteRT writes -1 for a bias that is missing, and for an output that nobody reads."""
-    from bilstm_runtime.bench import profiling_litert
+    from bilstm_bench import profiling_litert
 
     places = {"inputs": [-1, 5], "outputs": [-1, 9]}
     nodes = {"index": 0, **places}, {"index": 1, "inputs": [4, -1], "outputs": [5]}
@@ -87,11 +87,11 @@ def test_tensors_that_are_not_there_lead_to_no_node():
 
 @needs_litert
 def test_where_they_disagree_that_is_said(opened, monkeypatch):
-    from bilstm_runtime.bench import profiling_litert
+    from bilstm_bench import profiling_litert
 
     bundle = opened()
     plan = make_plan(bundle, Choice(threads=(1,), backends=("litert",)))
-    task = fresh.task_of(bundle, plan, plan.variants[0], plan.middle)
+    task = cold_start.task_of(bundle, plan, plan.variants[0], plan.middle)
     assert "other nodes" not in " ".join(profiling_litert.profile_litert(task)["notes"])
     asked = {"graph": 0, "taken": {}, "left": {"ADD": 1}, "nodes": []}
     monkeypatch.setattr(profiling_litert, "_delegated_by_interpreter", lambda *_: asked)
@@ -111,7 +111,7 @@ def test_times_of_other_answers_are_not_shown(opened):
 
 @needs_litert
 def test_a_litert_without_a_profiler_is_said_and_the_nodes_are_given(opened, monkeypatch):
-    from bilstm_runtime.bench import profiling_litert
+    from bilstm_bench import profiling_litert
 
     def refuse(*_):
         message = "this LiteRT has no LiteRtCompiledModelGetProfiler"
@@ -121,7 +121,7 @@ def test_a_litert_without_a_profiler_is_said_and_the_nodes_are_given(opened, mon
     bundle = opened()
     plan = make_plan(bundle, Choice(threads=(1,), backends=("litert",)))
     found = profiling_litert.profile_litert(
-        fresh.task_of(bundle, plan, plan.variants[0], plan.middle)
+        cold_start.task_of(bundle, plan, plan.variants[0], plan.middle)
     )
     assert "cannot be used here: this LiteRT has no" in found["failure"]
     assert found["operators"] == []
@@ -129,7 +129,7 @@ def test_a_litert_without_a_profiler_is_said_and_the_nodes_are_given(opened, mon
 
 
 def test_a_profiler_that_crashes_is_told(opened, backend, monkeypatch):
-    monkeypatch.setattr(fresh, "COMMAND", "import os; os.abort()")
+    monkeypatch.setattr(cold_start, "COMMAND", "import os; os.abort()")
     found = profiled(opened(), backend)
     assert "ended with" in found.failure
     assert found.operators == ()
@@ -149,7 +149,7 @@ def test_what_the_operators_leave_of_a_run_is_the_rest():
 
 
 def test_nodes_inside_of_nodes_are_not_counted_twice():
-    from bilstm_runtime.bench.profiling_onnx import _without_inner
+    from bilstm_bench.profiling_onnx import _without_inner
 
     def node(name, ts, dur):
         return {"name": name, "ts": ts, "dur": dur}

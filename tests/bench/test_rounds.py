@@ -7,9 +7,9 @@ import gc
 import numpy as np
 import pytest
 
-from bilstm_runtime.bench.contender import Contender
-from bilstm_runtime.bench.intervals import compare, paired_ratio
-from bilstm_runtime.bench.rounds import run_rounds
+from bilstm_bench.contender import Contender
+from bilstm_bench.statistics import compare, paired_ratio
+from bilstm_bench.timing import run_rounds
 from bilstm_runtime.errors import BackendRunError
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bilstm_bench import soak as soak_module
+from bilstm_bench.contender import OpenedVariant
+from bilstm_bench.plan import Choice, make_plan
+from bilstm_bench.soak import SampleFile, soak
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bench import soak as soak_module
-from bilstm_runtime.bench.contender import OpenedVariant
-from bilstm_runtime.bench.plan import Choice, make_plan
-from bilstm_runtime.bench.soak import SampleFile, soak
 from bilstm_runtime.errors import BackendRunError, DataFileError
 
 from .conftest import FIXTURES

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 import bilstm_runtime
+from bilstm_bench.plan import Choice, Shape, Variant, make_plan
+from bilstm_bench.results import Case
+from bilstm_bench.statistics import Comparison, Interval, Latency
+from bilstm_bench.tuning import choose_fastest, tune
+from bilstm_bench.tuning_file import check_storable, store_tuning
 from bilstm_runtime import device as device_module
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bench.intervals import Comparison, Interval, Latency
-from bilstm_runtime.bench.plan import Choice, Shape, Variant, make_plan
-from bilstm_runtime.bench.results import Case
-from bilstm_runtime.bench.storing import check_storable, store_tuning
-from bilstm_runtime.bench.tune import choose_fastest, tune
-from bilstm_runtime.bundle import open_bundle
+from bilstm_runtime.bundle.folder import open_bundle
+from bilstm_runtime.bundle.tuning import Tuning, find_tuning, tuning_file
 from bilstm_runtime.errors import TuningFileError, TuningWarning
-from bilstm_runtime.tuning import Tuning, find_tuning, tuning_file
 
 both = pytest.mark.skipif(
     not all(backend.is_installed for backend in BACKENDS.values()), reason="needs both backends"
@@ -100,7 +100,7 @@ def test_another_device_does_not_use_it(litert2, monkeypatch):
 def test_several_devices_share_the_file(litert2, monkeypatch):
     here = device_module.this_device()
     other = dataclasses.replace(here, processor="another")
-    monkeypatch.setattr("bilstm_runtime.bench.storing.this_device", lambda: other)
+    monkeypatch.setattr("bilstm_bench.tuning_file.this_device", lambda: other)
     stored(litert2, Tuning("onnx", "float32", 1))
     assert find_tuning(open_bundle(litert2)) == Tuning("litert", "float32", 2)
     monkeypatch.setattr(device_module, "this_device", lambda: other)
@@ -195,10 +195,10 @@ def test_a_folder_that_cannot_be_written_is_said_before_and_after(bundle, monkey
     def refuse(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("bilstm_runtime.bench.storing.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("bilstm_bench.tuning_file.tempfile.mkstemp", refuse)
     with pytest.raises(TuningFileError, match=r"make .* writable, or load with backend='onnx'"):
         stored(folder, Tuning("onnx", "float32", 1))
-    monkeypatch.setattr("bilstm_runtime.bench.storing.os.access", lambda *_: False)
+    monkeypatch.setattr("bilstm_bench.tuning_file.os.access", lambda *_: False)
     with pytest.raises(TuningFileError, match=r"make .* writable"):
         check_storable(open_bundle(folder))
 

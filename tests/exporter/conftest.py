@@ -19,12 +19,12 @@ import pytest
 from keras import layers as kl
 
 from bilstm_exporter import export
-from bilstm_exporter.cli import main
-from bilstm_exporter.frontend.keras3 import Keras3Source
-from bilstm_exporter.interface import Interface, find_interface
-from bilstm_exporter.probes import ProbeSet, make_probes
+from bilstm_exporter.cli.export import main
+from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.inspection.interface import Interface, find_interface
+from bilstm_exporter.inspection.probes import ProbeSet, make_probes
 from bilstm_exporter.report import ExportReport
-from bilstm_exporter.targets import TARGETS, Conversion
+from bilstm_exporter.targets.base import TARGETS, Conversion
 
 from .models import MODELS, floats
 

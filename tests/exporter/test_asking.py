@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from bilstm_exporter.asking import EVERY_PADDING, answers_together
-from bilstm_exporter.frontend.keras3 import Keras3Source
-from bilstm_exporter.interface import find_interface
-from bilstm_exporter.probes import make_probes
+from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.inspection.interface import find_interface
+from bilstm_exporter.inspection.probes import make_probes
+from bilstm_exporter.inspection.reference_calls import EVERY_PADDING, answers_together
 
 from .models import floats
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from bilstm_exporter import export, pipeline, prepared
+from bilstm_exporter import export, pipeline
 from bilstm_exporter.errors import (
     ExportError,
     ModelFileError,
@@ -22,6 +22,7 @@ from bilstm_exporter.errors import (
     OutputFolderError,
     UnsupportedModelError,
 )
+from bilstm_exporter.inspection import prepared
 
 from .models import MODELS, floats
 
@@ -138,14 +139,14 @@ def listening(monkeypatch):
     """Let a function of the test's hear of every stage."""
     from contextlib import contextmanager
 
-    from bilstm_exporter import cli
+    from bilstm_exporter.cli import export as export_command
 
     def listen(hear):
         @contextmanager
         def listener(*, quiet):
             yield hear
 
-        monkeypatch.setattr(cli, "progress_listener", listener)
+        monkeypatch.setattr(export_command, "progress_listener", listener)
 
     return listen
 

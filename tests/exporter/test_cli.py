@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import bilstm_exporter
-from bilstm_exporter.cli import EXIT_CODES, main
+from bilstm_exporter.cli.export import EXIT_CODES, main
 
 from .models import MODELS
 
@@ -49,8 +49,8 @@ def test_the_display_moves_while_stderr_is_captured():
     import pty
 
     work = (
-        "import time; from bilstm_exporter.display import progress_listener; "
-        "from bilstm_exporter.quiet import captured_stderr\n"
+        "import time; from bilstm_exporter.cli.display import progress_listener; "
+        "from bilstm_exporter.captured_output import captured_stderr\n"
         "with progress_listener(quiet=False) as tell, captured_stderr():\n"
         "    tell('converting'); time.sleep(1.5)"
     )
@@ -229,7 +229,7 @@ def test_importing_the_exporter_does_not_import_tensorflow():
     code = """
 import sys
 import bilstm_exporter
-import bilstm_exporter.cli
+import bilstm_exporter.cli.export
 heavy = {"tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "tf2onnx", "ai_edge_litert"}
 print(sorted(heavy & set(sys.modules)))
 """
@@ -240,7 +240,7 @@ print(sorted(heavy & set(sys.modules)))
 def test_the_version_of_the_package_imports_nothing_heavy_even_for_bad_options():
     code = """
 import sys
-from bilstm_exporter.cli import main
+from bilstm_exporter.cli.export import main
 assert main(["x.keras", "--opset", "3"]) == 2
 assert "tensorflow" not in sys.modules
 """
@@ -263,7 +263,7 @@ def seeded(saved, tmp_path_factory) -> list[Path]:
     for seed in ("1", "2"):
         folders.append(tmp_path_factory.mktemp(f"seed{seed}"))
         code = f"""
-from bilstm_exporter.cli import main
+from bilstm_exporter.cli.export import main
 for model in {models!r}:
     assert main([model, "--quiet", "--formats", "onnx"]) == 0
 """

@@ -10,9 +10,8 @@ import pytest
 from keras import layers as kl
 
 from bilstm_exporter.errors import ParityError
-from bilstm_exporter.frontend.keras3 import Keras3Source
-from bilstm_exporter.parity import Parity, check_parity, require
-from bilstm_exporter.probes import (
+from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.inspection.probes import (
     PADDINGS,
     Probe,
     ProbeSet,
@@ -21,8 +20,9 @@ from bilstm_exporter.probes import (
     make_probes,
     padding_mask,
 )
-from bilstm_exporter.properties import independent_rows, neutral_padding
-from bilstm_exporter.tolerance import TOLERANCE, difference
+from bilstm_exporter.inspection.properties import independent_rows, neutral_padding
+from bilstm_exporter.verification.parity import Parity, check_parity, require
+from bilstm_exporter.verification.tolerance import TOLERANCE, difference
 from zoo import randomize
 
 from .conftest import ask

@@ -13,10 +13,10 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bilstm_exporter import gates
-from bilstm_exporter.recurrence import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
-from bilstm_exporter.tflite import cutting
-from bilstm_exporter.tflite.cutting import (
+from bilstm_exporter.ir import steps
+from bilstm_exporter.ir.recurrence import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.targets.tflite import tiling
+from bilstm_exporter.targets.tflite.tiling import (
     MOST_WRITTEN_OUT,
     cut,
     holding_input,
@@ -215,7 +215,7 @@ def test_a_cut_that_is_off_by_one_is_seen(part, fixed):
 
 
 def test_a_sequence_no_longer_than_an_iteration_is_written_out():
-    for time in range(1, cutting.STEPS_PER_ITERATION + 1):
+    for time in range(1, tiling.STEPS_PER_ITERATION + 1):
         found = cut_of("StepCell", time, 4)
         assert (found.block, found.chunk, found.padding) == (time, None, 0)
 
@@ -273,7 +273,7 @@ def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at
     inputs = tf.fill([5, cell.recurrent_kernel.shape[1]], value)
     after = states
     for _ in range(3):
-        _, after = gates.step(cell, inputs, [tf.constant(state) for state in after])
+        _, after = steps.step(cell, inputs, [tf.constant(state) for state in after])
     for new, old in zip(after, states, strict=True):
         np.testing.assert_array_equal(new, old)
 

@@ -19,8 +19,8 @@ from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS
-from bilstm_exporter.targets import TARGETS
-from bilstm_exporter.tolerance import difference
+from bilstm_exporter.targets.base import TARGETS
+from bilstm_exporter.verification.tolerance import difference
 from zoo import call
 
 from .models import MODELS, floats, tokens

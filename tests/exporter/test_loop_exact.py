@@ -10,10 +10,10 @@ from keras import layers as kl
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.recurrence import StepCell
-from bilstm_exporter.tflite import flatbuffer
-from bilstm_exporter.tflite.cutting import cut
-from bilstm_exporter.tflite.operators import operator_name
+from bilstm_exporter.ir.recurrence import StepCell
+from bilstm_exporter.targets.tflite import flatbuffer
+from bilstm_exporter.targets.tflite.graph_editor import operator_name
+from bilstm_exporter.targets.tflite.tiling import cut
 
 UNITS = 16
 FEATURES = 3

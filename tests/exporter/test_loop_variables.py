@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from bilstm_exporter.tflite import flatbuffer
-from bilstm_exporter.tflite.conversion import convert_function
-from bilstm_exporter.tflite.operators import operator_name
-from bilstm_exporter.tflite.variables import drop_idle_variables
+from bilstm_exporter.targets.tflite import flatbuffer
+from bilstm_exporter.targets.tflite.converter import convert_function
+from bilstm_exporter.targets.tflite.graph_editor import operator_name
+from bilstm_exporter.targets.tflite.loop_variables import drop_idle_variables
 
 COUNTS = {
     "in the condition": 3,

@@ -9,9 +9,9 @@ from keras import layers as kl
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.tflite import flatbuffer
-from bilstm_exporter.tflite.cutting import MOST_WRITTEN_OUT
-from bilstm_exporter.tflite.operators import operator_name
+from bilstm_exporter.targets.tflite import flatbuffer
+from bilstm_exporter.targets.tflite.graph_editor import operator_name
+from bilstm_exporter.targets.tflite.tiling import MOST_WRITTEN_OUT
 
 UNITS = 6
 FEATURES = 3

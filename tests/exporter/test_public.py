@@ -14,7 +14,7 @@ import pytest
 import bilstm_exporter
 import bilstm_runtime
 from bilstm_exporter import errors
-from bilstm_exporter.targets import TARGETS, target
+from bilstm_exporter.targets.base import TARGETS, target
 
 EXPORTER, RUNTIME = (Path(package.__file__).parent for package in (bilstm_exporter, bilstm_runtime))
 LEGACY = ("keras2", "legacy")  # need tf_keras, which is an extra
@@ -130,16 +130,16 @@ def test_the_exporter_imports_no_tests():
 @pytest.mark.parametrize("path", sources(EXPORTER / "onnx") + sources(EXPORTER / "tflite"))
 def test_targets_know_no_keras(path):
     """Neither front end nor target knows the other; `recurrence` stands between them."""
-    text = path.read_text().replace("bilstm_exporter.frontend.tracing", "")  # any library's
+    text = path.read_text().replace("bilstm_exporter.frontends.tracing", "")  # any library's
     assert not imported(path) & {"keras", "tf_keras"}
-    assert "bilstm_exporter.frontend" not in text
+    assert "bilstm_exporter.frontends" not in text
 
 
 @pytest.mark.parametrize("path", sources(EXPORTER / "frontend"))
 def test_front_ends_know_no_target(path):
     text = path.read_text()
-    assert "bilstm_exporter.onnx" not in text
-    assert "bilstm_exporter.tflite" not in text
+    assert "bilstm_exporter.targets.onnx" not in text
+    assert "bilstm_exporter.targets.tflite" not in text
 
 
 # --- errors and registries

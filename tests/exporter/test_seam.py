@@ -10,11 +10,11 @@ from keras.src import backend
 
 from bilstm_exporter import export
 from bilstm_exporter.errors import SeamError
-from bilstm_exporter.frontend.keras3 import Keras3Source
-from bilstm_exporter.frontend.keras3_seam import check_contract, describe_activation
-from bilstm_exporter.interface import find_interface
-from bilstm_exporter.onnx.marker import Markers
-from bilstm_exporter.tflite import loop
+from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.frontends.keras3.recurrent import check_contract, describe_activation
+from bilstm_exporter.inspection.interface import find_interface
+from bilstm_exporter.ir.markers import Markers
+from bilstm_exporter.targets.tflite import loop
 
 from .models import MODELS, floats
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bilstm_exporter.judging.answers import session_model
-from bilstm_runtime.manifest import (
+from bilstm_exporter.evaluation.predictions import session_model
+from bilstm_runtime.bundle.manifest import (
     Axis,
     Golden,
     InputSpec,

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import DataError
-from bilstm_exporter.judging import answers as answers_module
-from bilstm_exporter.judging.answers import ask, keras_answers, session_model
-from bilstm_exporter.judging.calibration import FEWEST, calibration_runs
-from bilstm_exporter.judging.data import read_data
-from bilstm_exporter.judging.dataset import PROBES, dataset_of_probes
+from bilstm_exporter.evaluation import predictions as answers_module
+from bilstm_exporter.evaluation.calibration import FEWEST, calibration_runs
+from bilstm_exporter.evaluation.data import read_data
+from bilstm_exporter.evaluation.dataset import PROBES, dataset_of_probes
+from bilstm_exporter.evaluation.predictions import ask, keras_answers, session_model
+from bilstm_runtime.bundle.manifest import Axis, InputSpec, StateSpec
 from bilstm_runtime.errors import BackendRunError
-from bilstm_runtime.manifest import Axis, InputSpec, StateSpec
 
 from .fakes import TIME, FakeSession, FakeSource, manifest, model, output
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.judging.budget import Budget, parse_budget
+from bilstm_exporter.evaluation.budget import Budget, parse_budget
 
 GOOD = [
     ({"max_drop": "0.5%"}, Budget(max_drop=0.5)),

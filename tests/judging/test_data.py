@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilstm_exporter.errors import DataError
-from bilstm_exporter.judging.data import read_data
-from bilstm_runtime.manifest import Axis, InputSpec
+from bilstm_exporter.evaluation.data import read_data
+from bilstm_runtime.bundle.manifest import Axis, InputSpec
 from bilstm_runtime.preprocessing import TextPreprocessing
 
 from .fakes import BATCH, FEATURES, IDS, TIME, manifest, output
@@ -288,7 +288,7 @@ def test_a_file_that_unpacks_to_more_than_is_read(tmp_path):
     with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(path, "w") as _:
         assert archive.infolist()[0].file_size == 0xFFFFFFF0
     path.write_bytes(bytes(content))
-    from bilstm_exporter.judging import data_files
+    from bilstm_exporter.evaluation import data_files
 
     least = {**data_files.LARGEST, "npz": 2**20}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="GiB; at most"):

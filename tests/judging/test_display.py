@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from bilstm_exporter.judging.budget import Budget
-from bilstm_exporter.judging.display import (
+from bilstm_exporter.evaluation.budget import Budget
+from bilstm_exporter.evaluation.evaluator import RELATIVE, UNCHANGED, Judgement, Verdict
+from bilstm_exporter.evaluation.tables import (
     NO_DATA,
     pareto_table,
     search_notes,
     verdict_notes,
     verdict_table,
 )
-from bilstm_exporter.judging.judge import RELATIVE, UNCHANGED, Judgement, Verdict
 
 from .test_search import I8, MOST_EVALUATIONS, PLAIN, SIZES, SLOW_FLOAT16, Made, timed
 

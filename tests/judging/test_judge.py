@@ -8,9 +8,9 @@ import pytest
 from sklearn.metrics import f1_score
 
 from bilstm_exporter.errors import DataError
-from bilstm_exporter.judging.data import read_data
-from bilstm_exporter.judging.judge import RELATIVE, UNCHANGED, Judge
-from bilstm_runtime.manifest import Axis, InputSpec
+from bilstm_exporter.evaluation.data import read_data
+from bilstm_exporter.evaluation.evaluator import RELATIVE, UNCHANGED, Judge
+from bilstm_runtime.bundle.manifest import Axis, InputSpec
 
 from .fakes import BATCH, FEATURES, TIME, manifest, one_hot, output
 

@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.artifacts import build_exact
-from bilstm_exporter.description import describe
-from bilstm_exporter.judging.answers import ask, keras_answers, session_model
-from bilstm_exporter.judging.budget import Budget
-from bilstm_exporter.judging.data import read_data
-from bilstm_exporter.judging.judge import Judge
-from bilstm_exporter.judging.search import Measured, search
-from bilstm_exporter.judging.units import units_of
+from bilstm_exporter.evaluation.budget import Budget
+from bilstm_exporter.evaluation.data import read_data
+from bilstm_exporter.evaluation.evaluator import Judge
+from bilstm_exporter.evaluation.predictions import ask, keras_answers, session_model
+from bilstm_exporter.evaluation.search import Measured, search
+from bilstm_exporter.evaluation.units import units_of
+from bilstm_exporter.inspection.description import describe
+from bilstm_exporter.inspection.prepared import prepare
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.prepared import prepare
-from bilstm_exporter.quantization.owners import Owners
-from bilstm_exporter.recipes import Precision, PrecisionPlan, parse_recipes
-from bilstm_exporter.stages import Stages
+from bilstm_exporter.progress import Stages
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, parse_recipes
+from bilstm_exporter.quantization.weight_owners import Owners
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.manifest import Artifact
+from bilstm_runtime.bundle.manifest import Artifact
 
 FEATURES, UNITS, CLASSES = 16, 24, 5
 

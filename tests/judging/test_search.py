@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilstm_exporter.errors import BudgetError, UnsupportedModelError
-from bilstm_exporter.judging.budget import Budget
-from bilstm_exporter.judging.choice import MIXED, misses
-from bilstm_exporter.judging.overall import overall
-from bilstm_exporter.judging.search import MOST_EVALUATIONS, Measured, search
-from bilstm_exporter.judging.units import MOST_UNITS, Unit, units_of
-from bilstm_exporter.recipes import RECIPES, Precision, PrecisionPlan
+from bilstm_exporter.evaluation.budget import Budget
+from bilstm_exporter.evaluation.overall import overall
+from bilstm_exporter.evaluation.search import MOST_EVALUATIONS, Measured, search
+from bilstm_exporter.evaluation.selection import MIXED, misses
+from bilstm_exporter.evaluation.units import MOST_UNITS, Unit, units_of
+from bilstm_exporter.quantization.recipes import RECIPES, Precision, PrecisionPlan
 
 F32, F16, I8, I4 = Precision.FLOAT32, Precision.FLOAT16, Precision.INT8, Precision.INT4
 ALL = tuple(RECIPES.values())

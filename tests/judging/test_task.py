@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import DataError, OptionError
-from bilstm_exporter.judging.data import read_data
-from bilstm_exporter.judging.steps import find_steps, is_per_step
-from bilstm_exporter.judging.task import choose_task, parse_metrics
-from bilstm_runtime.manifest import Axis
+from bilstm_exporter.evaluation.data import read_data
+from bilstm_exporter.evaluation.steps import find_steps, is_per_step
+from bilstm_exporter.evaluation.task import choose_task, parse_metrics
+from bilstm_runtime.bundle.manifest import Axis
 
 from .fakes import FEATURES, IDS, TIME, manifest, one_hot, output
 

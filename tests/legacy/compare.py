@@ -6,7 +6,7 @@ import tf_keras
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.tolerance import TOLERANCE
+from bilstm_exporter.verification.tolerance import TOLERANCE
 from zoo.case import PADDINGS, keep_steps
 
 SIZES = ((1, 5), (2, 1), (7, 9), (2, 12))

@@ -9,8 +9,8 @@ import tf_keras
 from tf_keras import layers as L
 
 from bilstm_exporter.errors import UnsupportedModelError
-from bilstm_exporter.frontend.legacy_config import repaired
-from bilstm_exporter.frontend.reading import read
+from bilstm_exporter.frontends.keras2.legacy_config import repaired
+from bilstm_exporter.frontends.loading import read
 
 from .cases import masked, randomize, sequential
 from .compare import check, inputs

@@ -14,7 +14,7 @@ from tf_keras import layers as L
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.cli import main
+from bilstm_exporter.cli.export import main
 from bilstm_exporter.errors import (
     MissingLibraryError,
     ModelFileError,
@@ -22,7 +22,7 @@ from bilstm_exporter.errors import (
     UnknownObjectError,
     UntrustedCodeError,
 )
-from bilstm_exporter.frontend.reading import read
+from bilstm_exporter.frontends.loading import read
 
 from .cases import CASES, OBJECTS, OwnAttention, Subclassed, masked, randomize, sequential
 from .compare import answers, check, inputs

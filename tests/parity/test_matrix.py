@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
-from bilstm_exporter.tolerance import difference
+from bilstm_exporter.verification.tolerance import difference
 from parity.conftest import selected
 from zoo import call, load_all, make_inputs
 from zoo.case import PADDINGS

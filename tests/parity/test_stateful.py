@@ -42,7 +42,7 @@ def test_export_leaves_the_models_own_states_alone(exported):
     inputs = make_inputs(case, model, np.random.default_rng(0), 2, 5)
     call(model, inputs)
     states = [v.numpy() for layer in model.layers for v in getattr(layer, "states", None) or []]
-    from bilstm_exporter.frontend.keras3 import Keras3Source
+    from bilstm_exporter.frontends.keras3.model import Keras3Source
 
     source = Keras3Source(model)
     zeros = [np.zeros([n or 2 for n in spec.shape], spec.dtype) for spec in source.inputs[1:]]

@@ -12,11 +12,11 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 import bilstm_exporter.artifacts  # noqa: F401 - registers the formats
-from bilstm_exporter.frontend.keras3 import Keras3Source
-from bilstm_exporter.interface import Interface, find_interface
-from bilstm_exporter.quantization.owners import Owners
-from bilstm_exporter.recipes import Precision, PrecisionPlan
-from bilstm_exporter.targets import TARGETS, Built, Conversion
+from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.inspection.interface import Interface, find_interface
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
+from bilstm_exporter.quantization.weight_owners import Owners
+from bilstm_exporter.targets.base import TARGETS, Built, Conversion
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilstm_exporter.quantization.affine import quantize, quantize_multiplier
-from bilstm_exporter.quantization.owners import Owners
-from bilstm_exporter.recipes import Precision, PrecisionPlan, parse_recipes
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, parse_recipes
+from bilstm_exporter.quantization.weight_owners import Owners
 
 
 @pytest.fixture

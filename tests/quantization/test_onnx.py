@@ -6,10 +6,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bilstm_exporter.onnx import quantize, stored
 from bilstm_exporter.quantization.affine import quantize_multiplier
-from bilstm_exporter.recipes import Precision
-from bilstm_exporter.tolerance import difference
+from bilstm_exporter.quantization.recipes import Precision
+from bilstm_exporter.targets.onnx import weight_storage, weights
+from bilstm_exporter.verification.tolerance import difference
 
 from .conversions import (
     bilstm_tagger,
@@ -54,7 +54,7 @@ def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
     axes, biases = {}, set()
     for node in model.graph.node:
         for index, name in enumerate(node.input):
-            channel = quantize._CHANNELS.get((node.op_type, index))
+            channel = weights._CHANNELS.get((node.op_type, index))
             if channel is not None:
                 axes[name] = channel
             if index == 3 and node.op_type in {"LSTM", "GRU", "RNN"}:
@@ -75,7 +75,7 @@ def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
             step = step.astype(np.float16).astype(np.float64)
             rows = np.clip(np.rint(rows / step), -127, 127) * step
         else:
-            parts = stored.store_rows(rows.astype(np.float32), precision)
+            parts = weight_storage.store_rows(rows.astype(np.float32), precision)
             packed, scale = parts.constants
             nibbles = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.float64) - 8
             rows = (nibbles * scale).reshape(len(rows), -1)[:, : parts.columns]
@@ -112,14 +112,16 @@ def test_stored_lstm_weights_give_the_answers_of_rounded_weights(tagger, precisi
 def test_a_scale_wrong_by_a_tenth_is_seen(classifiers, precision, monkeypatch):
     conversion = classifiers["GRU"]
     wanted = float_with_stored_weights(conversion.conversion.content, precision)
-    store = stored.store_rows
+    store = weight_storage.store_rows
 
     def wrong(weight, precision):
         parts = store(weight, precision)
         values, scale = parts.constants
-        return stored.Parts(precision, (values, (scale * 1.1).astype(scale.dtype)), parts.columns)
+        return weight_storage.Parts(
+            precision, (values, (scale * 1.1).astype(scale.dtype)), parts.columns
+        )
 
-    monkeypatch.setattr(quantize, "store_rows", wrong)
+    monkeypatch.setattr(weights, "store_rows", wrong)
     content = conversion.write(precision).content
     assert worst(run_onnx(content, ids()), run_onnx(wanted, ids())) > 10
 
@@ -151,7 +153,7 @@ def test_an_int8_scale_wrong_by_a_tenth_is_beyond_that(tagger, factor, monkeypat
         right = quantize_multiplier(weight, **how)
         return type(right)(right.values, np.float32(factor) * right.scale, 8)
 
-    monkeypatch.setattr(quantize, "quantize_multiplier", wrong)
+    monkeypatch.setattr(weights, "quantize_multiplier", wrong)
     found = run_onnx(tagger.write(Precision.INT8).content, signals())[0]
     spread = exact.max() - exact.min()
     assert np.abs(found - exact).max() > 4 * spread / 255

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from bilstm_exporter import export, quantizing
+from bilstm_exporter import export, recipe_selection
 from bilstm_exporter.errors import BudgetError, DataError, OptionError
 from bilstm_runtime import load
 
@@ -66,13 +66,13 @@ def test_nothing_fits_writes_nothing(model, data, tmp_path):
 def test_formats_that_disagree_keep_what_was_found_in_each(model, data, tmp_path, monkeypatch):
     """Under one name; and an artifact of integers stays one."""
     chosen = {"onnx": "float16", "tflite": "int8-full"}
-    search = quantizing.search
+    search = recipe_selection.search
 
     def prefer(name, recipes, *args, **kwargs):
         only = [recipe for recipe in recipes if recipe.name == chosen[name]]
         return search(name, only, *args, **kwargs)
 
-    monkeypatch.setattr(quantizing, "search", prefer)
+    monkeypatch.setattr(recipe_selection, "search", prefer)
     keras.utils.clear_session()
     report = export(model, tmp_path / "out", data=data, batch=1, time=6, max_drop=100)
     assert report.recommended == "mixed"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.quantization.limits import ONE_SCALE_ERROR
-from bilstm_exporter.recipes import Precision
-from bilstm_exporter.tflite import storage
+from bilstm_exporter.quantization.recipes import Precision
+from bilstm_exporter.targets.tflite import weight_storage
 
 CHANNELS = 10
 
@@ -16,7 +16,7 @@ def matrix(inputs):
 
 @pytest.mark.parametrize(("inputs", "block"), [(64, 64), (128, 64), (96, 32), (32, 32)])
 def test_blocks_are_as_large_as_the_inputs_allow(inputs, block):
-    stored = storage.store_matrix(matrix(inputs), Precision.INT4)
+    stored = weight_storage.store_matrix(matrix(inputs), Precision.INT4)
     assert stored.precision is Precision.INT4
     assert stored.scales.shape == (CHANNELS, inputs // block)
     assert stored.scales.dtype == np.float16
@@ -25,7 +25,7 @@ def test_blocks_are_as_large_as_the_inputs_allow(inputs, block):
 
 
 def test_no_block_divides_the_inputs():
-    stored = storage.store_matrix(matrix(34), Precision.INT4)
+    stored = weight_storage.store_matrix(matrix(34), Precision.INT4)
     assert stored.precision is Precision.INT4
     assert stored.scales.shape == (CHANNELS,)
 
@@ -33,7 +33,7 @@ def test_no_block_divides_the_inputs():
 @pytest.mark.parametrize("inputs", [2, 12, 24])
 def test_a_narrow_matrix_has_one_scale_in_int8(inputs):
     weight = matrix(inputs)
-    stored = storage.store_matrix(weight, Precision.INT4)
+    stored = weight_storage.store_matrix(weight, Precision.INT4)
     assert stored.precision is Precision.INT8
     assert stored.scales.shape == (1,)
     assert f"{inputs} inputs" in stored.reason
@@ -41,7 +41,7 @@ def test_a_narrow_matrix_has_one_scale_in_int8(inputs):
 
 
 def test_only_int4_that_would_take_more_room_is_narrow():
-    assert storage.store_matrix(matrix(26), Precision.INT4).precision is Precision.INT4
+    assert weight_storage.store_matrix(matrix(26), Precision.INT4).precision is Precision.INT4
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_one_scale_serves_where_channels_are_alike_and_theirs_would_take_room(
     inputs, spread, scales
 ):
     weight = matrix(inputs) * np.geomspace(1, 1 / spread, CHANNELS, dtype=np.float32)[:, None]
-    stored = storage.store_matrix(weight, Precision.INT8)
+    stored = weight_storage.store_matrix(weight, Precision.INT8)
     assert stored.scales.shape == (scales,)
     assert not stored.reason
     error = stored.data * stored.scales[:, None] - weight
@@ -61,7 +61,7 @@ def test_one_scale_serves_where_channels_are_alike_and_theirs_would_take_room(
 def test_a_channel_that_one_scale_would_lose_gives_each_its_own():
     weight = matrix(12)
     weight[3] *= 1e-5
-    stored = storage.store_matrix(weight, Precision.INT4)
+    stored = weight_storage.store_matrix(weight, Precision.INT4)
     assert stored.precision is Precision.INT8
     assert stored.scales.shape == (CHANNELS,)
     assert "12 inputs" in stored.reason

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.tools import flatbuffer_utils
 
-from bilstm_exporter.recipes import Precision
-from bilstm_exporter.tflite import quantize, storage
-from bilstm_exporter.tflite.cutting import STEPS_PER_ITERATION
-from bilstm_exporter.tolerance import difference
+from bilstm_exporter.quantization.recipes import Precision
+from bilstm_exporter.targets.tflite import weight_storage, weights
+from bilstm_exporter.targets.tflite.tiling import STEPS_PER_ITERATION
+from bilstm_exporter.verification.tolerance import difference
 
 from .conversions import bilstm_tagger, converted, id_classifier
 from .tflite_files import integers, readers, run_tflite, with_rounded_weights
@@ -101,13 +101,13 @@ def test_a_product_of_exact_activations_is_exact(inputs, precision, delegate):
 def test_a_scale_wrong_by_a_tenth_is_seen(classifiers, precision, monkeypatch):
     way, model = "store_matrix", classifiers["GRU"]
     rounded = with_rounded_weights(model.conversion.content, precision, model.interface)
-    store = getattr(storage, way)
+    store = getattr(weight_storage, way)
 
     def wrong(*args, **kwargs):
         right = store(*args, **kwargs)
         return replace(right, scales=(right.scales * 1.1).astype(right.scales.dtype))
 
-    monkeypatch.setattr(quantize, way, wrong)
+    monkeypatch.setattr(weights, way, wrong)
     content = model.write(precision).content
     assert spread_error(run_tflite(content, ids()), run_tflite(rounded, ids())) > 6 / 255
 
@@ -116,7 +116,7 @@ def test_a_scale_wrong_by_a_tenth_is_seen(classifiers, precision, monkeypatch):
 @pytest.mark.parametrize("precision", INTEGERS)
 def test_no_weight_is_off_by_more_than_half_a_step(shape, precision):
     weight = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
-    stored = storage.store_matrix(weight, precision)
+    stored = weight_storage.store_matrix(weight, precision)
     whole = integers(stored, shape)
     scales = stored.scales.astype(np.float64)
     scales = np.resize(scales, (shape[0], max(1, scales.size // shape[0])))
@@ -165,7 +165,9 @@ def test_lookups_of_any_width_and_rank(width, dtype, precision):
     content = model.write(precision).content
     exact = run_tflite(model.conversion.content, x)[0]
     found = run_tflite(content, x)[0]
-    stored = storage.store_table(np.asarray(model.model.get_layer("table").embeddings), precision)
+    stored = weight_storage.store_table(
+        np.asarray(model.model.get_layer("table").embeddings), precision
+    )
     # A row shares its scale with a few others; in int4 large numbers are cut off.
     step = 2**-11 * np.abs(exact) if stored.scales is None else np.float32(stored.scales.max())
     assert (np.abs(found - exact) <= step * (0.51 if precision is Precision.INT8 else 3)).all()
@@ -221,10 +223,10 @@ def test_a_weight_of_zeros_and_an_outlier_give_numbers(precision):
 def test_what_float16_cannot_hold_goes_on_in_float32(value, part, precision):
     weight = np.full((16, 32), min(value, 1e-9), np.float32)
     weight[0, 0] = value
-    stored = storage.store_matrix(weight, Precision.FLOAT16)
+    stored = weight_storage.store_matrix(weight, Precision.FLOAT16)
     assert stored.precision is Precision.FLOAT32
     assert part in stored.reason
-    again = storage.store_matrix(weight, precision)
+    again = weight_storage.store_matrix(weight, precision)
     assert again.data.dtype.kind != "f" or np.array_equal(again.data, weight, equal_nan=True)
 
 
@@ -286,7 +288,7 @@ _FRESH = """
 import hashlib, sys
 sys.path.insert(0, {tests!r})
 from quantization.conversions import bilstm_tagger, converted
-from bilstm_exporter.recipes import Precision
+from bilstm_exporter.quantization.recipes import Precision
 model = converted(bilstm_tagger(), "tflite")
 for precision in (Precision.FLOAT16, Precision.INT8, Precision.INT4):
     print(hashlib.sha256(model.write(precision).content).hexdigest())

@@ -6,13 +6,13 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
-from bilstm_exporter.frontend.keras3 import Keras3Source
-from bilstm_exporter.interface import find_interface
-from bilstm_exporter.parity import check_parity
-from bilstm_exporter.probes import Probe
-from bilstm_exporter.tflite import flatbuffer, micro
-from bilstm_exporter.tflite.full_integer import convert_full_integer
-from bilstm_exporter.tflite.operators import operator_name
+from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.inspection.interface import find_interface
+from bilstm_exporter.inspection.probes import Probe
+from bilstm_exporter.targets.tflite import flatbuffer, micro
+from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
+from bilstm_exporter.targets.tflite.graph_editor import operator_name
+from bilstm_exporter.verification.parity import check_parity
 from zoo.case import randomize
 
 kl = keras.layers

@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from bilstm_exporter.tflite.full_integer import convert_full_integer
+from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
 from bilstm_runtime.backends.litert import open_litert
-from bilstm_runtime.errors import ArtifactError, ManifestError
-from bilstm_runtime.manifest import (
+from bilstm_runtime.bundle.manifest import (
     Artifact,
     Golden,
     Manifest,
@@ -18,7 +17,8 @@ from bilstm_runtime.manifest import (
     Source,
     Tolerance,
 )
-from bilstm_runtime.manifest_json import manifest_from_json, manifest_to_json
+from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
+from bilstm_runtime.errors import ArtifactError, ManifestError
 
 from .test_tflite_full_integer import bi, examples, floats, prepared
 

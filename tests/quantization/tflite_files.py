@@ -9,11 +9,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from bilstm_exporter.interface import Interface
-from bilstm_exporter.recipes import Precision
-from bilstm_exporter.tflite import flatbuffer, storage
-from bilstm_exporter.tflite.operators import constant, operator_name
-from bilstm_exporter.tflite.quantize import LEAST_ELEMENTS
+from bilstm_exporter.inspection.interface import Interface
+from bilstm_exporter.quantization.recipes import Precision
+from bilstm_exporter.targets.tflite import flatbuffer, weight_storage
+from bilstm_exporter.targets.tflite.graph_editor import constant, operator_name
+from bilstm_exporter.targets.tflite.weights import LEAST_ELEMENTS
 
 TYPES = {code: name for name, code in vars(schema.TensorType).items() if name[0] != "_"}
 WEIGHTS = {("FULLY_CONNECTED", 1), ("GATHER", 0), ("CONV_2D", 1)}
@@ -80,7 +80,7 @@ def _rounded(values: np.ndarray, name: str, precision: Precision) -> np.ndarray:
     if precision is Precision.FLOAT16:
         return values.astype(np.float16)
     if name == "CONV_2D":
-        stored = storage.store_any(values, precision)
+        stored = weight_storage.store_any(values, precision)
         scale = np.moveaxis(np.ones(values.shape), stored.axis, -1) * stored.scales
         return stored.data * np.moveaxis(scale, -1, stored.axis)
     rows = values.astype(np.float64)
@@ -99,11 +99,13 @@ def _rounded(values: np.ndarray, name: str, precision: Precision) -> np.ndarray:
         channels = (np.abs(rows).max(axis=1, keepdims=True) / 127).astype(np.float32)
         step = whole if serves else channels
         return np.clip(np.rint(rows / step), -127, 127) * step.astype(np.float64)
-    stored = (storage.store_table if name == "GATHER" else storage.store_matrix)(values, precision)
+    stored = (weight_storage.store_table if name == "GATHER" else weight_storage.store_matrix)(
+        values, precision
+    )
     return integers(stored, values.shape) * _steps(stored, values.shape)
 
 
-def integers(stored: storage.Stored, shape: Sequence[int]) -> np.ndarray:
+def integers(stored: weight_storage.Stored, shape: Sequence[int]) -> np.ndarray:
     """The integers of a stored weight."""
     if stored.precision is Precision.INT8:
         return stored.data.reshape(shape)
@@ -112,7 +114,7 @@ def integers(stored: storage.Stored, shape: Sequence[int]) -> np.ndarray:
     return np.where(signed > 7, signed - 16, signed)[: int(np.prod(shape))].reshape(shape)
 
 
-def _steps(stored: storage.Stored, shape: Sequence[int]) -> Any:
+def _steps(stored: weight_storage.Stored, shape: Sequence[int]) -> Any:
     scales = stored.scales.astype(np.float64)
     if scales.size == 1:
         return scales

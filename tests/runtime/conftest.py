@@ -16,7 +16,7 @@ import pytest
 
 import bilstm_runtime
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.manifest import (
+from bilstm_runtime.bundle.manifest import (
     Artifact,
     Axis,
     Golden,

@@ -22,7 +22,7 @@ import tensorflow as tf
 import tf2onnx
 from onnx import helper
 
-from bilstm_runtime.manifest import (
+from bilstm_runtime.bundle.manifest import (
     Artifact,
     Axis,
     Golden,
@@ -32,7 +32,7 @@ from bilstm_runtime.manifest import (
     Source,
     Tolerance,
 )
-from bilstm_runtime.manifest_json import manifest_to_json
+from bilstm_runtime.bundle.manifest_json import manifest_to_json
 
 FIXTURES = Path(__file__).parent / "fixtures"
 BATCH, TIME = Axis("batch", None), Axis("time", None)

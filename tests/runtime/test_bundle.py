@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bilstm_runtime import load
-from bilstm_runtime.bundle import open_bundle
+from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.errors import (
     ArtifactError,
     BundleError,

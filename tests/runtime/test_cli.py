@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
-from bilstm_runtime import cli_check, cli_run
-from bilstm_runtime.exits import ExitCode
+from bilstm_runtime.cli import check as cli_check
+from bilstm_runtime.cli import run as cli_run
+from bilstm_runtime.cli.exit_codes import ExitCode
 
 BundleMaker = Any
 LINES = "[1, 2, 3]\n[4, 5]\n"
@@ -215,7 +216,7 @@ def test_broken_pipe_is_quiet(tagger: str, tmp_path: Path, unbuffered: str) -> N
         "PYTHONUNBUFFERED": unbuffered,
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "bilstm_runtime.cli_run", tagger, "--input", str(path)],
+        [sys.executable, "-m", "bilstm_runtime.cli.run", tagger, "--input", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -229,10 +230,10 @@ def test_broken_pipe_is_quiet(tagger: str, tmp_path: Path, unbuffered: str) -> N
 
 
 def test_modules_run_as_commands(tagger: str, lines: str) -> None:
-    done = run_process("bilstm_runtime.cli_run", tagger, "--input", lines)
+    done = run_process("bilstm_runtime.cli.run", tagger, "--input", lines)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2
-    assert run_process("bilstm_runtime.cli_check", tagger).returncode == 0
+    assert run_process("bilstm_runtime.cli.check", tagger).returncode == 0
 
 
 # check-bilstm

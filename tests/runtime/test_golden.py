@@ -12,9 +12,9 @@ import pytest
 
 from bilstm_runtime import check
 from bilstm_runtime.backends import BACKENDS, Backend
+from bilstm_runtime.bundle.manifest import Tolerance
 from bilstm_runtime.errors import ChecksumError, GoldenError, UnknownBackendError
 from bilstm_runtime.golden import compare
-from bilstm_runtime.manifest import Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilstm_runtime.errors import BundleError, BundleVersionError, ManifestError
-from bilstm_runtime.manifest import (
+from bilstm_runtime.bundle.manifest import (
     Artifact,
     Axis,
     Golden,
@@ -23,7 +22,8 @@ from bilstm_runtime.manifest import (
     Source,
     Tolerance,
 )
-from bilstm_runtime.manifest_json import manifest_from_json, manifest_to_json
+from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
+from bilstm_runtime.errors import BundleError, BundleVersionError, ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

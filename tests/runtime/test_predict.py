@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
-from bilstm_runtime.bundle import open_bundle
+from bilstm_runtime.bundle.folder import open_bundle
+from bilstm_runtime.bundle.manifest import Axis, InputSpec, Manifest
 from bilstm_runtime.errors import BackendRunError, InputError, InputTypeError, OptionError
 from bilstm_runtime.golden import read_cases
 from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.manifest import Axis, InputSpec, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

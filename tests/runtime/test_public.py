@@ -19,8 +19,8 @@ PACKAGE = Path(bilstm_runtime.__file__).parent
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "bilstm_runtime."))
 
 EXTRAS = {
-    "bilstm_runtime.bench.plots": "matplotlib",
-    "bilstm_runtime.bench.render_rich": "rich",
+    "bilstm_bench.plots": "matplotlib",
+    "bilstm_bench.render_rich": "rich",
 }
 
 BANNED = (
@@ -96,7 +96,7 @@ def test_import_rule(backend: str, fixtures: Path) -> None:
 import sys
 import bilstm_runtime
 assert not any(m.split(".")[0] in ("onnxruntime", "ai_edge_litert") for m in sys.modules)
-import bilstm_runtime.cli_run, bilstm_runtime.cli_check, bilstm_runtime.bench.cli
+import bilstm_runtime.cli.run, bilstm_runtime.cli.check, bilstm_bench.cli
 model = bilstm_runtime.load({str(fixtures / "tagger")!r}, backend={backend!r})
 model.predict([[1, 2, 3], [4]])
 print(sorted({{m.split(".")[0] for m in sys.modules}} & set({BANNED!r})))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from bilstm_runtime.bundle.manifest import Axis, InputSpec, Manifest, OutputSpec
 from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.manifest import Axis, InputSpec, Manifest, OutputSpec
 from bilstm_runtime.runner import Runner, can_pad
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras import layers as kl
 
-from bilstm_exporter.frontend.keras3_text import cut_text
+from bilstm_exporter.frontends.keras3.text import cut_text
 from bilstm_runtime.text import TextEncoder
 
 WORDS = [

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
 from bilstm_runtime.errors import BundleError, ManifestError
-from bilstm_runtime.manifest_json import manifest_from_json, manifest_to_json
 
 ROOT = Path(__file__).parents[2]
 PAIR = json.loads((ROOT / "tests/runtime/fixtures/pair/manifest.json").read_text())

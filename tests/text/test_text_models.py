@@ -21,8 +21,9 @@ from keras import layers as kl
 import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import ParityError
-from bilstm_exporter.tolerance import TOLERANCE
-from bilstm_runtime import InputError, cli_run
+from bilstm_exporter.verification.tolerance import TOLERANCE
+from bilstm_runtime import InputError
+from bilstm_runtime.cli import run
 from bilstm_runtime.text import TextEncoder
 
 WORDS = ["a", "good", "film", "bad", "its", "naïve", "日", "本"]
@@ -313,7 +314,7 @@ def test_the_commands(exported, tmp_path) -> None:
     lines[1] = json.dumps({"text": texts[1]})
     (tmp_path / "in.jsonl").write_text("\r\n".join(lines), encoding="utf-8")
     arguments = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.npy")]
-    assert cli_run.main([str(tmp_path / "out"), *arguments]) == 0
+    assert run.main([str(tmp_path / "out"), *arguments]) == 0
     assert_equal_answers(np.load(tmp_path / "out.npy"), keras_answers(bundle.model, texts))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bilstm_exporter.quantization.affine import Quantized, quantize, squared_error
-from bilstm_exporter.recipes import Precision
+from bilstm_exporter.quantization.recipes import Precision
 
 # Part of a channel's weights that may vanish beside its largest one, and of how many at least.
 _LOST_PART, _LOST_OF = 0.75, 8

@@ -1,10 +1,10 @@
 """The backends; importing this package registers them, the preferred first."""
 
 # isort: off
-from bilstm_runtime.backends import onnx  # noqa: F401 (registers itself; preferred, so first)
+from bilstm_runtime.backends import onnxruntime  # noqa: F401 (registers itself; preferred, so first)
 from bilstm_runtime.backends import litert  # noqa: F401 (registers itself)
 
 # isort: on
-from bilstm_runtime.backends.registry import BACKENDS, Backend, Session, find_backend, register
+from bilstm_runtime.backends.base import BACKENDS, Backend, Session, find_backend, register
 
 __all__ = ["BACKENDS", "Backend", "Session", "find_backend", "register"]

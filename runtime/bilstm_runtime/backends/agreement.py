@@ -9,7 +9,7 @@ from bilstm_runtime.errors import ArtifactError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bilstm_runtime.manifest import Artifact, Manifest
+    from bilstm_runtime.bundle.manifest import Artifact, Manifest
 
 
 def check_agreement(

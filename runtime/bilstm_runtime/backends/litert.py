@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilstm_runtime.backends.agreement import check_agreement, disagreement
+from bilstm_runtime.backends.base import BACKENDS, Array, Session, register
 from bilstm_runtime.backends.litert_planning import ERRORS, PlannedInterpreter
-from bilstm_runtime.backends.registry import BACKENDS, Array, Session, register
+from bilstm_runtime.bundle.manifest import integer_limits
 from bilstm_runtime.errors import ArtifactError, BackendRunError
-from bilstm_runtime.manifest import integer_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bilstm_runtime.manifest import Artifact, Manifest, Quantization
+    from bilstm_runtime.bundle.manifest import Artifact, Manifest, Quantization
     from bilstm_runtime.values import AnyArray
 
 SIGNATURE = "serving_default"

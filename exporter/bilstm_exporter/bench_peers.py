@@ -1,0 +1,178 @@
+"""Keras and its own ONNX export, for `bench-bilstm --against`.
+
+`bilstm_runtime` finds this through the entry point group `bilstm_runtime.bench_peers` and
+knows nothing else of Keras.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilstm_bench.peers import Peer
+from bilstm_bench.plan import Shape
+from bilstm_bench.random_inputs import make_inputs
+from bilstm_exporter.captured_output import captured_stderr
+from bilstm_exporter.errors import ExportError
+from bilstm_runtime.bundle.manifest import Manifest
+from bilstm_runtime.errors import PeerError
+
+_STOCK = "stock ONNX export"
+_FILE = "stock.onnx"
+
+
+@contextlib.contextmanager
+def keras_peers(
+    model: str, manifest: Manifest, *, threads: int, custom_objects: Sequence[str]
+) -> Iterator[list[Peer]]:
+    """Read a model of any Keras, and offer the ways Keras itself has to run it.
+
+    Args:
+        model: The path of the model.
+        manifest: Of the bundle made of it.
+        threads: Threads that TensorFlow and onnxruntime may use.
+        custom_objects: As `export-bilstm --custom-objects`.
+
+    Yields:
+        "Keras predict", "Keras predict_on_batch", "tf.function" and "stock ONNX export", as
+        `bilstm_bench.peers.PeerProvider` describes them.
+
+    Raises:
+        PeerError: The model cannot be read, or is not the bundle's.
+    """
+    if manifest.states:
+        message = (
+            f"--against {model}: a stateful model answers differently each time it is asked, so "
+            f"Keras's answers cannot be compared in turns"
+        )
+        raise PeerError(message)
+    source = _read(model, threads, custom_objects)
+    found = [spec.name for spec in source.inputs]
+    if found != [spec.name for spec in manifest.inputs]:
+        message = (
+            f"--against {model}: its inputs are {', '.join(found)}, those of the bundle "
+            f"{', '.join(spec.name for spec in manifest.inputs)}. Give the model that the bundle "
+            f"was exported from"
+        )
+        raise PeerError(message)
+    with tempfile.TemporaryDirectory() as folder:
+        keras_model = source._model  # noqa: SLF001 - the model itself is what is timed
+        calls = _Calls(keras_model, source._structure, found)  # noqa: SLF001
+        yield [
+            Peer("Keras predict", calls.predict),
+            Peer("Keras predict_on_batch", calls.predict_on_batch),
+            Peer("tf.function", calls.function()),
+            _stock_export(keras_model, calls, _example(manifest), Path(folder) / _FILE, threads),
+        ]
+
+
+def _read(model: str, threads: int, custom_objects: Sequence[str]) -> Any:
+    os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with captured_stderr():
+        import tensorflow as tf  # noqa: PLC0415 - takes seconds
+
+        with contextlib.suppress(RuntimeError):  # it runs already, with the threads it has
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        from bilstm_exporter.frontends.loading import read  # noqa: PLC0415
+        from bilstm_exporter.frontends.user_code import import_objects  # noqa: PLC0415
+
+        try:
+            source, _ = read(model, custom_objects=import_objects(custom_objects))
+        except ExportError as error:
+            message = f"--against {model}: {error}"
+            raise PeerError(message) from error
+    return source
+
+
+class _Calls:
+    """The ways to call a Keras model with numpy arrays by name."""
+
+    def __init__(self, model: Any, structure: Any, names: Sequence[str]) -> None:
+        self._model = model
+        self._structure = structure
+        self.names = names
+
+    def packed(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        """The arrays in the structure that the model takes."""
+        import tensorflow as tf  # noqa: PLC0415
+
+        return tf.nest.pack_sequence_as(self._structure, [inputs[name] for name in self.names])
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """`model.predict`, all rows in one batch."""
+        rows = len(next(iter(inputs.values())))
+        return _flat(self._model.predict(self.packed(inputs), batch_size=rows, verbose=0))
+
+    def predict_on_batch(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """`model.predict_on_batch`."""
+        return _flat(self._model.predict_on_batch(self.packed(inputs)))
+
+    def function(self) -> Any:
+        """`tf.function` of the call, traced once for each size of input."""
+        import tensorflow as tf  # noqa: PLC0415
+
+        traced = tf.function(lambda packed: self._model(packed, training=False))
+
+        def call(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+            tensors = {name: tf.constant(array) for name, array in inputs.items()}
+            return _flat(traced(self.packed(tensors)))
+
+        return call
+
+
+def _flat(outputs: Any) -> list[np.ndarray]:
+    import tensorflow as tf  # noqa: PLC0415
+
+    return [np.asarray(output) for output in tf.nest.flatten(outputs)]
+
+
+def _stock_export(
+    model: Any, calls: _Calls, example: Mapping[str, np.ndarray], path: Path, threads: int
+) -> Peer:
+    """Keras's own export to ONNX, or why there is none."""
+    import keras  # noqa: PLC0415
+    import onnxruntime as ort  # noqa: PLC0415
+
+    if not isinstance(model, keras.Model):
+        return Peer(_STOCK, None, "Keras 2 has no export to ONNX")
+    try:
+        with captured_stderr(), contextlib.redirect_stdout(None), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it does is not ours
+            model(calls.packed(example))  # a Sequential must have been called
+            model.export(str(path), format="onnx", verbose=False)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Another library's conversion of a model of the user's: it may raise anything.
+    except Exception as error:  # noqa: BLE001
+        words = " ".join(str(error).split()) or type(error).__name__
+        return Peer(_STOCK, None, f"Keras cannot export this model to ONNX: {words[:300]}")
+    names = [node.name for node in session.get_inputs()]
+    if len(names) != len(calls.names):
+        what = f"its inputs are {', '.join(names)}, the model's {', '.join(calls.names)}"
+        return Peer(_STOCK, None, f"Keras exported another model than this: {what}")
+
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        arrays = [inputs[name] for name in calls.names]
+        return list(session.run(None, dict(zip(names, arrays, strict=True))))
+
+    return Peer(_STOCK, run)
+
+
+def _example(manifest: Manifest) -> dict[str, np.ndarray]:
+    """The shortest input."""
+    length = max((axis.min for axis in manifest.sequence_axes.values()), default=None)
+    fixed = [axis.size for axis in manifest.sequence_axes.values() if axis.size is not None]
+    batch = manifest.batch.size or manifest.batch.min
+    return make_inputs(manifest, Shape(max([length or 1, *fixed]), batch))

@@ -1,0 +1,1 @@
+"""Writing a bundle: golden cases, manifest, and the folder itself."""

@@ -1,0 +1,59 @@
+"""What stands in a bundle beside the artifacts: golden.npz and the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bilstm_exporter.inspection.probes import Probe
+from bilstm_runtime.bundle.manifest import MANIFEST_FILE, Golden, Manifest
+from bilstm_runtime.bundle.manifest_json import manifest_to_json
+
+GOLDEN_FILE = "golden.npz"
+# Of every member of golden.npz, so that the same export gives the same bytes.
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def golden_content(
+    probes: Sequence[Probe], own: Mapping[str, Sequence[Sequence[np.ndarray]]]
+) -> bytes:
+    """The bytes of ``golden.npz``.
+
+    Args:
+        probes: With Keras's answers.
+        own: By file, what an artifact answered to each of them.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, probe in enumerate(probes):
+            files = [("output", f"_{file}", answers[number]) for file, answers in own.items()]
+            asked = [("input", "", probe.inputs), ("output", "", probe.outputs)]
+            for role, file, arrays in asked + files:
+                for index, array in enumerate(arrays):
+                    member = io.BytesIO()
+                    np.save(member, array, allow_pickle=False)
+                    info = zipfile.ZipInfo(f"case{number}_{role}{index}{file}.npy", _NO_DATE)
+                    archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def golden_entry(content: bytes, cases: int) -> Golden:
+    """What the manifest says of ``golden.npz``."""
+    return Golden(GOLDEN_FILE, len(content), sha256(content), cases)
+
+
+def write(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
+    """Write all files of a bundle, the manifest last."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
+
+
+def sha256(content: bytes) -> str:
+    """The checksum as the manifest writes it."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,7 @@
+"""``python -m bilstm_exporter.cli``."""
+
+import sys
+
+from bilstm_exporter.cli.export import main
+
+sys.exit(main())

@@ -1,0 +1,186 @@
+"""Old files into tf_keras models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import tf_keras
+from google.protobuf.message import DecodeError
+from tf_keras.protobuf import saved_metadata_pb2
+from tf_keras.src.saving.legacy import hdf5_format, model_config
+from tf_keras.src.saving.legacy.saved_model import json_utils
+
+from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+from bilstm_exporter.frontends.keras2.legacy_config import repaired
+from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, refuse_code
+
+_METADATA_FILE = "keras_metadata.pb"
+# Operators of a graph that reach files or Python.
+_UNSAFE_OPERATORS = frozenset(
+    {
+        "EagerPyFunc", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "MatchingFiles",
+        "DatasetFromGraph", "SaveV2", "MergeV2Checkpoints", "DebugIdentityV2", "PrintV2",
+    }
+)  # fmt: skip
+# Every SavedModel has them, in the functions that save and restore it; a call runs neither.
+_CHECKPOINT_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints"})
+
+
+def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    """Load a model; of an architecture in JSON, all but its weights.
+
+    Args:
+        file: ``.h5``, ``.keras``, a SavedModel folder, or JSON.
+        custom_objects: Layers and functions that the file names, by name.
+        trust_code: Whether Python code inside the file may run.
+
+    Raises:
+        UntrustedCodeError: It carries code and ``trust_code`` is False.
+        ModelFileError: It holds no model.
+    """
+    if file.kind == "saved_model":
+        return _load_saved_model(file.path, custom_objects, trust_code=trust_code)
+    if file.kind == "keras":
+        return _load_zip(file.path, custom_objects, trust_code=trust_code)
+    # Tuples, shapes and the like stand in JSON in words of tf_keras's own.
+    config = json_utils.decode(json.dumps(repaired(file.config, custom_objects)))
+    with tf_keras.utils.custom_object_scope(dict(custom_objects)):
+        model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
+    if file.kind == "h5":
+        load_weights(model, file.path)
+    return model
+
+
+def _load_zip(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        named = path  # tf_keras goes by the file's name
+        if path.suffix != ".keras":
+            named = Path(shutil.copy(path, Path(folder) / "model.keras"))
+        return tf_keras.models.load_model(
+            named, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
+        )
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Load the weights of an HDF5 file, of a whole model or of weights only.
+
+    Raises:
+        ValueError: They do not fit the model.
+    """
+    with h5py.File(path, "r") as file:
+        if "_layer_checkpoint_dependencies" in file or "layers" in file:  # model.weights.h5
+            with tempfile.TemporaryDirectory() as folder:
+                copy = shutil.copy(path, Path(folder) / "model.weights.h5")
+                model.load_weights(copy)
+            return
+        group = file.get("model_weights", file)
+        with _readable(group) as weights:
+            if _is_in_another_order(weights, model):
+                hdf5_format.load_weights_from_hdf5_group_by_name(weights, model)
+            else:
+                hdf5_format.load_weights_from_hdf5_group(weights, model)
+
+
+def _is_in_another_order(weights: Any, model: Any) -> bool:
+    """Whether the file has the model's layers by name, but not as the model lists them."""
+    names = hdf5_format.load_attributes_from_hdf5_group
+    saved = [n for n in names(weights, "layer_names") if names(weights[n], "weight_names")]
+    own = [layer.name for layer in model.layers if layer.weights]
+    return saved != own and sorted(saved) == sorted(own) and len(set(own)) == len(own)
+
+
+@contextlib.contextmanager
+def _readable(group: Any) -> Iterator[Any]:
+    """The weights as tf_keras knows them: what Keras 1 wrote must say "1", if anything."""
+    version = group.attrs.get("keras_version", "1")
+    version = version.decode() if isinstance(version, bytes) else str(version)
+    if not version.startswith("1."):
+        yield group
+        return
+    with h5py.File("weights", "w", driver="core", backing_store=False) as memory:
+        for name in group:
+            group.copy(name, memory)
+        for name, value in group.attrs.items():
+            memory.attrs[name] = value
+        memory.attrs["keras_version"] = b"1"
+        yield memory
+
+
+def _load_saved_model(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    configs = _saved_configs(path)
+    if not trust_code:
+        for config in configs:
+            refuse_code(path, config)
+        _refuse_unsafe_operators(path)
+    if not configs:
+        message = (
+            f"{path} is a SavedModel without a Keras model in it, as model.export and "
+            f"tf.saved_model.save write them: its layers are gone. Save the model itself, "
+            f"with model.save, and export that"
+        )
+        raise ModelFileError(message)
+    model = tf_keras.models.load_model(path, custom_objects=dict(custom_objects), compile=False)
+    _refuse_revived(path, model)
+    return model
+
+
+def _saved_configs(path: Path) -> list[Any]:
+    """The configuration of every Keras object in a SavedModel."""
+    metadata = saved_metadata_pb2.SavedMetadata()
+    try:
+        if (path / _METADATA_FILE).is_file():
+            metadata.ParseFromString((path / _METADATA_FILE).read_bytes())
+            texts = [node.metadata for node in metadata.nodes]
+        else:  # before TensorFlow 2.5 it stood in the graph
+            nodes = _saved_model(path).meta_graphs[0].object_graph_def.nodes
+            texts = [n.user_object.metadata for n in nodes if n.user_object.metadata]
+        return [json.loads(text) for text in texts]
+    except (DecodeError, ValueError, OSError) as error:
+        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
+        raise ModelFileError(message) from error
+
+
+def saved_by(path: Path) -> str:
+    """Who wrote a SavedModel, in a few words."""
+    graphs = _saved_model(path).meta_graphs
+    version = graphs[0].meta_info_def.tensorflow_version if graphs else ""
+    return f"a SavedModel folder, saved by TensorFlow {version or 'of an unknown version'}"
+
+
+def _saved_model(path: Path) -> Any:
+    from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415 - rarely needed
+
+    message = saved_model_pb2.SavedModel()
+    message.ParseFromString((path / SAVED_MODEL_FILE).read_bytes())
+    return message
+
+
+def _refuse_unsafe_operators(path: Path) -> None:
+    graph = _saved_model(path).meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    found = {node.op for node in nodes} & (_UNSAFE_OPERATORS - _CHECKPOINT_OPERATORS)
+    if found:
+        message = (
+            f"{path} carries operators that reach files or Python ({', '.join(sorted(found))}), "
+            f"and could do anything when it runs. If you trust where it came from, export it "
+            f"with --trust-code"
+        )
+        raise UntrustedCodeError(message)
+
+
+def _refuse_revived(path: Path, model: Any) -> None:
+    """Refuse layers that a SavedModel brings back as graphs, because nobody knows their class."""
+    if not isinstance(model, tf_keras.Model):
+        message = f"{path} holds no Keras model but a {type(model).__name__}"
+        raise ModelFileError(message)
+    for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
+        if type(layer).__module__.endswith("saved_model.load"):
+            message = f"Unknown layer: '{type(layer).__name__}'"
+            raise ValueError(message)

@@ -1,0 +1,198 @@
+"""tf_keras layers in forms that both converters take, with the same values.
+
+Only for the time a model is traced. Each says what the original does to a graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from tensorflow.compat import v2 as tf_v2
+from tensorflow.python.eager.context import eager_mode
+from tensorflow.python.ops import array_ops
+from tf_keras.src import backend
+from tf_keras.src.engine import sequential
+from tf_keras.src.layers.convolutional import base_conv
+from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
+
+from bilstm_exporter.frontends.keras3.operators import softplus
+from bilstm_exporter.frontends.recurrent_layers import before_flip, replaced
+from bilstm_exporter.ir.recurrence import Lowering, Recurrence, StepCell
+
+
+@contextlib.contextmanager
+def plain_operators(lowering: Lowering) -> Iterator[None]:
+    """Use the plain forms in this context."""
+    embedding, repeated = tf_keras.layers.Embedding, tf_keras.layers.TimeDistributed
+    with replaced(
+        {
+            (backend, "reverse"): _reverse(backend.reverse),
+            (array_ops, "strided_slice"): _strided_slice(array_ops.strided_slice),
+            (tf_v2, "split"): _split(tf_v2.split),
+            (tf_v2, "tensordot"): _tensordot(tf_v2.tensordot),
+            (tf_v2.math, "softplus"): softplus,
+            (tf_v2.nn, "softplus"): softplus,
+            (tf_v2.nn, "convolution"): _convolution(tf_v2.nn.convolution),
+            (base_conv.Conv, "_jit_compiled_convolution_op"): base_conv.Conv.convolution_op,
+            (ConvRNN, "get_initial_state"): _initial_images(ConvRNN.get_initial_state),
+            # A Sequential without a declared input would build itself again for this shape.
+            (sequential.Sequential, "_build_graph_network_for_inferred_shape"): _keep_graph(
+                sequential.Sequential._build_graph_network_for_inferred_shape  # noqa: SLF001
+            ),
+            (embedding, "call"): _embedding_call,
+            (repeated, "call"): _time_distributed_call(repeated.call, lowering),
+            (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
+        }
+    ):
+        yield
+
+
+def _reverse(original: Any) -> Any:
+    def reverse(x: Any, axes: Any) -> Any:
+        """Flipping what was just flipped, as Bidirectional does, gives back the original."""
+        before = before_flip(x, axes) if isinstance(axes, int) else None
+        return original(x, axes) if before is None else before
+
+    return reverse
+
+
+def _split(original: Any) -> Any:
+    def split(value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parts of a weight are constants too; TFLite asks that of a convolution's kernel."""
+        if not isinstance(value, tf.Variable):
+            return original(value, *args, **kwargs)
+        with eager_mode():
+            parts = [part.numpy() for part in original(value.read_value(), *args, **kwargs)]
+        return [tf.constant(part) for part in parts]
+
+    return split
+
+
+def _strided_slice(original: Any) -> Any:
+    def strided_slice(tensor: Any, *indices: Any, new_axis_mask: int = 0, **masks: Any) -> Any:
+        """A new axis in an index is an ExpandDims; TFLite has no StridedSlice that adds one."""
+        rank = tf.convert_to_tensor(tensor).shape.rank
+        if not new_axis_mask or rank is None or len(indices) != 3:
+            return original(tensor, *indices, new_axis_mask=new_axis_mask, **masks)
+        entries = range(indices[0].shape[0])
+        kept = [i for i in entries if not new_axis_mask >> i & 1]
+        renumbered = {
+            key: sum((mask >> i & 1) << n for n, i in enumerate(kept))
+            if key.endswith("_mask")
+            else mask
+            for key, mask in masks.items()
+        }
+        result = original(tensor, *(tf.gather(index, kept) for index in indices), **renumbered)
+        ellipsis, gone = masks.get("ellipsis_mask", 0), masks.get("shrink_axis_mask", 0)
+        axis = 0
+        for i in entries:
+            if i not in kept:
+                result = tf.expand_dims(result, axis)
+            if ellipsis >> i & 1:
+                axis += rank - (len(kept) - 1)
+            elif not gone >> i & 1:
+                axis += 1
+        return result
+
+    return strided_slice
+
+
+def _tensordot(original: Any) -> Any:
+    def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Any:
+        """``[..., n] x [n, m]`` is one product; tensordot reshapes around it in ten operators."""
+        if tf.is_tensor(a) and len(b.shape) == 2 and axes == [[len(a.shape) - 1], [0]]:
+            return tf.matmul(a, tf.convert_to_tensor(b))
+        return original(a, b, axes, name=name)
+
+    return tensordot
+
+
+def _convolution(original: Any) -> Any:
+    def convolution(inputs: Any, filters: Any, *args: Any, **kwargs: Any) -> Any:
+        """A convolution in groups is one for each group; no format has it whole."""
+        groups = inputs.shape[-1] // filters.shape[-2] if inputs.shape[-1] else 1
+        if groups <= 1 or str(kwargs.get("data_format")).startswith("NC"):
+            return original(inputs, filters, *args, **kwargs)
+        parts = zip(
+            tf.split(inputs, groups, axis=-1),
+            tf.split(tf.convert_to_tensor(filters), groups, axis=-1),
+            strict=True,
+        )
+        return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
+
+    return convolution
+
+
+def _initial_images(original: Any) -> Any:
+    def get_initial_state(layer: Any, inputs: Any) -> Any:
+        """Zeros of a known shape; tf_keras convolves zeros to find it."""
+        shape = layer.compute_output_shape(inputs.shape)
+        shape = (shape[0] if layer.return_state else shape)[2 if layer.return_sequences else 1 :]
+        if None in tuple(shape):
+            return original(layer, inputs)
+        zeros = tf.zeros([inputs.shape[0] or tf.shape(inputs)[0], *shape], inputs.dtype)
+        return [zeros] * len(layer.cell.state_size)
+
+    return get_initial_state
+
+
+def _keep_graph(original: Any) -> Any:
+    def build_graph(model: Any, *args: Any, **kwargs: Any) -> None:
+        if not model._graph_initialized:  # noqa: SLF001 - as the original asks it
+            original(model, *args, **kwargs)
+
+    return build_graph
+
+
+def _embedding_call(layer: Any, inputs: Any) -> Any:
+    """A lookup; tf_keras ties it to the variable, which is a constant here."""
+    if inputs.dtype not in (tf.int32, tf.int64):
+        inputs = tf.cast(inputs, tf.int32)
+    outputs = tf.gather(tf.convert_to_tensor(layer.embeddings), inputs)
+    return tf.cast(outputs, layer.compute_dtype)
+
+
+def _time_distributed_call(original: Any, lowering: Lowering) -> Any:
+    def call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Time joins the batch for one call, as tf_keras does itself for its own layers.
+
+        For any other layer an eager call walks over time, without the mask, and repeats
+        the output before a masked step.
+        """
+        if layer._always_use_reshape or tf.nest.is_nested(inputs):  # noqa: SLF001
+            return original(layer, inputs, training=training, mask=mask)
+        outputs = _reshaped(layer.layer, inputs)
+        if mask is None:
+            return outputs
+        held = Recurrence(layer.name, StepCell(_hold, 1), False, True, False)  # noqa: FBT003
+        states = [tf.zeros([tf.shape(inputs)[0], 1])]
+        return lowering(held, outputs, states, tf.cast(mask, tf.bool)).outputs
+
+    return call
+
+
+def _hold(inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    return inputs, states
+
+
+def _reshaped(layer: Any, inputs: Any) -> Any:
+    static, sizes = inputs.shape, tf.shape(inputs)
+    inner = [size or sizes[axis] for axis, size in enumerate(static)][2:]
+    merged = tf.ensure_shape(tf.reshape(inputs, [-1, *inner]), [None, *static[2:]])
+    kwargs = {"training": False} if layer._expects_training_arg else {}  # noqa: SLF001
+    outputs = layer(merged, **kwargs)
+    rest = [size or tf.shape(outputs)[axis] for axis, size in enumerate(outputs.shape)][1:]
+    split = tf.reshape(outputs, [static[0] or sizes[0], static[1] or sizes[1], *rest])
+    return tf.ensure_shape(split, [*static[:2], *outputs.shape[1:]])
+
+
+def _time_distributed_mask(original: Any) -> Any:
+    def compute_mask(layer: Any, inputs: Any, mask: Any = None) -> Any:
+        """In an eager call, which knows its batch, only tf_keras's own layers change the mask."""
+        return original(layer, inputs, mask) if layer._always_use_reshape else mask  # noqa: SLF001
+
+    return compute_mask

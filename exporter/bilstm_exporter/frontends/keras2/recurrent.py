@@ -1,0 +1,273 @@
+"""Where tf_keras, the last Keras 2, hands its recurrences over.
+
+Every recurrent layer of Keras 2 ends in ``backend.rnn``: LSTM and GRU by way of
+``standard_lstm`` and ``standard_gru`` when called eagerly, of a function with a
+choice of backends in a graph. :func:`lowered_recurrences` sends the graph the eager
+way, and ``backend.rnn`` to a target's lowering, while a model is traced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from tensorflow.python.eager.context import eager_mode
+from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable, ResourceVariable
+from tf_keras.src import backend
+from tf_keras.src.engine import base_layer_utils
+from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
+
+from bilstm_exporter.errors import SeamError, UnsupportedModelError
+from bilstm_exporter.frontends.recurrent_layers import describe_gates, lower_as_keras, replaced
+from bilstm_exporter.ir.recurrence import (
+    Activation,
+    Cell,
+    GRUCell,
+    Lowering,
+    LSTMCell,
+    Recurrence,
+    SimpleRNNCell,
+    StepCell,
+)
+
+_OWN_CELLS = {
+    lstm.LSTMCell: LSTMCell,
+    lstm_v1.LSTMCell: LSTMCell,
+    gru.GRUCell: GRUCell,
+    gru_v1.GRUCell: GRUCell,
+    simple_rnn.SimpleRNNCell: SimpleRNNCell,
+}
+_OWN_LAYERS = "tf_keras.src.layers.rnn."
+# Functions of Keras 2 that mean something else in Keras 3, under names of their own.
+_ONLY_IN_KERAS2 = {"hard_sigmoid": "hard_sigmoid_keras2"}
+
+
+def check_contract() -> None:
+    """Check that the installed tf_keras is built as this seam expects.
+
+    Raises:
+        SeamError: It is not; in plain words, what moved.
+    """
+    wanted = {
+        lstm: ("standard_lstm", "lstm_with_backend_selection"),
+        gru: ("standard_gru", "gru_with_backend_selection"),
+        backend: ("rnn", "reverse"),
+        base_layer_utils: ("call_context",),
+        ResourceVariable: ("assign",),
+        BaseResourceVariable: ("_read_variable_op", "sparse_read", "gather_nd"),
+    }
+    moved = [
+        f"{owner.__name__} has no {name}"
+        for owner, names in wanted.items()
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    if moved:
+        message = (
+            f"tf_keras {tf_keras.__version__} runs its recurrent layers differently from the "
+            f"versions known here ({'; '.join(moved)}). Install one that bilstm-edge names in "
+            f"its requirements (pip install 'bilstm-edge[legacy]'), or a newer bilstm-edge"
+        )
+        raise SeamError(message)
+
+
+@contextlib.contextmanager
+def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
+    """Send every recurrence that tf_keras runs in this context to ``lowering``."""
+
+    def rnn(step_function: Any, inputs: Any, initial_states: Any, **settings: Any) -> Any:
+        return _lower(lowering, _Loop(step_function, inputs, initial_states, **settings))
+
+    # Inactive dropout would still draw its masks and leave random operators behind.
+    no_mask = dict.fromkeys(
+        [(cls, "get_dropout_mask_for_cell") for cls in (lstm.LSTM, gru.GRU)], lambda *_, **__: None
+    )
+    with replaced(
+        {
+            (lstm, "lstm_with_backend_selection"): lstm.standard_lstm,
+            (gru, "gru_with_backend_selection"): gru.standard_gru,
+            (backend, "rnn"): rnn,
+            (tf_keras.backend, "rnn"): rnn,
+            **no_mask,
+        }
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """The arguments of ``backend.rnn``."""
+
+    step_function: Callable[..., Any]
+    inputs: Any
+    initial_states: Any
+    go_backwards: bool = False
+    mask: Any = None
+    constants: Any = None
+    unroll: bool = False
+    input_length: Any = None
+    time_major: bool = False
+    zero_output_for_mask: bool = False
+    return_all_outputs: bool = True
+
+
+def _lower(lowering: Lowering, loop: _Loop) -> tuple[Any, Any, Any]:
+    """Answer for ``backend.rnn``: ``(last_output, outputs, states)``."""
+    layer = base_layer_utils.call_context().layer
+    name = getattr(layer, "name", "") or "recurrence"
+    if tf.nest.is_nested(loop.inputs):
+        message = (
+            f"layer {name!r} walks over several sequences at once; only one can be exported: "
+            f"concatenate them along the features before it, and split them in the cell"
+        )
+        raise UnsupportedModelError(message)
+    sequences, mask = loop.inputs, loop.mask
+    constants = list(loop.constants or [])
+    states = [*map(tf.convert_to_tensor, tf.nest.flatten(loop.initial_states)), *constants]
+    _require_float32(name, layer, [sequences, *states])
+    if mask is not None:
+        mask = tf.cast(mask, tf.bool)
+        if len(mask.shape) == 3:
+            mask = tf.squeeze(mask, -1)
+    if loop.time_major:
+        sequences = _swap_batch_and_time(sequences)
+        mask = None if mask is None else _swap_batch_and_time(mask)
+    cell = describe_cell(layer, loop.step_function) or _step_cell(loop)
+    if not states:  # one that nothing reads, for a loop that carries none
+        states = [tf.zeros([tf.shape(sequences)[0], 1])]
+    recurrence = Recurrence(
+        layer=name,
+        cell=cell,
+        go_backwards=loop.go_backwards,
+        return_sequences=loop.return_all_outputs,
+        zero_output_for_mask=loop.zero_output_for_mask,
+    )
+    last_output, outputs, states = lower_as_keras(
+        lowering, recurrence, sequences, states, mask, unroll=loop.unroll
+    )
+    if loop.time_major:
+        outputs = _swap_batch_and_time(outputs)
+    count = len(tf.nest.flatten(loop.initial_states))
+    return last_output, outputs, tf.nest.pack_sequence_as(loop.initial_states, states[:count])
+
+
+def _require_float32(name: str, layer: Any, tensors: Sequence[Any]) -> None:
+    for tensor in tensors:
+        if tensor.dtype.base_dtype != tf.float32:
+            policy = getattr(getattr(layer, "_dtype_policy", None), "name", "")
+            message = (
+                f"layer {name!r} computes in {tensor.dtype.name} (dtype policy {policy!r}); only "
+                f"float32 can be exported: build the model with the policy 'float32' and load "
+                f"the same weights"
+            )
+            raise UnsupportedModelError(message)
+
+
+def _swap_batch_and_time(tensor: Any) -> Any:
+    return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])
+
+
+def describe_cell(layer: Any, step_function: Callable[..., Any]) -> Cell | None:
+    """Describe the gates of a layer's cell, if layer and cell are tf_keras's own."""
+    cell: Any = getattr(layer, "cell", None)
+    is_own = getattr(step_function, "__module__", "").startswith(_OWN_LAYERS)
+    described = _OWN_CELLS.get(type(cell)) if is_own else None
+    return describe_gates(described, cell, _numpy, describe_activation) if described else None
+
+
+def _step_cell(loop: _Loop) -> StepCell:
+    """A step as it stands; its constants are states that never change."""
+    structure = loop.initial_states
+    own, count = len(tf.nest.flatten(structure)), len(loop.constants or [])
+
+    def step(inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+        states = list(states)
+        nested = tf.nest.pack_sequence_as(structure, states[:own])
+        constants = states[own : own + count]
+        # Also where the step is written out later, outside of the trace.
+        with constant_weights():
+            output, new_states = loop.step_function(inputs, (*nested, *constants))
+        flat = [tensor for tensor in tf.nest.flatten(new_states) if tf.is_tensor(tensor)]
+        return output, [*flat, *states[own:]]
+
+    return StepCell(step=step, state_count=max(1, own + count))
+
+
+def describe_activation(function: Any) -> Activation:
+    """Name an activation, if it is tf_keras's own; anything else is known by its code only."""
+    function = tf_keras.activations.linear if function is None else function
+    name = getattr(function, "__name__", "")
+    known = getattr(tf_keras.activations, name, None) is function
+    return Activation(_ONLY_IN_KERAS2.get(name, name) if known else None, function)
+
+
+def _numpy(variable: Any) -> Any:
+    if variable is None:
+        return None
+    with eager_mode():
+        return variable.numpy()
+
+
+@contextlib.contextmanager
+def constant_weights(
+    states: Sequence[Any] = (), values: Sequence[Any] = ()
+) -> Iterator[Callable[[], list[Any]]]:
+    """Let a graph read every variable as a constant; both converters need that.
+
+    Args:
+        states: Variables that are no constants: the states of stateful layers.
+        values: Tensors of the graph, which these hold at first.
+
+    Yields:
+        A function that returns what the states hold now.
+    """
+    held = {id(variable): value for variable, value in zip(states, values, strict=True)}
+    original = BaseResourceVariable._read_variable_op  # noqa: SLF001 - no public way in
+    assign = ResourceVariable.assign
+
+    def read(variable: Any, *args: Any, **kwargs: Any) -> Any:
+        if tf.executing_eagerly() or not hasattr(variable.handle, "numpy"):
+            return original(variable, *args, **kwargs)
+        value = held.get(id(variable))
+        return tf.constant(_numpy(variable)) if value is None else value
+
+    def write(variable: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(variable) not in held:
+            return assign(variable, value, *args, **kwargs)
+        held[id(variable)] = tf.convert_to_tensor(value)
+        return held[id(variable)]
+
+    def gather(variable: Any, indices: Any, name: str | None = None) -> Any:
+        return tf.gather(tf.convert_to_tensor(variable), indices, name=name)
+
+    def gather_nd(variable: Any, indices: Any, name: str | None = None) -> Any:
+        return tf.gather_nd(tf.convert_to_tensor(variable), indices, name=name)
+
+    with replaced(
+        {
+            (BaseResourceVariable, "_read_variable_op"): read,
+            (ResourceVariable, "assign"): write,
+            (BaseResourceVariable, "sparse_read"): gather,
+            (BaseResourceVariable, "gather_nd"): gather_nd,
+        }
+    ):
+        yield lambda: [held[id(variable)] for variable in states]
+
+
+@contextlib.contextmanager
+def observed_states() -> Iterator[list[Any]]:
+    """Collect the final states of every recurrence that tf_keras runs in this context."""
+    collected: list[Any] = []
+    original = backend.rnn
+
+    def rnn(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        collected.extend(tf.nest.flatten(result[2]))
+        return result
+
+    with replaced({(backend, "rnn"): rnn, (tf_keras.backend, "rnn"): rnn}):
+        yield collected

@@ -1,0 +1,218 @@
+"""Keras 3 backend functions in forms that both converters take, with the same values.
+
+Only for the time a model is traced. Each says what the original does to a graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src import backend
+from keras.src.ops import nn as nn_ops
+
+from bilstm_exporter.frontends.recurrent_layers import before_flip, replaced
+
+
+@contextlib.contextmanager
+def plain_operators() -> Iterator[None]:
+    """Use the plain forms in this context."""
+    numpy, nn = backend.numpy, backend.nn
+    with replaced(
+        {
+            (tf, "name_scope"): _name_scope(tf.name_scope),
+            (tf.Tensor, "__getitem__"): _getitem(tf.Tensor.__getitem__),
+            (numpy, "flip"): _flip(numpy.flip),
+            (numpy, "matmul"): _matmul(numpy.matmul),
+            (numpy, "signbit"): _signbit,
+            (nn, "conv"): _conv(nn.conv),
+            (nn, "max_pool"): _pool(nn.max_pool),
+            (nn, "average_pool"): _pool(nn.average_pool),
+            (nn, "softplus"): softplus,
+            (nn, "log_sigmoid"): lambda x: -softplus(-tf.convert_to_tensor(x)),
+            (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - behind normalize
+            (keras.layers.Embedding, "call"): _embedding_call,
+            (keras.layers.TimeDistributed, "call"): _time_distributed_call,
+        }
+    ):
+        yield
+
+
+def _name_scope(original: Any) -> Any:
+    def name_scope(name: str, *args: Any) -> Any:
+        """Keras names its models and layers freely, TensorFlow its scopes not."""
+        plain = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", name)
+        return original(plain if plain[:1].isalnum() else f"n{plain}", *args)
+
+    return name_scope
+
+
+def _getitem(original: Any) -> Any:
+    def getitem(tensor: Any, spec: Any, *args: Any) -> Any:
+        """A new axis in an index is an ExpandDims; TFLite has no StridedSlice that adds one."""
+        items = spec if isinstance(spec, tuple) else (spec,)
+        if not any(item is None for item in items) or tensor.shape.rank is None:
+            return original(tensor, spec, *args)
+        kept = tuple(item for item in items if item is not None)
+        named = sum(item is not Ellipsis for item in kept)
+        whole = all(item is Ellipsis or item == slice(None) for item in kept if _is_range(item))
+        if not whole or not all(map(_is_range, kept)):
+            result = original(tensor, kept, *args)
+        else:
+            result = tensor
+        axis = 0
+        for item in items:
+            if item is None:
+                result = tf.expand_dims(result, axis)
+            if item is Ellipsis:
+                axis += tensor.shape.rank - named
+            elif item is None or _is_range(item):
+                axis += 1
+        return result
+
+    return getitem
+
+
+def _is_range(item: Any) -> bool:
+    """Whether an index keeps its axis; a number takes it away."""
+    return item is Ellipsis or isinstance(item, slice)
+
+
+def _flip(original: Any) -> Any:
+    def flip(x: Any, axis: Any = None) -> Any:
+        """Flipping what was just flipped, as Bidirectional does, gives back the original."""
+        before = before_flip(x, axis) if isinstance(axis, int) else None
+        return original(x, axis=axis) if before is None else before
+
+    return flip
+
+
+def _matmul(original: Any) -> Any:
+    def matmul(x1: Any, x2: Any) -> Any:
+        """``[..., n] x [n, m]`` is one product; tensordot reshapes around it in ten operators."""
+        if (
+            tf.is_tensor(x1)
+            and len(x1.shape) > 2
+            and len(x2.shape) == 2
+            and x1.dtype == x2.dtype
+            and x1.dtype.is_floating
+        ):
+            return tf.matmul(x1, tf.convert_to_tensor(x2))
+        return original(x1, x2)
+
+    return matmul
+
+
+def _signbit(x: Any) -> Any:
+    """Keras reads the bits, with integer operators that no format has; 1 / -0.0 tells it too."""
+    x = tf.convert_to_tensor(x)
+    return tf.logical_or(x < 0, 1 / x < 0)
+
+
+def softplus(x: Any) -> Any:
+    """TensorFlow's kernel is exact everywhere; log(1 + exp(x)), which TFLite gets, is not."""
+    x = tf.convert_to_tensor(x)
+    small = tf.exp(-tf.abs(x))
+    # log1p: where 1 + small rounds small away, small itself is the logarithm to 24 bits.
+    return tf.maximum(x, 0) + tf.where(small < 2**-12, small, tf.math.log(1 + small))
+
+
+def _normalize(original: Any) -> Any:
+    def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Any:
+        """TFLite makes an operator of Keras's form that answers NaN to zeros."""
+        if order != 2 or not tf.is_tensor(x) or not len(x.shape):
+            return original(x, axis=axis, order=order, epsilon=epsilon)
+        epsilon = keras.config.epsilon() if epsilon is None else epsilon
+        norm = tf.sqrt(tf.reduce_sum(tf.square(x), axis=axis, keepdims=True))
+        return x / tf.maximum(norm, epsilon)
+
+    return normalize
+
+
+def _conv(original: Any) -> Any:
+    def conv(inputs: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        """A convolution in groups is one for each group; Keras hides it in an XLA function."""
+        groups = inputs.shape[-1] // kernel.shape[-2] if len(inputs.shape) > 2 else 1
+        if groups == 1 or kwargs.get("data_format") == "channels_first":
+            return original(inputs, kernel, *args, **kwargs)
+        parts = zip(
+            tf.split(inputs, groups, axis=-1),
+            tf.split(tf.convert_to_tensor(kernel), groups, axis=-1),
+            strict=True,
+        )
+        return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
+
+    return conv
+
+
+def _pool(original: Any) -> Any:
+    def pool(
+        inputs: Any,
+        pool_size: Any,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: Any = None,
+    ) -> Any:
+        """Pooling over three axes is pooling over two, then over one; TFLite has no more."""
+        if len(inputs.shape) != 5 or data_format == "channels_first":
+            return original(inputs, pool_size, strides, padding, data_format)
+        sizes = _three(pool_size)
+        steps = sizes if strides is None else _three(strides)
+        planes = original(_merge_time(inputs), sizes[1:], steps[1:], padding, data_format)
+        planes = _split_time(planes, inputs, tf.shape(inputs))
+        height, width, channels = planes.shape[2], planes.shape[3], planes.shape[4]
+        area = [height or tf.shape(planes)[2], width or tf.shape(planes)[3]]
+        depth = [planes.shape[0] or tf.shape(planes)[0], planes.shape[1] or tf.shape(planes)[1]]
+        columns = tf.reshape(planes, [*depth, area[0] * area[1], channels])
+        columns = original(columns, (sizes[0], 1), (steps[0], 1), padding, data_format)
+        pooled = tf.reshape(
+            columns, [depth[0], columns.shape[1] or tf.shape(columns)[1], *area, channels]
+        )
+        return tf.ensure_shape(pooled, [planes.shape[0], columns.shape[1], height, width, channels])
+
+    return pool
+
+
+def _three(value: Any) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)
+
+
+def _embedding_call(layer: Any, inputs: Any) -> Any:
+    """A lookup; Keras adds four operators that let negative ids count from the end."""
+    if inputs.dtype not in (tf.int32, tf.int64):
+        inputs = tf.cast(inputs, tf.int32)
+    outputs = tf.gather(tf.convert_to_tensor(layer.embeddings), inputs)
+    return keras.ops.cast(outputs, layer.compute_dtype)
+
+
+def _time_distributed_call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    """Time joins the batch for one call; Keras writes one call a step, or a vectorized_map."""
+    del training  # always inference
+    shape = tf.shape(inputs)
+    kwargs: dict[str, Any] = {}
+    if mask is not None and layer.layer._call_has_mask_arg:  # noqa: SLF001 - as Keras asks it
+        kwargs["mask"] = _merge_time(mask)
+    if layer.layer._call_has_training_arg:  # noqa: SLF001 - as Keras asks it
+        kwargs["training"] = False
+    outputs = layer.layer.call(_merge_time(inputs), **kwargs)
+    return tf.nest.map_structure(lambda output: _split_time(output, inputs, shape), outputs)
+
+
+def _merge_time(tensor: Any) -> Any:
+    static = tensor.shape
+    known = static[0] * static[1] if None not in (static[0], static[1]) else None
+    rest = [size or tf.shape(tensor)[axis] for axis, size in enumerate(static) if axis > 1]
+    merged = tf.reshape(tensor, [-1 if known is None else known, *rest])
+    return tf.ensure_shape(merged, [known, *static[2:]])
+
+
+def _split_time(output: Any, inputs: Any, shape: Any) -> Any:
+    static = inputs.shape
+    leading = [static[0] or shape[0], static[1] or shape[1]]
+    rest = [size or tf.shape(output)[axis] for axis, size in enumerate(output.shape) if axis > 0]
+    split = tf.reshape(output, [*leading, *rest])
+    return tf.ensure_shape(split, [static[0], static[1], *output.shape[1:]])

@@ -1,0 +1,182 @@
+"""Where Keras 3 hands its recurrences over.
+
+While a model is traced, and only then, every recurrent layer of Keras passes
+through ``RNN.inner_loop`` (or the override of LSTM, GRU and ConvLSTM), however
+the layer is used: in a Sequential, nested, subclassed, inside Bidirectional,
+with masks, with initial states. :func:`lowered_recurrences` puts a target's
+lowering in its place and restores Keras afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from bilstm_exporter.errors import SeamError, UnsupportedModelError
+from bilstm_exporter.frontends.recurrent_layers import describe_gates, lower_as_keras, replaced
+from bilstm_exporter.ir.recurrence import (
+    Activation,
+    Cell,
+    GRUCell,
+    Lowering,
+    LSTMCell,
+    Recurrence,
+    SimpleRNNCell,
+    StepCell,
+)
+
+_RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+_OWN_CELLS = {
+    keras.layers.LSTMCell: LSTMCell,
+    keras.layers.GRUCell: GRUCell,
+    keras.layers.SimpleRNNCell: SimpleRNNCell,
+}
+_FUSED_GATES = ("_can_attempt_fused_lstm", "_can_attempt_fused_gru")
+_INNER_LOOP = ["self", "sequences", "initial_state", "mask", "training"]
+
+
+def check_contract() -> None:
+    """Check that the installed Keras is built as this seam expects.
+
+    Raises:
+        SeamError: It is not; in plain words, what moved.
+    """
+    moved = []
+    for cls in _RECURRENT_CLASSES:
+        method = vars(cls).get("inner_loop")
+        if method is None:
+            moved.append(f"{cls.__name__} has no inner_loop of its own")
+        elif list(inspect.signature(method).parameters) != _INNER_LOOP:
+            found = ", ".join(inspect.signature(method).parameters)
+            moved.append(f"{cls.__name__}.inner_loop takes ({found})")
+    if not hasattr(keras.layers.RNN, "_maybe_config_dropout_masks"):
+        moved.append("RNN has no _maybe_config_dropout_masks")
+    # Keras before 3.15 has no fused way around inner_loop; a new name for it would go unseen.
+    strange = [
+        name
+        for name in vars(keras.layers.Bidirectional)
+        if "fused" in name and name.startswith("_can") and name not in _FUSED_GATES
+    ]
+    moved.extend(f"Bidirectional has an unknown way around inner_loop, {name}" for name in strange)
+    if moved:
+        message = (
+            f"Keras {keras.__version__} runs its recurrent layers differently from the versions "
+            f"known here ({'; '.join(moved)}). Install a Keras that bilstm-edge names in its "
+            f"requirements, or a newer bilstm-edge"
+        )
+        raise SeamError(message)
+
+
+@contextlib.contextmanager
+def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
+    """Send every recurrence that Keras runs in this context to ``lowering``."""
+
+    def inner_loop(
+        layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = None
+    ) -> tuple[Any, Any, Any]:
+        del training  # always inference
+        return _lower_layer(lowering, layer, sequences, initial_state, mask)
+
+    replacements: dict[tuple[type, str], Callable[..., Any]] = {
+        (cls, "inner_loop"): inner_loop for cls in _RECURRENT_CLASSES
+    }
+    # Bidirectional would go around inner_loop with a fused call of its own.
+    for gate in _FUSED_GATES:
+        if hasattr(keras.layers.Bidirectional, gate):
+            replacements[keras.layers.Bidirectional, gate] = lambda *_args, **_kwargs: False
+    # Inactive dropout would still draw its masks and leave random operators behind.
+    replacements[keras.layers.RNN, "_maybe_config_dropout_masks"] = lambda *_args: None
+    with replaced(replacements):
+        yield
+
+
+def _lower_layer(
+    lowering: Lowering, layer: Any, sequences: Any, initial_state: Any, mask: Any
+) -> tuple[Any, Any, Any]:
+    """Answer for ``layer.inner_loop``: ``(last_output, outputs, states)``."""
+    if sequences.dtype != tf.float32:
+        message = (
+            f"layer {layer.name!r} computes in {sequences.dtype.name} (dtype policy "
+            f"{layer.dtype_policy.name!r}); only float32 can be exported: build the model with "
+            f"the policy 'float32' and load the same weights"
+        )
+        raise UnsupportedModelError(message)
+    # The states of a stateful layer are variables.
+    states = [tf.convert_to_tensor(state) for state in tree.flatten(initial_state)]
+    mask = tree.flatten(mask)[0] if mask is not None else None
+    cell = describe_cell(layer, initial_state)
+    recurrence = Recurrence(
+        layer=layer.name,
+        cell=cell,
+        go_backwards=layer.go_backwards,
+        return_sequences=layer.return_sequences,
+        zero_output_for_mask=layer.zero_output_for_mask,
+    )
+    if mask is not None:
+        mask = tf.cast(mask, tf.bool)
+    last_output, outputs, states = lower_as_keras(
+        lowering, recurrence, sequences, states, mask, unroll=layer.unroll
+    )
+    return last_output, outputs, tree.pack_sequence_as(initial_state, states)
+
+
+def describe_cell(layer: Any, initial_state: Any) -> Cell:
+    """Describe the cell of a Keras 3 layer; gates are read only from Keras's own cells."""
+    cell = layer.cell
+    described = _OWN_CELLS.get(type(cell))
+    if described is not None:
+        return describe_gates(described, cell, _numpy, describe_activation)
+    return StepCell(
+        step=_step_function(cell, initial_state),
+        state_count=len(tree.flatten(initial_state)),
+    )
+
+
+def _step_function(cell: Any, structure: Any) -> Callable[[Any, list[Any]], tuple[Any, list[Any]]]:
+    kwargs = {"training": False} if getattr(cell, "_call_has_training_arg", False) else {}
+
+    def step(inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+        nested = tree.pack_sequence_as(structure, list(states))
+        output, new_states = cell(inputs, nested, **kwargs)
+        return output, tree.flatten(new_states)
+
+    return step
+
+
+def describe_activation(function: Any) -> Activation:
+    """Name a Keras 3 activation, if it is Keras's own; anything else is known by its code only."""
+    function = keras.activations.linear if function is None else function
+    name = getattr(function, "__name__", "")
+    known = getattr(keras.activations, name, None) is function
+    return Activation(name=name if known else None, function=function)
+
+
+def _numpy(weight: Any) -> Any:
+    if weight is None:
+        return None
+    return tf.get_static_value(tf.convert_to_tensor(weight))
+
+
+@contextlib.contextmanager
+def observed_states() -> Iterator[list[Any]]:
+    """Collect the final states of every recurrence that Keras runs in this context."""
+    collected: list[Any] = []
+
+    def observing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_loop(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(layer, *args, **kwargs)
+            collected.extend(tree.flatten(result[2]))
+            return result
+
+        return inner_loop
+
+    with replaced(
+        {(cls, "inner_loop"): observing(vars(cls)["inner_loop"]) for cls in _RECURRENT_CLASSES}
+    ):
+        yield collected

@@ -1,0 +1,52 @@
+"""Values that an input may take."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bilstm_runtime.bundle.manifest import InputSpec, integer_limits
+
+# Around the units of standardised features; far beyond them, the rounding of float32
+# itself would exceed the tolerance in models that pass their inputs on.
+FLOAT_ENDS = (-10.0, 10.0)
+# Integers that index no table: enough to tell them apart, few enough for any category count.
+_DEFAULT_INTEGERS = (0, 9)
+
+
+def limits(spec: InputSpec) -> tuple[float, float]:
+    """The ends of the range that an input is probed in."""
+    if spec.range is not None:
+        return spec.range
+    kind = np.dtype(spec.dtype).kind
+    if kind == "f":
+        return FLOAT_ENDS
+    if spec.dtype == "uint8":
+        return integer_limits(spec.dtype)
+    return (0, 1) if kind == "b" else _DEFAULT_INTEGERS
+
+
+def random_values(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Ordinary values, none of which is the mask value.
+
+    Args:
+        spec: The input.
+        shape: Of the array.
+        rng: Where the randomness comes from.
+
+    Returns:
+        An array of the input's dtype: N(0, 1), or uniform over the range of integers.
+    """
+    if np.dtype(spec.dtype).kind == "f" and spec.range is None:
+        return without_mask_value(spec, rng.standard_normal(shape))
+    low, high = limits(spec)
+    return without_mask_value(spec, rng.integers(int(low), int(high), shape, endpoint=True))
+
+
+def without_mask_value(spec: InputSpec, values: np.ndarray) -> np.ndarray:
+    """Replace the mask value by a neighbour, and cast to the input's dtype."""
+    values = values.astype(spec.dtype)
+    if spec.mask_value is None or spec.dtype == "bool":
+        return values
+    low, high = limits(spec)
+    other = spec.mask_value + 1 if spec.mask_value + 1 <= high else max(low, spec.mask_value - 1)
+    return np.where(values == spec.mask_value, np.asarray(other, spec.dtype), values)

@@ -1,0 +1,161 @@
+"""Any cell as an ONNX Scan: standard operators, exact, and linear in time.
+
+The body is one step of the cell, converted by itself. Where ONNX's own LSTM, GRU
+and RNN lack the cell or its activation, this is the form that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from bilstm_exporter.ir import steps
+from bilstm_exporter.ir.recurrence import zeros_width
+from bilstm_exporter.targets.onnx.builder import Builder
+from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
+
+if TYPE_CHECKING:
+    from bilstm_exporter.targets.onnx.lowering import MarkerCall
+
+
+def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Sequence[ir.Value]:
+    """Write a recurrence as a Scan.
+
+    Args:
+        build: Where to write.
+        call: The marker's inputs.
+        prefix: Start of the names in the body, unique in the model.
+        opset: Of the body's operators.
+
+    Returns:
+        The marker's outputs: last_output, outputs (with return_sequences), states.
+    """
+    recurrence = call.marker.recurrence
+    cell = recurrence.cell
+    sequences = _projected(build, call)
+    body = _step_graph(call.marker.step, prefix, opset)
+    step_output = body.outputs[0]
+    output_shape = _trailing_shape(step_output, recurrence.layer)
+
+    states = [
+        _zeros(build, call.sequences, [zeros_width(cell)]) if state is None else state
+        for state in call.states
+    ]
+    masked = call.mask is not None
+    output_is_state = recurrence.output_is_state(
+        masked=masked, starts_at_zeros=call.states[0] is None
+    )
+    carry = states if output_is_state else [*states, _zeros(build, call.sequences, output_shape)]
+    scanned = [sequences, call.mask] if masked else [sequences]
+    body = _scan_body(
+        body,
+        Builder(f"{prefix}/body", opset),
+        f"{prefix}/step",
+        masked=masked,
+        zero=recurrence.zero_output_for_mask,
+        output_is_state=output_is_state,
+    )
+    backwards = int(recurrence.go_backwards)
+    *final, outputs = build.ops(
+        "Scan",
+        len(carry) + 1,
+        *carry,
+        *scanned,
+        body=body,
+        num_scan_inputs=len(scanned),
+        scan_input_axes=[1] * len(scanned),
+        scan_input_directions=[backwards] * len(scanned),
+        scan_output_axes=[1],
+        scan_output_directions=[backwards],
+    )
+    last_output = final[0] if output_is_state else final[-1]
+    sequence = [outputs] if recurrence.return_sequences else []
+    return [last_output, *sequence, *final[: len(states)]]
+
+
+def _projected(build: Builder, call: MarkerCall) -> ir.Value:
+    """Project the inputs of all steps at once, for cells whose kernel is known."""
+    projection = steps.input_projection(call.marker.recurrence.cell)
+    if projection is None:
+        return call.sequences
+    kernel, bias = projection
+    projected = build.op("MatMul", call.sequences, build.constant(kernel, "float32"))
+    return (
+        projected if bias is None else build.op("Add", projected, build.constant(bias, "float32"))
+    )
+
+
+def _step_graph(step: Any, prefix: str, opset: int) -> ir.Graph:
+    """One step ``(inputs, *states) -> (output, *states)`` as an ONNX graph."""
+    graph = to_onnx(step, opset).graph
+    for value in graph.inputs:
+        value.name = f"{prefix}/step/{value.name}"
+    for name in list(graph.initializers):
+        graph.initializers[name].name = f"{prefix}/step/{name}"
+    for node in graph:
+        node.name = f"{prefix}/step/{node.name}"
+        for value in node.outputs:
+            if value.name:
+                value.name = f"{prefix}/step/{value.name}"
+    return graph
+
+
+def _scan_body(  # noqa: PLR0913 - what stands in the body depends on all of these
+    graph: ir.Graph, build: Builder, prefix: str, *, masked: bool, zero: bool, output_is_state: bool
+) -> ir.Graph:
+    """Turn a step into a Scan's body.
+
+    Its inputs become the states, the output before unless that is the first state, the
+    step's inputs and its mask; its outputs the states, the output unless it is the first
+    state, and the output again, which the Scan collects.
+    """
+    inputs, *states = list(graph.inputs)
+    output, *new_states = list(graph.outputs)
+    before = ir.Value(name=f"{prefix}/output_before", type=output.type, shape=output.shape)
+    carried = [] if output_is_state else [before]
+    graph.inputs.clear()
+    graph.inputs.extend([*states, *carried, inputs])
+    if masked:
+        mask = ir.Value(
+            name=f"{prefix}/mask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([None])
+        )
+        graph.inputs.append(mask)
+        new_states = [
+            build.op("Where", _as_column(build, mask, new), new, old)
+            for new, old in zip(new_states, states, strict=True)
+        ]
+        if output_is_state:
+            output = new_states[0]
+        else:
+            held = build.constant(0.0, "float32") if zero else before
+            output = build.op("Where", _as_column(build, mask, output), output, held)
+    build.append_to(graph)
+    graph.outputs.clear()
+    # A value that stands here twice is told apart by cleanup's OutputFixPass.
+    graph.outputs.extend([*new_states, *([] if output_is_state else [output]), output])
+    return graph
+
+
+def _as_column(build: Builder, mask: ir.Value, like: ir.Value) -> ir.Value:
+    """A mask ``[batch]`` with as many axes as ``like``."""
+    if like.shape is None:
+        message = f"the rank of {like.name} is unknown"
+        raise ValueError(message)
+    return build.op("Unsqueeze", mask, build.constant(list(range(1, len(like.shape)))))
+
+
+def _zeros(build: Builder, like: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """``[batch, *shape]`` zeros with the batch of ``like``."""
+    batch = build.op("Slice", build.op("Shape", like), build.constant([0]), build.constant([1]))
+    target = build.op("Concat", batch, build.constant(list(shape), "int64"), axis=0)
+    return build.op("Expand", build.constant(0.0, "float32"), target)
+
+
+def _trailing_shape(value: ir.Value, layer: str) -> list[int]:
+    shape = [] if value.shape is None else list(value.shape)[1:]
+    if value.shape is None or not all(isinstance(size, int) for size in shape):
+        message = f"layer {layer}: the shape of one step's output is not fixed: {value.shape}"
+        raise ValueError(message)
+    return [size for size in shape if isinstance(size, int)]

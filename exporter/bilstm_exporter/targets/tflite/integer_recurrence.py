@@ -1,0 +1,176 @@
+"""Recurrences in the forms that the official calibrator can turn into integers.
+
+It knows one recurrence, the fused LSTM; any other is written out step by step. Both
+need a fixed batch and number of steps, and neither takes a mask: that is dealt with outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.ir.recurrence import (
+    LSTMCell,
+    Recurrence,
+    RecurrenceResult,
+    StepCell,
+    zeros_width,
+)
+from bilstm_exporter.targets.base import RecurrenceForm
+from bilstm_exporter.targets.tflite import integer_steps
+from bilstm_exporter.targets.tflite.valid_steps import ValidSteps
+
+# Written out, every step is some dozen operators of the file.
+MOST_STEPS = 200
+FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+
+
+class IntegerLowering:
+    """A ``Lowering``; tells how it wrote each recurrence.
+
+    Args:
+        read: The recurrences, counted from 0, whose cell state something reads.
+
+    Attributes:
+        forms: One entry a recurrence.
+    """
+
+    def __init__(self, read: frozenset[int] = frozenset()) -> None:
+        self.forms: list[RecurrenceForm] = []
+        self._read = read
+        self._carries: dict[int, str] = {}
+
+    def carries_read(self, graph: Any) -> frozenset[int]:
+        """The fused recurrences whose cell state something reads, though nothing stands there."""
+        names = {operation.name: operation for operation in graph.get_operations()}
+        return frozenset(
+            number
+            for number, name in self._carries.items()
+            if name not in names or any(item.consumers() for item in names[name].outputs)
+        )
+
+    def __call__(
+        self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
+    ) -> RecurrenceResult:
+        """Write one recurrence."""
+        number = len(self.forms)
+        reason = _why_not_fused(recurrence, initial_state)
+        if not reason and number in self._read:
+            reason = "its cell state is read, which the fused LSTM keeps to itself"
+        self.forms.append(RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason))
+        time = int(sequences.shape[1])
+        if reason and time > MOST_STEPS:
+            message = (
+                f"int8-full: the layer {recurrence.layer!r} ({reason}) is written out step by "
+                f"step, at most {MOST_STEPS} of them, and --time is {time}. Choose a shorter "
+                f"--time, or the recipe int8"
+            )
+            raise UnsupportedModelError(message)
+        if recurrence.go_backwards:
+            sequences = tf.reverse(sequences, axis=[1])
+            mask = None if mask is None else tf.reverse(mask, axis=[1])
+        first = _first_states(recurrence, sequences, initial_state)
+        valid = None if mask is None else ValidSteps(mask)
+        steps = sequences if valid is None else valid.to_front(sequences)
+        if reason:
+            outputs, states = _unrolled(recurrence, steps, first)
+        else:
+            outputs = _fused(recurrence.cell, steps, str(number))
+            states = [outputs]
+        if valid is not None:
+            outputs = valid.back(outputs, zeros=recurrence.zero_output_for_mask)
+            final = [valid.final(a, b) for a, b in zip(first, states, strict=False)]
+        else:
+            final = [state[:, time - 1] for state in states]
+        if not reason:
+            # Nobody asks for the cell state, as a rule; whoever does must not take this for it.
+            carry = tf.constant(np.full(first[1].shape, np.nan, np.float32), name="carry")
+            self._carries[number] = carry.op.name
+            final.append(carry)
+        last_output = outputs[:, time - 1]
+        if recurrence.go_backwards:
+            outputs = tf.reverse(outputs, axis=[1])
+        return RecurrenceResult(
+            last_output=last_output,
+            outputs=outputs if recurrence.return_sequences else None,
+            states=final,
+        )
+
+
+def _why_not_fused(recurrence: Recurrence, initial_state: Sequence[Any]) -> str:
+    cell = recurrence.cell
+    if not isinstance(cell, LSTMCell):
+        kind = "a cell of its own" if isinstance(cell, StepCell) else type(cell).__name__
+        return f"{kind.removesuffix('Cell')}: TFLite has no integer operator for it"
+    names = (cell.activation.name, cell.recurrent_activation.name)
+    if names != ("tanh", "sigmoid"):
+        return f"activations {names[0]} and {names[1]}, where the fused LSTM has tanh and sigmoid"
+    if any(state is not None for state in initial_state):
+        return "an initial state, which the fused LSTM does not take"
+    return ""
+
+
+def _first_states(
+    recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]
+) -> list[Any]:
+    return [
+        tf.zeros([sequences.shape[0], zeros_width(recurrence.cell)]) if state is None else state
+        for state in initial_state
+    ]
+
+
+def _unrolled(recurrence: Recurrence, sequences: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    """Outputs and states ``[batch, time, ...]`` of every step, written one after the other."""
+    cell = recurrence.cell
+    advance = integer_steps.stepper(cell)
+    inputs = integer_steps.projected(cell, sequences)
+    outputs, every = [], []
+    for position in range(int(sequences.shape[1])):
+        output, states = advance([part[:, position] for part in inputs], states)
+        outputs.append(output)
+        every.append(states)
+    stacked = [tf.stack(of_one, axis=1) for of_one in zip(*every, strict=True)]
+    return tf.stack(outputs, axis=1), stacked
+
+
+def _fused(cell: Any, sequences: Any, number: str) -> Any:
+    """Outputs ``[batch, time, units]`` of what the converter recognizes as the fused LSTM."""
+    batch, time, units = sequences.shape[0], int(sequences.shape[1]), cell.units
+
+    def lstm(  # noqa: PLR0913, PLR0917 - the signature that the converter knows
+        inputs: Any, hidden: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any
+    ) -> Any:
+        # Only the signature matters: the converter puts its operator in place of the body.
+        def step(position: Any, hidden: Any, carry: Any, outputs: Any) -> Any:
+            products = tf.matmul(inputs[:, position], kernel) + tf.matmul(hidden, recurrent_kernel)
+            i, f, candidate, o = tf.split(products + bias, 4, axis=1)
+            carry = tf.sigmoid(f) * carry + tf.sigmoid(i) * tf.tanh(candidate)
+            hidden = tf.sigmoid(o) * tf.tanh(carry)
+            return position + 1, hidden, carry, outputs.write(position, hidden)
+
+        results = tf.while_loop(
+            lambda position, *_: position < time,
+            step,
+            [tf.constant(0), hidden, carry, tf.TensorArray(tf.float32, time)],
+        )
+        outputs = tf.transpose(results[3].stack(), [1, 0, 2])
+        return results[1], outputs, results[1], results[2], tf.constant(1.0)
+
+    function = tf.function(
+        lstm,
+        autograph=False,
+        experimental_attributes={
+            "api_implements": f"lstm_{number}",
+            "api_preferred_device": "CPU",
+            "time_major": False,
+            "go_backwards": False,
+        },
+    )
+    bias = np.zeros(4 * units, np.float32) if cell.bias is None else cell.bias
+    zeros = tf.zeros([batch, units])
+    weights = (tf.constant(array) for array in (cell.kernel, cell.recurrent_kernel, bias))
+    return function(sequences, zeros, zeros, *weights)[1]

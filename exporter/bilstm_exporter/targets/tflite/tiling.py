@@ -1,0 +1,258 @@
+"""How a recurrence's time is cut: steps an iteration, iterations a chunk, and what fills them up.
+
+One rule for every recurrence, with its figures. Time is first filled up, before the step that is
+processed first, so that whole iterations and whole chunks cover it. What is filled in must change
+no state: it is masked, or it is an input that holds the states where they are (`holding_input`),
+or it is never processed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bilstm_exporter.ir import steps
+from bilstm_exporter.ir.recurrence import Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+
+# One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
+# copies of the recurrent kernel, which then fall out of the cache. So few that all copies take
+# COPIES_BYTES at most, which the second-level cache of a phone's large core holds. Every step is
+# a dozen operators of the file, too.
+STEPS_PER_ITERATION = 4
+COPIES_BYTES = 1 << 19
+# A sequence of fixed time and of so few steps is written out as a whole, if twice as many bytes of
+# copies hold it: at 64 units 2.7 times faster than a loop for 5 steps, 1.7 for 10, 0.6 for 20.
+MOST_WRITTEN_OUT = 10
+# Two directions are walked by one loop if COPIES_BYTES hold one copy of the kernel of each. A file
+# of two bidirectional layers for 100 steps is 1.5 to 1.6 times faster so at 16 units, 1.2 at 64,
+# 1.3 at 96 and 1.1 at 128; in int8 1.3 at 64, 1.1 at 128, 1.2 at 192, but 0.8 at 256. What all
+# steps read and write is turned around and put together, and must stay in a cache too: at 64 units
+# 400 steps (1 MB) are 1.0 to 1.2 times faster, 1,600 only 0.85; 1,600 at 16 units (1 MB) are 1.4
+# times faster. Where time is free it may be as long as LONG_STEPS.
+MOST_UNITS_BOTH_WAYS = 192
+BOTH_WAYS_BYTES = 1 << 20
+LONG_STEPS = 1_600
+# LiteRT copies every variable of a WHILE twice at every iteration, so a loop that fills the buffer
+# of the whole sequence costs the square of its length; an inner loop that fills that of a chunk
+# does not. What else a loop costs, in bytes that could be copied in that time: to start one, to
+# begin an iteration. Where time is free, chunks are cut for sequences of USUAL_STEPS.
+LOOP_BYTES = 1 << 19
+ITERATION_BYTES = 1 << 16
+USUAL_STEPS = 400
+_MOST_CHUNKS = 64
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How time is cut. Steps are counted in the order in which they are processed.
+
+    Attributes:
+        block: Steps an iteration, written out one after the other.
+        chunk: Steps a chunk, a multiple of the block; None where one chunk is all.
+        padding: Steps filled in before the first.
+        start: Where the first chunk begins, an int or an ``int32`` tensor; it reaches over the
+            first real step, and the last chunk ends with the last.
+        skipped: Steps at the beginning of the first chunk that are not processed in it; an int
+            or a tensor.
+        rest: Steps processed one by one before the chunks; an int or a tensor.
+        fill: The value of the inputs filled in, after the projection.
+        joined: Whether the steps of an iteration are one row of the inputs and of the outputs, one
+            beside the other. ``chunk``, ``start``, ``skipped``, ``rest`` and the time with its
+            padding are whole blocks then.
+    """
+
+    block: int
+    chunk: int | None
+    padding: int
+    start: Any
+    skipped: Any
+    rest: Any
+    fill: float
+    joined: bool = False
+
+
+def cut(  # noqa: PLR0913 - what the rule depends on
+    cell: Cell,
+    time: Any,
+    weight_bytes: int,
+    *,
+    input_size: int,
+    output_size: int,
+    masked: bool,
+    starts_at_zeros: bool,
+    one_sequence: bool = False,
+    directions: int = 1,
+) -> Cut:
+    """Cut the time of one recurrence.
+
+    Args:
+        cell: The cell.
+        time: How many steps: an int where fixed, else an ``int32`` tensor.
+        weight_bytes: Of one number of its kernel, as it is computed with.
+        input_size: Numbers of a step's input, after the projection, in one direction.
+        output_size: Numbers of a step's output that are kept, in one direction; 0 where nobody
+            wants them.
+        masked: Whether a step can be masked; those filled in are then.
+        starts_at_zeros: Whether all states start at zeros.
+        one_sequence: Whether the batch is fixed at 1.
+        directions: How many such cells the loop walks with at once.
+    """
+    weight_bytes, input_size, output_size = (
+        directions * size for size in (weight_bytes, input_size, output_size)
+    )
+    if isinstance(time, int) and time <= _most_written_out(cell, weight_bytes):
+        return Cut(time, None, 0, 0, 0, 0, 0.0)
+    block = steps_per_iteration(cell, weight_bytes)
+    held = 0.0 if masked else holding_input(cell, starts_at_zeros=starts_at_zeros)
+    if isinstance(time, int):
+        fixed = _fixed(time, block, input_size, output_size, held)
+        # XNNPACK splits and joins such rows, where LiteRT itself takes steps apart and puts them
+        # together. A file of two layers is 1.17 times faster so at 16 units, 1.08 at 64, 1.02 at
+        # 128 and 1.04 at 256; in int8 1.08 at 64, 1.05 at 128 (T=100, Xeon with AVX-512).
+        return replace(fixed, joined=one_sequence and not isinstance(cell, StepCell))
+    return _free(time, block, output_size, held)
+
+
+def _free(time: Any, block: int, output_size: int, held: float | None) -> Cut:
+    rest = tf.math.floormod(time, block) if held is None else 0
+    chunk = None
+    if output_size:
+        steps = math.sqrt((LOOP_BYTES / _copied(output_size) + USUAL_STEPS) * block)
+        chunk = max(1, round(steps / block)) * block
+    if chunk is None and held is None:
+        return Cut(block, None, 0, 0, rest, rest, 0.0)
+    padding = chunk or block
+    start = tf.math.floormod(time - 1, padding) + 1
+    if chunk is None:
+        return Cut(block, None, padding, 0, start, 0, held or 0.0)
+    skipped = chunk - start + rest if held is None else (chunk - start) // block * block
+    return Cut(block, chunk, padding, start, skipped, rest, held or 0.0)
+
+
+def _fixed(time: int, block: int, input_size: int, output_size: int, held: float | None) -> Cut:
+    def chunked(block: int, chunks: int) -> tuple[int, int]:
+        chunk = -(-time // (chunks * block)) * block
+        return chunk, -(-time // chunk) * chunk - time
+
+    def cost(block: int, chunks: int) -> tuple[float, int]:
+        chunk, padding = chunked(block, chunks)
+        cost = -(-time // block) * (ITERATION_BYTES + _copied(output_size) * chunk)
+        if chunk < time:
+            cost += chunks * (LOOP_BYTES + _copied(output_size) * time)
+        return cost + _copied(input_size) * time * bool(padding), -block
+
+    # Steps filled in hold the states; where nothing does, there must be none.
+    blocks = [n for n in range(1, min(block, time) + 1) if held is not None or time % n == 0]
+    most_chunks = _MOST_CHUNKS if output_size else 1
+    block, chunks = min(
+        (
+            (block, chunks)
+            for block in blocks
+            for chunks in range(1, min(-(-time // block), most_chunks) + 1)
+        ),
+        key=lambda choice: cost(*choice),
+    )
+    chunk, padding = chunked(block, chunks)
+    skipped = padding // block * block
+    return Cut(block, chunk if chunk < time else None, padding, 0, skipped, 0, held or 0.0)
+
+
+def _copied(size: int) -> int:
+    """Bytes of a step that are copied, as into the new buffer, and that into the variable."""
+    return 2 * 4 * size
+
+
+def steps_per_iteration(cell: Cell, weight_bytes: int) -> int:
+    """How many steps an iteration takes: as many as keep the copies of the kernel in the cache.
+
+    Args:
+        cell: The cell; one of an unknown kind takes the most.
+        weight_bytes: Of one number of its kernel, as it is computed with.
+    """
+    return _copies(cell, weight_bytes, STEPS_PER_ITERATION, 1)
+
+
+def _most_written_out(cell: Cell, weight_bytes: int) -> int:
+    return _copies(cell, weight_bytes, MOST_WRITTEN_OUT, 2)
+
+
+def is_walked_both_ways(
+    cell: Cell, time: int | None, weight_bytes: int, *, return_sequences: bool
+) -> bool:
+    """Whether one loop walks with this cell and with one of the other direction at once.
+
+    Such a loop has half the operators, on twice the numbers.
+
+    Args:
+        cell: The cell.
+        time: How many steps, where fixed.
+        weight_bytes: Of one number of its kernel, as it is computed with.
+        return_sequences: Whether the output of every step is wanted.
+    """
+    if isinstance(cell, StepCell) or not _are_kernels_held(cell, weight_bytes):
+        return False
+    numbers = cell.recurrent_kernel.shape[1] + cell.units * return_sequences
+    return bool(2 * 4 * numbers * (time or LONG_STEPS) <= BOTH_WAYS_BYTES)
+
+
+def _are_kernels_held(cell: Cell, weight_bytes: int) -> bool:
+    if isinstance(cell, StepCell) or cell.units > MOST_UNITS_BOTH_WAYS:
+        return False
+    return bool(2 * weight_bytes * cell.recurrent_kernel.size <= COPIES_BYTES)
+
+
+def is_cut_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
+    """Whether time is cut the same way for weights of either size, alone or both ways."""
+    return all(
+        rule(cell, factor * weight_bytes) == rule(cell, factor * other_bytes)
+        for rule in (steps_per_iteration, _most_written_out)
+        for factor in (1, 2)
+    ) and _are_kernels_held(cell, weight_bytes) == _are_kernels_held(cell, other_bytes)
+
+
+def _copies(cell: Cell, weight_bytes: int, most: int, times: int) -> int:
+    """How many copies of the kernel take ``times`` COPIES_BYTES; at least 1."""
+    if isinstance(cell, StepCell):
+        return most
+    return max(1, min(most, times * COPIES_BYTES // (cell.recurrent_kernel.size * weight_bytes)))
+
+
+def holding_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
+    """A projected input, the same for all gates, that leaves the first states as they are.
+
+    An LSTM at zeros stays there without input (``tanh(0)`` is 0), a GRU holds any state while its
+    update gate is saturated. Tried, not deduced: an activation may be anything.
+
+    Returns:
+        The value, or None where there is none.
+    """
+    if isinstance(cell, StepCell):
+        return None
+    width = cell.recurrent_kernel.shape[1]
+    shape = (2, cell.units)
+    rng = np.random.default_rng(0)
+    states = [
+        np.zeros(shape, np.float32) if starts_at_zeros else rng.standard_normal(shape, np.float32)
+        for _ in range(cell.state_count)
+    ]
+    for value in _HOLDING[type(cell)]:
+        with tf.init_scope():  # asked now, not traced
+            inputs = tf.fill([shape[0], width], value)
+            _, after = steps.step(cell, inputs, [tf.constant(state) for state in states])
+            pairs = zip(after, states, strict=True)
+            if all(np.array_equal(new.numpy(), old) for new, old in pairs):
+                return value
+    return None
+
+
+# Far beyond where a float32 sigmoid is exactly 1, and harmless in any other gate.
+_SATURATED = 1e4
+_HOLDING: dict[type[Any], tuple[float, ...]] = {
+    LSTMCell: (0.0,),
+    SimpleRNNCell: (0.0,),
+    GRUCell: (0.0, _SATURATED),
+}

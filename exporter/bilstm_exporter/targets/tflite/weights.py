@@ -1,0 +1,276 @@
+"""Storing the weights of a TFLite model in fewer bits, in the flatbuffer itself.
+
+A matrix product computes in integers: XNNPACK quantizes its other input as it runs. An
+embedding gives the rows it is asked for in float. Every other weight is only stored in fewer
+bits: LiteRT takes a constant back to float once, when it plans a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
+from bilstm_exporter.quantization.weight_owners import Owners
+from bilstm_exporter.targets.base import WeightForm
+from bilstm_exporter.targets.tflite.embedding_lookup import write_lookup
+from bilstm_exporter.targets.tflite.graph_editor import (
+    GraphEditor,
+    constant,
+    operator_code,
+    operator_name,
+)
+from bilstm_exporter.targets.tflite.weight_storage import (
+    Stored,
+    common_scales,
+    store_any,
+    store_matrix,
+    store_table,
+)
+
+# A smaller weight would save less than the operators that restore it take.
+LEAST_ELEMENTS = 256
+# Where a weight stands among the inputs of what reads it.
+_WEIGHTS = {
+    ("FULLY_CONNECTED", 1), ("GATHER", 0), ("CONV_2D", 1), ("CONV_3D", 1),
+    ("DEPTHWISE_CONV_2D", 1), ("TRANSPOSE_CONV", 1), ("BATCH_MATMUL", 1), ("BATCH_MATMUL", 0),
+}  # fmt: skip
+_WEIGHT_ONLY = "stored in {}, computed in float: in integers, {} rounds all steps by one scale"
+_BUILTIN = schema.BuiltinOperator
+_TENSOR = schema.TensorType
+_KINDS = {
+    Precision.INT4: _TENSOR.INT4,
+    Precision.INT8: _TENSOR.INT8,
+    Precision.FLOAT16: _TENSOR.FLOAT16,
+}
+
+
+def store_weights(model: Any, plan: PrecisionPlan, owners: Owners) -> list[WeightForm]:
+    """Store every weight as the plan says, in place, and tell how each was stored.
+
+    Args:
+        model: All float32; names are still there, equal constants need not be shared.
+        plan: The precision of every layer's weights.
+        owners: Which layer a constant belongs to.
+
+    Returns:
+        One entry for each weight that is large enough to be worth storing in another way.
+    """
+    writer = _Writer(model, plan, owners)
+    for subgraph in model.subgraphs:
+        writer.write(subgraph)
+    _drop_unread(model)
+    changed = any(form.storage != Precision.FLOAT32.label for form in writer.forms.values())
+    return list(writer.forms.values()) if changed else []
+
+
+@dataclass(frozen=True)
+class _Use:
+    """One constant where it is read."""
+
+    operator: Any
+    name: str
+    index: int
+    values: np.ndarray
+    layers: tuple[str, ...]
+    precision: Precision
+
+    @property
+    def tensor(self) -> int:
+        return int(self.operator.inputs[self.index])
+
+
+class _Writer:
+    """Decides once for all copies of a weight, and writes it once a subgraph."""
+
+    def __init__(self, model: Any, plan: PrecisionPlan, owners: Owners) -> None:
+        self.forms: dict[tuple[str, bytes], WeightForm] = {}
+        self._model = model
+        self._plan = plan
+        self._owners = owners
+        self._layers: dict[bytes, tuple[str, ...]] = {}
+        self._stored: dict[tuple[str, bytes], Stored] = {}
+        self._tied = _tied(model)
+        self._common = self._common_scales(model)
+
+    def write(self, subgraph: Any) -> None:
+        """Store what one subgraph reads."""
+        edit = GraphEditor(self._model, subgraph)
+        written: dict[tuple[int, str], int] = {}
+        for use in list(self._uses(subgraph)):
+            way = _way(use)
+            stored = self._store(use, way)
+            if stored.precision is Precision.FLOAT32:
+                continue
+            if way == "table" and _is_lookup(use):
+                write_lookup(edit, use.operator, stored)
+                continue
+            key = (use.tensor, way)
+            if key not in written:
+                written[key] = self._constant(edit, use, stored, way)
+            use.operator.inputs[use.index] = written[key]
+            if way == "matrix" and stored.precision is not Precision.FLOAT16:
+                operator_code(self._model, _BUILTIN.FULLY_CONNECTED, 12)
+                use.operator.builtinOptions.asymmetricQuantizeInputs = True
+
+    def _uses(self, subgraph: Any) -> Iterator[_Use]:
+        for operator in subgraph.operators:
+            name = operator_name(self._model, operator)
+            for index, number in enumerate(operator.inputs):
+                values = constant(self._model, subgraph.tensors[number]) if number >= 0 else None
+                if values is None or values.size < LEAST_ELEMENTS:
+                    continue
+                layers = self._layers_of(values)
+                # A constant of no layer may be a table that has to be exact, as of positions.
+                if values.ndim > 1 and (layers or (name, index) in _WEIGHTS):
+                    yield _Use(operator, name, index, values, layers, self._plan.of(layers))
+
+    def _common_scales(self, model: Any) -> dict[bytes, np.ndarray]:
+        """Scales by the values of the matrices of a layer that can share them."""
+        matrices: dict[tuple[tuple[str, ...], int], dict[bytes, np.ndarray]] = {}
+        for subgraph in model.subgraphs:
+            for use in self._uses(subgraph):
+                content = use.values.tobytes()
+                wanted = use.precision is Precision.INT8 and bool(use.layers)
+                if wanted and _way(use) == "matrix" and content not in self._tied:
+                    key = (use.layers, len(use.values))
+                    matrices.setdefault(key, {})[content] = use.values
+        found = {}
+        for group in matrices.values():
+            scales = common_scales(list(group.values()))
+            if scales is not None:
+                found.update(dict.fromkeys(group, scales))
+        return found
+
+    def _layers_of(self, values: np.ndarray) -> tuple[str, ...]:
+        content = values.tobytes()
+        if content not in self._layers:
+            self._layers[content] = self._owners.of(values)
+        return self._layers[content]
+
+    def _store(self, use: _Use, way: str) -> Stored:
+        content = use.values.tobytes()
+        key = (way, content)
+        if key not in self._stored:
+            self._stored[key] = self._decide(use, way)
+        stored = self._stored[key]
+        told = (use.name, content)
+        if told not in self.forms:
+            label = stored.precision.label
+            dynamic = way == "matrix" and stored.precision < Precision.FLOAT16
+            reason = stored.reason
+            if not reason and way == "any" and stored.precision < Precision.FLOAT16:
+                reason = _WEIGHT_ONLY.format(label, use.name)
+            self.forms[told] = WeightForm(
+                ", ".join(use.layers), use.name, use.values.size, label, dynamic, reason
+            )
+        return stored
+
+    def _decide(self, use: _Use, way: str) -> Stored:
+        if use.precision is Precision.FLOAT32:
+            return Stored(Precision.FLOAT32, use.values)
+        if way == "table":
+            return store_table(use.values, use.precision)
+        if way == "matrix":
+            if use.values.tobytes() in self._tied:
+                return _as_matrix(store_table(use.values, use.precision), len(use.values))
+            scales = self._common.get(use.values.tobytes())
+            plain = _is_plain(use.operator)
+            return store_matrix(use.values, use.precision, blocks=plain, scales=scales)
+        return store_any(use.values, use.precision)
+
+    def _constant(self, edit: GraphEditor, use: _Use, stored: Stored, way: str) -> int:
+        """The stored constant, or the tensor that it is taken back to float in."""
+        shape, kind = use.values.shape, _KINDS[stored.precision]
+        quantization = None if stored.scales is None else _quantization(edit, stored)
+        number = edit.add_constant(stored.data, shape, kind=kind, quantization=quantization)
+        if way == "matrix" and stored.precision < Precision.FLOAT16:
+            return number
+        restored = edit.add_like(edit.subgraph.tensors[use.tensor], _TENSOR.FLOAT32)
+        edit.insert(
+            edit.subgraph.operators[0],
+            _BUILTIN.DEQUANTIZE,
+            [number],
+            restored,
+            version=5 if stored.precision is Precision.INT8 else 3,
+            options=schema.DequantizeOptionsT(),
+        )
+        return restored
+
+
+def _way(use: _Use) -> str:
+    if use.name == "FULLY_CONNECTED" and use.index == 1:
+        return "matrix"
+    return "table" if _is_lookup(use) else "any"
+
+
+def _is_lookup(use: _Use) -> bool:
+    """A GATHER of whole rows of a matrix."""
+    if use.name != "GATHER" or use.index or use.values.ndim != 2:
+        return False
+    options = use.operator.builtinOptions
+    return options is None or not (options.axis or options.batchDims)
+
+
+def _is_plain(operator: Any) -> bool:
+    """Whether nothing is fused: without XNNPACK, blockwise products forget an activation."""
+    none = schema.ActivationFunctionType.NONE
+    return bool(operator.builtinOptions.fusedActivationFunction == none)
+
+
+def _tied(model: Any) -> set[bytes]:
+    """The values of constants that are both looked up and multiplied with, stored once for both."""
+    seen: dict[str, set[bytes]] = {"FULLY_CONNECTED": set(), "GATHER": set()}
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators:
+            name = operator_name(model, operator)
+            if name in seen:
+                tensor = subgraph.tensors[operator.inputs[name == "FULLY_CONNECTED"]]
+                values = constant(model, tensor)
+                if values is not None:
+                    seen[name].add(values.tobytes())
+    return seen["FULLY_CONNECTED"] & seen["GATHER"]
+
+
+def _as_matrix(table: Stored, rows: int) -> Stored:
+    """A stored table as the matrix of a product: a scale for each row."""
+    if table.scales is None:
+        return table
+    scales = np.repeat(table.scales.astype(np.float32), table.group)[:rows]
+    return Stored(table.precision, table.data, scales, reason=table.reason)
+
+
+def _quantization(edit: GraphEditor, stored: Stored) -> Any:
+    """What a tensor of integers says of its scales."""
+    quantization = schema.QuantizationParametersT()
+    quantization.quantizedDimension = stored.axis
+    scales = np.asarray(stored.scales)
+    if stored.blockwise:
+        details = schema.BlockwiseQuantizationT()
+        details.scales = edit.add_constant(scales, scales.shape)
+        details.zeroPoints = -1  # none
+        details.blockSize = stored.data.size * 2 // scales.size
+        quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+        quantization.details = details
+        return quantization
+    quantization.scale = scales
+    quantization.zeroPoint = np.zeros(scales.size, np.int64)
+    return quantization
+
+
+def _drop_unread(model: Any) -> None:
+    """Let go of the constants in whose place others stand."""
+    for subgraph in model.subgraphs:
+        read = {*subgraph.inputs, *subgraph.outputs}
+        for operator in subgraph.operators:
+            read.update(operator.inputs)
+        for tensor in subgraph.tensors:
+            if tensor.quantization is not None and tensor.quantization.details is not None:
+                read.add(tensor.quantization.details.scales)
+        for number, tensor in enumerate(subgraph.tensors):
+            if number not in read and tensor.buffer:
+                tensor.buffer = 0

@@ -1,0 +1,1 @@
+"""Comparing artifacts with Keras."""

@@ -1,0 +1,326 @@
+"""The whole job: plan, fresh processes, interleaved rounds, profiles, tuning, soak."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bilstm_bench.cold_start import measure_starts
+from bilstm_bench.contender import Contender, OpenedVariant, quiet_libraries
+from bilstm_bench.peers import difference, guarded, open_peers
+from bilstm_bench.plan import make_plan
+from bilstm_bench.profiling import take_profile
+from bilstm_bench.random_inputs import make_inputs
+from bilstm_bench.results import Case, FileFacts, Result, Settings, describe_machine
+from bilstm_bench.soak import SampleFile, soak
+from bilstm_bench.statistics import (
+    LEAST_ROUNDS,
+    compare,
+    median_interval,
+    noise_factor,
+    paired_ratio,
+    summarize,
+)
+from bilstm_bench.timing import WARM_UP_NS, WARM_UP_RUNS, Samples, run_rounds
+from bilstm_bench.tuning import tune
+from bilstm_bench.tuning_file import check_storable
+from bilstm_runtime.bundle.tuning import EXACT_RECIPE
+from bilstm_runtime.errors import BilstmRuntimeError, PeerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bilstm_bench.plan import Choice, Plan, Shape, Variant
+    from bilstm_bench.progress import Progress
+    from bilstm_runtime.bundle.folder import Bundle
+    from bilstm_runtime.bundle.manifest import Artifact
+
+SECTIONS: Final = ("cold", "latency", "profile")
+_TWIN: Final = "twin"
+_WARM_UP: Final = (
+    f"every contender on every input {WARM_UP_RUNS} times or more and for at least "
+    f"{WARM_UP_NS // 1_000_000} ms; then, in each turn, one call that does not count"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to do.
+
+    Attributes:
+        choice: What is measured.
+        sections: Which of `SECTIONS`.
+        rounds: Rounds at most.
+        seconds: No round begins later than this, once there are enough for an interval.
+        cold_runs: Fresh processes for each file and backend.
+        against: The path of a Keras model to compare with; or None.
+        custom_objects: Modules with its own layers.
+        tune: Whether to store what is fastest.
+        soak_seconds: How long to soak in all; 0 for not at all.
+        output: Where the samples of the soak go while it runs; or None.
+    """
+
+    choice: Choice
+    sections: tuple[str, ...] = SECTIONS
+    rounds: int = 60
+    seconds: float = 60.0
+    cold_runs: int = 5
+    against: str | None = None
+    custom_objects: tuple[str, ...] = ()
+    tune: bool = False
+    soak_seconds: float = 0.0
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Reporting:
+    """Where is told what happens while it happens."""
+
+    progress: Progress
+    samples: SampleFile
+
+
+def run_benchmark(bundle: Bundle, name: str, options: Options, progress: Progress) -> Result:
+    """Measure a bundle.
+
+    Args:
+        bundle: The bundle.
+        name: What the user called it.
+        options: What to do.
+        progress: Told what runs.
+
+    Returns:
+        What was found; what there is of it if the user interrupts.
+
+    Raises:
+        BilstmRuntimeError: An option is impossible, or nothing can be measured.
+    """
+    plan = make_plan(bundle, options.choice)
+    if options.tune:
+        check_storable(bundle)
+    result = Result(bundle.manifest.name, name, describe_machine(), _files(bundle, plan))
+    result.notes += plan.notes
+    file = SampleFile(options.output)
+    file.open()
+    try:
+        _run_sections(bundle, plan, options, result, _Reporting(progress, file))
+    except KeyboardInterrupt:
+        result.interrupted = True
+    except BilstmRuntimeError as error:
+        if result.is_empty:
+            raise
+        result.failure = str(error)  # what was measured before is not lost
+    finally:
+        file.close()
+        progress.clear()
+    if file.failure:
+        result.notes.append(file.failure)
+    return result
+
+
+def _run_sections(
+    bundle: Bundle, plan: Plan, options: Options, result: Result, report: _Reporting
+) -> None:
+    progress = report.progress
+    if "latency" in options.sections or options.tune:
+        _latencies(bundle, plan, options, result, progress)
+        if result.interrupted:
+            return
+    if options.tune and result.settings is not None:
+        progress.stage("choosing what is fastest here")
+        named = options.choice.recipes is not None
+        with quiet_libraries():
+            result.tuned = tune(
+                bundle, plan, result.settings.baseline, result.cases, recipes_named=named
+            )
+    if "cold" in options.sections and options.cold_runs:
+        progress.stage(f"starting fresh processes, {options.cold_runs} for each file")
+        runs, into = options.cold_runs, result.starts
+        measure_starts(bundle, plan, runs=runs, into=into, progress=progress.step)
+    if "profile" in options.sections:
+        for variant in plan.unthreaded:
+            progress.stage(f"profiling {variant.label}")
+            result.profiles.append(take_profile(bundle, plan, variant, plan.longest))
+    if options.soak_seconds:
+        for variant in plan.unthreaded:
+            progress.stage(f"soak of {variant.label}")
+            with quiet_libraries():
+                opened = OpenedVariant(bundle, variant)
+            soak(
+                opened,
+                plan,
+                seconds=options.soak_seconds / len(plan.unthreaded),
+                file=report.samples,
+                into=result.soaks,
+                progress=progress.step,
+            )
+
+
+def _files(bundle: Bundle, plan: Plan) -> list[FileFacts]:
+    planned = {variant.file for variant in plan.variants}
+    return [
+        FileFacts(item.file, item.recipe, item.bytes, _parity_error(item))
+        for item in bundle.manifest.artifacts
+        if item.file in planned
+    ]
+
+
+def _parity_error(artifact: Artifact) -> float | None:
+    """The largest error the exporter found, in whatever the manifest holds under that name."""
+    error = artifact.parity.get("max_abs_error")
+    if isinstance(error, bool) or not isinstance(error, (int, float)):
+        return None
+    return float(error)
+
+
+def _latencies(
+    bundle: Bundle, plan: Plan, options: Options, result: Result, progress: Progress
+) -> None:
+    """Open everything, time it in interleaved rounds, and add the cases to the result."""
+    progress.stage("opening the model files")
+    with contextlib.ExitStack() as stack:
+        with quiet_libraries():
+            opened, failures = _open_all(bundle, plan)
+            if not opened:
+                raise next(iter(failures.values()))
+            # The same once more: what two equal contenders differ by is what noise is.
+            twin = OpenedVariant(bundle, opened[0].variant)
+        contenders, untimed = _contenders(plan, opened, twin)
+        result.cases += [
+            Case(variant.label, variant, shape, failure=str(error))
+            for variant, error in failures.items()
+            for shape in plan.shapes
+        ]
+        result.cases += untimed
+        peers: dict[str, Case] = {}
+        if options.against is not None:
+            progress.stage(f"reading {options.against}")
+            found = _peer_contenders(bundle, plan, options, opened, stack)
+            result.cases += [case for contender, case in found if contender is None]
+            contenders += [contender for contender, _ in found if contender is not None]
+            peers = {contender.key: case for contender, case in found if contender is not None}
+        progress.stage(f"timing {len(contenders)} contenders in turns")
+        measured = run_rounds(
+            contenders,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            least=LEAST_ROUNDS,
+            seed=plan.seed,
+            progress=lambda n: progress.step(f"round {n + 1} of {options.rounds} at most"),
+        )
+    result.interrupted = result.interrupted or measured.interrupted
+    result.settings = Settings(
+        measured.rounds, _WARM_UP, plan.padding, plan.seed, opened[0].variant
+    )
+    for shape in plan.shapes:
+        base = measured.samples.get(_key(opened[0].variant, shape), Samples())
+        twin_samples = measured.samples.get(f"{_TWIN} {shape.label}", Samples())
+        noise = noise_factor(paired_ratio(base.calls, twin_samples.calls)[0])
+        for item in opened:
+            samples = measured.samples.get(_key(item.variant, shape))
+            if samples is not None:
+                case = Case(item.variant.label, item.variant, shape)
+                own = item is opened[0]
+                result.cases.append(_filled(case, samples, None if own else base, noise))
+        for key, case in peers.items():
+            if case.shape == shape:
+                result.cases.append(_filled(case, measured.samples[key], base, noise))
+
+
+def _open_all(
+    bundle: Bundle, plan: Plan
+) -> tuple[list[OpenedVariant], dict[Variant, BilstmRuntimeError]]:
+    opened, failures = [], {}
+    for variant in plan.variants:
+        try:
+            opened.append(OpenedVariant(bundle, variant))
+        except BilstmRuntimeError as error:
+            failures[variant] = error
+    return opened, failures
+
+
+def _contenders(
+    plan: Plan, opened: Sequence[OpenedVariant], twin: OpenedVariant
+) -> tuple[list[Contender], list[Case]]:
+    """What can be timed, and what fails at once."""
+    contenders: list[Contender] = []
+    failed: list[Case] = []
+    for item, shape in itertools.product(opened, plan.shapes):
+        try:
+            with quiet_libraries():
+                contenders.append(item.contender(plan, shape, _key(item.variant, shape)))
+                if item is opened[0]:
+                    contenders.append(twin.contender(plan, shape, f"{_TWIN} {shape.label}"))
+        except BilstmRuntimeError as error:
+            failed.append(Case(item.variant.label, item.variant, shape, failure=str(error)))
+    return contenders, failed
+
+
+def _peer_contenders(
+    bundle: Bundle,
+    plan: Plan,
+    options: Options,
+    opened: Sequence[OpenedVariant],
+    stack: contextlib.ExitStack,
+) -> list[tuple[Contender | None, Case]]:
+    """The peers that give the bundle's answers, ready to be timed; and those that do not."""
+    threads = plan.variants[0].threads
+    peers = stack.enter_context(
+        open_peers(
+            options.against or "",
+            bundle.manifest,
+            threads=threads,
+            custom_objects=options.custom_objects,
+        )
+    )
+    exact = next((item for item in opened if item.variant.recipe == EXACT_RECIPE), opened[0])
+    found: list[tuple[Contender | None, Case]] = []
+    for shape, peer in itertools.product(plan.shapes, peers):
+        name = f"{peer.name}, {threads} thread{'s' if threads > 1 else ''}"
+        inputs = make_inputs(bundle.manifest, shape, padding=plan.padding, seed=plan.seed)
+        try:
+            call = guarded(peer)
+            with quiet_libraries():
+                answers = call(inputs)
+                reference = exact.answers(inputs)
+        except (PeerError, BilstmRuntimeError) as error:
+            found.append((None, Case(name, None, shape, failure=str(error))))
+            continue
+        largest, wrong = difference(answers, reference, bundle.manifest.tolerance)
+        case = Case(name, None, shape, difference=largest, failure=wrong)
+        if wrong:
+            found.append((None, case))
+            continue
+
+        def timed(call: object = call, inputs: object = inputs) -> object:
+            return call(inputs)  # type: ignore[operator]
+
+        found.append((Contender(f"{name} {shape.label}", shape.label, timed), case))
+    return found
+
+
+def _key(variant: Variant, shape: Shape) -> str:
+    return f"{variant.label} {shape.label}"
+
+
+def _filled(case: Case, samples: Samples, base: Samples | None, noise: float) -> Case:
+    """A case with what was measured of it."""
+    if not samples.calls:
+        failure = samples.failure or "interrupted before its first turn"
+        return Case(case.name, case.variant, case.shape, failure=failure)
+    latency = summarize(samples.calls)
+    return Case(
+        case.name,
+        case.variant,
+        case.shape,
+        latency=latency,
+        bare=summarize(samples.bare) if samples.bare else None,
+        first_ms=median_interval([ns / 1e6 for ns in samples.first.values()]),
+        per_second=case.shape.batch * 1000 / latency.mean,
+        comparison=None if base is None else compare(base.calls, samples.calls, noise),
+        difference=case.difference,
+        failure=samples.failure,
+    )

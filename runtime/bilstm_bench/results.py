@@ -1,0 +1,177 @@
+"""All that a run of `bench-bilstm` found, as plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bilstm_runtime.device import this_device
+
+if TYPE_CHECKING:
+    from bilstm_bench.cold_start import Start
+    from bilstm_bench.plan import Shape, Variant
+    from bilstm_bench.profiling import Profile
+    from bilstm_bench.soak import Soak
+    from bilstm_bench.statistics import Comparison, Interval, Latency
+    from bilstm_bench.tuning import Tuned
+
+JSON_FORMAT: Final = "bench-bilstm"
+JSON_VERSION: Final = 1
+_GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the rounds found of one contender on one size of input.
+
+    Attributes:
+        name: What ran: a variant of the bundle, or a peer.
+        variant: The variant; None for a peer.
+        shape: The size of the input.
+        latency: Of `Model.predict`, or of the peer; None where it was not timed.
+        bare: Of the same without what `predict` adds.
+        first_ms: The first call after another contender, with its interval.
+        per_second: Sequences a second, at this batch.
+        comparison: With the first variant on the same input; None for that one itself.
+        difference: Of a peer: its largest difference from the bundle's answers.
+        failure: Why it was not timed, or no longer; empty if it was.
+    """
+
+    name: str
+    variant: Variant | None
+    shape: Shape
+    latency: Latency | None = None
+    bare: Latency | None = None
+    first_ms: Interval | None = None
+    per_second: float | None = None
+    comparison: Comparison | None = None
+    difference: float | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A model file, and how near its answers come to Keras's, as the exporter measured.
+
+    Attributes:
+        file: Its name.
+        recipe: How its numbers are stored.
+        bytes: Its size.
+        max_abs_error: The largest absolute error; None where the manifest does not tell.
+    """
+
+    file: str
+    recipe: str
+    bytes: int
+    max_abs_error: float | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it was measured.
+
+    Attributes:
+        rounds: Rounds that were begun.
+        warm_up: What ran before the first of them, in words.
+        padding: The share of the steps that is padding.
+        seed: For inputs and order.
+        baseline: What the others are compared with.
+    """
+
+    rounds: int
+    warm_up: str
+    padding: float
+    seed: int
+    baseline: Variant
+
+
+@dataclass
+class Result:
+    """Everything; filled as it is measured, so that an interruption loses nothing.
+
+    Attributes:
+        model: The name of the model.
+        bundle: The bundle's folder, as it was given.
+        machine: The device and what runs on it, in words.
+        files: The model files.
+        settings: How the latencies were measured; None where they were not.
+        starts: Fresh processes.
+        cases: Latencies.
+        profiles: Where the time goes.
+        tuned: What was chosen for this device; None without `--tune`.
+        soaks: What long runs found.
+        notes: What was not measured, and why.
+        interrupted: Whether the user ended it early.
+        failure: What ended it early otherwise; empty if nothing did.
+    """
+
+    model: str
+    bundle: str
+    machine: dict[str, str]
+    files: list[FileFacts] = field(default_factory=list)
+    settings: Settings | None = None
+    starts: list[Start] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
+    tuned: Tuned | None = None
+    soaks: list[Soak] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    failure: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was measured at all."""
+        timed = any(case.latency is not None for case in self.cases)
+        started = any(start.runs for start in self.starts)
+        profiled = any(profile.runs or profile.delegated for profile in self.profiles)
+        return not (timed or started or profiled or self.soaks)
+
+
+def describe_machine() -> dict[str, str]:
+    """The device, Python and the libraries, in words by name."""
+    device = this_device()
+    found = {
+        "processor": device.processor or "unknown",
+        "architecture": device.machine,
+        "cores": str(device.cores),
+        "system": platform.platform(),
+        "Python": platform.python_version(),
+        "numpy": np.__version__,
+        **{f"backend {name}": version for name, version in device.backends.items()},
+    }
+    with contextlib.suppress(OSError):
+        found["frequency governor"] = _GOVERNOR.read_text(encoding="utf-8").strip()
+    if hasattr(os, "getloadavg"):
+        found["load before"] = f"{os.getloadavg()[0]:.2f}"
+    if sys.implementation.name != "cpython":
+        found["Python"] += f" ({sys.implementation.name})"
+    return found
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """The result as JSON values, which know neither NaN nor infinity: null stands for both.
+
+    Its form is stable within one `version`: members are added, none is taken away or changed.
+    """
+    members: dict[str, Any] = _plain(dataclasses.asdict(result))
+    return {"format": JSON_FORMAT, "version": JSON_VERSION, **members}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,286 @@
+"""A long run on random sizes of input: does memory grow, does it slow down?"""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import numpy as np
+
+from bilstm_bench.memory import resident_bytes
+from bilstm_bench.plan import Shape
+from bilstm_bench.random_inputs import make_inputs
+from bilstm_bench.statistics import LEAST_ROUNDS, Interval, slope
+from bilstm_runtime.errors import BilstmRuntimeError, DataFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bilstm_bench.contender import OpenedVariant
+    from bilstm_bench.plan import Plan, Variant
+
+_WINDOWS: Final = 600
+_SHORTEST_WINDOW_S: Final = 0.05
+_MOST_NOTED: Final = 4096
+"""Predictions of one stretch whose latencies are looked at."""
+
+_SHAPES: Final = 12
+"""Sizes of input that are mixed."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one stretch of a soak gave.
+
+    Attributes:
+        seconds: When it ended, since the soak began.
+        calls: How many predictions it had.
+        resident_bytes: What the process held at its end; None where the system does not tell.
+        relative_latency: The latency relative to the usual one of the same size of input, the
+            median over the sizes.
+    """
+
+    seconds: float
+    calls: int
+    resident_bytes: int | None
+    relative_latency: float
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What a soak found of one variant.
+
+    Attributes:
+        variant: What ran.
+        seconds: How long.
+        calls: How many predictions.
+        samples: Stretch by stretch.
+        memory_per_hour: Growth of resident memory, in bytes an hour, with its interval.
+        latency_per_hour: Growth of the latency, as a share an hour (0.01 is one percent).
+        failure: Why it ended early; empty if it did not.
+    """
+
+    variant: Variant
+    seconds: float
+    calls: int
+    samples: tuple[Sample, ...]
+    memory_per_hour: Interval | None
+    latency_per_hour: Interval | None
+    failure: str = ""
+
+
+class _Log:
+    """What is noted while a soak runs, all of whose memory is taken before it begins."""
+
+    def __init__(self, shapes: int) -> None:
+        self.count = 0
+        self.seconds = np.full(_WINDOWS + 2, -1.0)
+        self.calls = np.full(_WINDOWS + 2, -1)
+        self.resident = np.full(_WINDOWS + 2, -1, dtype=np.int64)
+        self.medians_ns = np.full((_WINDOWS + 2, shapes), np.nan)
+        self._sizes = np.full(_MOST_NOTED, -1)
+        self._taken = np.full(_MOST_NOTED, -1.0)
+        self._noted = 0
+        self._calls = 0
+
+    def note(self, size: int, ns: int) -> None:
+        """One prediction; of very many in one stretch only the first are looked at."""
+        self._calls += 1
+        if self._noted < _MOST_NOTED:
+            self._sizes[self._noted] = size
+            self._taken[self._noted] = ns
+            self._noted += 1
+
+    def end_stretch(self, seconds: float) -> None:
+        """A stretch is over."""
+        place = self.count
+        sizes, taken = self._sizes[: self._noted], self._taken[: self._noted]
+        for size in np.unique(sizes):
+            self.medians_ns[place, size] = np.median(taken[sizes == size])
+        resident = resident_bytes()
+        self.resident[place] = -1 if resident is None else resident
+        self.seconds[place] = seconds
+        self.calls[place] = self._calls
+        self._noted = self._calls = 0
+        self.count += 1
+
+    def samples(self) -> tuple[Sample, ...]:
+        """All stretches."""
+        if not self.count:
+            return ()
+        medians = self.medians_ns[: self.count]
+        seen = ~np.isnan(medians).all(axis=0)
+        relative = np.nanmedian(medians[:, seen] / np.nanmedian(medians[:, seen], axis=0), axis=1)
+        return tuple(
+            Sample(
+                float(self.seconds[i]),
+                int(self.calls[i]),
+                int(self.resident[i]) if self.resident[i] >= 0 else None,
+                float(relative[i]),
+            )
+            for i in range(self.count)
+        )
+
+
+@dataclass
+class SampleFile:
+    """Where samples are written while the soak runs, one JSON object a line.
+
+    A file that can no longer be written, as on a full disk, is given up and remembered in
+    `failure`; nothing else is lost.
+    """
+
+    path: Path | None
+    failure: str = ""
+    _file: TextIO | None = field(default=None, repr=False)
+
+    def open(self) -> None:
+        """Open it; raises `DataFileError` where that cannot be done."""
+        if self.path is None:
+            return
+        try:
+            self._file = self.path.open("w", encoding="utf-8")
+        except OSError as error:
+            msg = f"{self.path} cannot be written: {error.strerror or error}"
+            raise DataFileError(msg) from error
+
+    def write(self, sample: dict[str, Any]) -> None:
+        """Write one line, so that it is there also if the process dies."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(sample) + "\n")
+            self._file.flush()
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            why = "the disk is full" if full else error.strerror or str(error)
+            self.failure = (
+                f"{self.path} ends early: {why}. The soak went on; all its samples are in this "
+                "result"
+            )
+            self._give_up()
+
+    def close(self) -> None:
+        """Close it."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                self._give_up()
+        self._file = None
+
+    def _give_up(self) -> None:
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError:
+            pass  # what it still held cannot be written either
+
+
+def soak(  # noqa: PLR0913 (by name)
+    opened: OpenedVariant,
+    plan: Plan,
+    *,
+    seconds: float,
+    file: SampleFile,
+    into: list[Soak],
+    progress: Callable[[str], None],
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> None:
+    """Predict on random sizes of input for a while.
+
+    Args:
+        opened: What predicts.
+        plan: The lengths and batches lie between the least and the greatest of its shapes.
+        seconds: How long.
+        file: Takes the samples while it runs.
+        into: Takes the result, also where the user interrupts.
+        progress: Told how it goes.
+        clock: Nanoseconds.
+    """
+    model, variant = opened.model, opened.variant
+    rng = np.random.default_rng(plan.seed)
+    shapes = _shapes(plan.shapes, rng)
+    inputs = {
+        shape: make_inputs(opened.manifest, shape, padding=plan.padding, seed=plan.seed)
+        for shape in shapes
+    }
+    log = _Log(len(shapes))
+    failure = ""
+    begin = clock()
+    try:
+        for shape in (*shapes, *shapes):  # before the clock: every size has had its memory
+            model.predict(inputs[shape])
+        begin = clock()
+        stretch_ns = max(seconds / _WINDOWS, _SHORTEST_WINDOW_S) * 1e9
+        while clock() - begin < seconds * 1e9:
+            start = clock()
+            while clock() - start < stretch_ns:
+                size = int(rng.integers(len(shapes)))
+                before = clock()
+                model.predict(inputs[shapes[size]])
+                log.note(size, clock() - before)
+            log.end_stretch((clock() - begin) / 1e9)
+            file.write(_line(variant, shapes, log))
+            progress(f"soak of {variant.label}: {(clock() - begin) / 1e9:.0f} of {seconds:.0f} s")
+    except BilstmRuntimeError as error:
+        failure = str(error)
+    finally:
+        into.append(_result(variant, (clock() - begin) / 1e9, log.samples(), failure))
+
+
+def _shapes(asked: Sequence[Shape], rng: np.random.Generator) -> list[Shape]:
+    """Sizes between the least and the greatest, both of which are among them."""
+    lengths = [shape.length for shape in asked if shape.length is not None]
+    batches = [shape.batch for shape in asked]
+    most = Shape(max(lengths) if lengths else None, max(batches))
+    found = {most, Shape(min(lengths) if lengths else None, min(batches))}
+    for _ in range(4 * _SHAPES):
+        if len(found) >= _SHAPES:
+            break
+        length = None
+        if lengths:
+            ends = np.log([min(lengths), max(lengths) + 1])
+            length = min(int(np.exp(rng.uniform(*ends))), max(lengths))
+        found.add(Shape(length, int(rng.integers(min(batches), max(batches), endpoint=True))))
+    return sorted(found, key=lambda shape: (-(shape.length or 0), -shape.batch))
+
+
+def _line(variant: Variant, shapes: Sequence[Shape], log: _Log) -> dict[str, Any]:
+    """The last stretch, for the file."""
+    place = log.count - 1
+    return {
+        "variant": variant.label,
+        "seconds": float(log.seconds[place]),
+        "calls": int(log.calls[place]),
+        "resident_bytes": int(log.resident[place]) if log.resident[place] >= 0 else None,
+        "median_ms": {
+            shape.label: float(ns) / 1e6
+            for shape, ns in zip(shapes, log.medians_ns[place], strict=True)
+            if not np.isnan(ns)
+        },
+    }
+
+
+def _result(variant: Variant, seconds: float, samples: tuple[Sample, ...], failure: str) -> Soak:
+    known = [sample for sample in samples if sample.resident_bytes is not None]
+    return Soak(
+        variant=variant,
+        seconds=seconds,
+        calls=sum(sample.calls for sample in samples),
+        samples=samples,
+        memory_per_hour=_per_hour(known, [float(s.resident_bytes or 0) for s in known]),
+        latency_per_hour=_per_hour(samples, [s.relative_latency for s in samples]),
+        failure=failure,
+    )
+
+
+def _per_hour(samples: Sequence[Sample], values: Sequence[float]) -> Interval | None:
+    if len(samples) < LEAST_ROUNDS:
+        return None
+    return slope([sample.seconds / 3600 for sample in samples], values)

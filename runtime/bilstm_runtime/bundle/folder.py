@@ -1,0 +1,122 @@
+"""The bundle folder: finding its files, and reading them only after they are proved unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bilstm_runtime.bundle.manifest import MANIFEST_FILE
+from bilstm_runtime.bundle.manifest_json import manifest_from_json
+from bilstm_runtime.errors import BundleError, BundleNotFoundError, ChecksumError, ManifestError
+
+if TYPE_CHECKING:
+    import os
+
+    from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest
+
+_MAX_MANIFEST_BYTES: Final = 4 * 2**20
+"""A manifest takes a few KB; more is not read into memory."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder whose manifest was read and checked.
+
+    Attributes:
+        folder: Where it is.
+        manifest: What it says it holds.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    def read(self, item: Artifact | Golden) -> bytes:
+        """Read a file of the bundle once, and prove that these are the bytes meant.
+
+        Raises:
+            BundleNotFoundError: The file is missing.
+            BundleError: It is no regular file, or is a link that leads out of the folder.
+            ChecksumError: It has another size or checksum than the manifest says.
+        """
+        path = self.folder / item.file
+        found = _regular_file_size(self.folder, item.file)
+        if found != item.bytes:
+            msg = f"{path} has {found} bytes, the manifest says {item.bytes}. {_COPY_AGAIN}"
+            raise ChecksumError(msg)
+        content = _read(path, item.bytes)
+        checksum = hashlib.sha256(content).hexdigest()
+        if checksum != item.sha256:
+            msg = (
+                f"{path} has the sha256 {checksum[:12]}..., "
+                f"the manifest says {item.sha256[:12]}... {_COPY_AGAIN}"
+            )
+            raise ChecksumError(msg)
+        return content
+
+
+_COPY_AGAIN: Final = "The file was changed or cut short: copy the bundle again."
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read the manifest of a bundle folder.
+
+    Args:
+        path: The folder, such as `model-edge/`.
+
+    Raises:
+        BundleNotFoundError: There is no such folder, or no manifest.json in it.
+        BundleError: The manifest cannot be read.
+        ManifestError: The manifest is wrong.
+        BundleVersionError: The bundle needs a newer bilstm-edge.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        msg = f"{folder} is a file. Give the bundle folder that holds {MANIFEST_FILE}."
+        raise BundleError(msg)
+    if not folder.is_dir():
+        msg = f"there is no folder {folder}. Give the folder that bilstm-edge exported to."
+        raise BundleNotFoundError(msg)
+    size = _regular_file_size(folder, MANIFEST_FILE)
+    if size > _MAX_MANIFEST_BYTES:
+        msg = f"{folder / MANIFEST_FILE} has {size} bytes, {_MAX_MANIFEST_BYTES} at most are read."
+        raise ManifestError(msg)
+    try:
+        text = _read(folder / MANIFEST_FILE, _MAX_MANIFEST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        msg = f"{folder / MANIFEST_FILE} is not UTF-8 text ({error}). Copy the bundle again."
+        raise ManifestError(msg) from error
+    return Bundle(folder, manifest_from_json(text))
+
+
+def _regular_file_size(folder: Path, name: str) -> int:
+    """Size in bytes of a regular file that really lies in the folder."""
+    path = folder / name
+    try:
+        real = path.resolve(strict=True)
+        status = real.stat()
+    except FileNotFoundError as error:
+        msg = f"there is no file {path}. The bundle is incomplete: copy or export it again."
+        raise BundleNotFoundError(msg) from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        msg = f"{path} cannot be opened: {error}"
+        raise BundleError(msg) from error
+    if real.parent != folder.resolve():
+        msg = f"{path} leads out of the bundle folder, to {real}. That is not opened."
+        raise BundleError(msg)
+    if not stat.S_ISREG(status.st_mode):
+        msg = f"{path} is not a regular file. That is not opened."
+        raise BundleError(msg)
+    return status.st_size
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Read up to `limit` bytes of a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror or error}"
+        raise BundleError(msg) from error

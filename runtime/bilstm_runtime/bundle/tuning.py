@@ -1,0 +1,141 @@
+"""What `bench-bilstm --tune` found fastest on this device, kept beside the bundle for `load`.
+
+The file is named for the bundle's folder, `model-edge.tuning.json`, and lies next to it, not
+in it: the folder stays as it was exported, and what a bundle brings along decides nothing here.
+It holds one entry a device, and an entry counts only where the device, the versions of the
+backends and the model files are those it was measured with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bilstm_runtime.backends import BACKENDS
+from bilstm_runtime.bundle.json_fields import Field, parse_document
+from bilstm_runtime.errors import ManifestError, TuningWarning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bilstm_runtime.bundle.folder import Bundle
+    from bilstm_runtime.bundle.manifest import Manifest
+
+SUFFIX: Final = ".tuning.json"
+EXACT_RECIPE: Final = "float32"
+MAX_THREADS: Final = 1024
+FORMAT_VERSION: Final = 1
+_MAX_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How to run a model on one device.
+
+    Attributes:
+        backend: The backend.
+        recipe: Which file of its format.
+        threads: Threads the backend may use.
+        recipes_named: Whether the user named the recipes to choose among. Otherwise only
+            float32 and the recipe that the manifest recommends are ever chosen.
+    """
+
+    backend: str
+    recipe: str
+    threads: int
+    recipes_named: bool = False
+
+    def agrees(self, backend: str | None, recipe: str | None, threads: int | None) -> bool:
+        """Whether it contradicts none of the arguments that were given (None: not given)."""
+        return (
+            backend in (None, self.backend)
+            and recipe in (None, self.recipe)
+            and threads in (None, self.threads)
+        )
+
+
+def tuning_file(bundle: Bundle) -> Path:
+    """Where the tuning of a bundle lies: next to its folder."""
+    folder = bundle.folder.resolve()
+    return folder.parent / f"{folder.name}{SUFFIX}"
+
+
+def find_tuning(bundle: Bundle) -> Tuning | None:
+    """The tuning for this bundle on this device, or None.
+
+    It never raises: a tuning of another device or of other model files is none, and a damaged
+    one is none either, with a `TuningWarning`.
+    """
+    path = tuning_file(bundle)
+    try:
+        entries = read_entries(path)
+        if entries is None:
+            return None
+        from bilstm_runtime.device import this_device  # noqa: PLC0415 (loading without is quicker)
+
+        entry = entries.get(this_device().key)
+        if entry is None or entry.get("model").text() != model_key(bundle.manifest):
+            return None
+        return _tuning(entry.get("choice"), bundle.manifest)
+    except (ManifestError, OSError, UnicodeDecodeError, RuntimeError) as error:
+        why = " ".join(str(error).split()).partition(". The bundle is damaged")[0]
+        message = (
+            f"{path} is ignored: {why}. Remove it, or write it anew: "
+            f"bench-bilstm {bundle.folder} --tune"
+        )
+        warnings.warn(message, TuningWarning, stacklevel=3)
+        return None
+
+
+def allowed_recipes(manifest: Manifest) -> set[str]:
+    """The recipes whose answers are as near to Keras's as was promised, without being asked."""
+    return {EXACT_RECIPE, manifest.recommended_recipe}
+
+
+def read_entries(path: Path) -> dict[str, Field] | None:
+    """The entries of a tuning file by device; None if there is no file.
+
+    Raises:
+        ManifestError: It holds something else.
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+        message = "it is no regular file of reasonable size"
+        raise OSError(message)
+    root = parse_document(path.read_bytes().decode("utf-8"), path.name)
+    version = root.get("format_version")
+    if version.value != FORMAT_VERSION:
+        version.refuse(f"{FORMAT_VERSION}, the only one this bilstm-edge reads")
+    return root.get("devices").members()
+
+
+def _tuning(choice: Field, manifest: Manifest) -> Tuning:
+    """The choice of an entry, checked against the bundle."""
+    named = choice.get("recipes_named").boolean()
+    tuning = Tuning(
+        backend=choice.get("backend").text(among=tuple(BACKENDS)),
+        recipe=choice.get("recipe").text(),
+        threads=choice.get("threads").integer(low=1, high=MAX_THREADS),
+        recipes_named=named,
+    )
+    form = BACKENDS[tuning.backend].format
+    held = {artifact.recipe for artifact in manifest.artifacts if artifact.format == form}
+    usable = held if named else held & allowed_recipes(manifest)
+    if tuning.recipe not in usable:
+        choice.get("recipe").refuse(f"one of {', '.join(sorted(usable)) or 'none'}")
+    return tuning
+
+
+def model_key(manifest: Manifest) -> str:
+    """What the model files are, by their checksums."""
+    files = sorted((artifact.file, artifact.sha256) for artifact in manifest.artifacts)
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

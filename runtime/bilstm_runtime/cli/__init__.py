@@ -1,0 +1,1 @@
+"""The commands run-bilstm and check-bilstm."""

@@ -1,0 +1,106 @@
+"""The command check-bilstm: does every model file of a bundle answer here as it should?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bilstm_runtime.backends import BACKENDS
+from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, run_guarded
+from bilstm_runtime.cli.table import format_table
+from bilstm_runtime.golden import ArtifactCheck, CheckReport, check
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROG = "check-bilstm"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exits with code 2 where it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="Run every model file of a bundle on the recorded cases, each twice, and "
+        "compare with Keras's answers or, for quantized files, with those it gave at export.",
+        epilog=EXIT_CODES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=list(BACKENDS),
+        help="check this backend only; may be given more than once (default: all)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the bundle and print the report to stdout.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BilstmRuntimeError: The bundle cannot be checked.
+    """
+    report = check(args.bundle, backends=args.backend)
+    sys.stdout.write((_json(report) if args.json else _table(report)) + "\n")
+    if not report.ran:
+        sys.stderr.write(f"{PROG}: error: nothing could be run\n")
+        missing = any(item.backend for item in report.checks)
+        return ExitCode.BACKEND_MISSING if missing else ExitCode.BUNDLE
+    return ExitCode.OK if report.passed else ExitCode.CHECK_FAILED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    args = parse_args(argv)
+    return run_guarded(PROG, partial(run, args), debug=args.debug)
+
+
+def _table(report: CheckReport) -> str:
+    header = ["artifact", "recipe", "backend", "cases", "against"]
+    header += ["largest error", "of tolerance", "result"]
+    rows = [
+        [
+            item.file,
+            item.recipe,
+            item.backend or "-",
+            str(item.cases) if item.cases else "-",
+            item.reference,
+            "-" if item.max_abs_error is None else f"{item.max_abs_error:.2g}",
+            "-" if item.max_error_ratio is None else f"{item.max_error_ratio:.2g}",
+            _result(item),
+        ]
+        for item in report.checks
+    ]
+    return format_table(header, rows)
+
+
+def _result(item: ArtifactCheck) -> str:
+    word = {True: "pass", False: "FAIL", None: "not run"}[item.passed]
+    return f"{word}: {' '.join(item.reason.split())}" if item.reason else word
+
+
+def _json(report: CheckReport) -> str:
+    """The report as JSON, which has no infinity: null stands for that too."""
+    checks = [
+        {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in dataclasses.asdict(item).items()
+        }
+        for item in report.checks
+    ]
+    return json.dumps({"name": report.name, "passed": report.passed, "checks": checks}, indent=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The command run-bilstm: examples from a file through a bundle, answers to a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bilstm_runtime.backends import BACKENDS
+from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, run_guarded
+from bilstm_runtime.errors import DataFileError
+from bilstm_runtime.io.readers import READERS
+from bilstm_runtime.io.writers import WRITERS, Table
+from bilstm_runtime.model import load
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+PROG = "run-bilstm"
+STDIN = "-"
+_PIECE = 2**15
+"""Bytes written to stdout at once (JSON as written here is ASCII, so any cut will do)."""
+
+_FORMATS_HELP = """\
+input formats:
+  jsonl  one example a line: a list of numbers (or of lists of numbers, one a step), or an
+         object by input name; lines may differ in length. A text ("so good") where the model
+         began with a text layer
+  csv    numbers without a header. A model that takes [batch, time] or [batch, features] gets
+         one example a row. A model that takes [batch, time, features] gets ONE sequence, with
+         one step a row
+  npy    one array with a batch axis
+  npz    arrays with a batch axis, by input name
+
+output formats:
+  jsonl  one example a line, in the order of the input
+  csv    one output, one example a row (a single sequence: one step a row)
+  npy    one output, as one array
+  npz    arrays by output name; where lengths differ NAME.0, NAME.1, ... by example
+
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exits with code 2 where it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="Run the model of a bundle on examples from a file.",
+        epilog=_FORMATS_HELP + EXIT_CODES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help="examples to run; - reads stdin"
+    )
+    parser.add_argument(
+        "--input-format",
+        choices=list(READERS),
+        help="format of the examples (default: by the file's name; jsonl for stdin)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="where the answers go, replacing what is there; the name ends in "
+        + ", ".join(f".{name}" for name in WRITERS)
+        + " (default: stdout, as jsonl)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=list(BACKENDS),
+        help="what runs the model (default: one that is installed, first of this list)",
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="which of the model files, such as float32 (default: the one recommended at export)",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads the backend may use (default: 1)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors on stderr")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, predict, write.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BilstmRuntimeError: Any of these failed.
+    """
+    input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
+    output_format = _format_of(args.output, "jsonl", WRITERS)
+    model = load(args.bundle, backend=args.backend, recipe=args.recipe, threads=args.threads)
+    label = "stdin" if args.input == STDIN else args.input
+    values = READERS[input_format](_read(args.input), model.inputs, label)
+    names = [spec.name for spec in model.outputs]
+    table = Table.of(model.predict(values), names, model.output_structure)
+    content = WRITERS[output_format](table)
+    if not args.quiet and sys.stderr.isatty():
+        sys.stderr.write(f"{PROG}: {len(table.columns[0])} examples, {model!r}\n")
+    _write(args.output, content)
+    return ExitCode.OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    args = parse_args(argv)
+    return run_guarded(PROG, partial(run, args), debug=args.debug)
+
+
+def _format_of(file: str | None, default: str, known: Container[str]) -> str:
+    """The format that the name of a file says it has."""
+    if file is None or file == STDIN:
+        return default
+    ending = Path(file).suffix.removeprefix(".").lower()
+    if ending not in known:
+        names = ", ".join(f".{name}" for name in READERS)
+        msg = f"{file}: the name must end in one of {names}"
+        raise DataFileError(msg)
+    return ending
+
+
+def _read(file: str) -> bytes:
+    if file == STDIN:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        msg = f"{file} cannot be read: {error.strerror or error}"
+        raise DataFileError(msg) from error
+
+
+def _write(file: str | None, content: bytes) -> None:
+    if file is None:
+        # In pieces: under PYTHONUNBUFFERED one long write that the reader cuts short would pass
+        # for a whole one.
+        for start in range(0, len(content), _PIECE):
+            sys.stdout.write(content[start : start + _PIECE].decode())
+        return
+    try:
+        Path(file).write_bytes(content)
+    except OSError as error:
+        msg = f"{file} cannot be written: {error.strerror or error}"
+        raise DataFileError(msg) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Reading files of examples into what `Model.predict` takes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from bilstm_runtime.errors import DataFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bilstm_runtime.bundle.manifest import InputSpec
+    from bilstm_runtime.inputs import Values
+
+
+_LINE_END: Final = re.compile(r"\r\n?|\n")
+
+
+class Reader(Protocol):
+    """A function that reads one file format."""
+
+    def __call__(self, content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+        """Read examples.
+
+        Args:
+            content: The bytes of the file.
+            inputs: What the model takes.
+            label: What to call the file in messages.
+
+        Raises:
+            DataFileError: The file is not of this format, or the format does not suit the model.
+        """
+        ...
+
+
+READERS: Final[dict[str, Reader]] = {}
+"""Every format by the end of its file names, without the dot."""
+
+
+def reader(name: str) -> Callable[[Reader], Reader]:
+    """Register the decorated function as the reader of a new format."""
+
+    def add(function: Reader) -> Reader:
+        if name in READERS:
+            msg = f"the format {name!r} has a reader already"
+            raise ValueError(msg)
+        READERS[name] = function
+        return function
+
+    return add
+
+
+@reader("jsonl")
+def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+    """One example a line: a list, or an object by input name; see `Reader`."""
+    names = [spec.name for spec in inputs]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    # Not splitlines: a JSON string may hold the other ends of lines that Unicode knows.
+    for number, line in enumerate(_LINE_END.split(_text(content, label)), start=1):
+        if not line.strip():
+            continue
+        try:
+            example = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            msg = f"{label}, line {number}: not valid JSON ({error}); each line is one example"
+            raise DataFileError(msg) from error
+        if not isinstance(example, dict):
+            if len(names) > 1:
+                msg = f"{label}, line {number}: expected an object with the keys {', '.join(names)}"
+                raise DataFileError(msg)
+            example = {names[0]: example}
+        if set(example) != set(names):
+            found = ", ".join(example) or "none"
+            msg = f"{label}, line {number}: the keys are {found}; expected {', '.join(names)}"
+            raise DataFileError(msg)
+        for name in names:
+            columns[name].append(example[name])
+    return columns
+
+
+@reader("csv")
+def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+    """Numbers without a header; see `Reader`.
+
+    A model that takes `[batch, n]` gets one example a row, and empty cells at the end of a row
+    are no part of it. One that takes `[batch, time, features]` gets a single sequence, one step
+    a row.
+    """
+    rank = len(inputs[0].axes)
+    if len(inputs) > 1 or rank not in (2, 3):
+        msg = f"{label}: a .csv file suits one input of two or three axes; use .jsonl or .npz"
+        raise DataFileError(msg)
+    rows = []
+    try:
+        for number, cells in enumerate(csv.reader(io.StringIO(_text(content, label))), start=1):
+            while cells and not cells[-1].strip():
+                cells.pop()
+            if cells:
+                rows.append([_cell(cell, f"{label}, line {number}") for cell in cells])
+    except csv.Error as error:
+        msg = f"{label} is not a .csv file ({error})"
+        raise DataFileError(msg) from error
+    if rank == 2:
+        return rows
+    return [rows] if rows else []
+
+
+@reader("npy")
+def read_npy(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+    """One array with a batch axis; see `Reader`."""
+    if len(inputs) > 1:
+        names = ", ".join(spec.name for spec in inputs)
+        msg = f"{label}: the model has the inputs {names}; use .npz or .jsonl"
+        raise DataFileError(msg)
+    array = _load(content, label)
+    if not isinstance(array, np.ndarray):
+        msg = f"{label} holds several arrays; name it .npz"
+        raise DataFileError(msg)
+    return array
+
+
+@reader("npz")
+def read_npz(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+    """Arrays with a batch axis by input name; see `Reader`.
+
+    For a model with one input, the only array of the file may have any name.
+    """
+    names = [spec.name for spec in inputs]
+    arrays = _load(content, label)
+    if not isinstance(arrays, dict):
+        msg = f"{label} is a .npy file; name it so"
+        raise DataFileError(msg)
+    if len(names) == len(arrays) == 1:
+        return next(iter(arrays.values()))
+    if set(arrays) != set(names):
+        found = ", ".join(arrays) or "none"
+        msg = f"{label} holds the arrays {found}; expected {', '.join(names)}"
+        raise DataFileError(msg)
+    return arrays
+
+
+def _load(content: bytes, label: str) -> Any:
+    try:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{label} cannot be read as numpy data ({error})"
+        raise DataFileError(msg) from error
+
+
+def _text(content: bytes, label: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{label} is not UTF-8 text ({error}); is it another format?"
+        raise DataFileError(msg) from error
+
+
+def _cell(cell: str, label: str) -> float:
+    try:
+        return int(cell)
+    except ValueError:
+        pass
+    try:
+        return float(cell)
+    except ValueError as error:
+        msg = f"{label}: {cell!r} is not a number; the file must have no header and no empty cells"
+        raise DataFileError(msg) from error
