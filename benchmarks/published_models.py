@@ -33,9 +33,9 @@ from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.frontends.model_file import KERAS3, inspect
 from bilstm_exporter.frontends.user_code import import_objects
 from bilstm_exporter.inspection.probes import PADDINGS, Probe, ProbeSet, decided, padding_mask
-from bilstm_exporter.inspection.sampling import random_values
 from bilstm_exporter.keras_model import Source
 from bilstm_exporter.verification.tolerance import difference
+from bilstm_runtime.sampling import random_values
 
 ENDINGS = {".h5", ".hdf5", ".keras", ".json"}
 BATCHES = (1, 3)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bilstm_exporter.ir.recurrence import Lowering
-from bilstm_runtime.preprocessing import TextPreprocessing
+from bilstm_runtime.spec import TextPreprocessing
 
 Shape = tuple[int | None, ...]
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from bilstm_runtime.bundle.manifest import Manifest, Tolerance
+    from bilstm_runtime.bundle.manifest import Manifest
+    from bilstm_runtime.comparison import Tolerance
     from bilstm_runtime.values import AnyArray
 
     Run = Callable[[Mapping[str, AnyArray]], Sequence[AnyArray]]

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bilstm_runtime.backends import BACKENDS, find_backend
-from bilstm_runtime.bundle.manifest import MAX_AXIS
 from bilstm_runtime.bundle.tuning import EXACT_RECIPE, MAX_THREADS
 from bilstm_runtime.device import usable_cores
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
-from bilstm_runtime.runner import can_pad
+from bilstm_runtime.spec import MAX_AXIS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,7 +239,7 @@ def _fixed_lengths(
                 f"more. Choose {fixed} or less, or export it again with another --time"
             )
             raise OptionError(msg)
-        if length < fixed and not can_pad(manifest):
+        if length < fixed and not manifest.spec.can_pad:
             msg = (
                 f"--lengths {length}: this model takes exactly {fixed} steps, and padding "
                 "changes its answers"

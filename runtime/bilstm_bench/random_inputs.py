@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilstm_runtime.bundle.manifest import integer_limits
+from bilstm_runtime.spec import integer_limits
 
 if TYPE_CHECKING:
     from bilstm_bench.plan import Shape
-    from bilstm_runtime.bundle.manifest import InputSpec, Manifest
+    from bilstm_runtime.bundle.manifest import Manifest
+    from bilstm_runtime.spec import InputSpec
     from bilstm_runtime.values import AnyArray
 
 

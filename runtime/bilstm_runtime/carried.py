@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bilstm_runtime.backends import Session
-    from bilstm_runtime.bundle.manifest import StateSpec
+    from bilstm_runtime.spec import StateSpec
     from bilstm_runtime.values import AnyArray
 
 

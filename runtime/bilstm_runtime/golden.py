@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from bilstm_runtime.backends import Backend
     from bilstm_runtime.bundle.folder import Bundle
-    from bilstm_runtime.bundle.manifest import Artifact, Manifest, Tolerance
+    from bilstm_runtime.bundle.manifest import Artifact, Manifest
+    from bilstm_runtime.comparison import Tolerance
     from bilstm_runtime.model import Model
     from bilstm_runtime.values import AnyArray
 

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from bilstm_runtime.bundle.manifest import BATCH
 from bilstm_runtime.errors import InputError, InputTypeError
+from bilstm_runtime.spec import BATCH
 from bilstm_runtime.text import TextReader
 from bilstm_runtime.values import AnyArray, ValueRule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bilstm_runtime.bundle.manifest import Axis, InputSpec, Manifest
+    from bilstm_runtime.bundle.manifest import Manifest
+    from bilstm_runtime.spec import Axis, InputSpec
 
 Values: TypeAlias = Any
 """What a caller may give: an array, lists of numbers, texts or arrays, or a dict of those."""

@@ -10,7 +10,7 @@ from bilstm_runtime.bundle.tuning import find_tuning
 from bilstm_runtime.carried import CarriedStates
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
 from bilstm_runtime.inputs import InputReader, Values
-from bilstm_runtime.runner import Runner, can_pad
+from bilstm_runtime.runner import Runner
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from bilstm_runtime.backends import Session
     from bilstm_runtime.bundle.folder import Bundle
-    from bilstm_runtime.bundle.manifest import Artifact, InputSpec, Manifest, OutputSpec
+    from bilstm_runtime.bundle.manifest import Artifact, Manifest
+    from bilstm_runtime.spec import InputSpec, OutputSpec
 
 Answer: TypeAlias = AnyArray | list[AnyArray]
 """One output: an array with a batch axis, or one array an example."""
@@ -77,7 +78,7 @@ class Model:
         self.output_structure = manifest.output_structure
         self.is_stateful = bool(manifest.states)
         self._carried = CarriedStates(session, manifest.states) if manifest.states else None
-        self._reader = InputReader(manifest, can_pad=can_pad(manifest))
+        self._reader = InputReader(manifest, can_pad=manifest.spec.can_pad)
         self._runner = Runner(manifest, self._carried or session, artifact.file)
 
     def __repr__(self) -> str:

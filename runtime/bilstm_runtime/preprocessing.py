@@ -1,52 +1,14 @@
-"""What a manifest says of a text input: how ids are made of strings before the artifacts start.
-
-`bilstm_runtime.text` computes it, and docs/manifest.md writes the algorithm down.
-"""
+"""Reading and writing the entries of `preprocessing` in manifest.json."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from bilstm_runtime.bundle.manifest import MAX_AXIS
+from bilstm_runtime.spec import KINDS, MAX_AXIS, SPLITS, STANDARDIZATIONS, TextPreprocessing
 
 if TYPE_CHECKING:
     from bilstm_runtime.bundle.json_fields import Field
-
-KINDS: Final = ("text_vectorization", "string_lookup")
-STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctuation")
-SPLITS: Final = ("whitespace", "character")
-
-
-@dataclass(frozen=True)
-class TextPreprocessing:
-    """How the ids of one input are made of strings.
-
-    Attributes:
-        input: The input of the manifest that takes the ids.
-        kind: The Keras layer that did it, one of `KINDS`.
-        standardize: What is done to a string first, one of `STANDARDIZATIONS`, or None.
-        split: What a string is cut into, one of `SPLITS`; None where it is one token whole.
-        output_sequence_length: How many ids every text gets, by cutting and padding at its end;
-            None for as many as it has tokens.
-        vocabulary: The tokens that are known, each once.
-        first_id: The id of the first of them; the others follow.
-        mask_token: The token that stands for padding, known or not; None if none does.
-        padding_id: The id of padding; None if there is none.
-        unknown_id: The id of every other token; None where other tokens are refused.
-    """
-
-    input: str
-    kind: str
-    standardize: str | None
-    split: str | None
-    output_sequence_length: int | None
-    vocabulary: tuple[str, ...]
-    first_id: int
-    mask_token: str | None
-    padding_id: int | None
-    unknown_id: int | None
 
 
 def preprocessing_from(item: Field) -> TextPreprocessing:

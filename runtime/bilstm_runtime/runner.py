@@ -16,19 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bilstm_runtime.backends.base import Session
-    from bilstm_runtime.bundle.manifest import InputSpec, Manifest, OutputSpec
+    from bilstm_runtime.bundle.manifest import Manifest
     from bilstm_runtime.inputs import Request
+    from bilstm_runtime.spec import InputSpec, OutputSpec
     from bilstm_runtime.values import AnyArray
-
-
-def can_pad(manifest: Manifest) -> bool:
-    """Whether sequences of this model may be padded on the right.
-
-    Padding must change no answer, and no output may have an axis whose size the model derives:
-    nobody could tell which of its steps come from the padding.
-    """
-    derived = any(a.name is None and a.size is None for spec in manifest.outputs for a in spec.axes)
-    return manifest.padding_neutral and not derived
 
 
 class Runner:
@@ -45,7 +36,7 @@ class Runner:
         self._manifest = manifest
         self._session = session
         self._file = file
-        self._can_pad = can_pad(manifest)
+        self._can_pad = manifest.spec.can_pad
         self._axes = list(manifest.sequence_axes)
         fixed = list(manifest.sequence_axes.values())
         self._least = np.array([axis.size or axis.min for axis in fixed], dtype=np.int64)

@@ -16,8 +16,7 @@ from bilstm_runtime.errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bilstm_runtime.bundle.manifest import InputSpec
-    from bilstm_runtime.preprocessing import TextPreprocessing
+    from bilstm_runtime.spec import InputSpec, TextPreprocessing
     from bilstm_runtime.values import AnyArray
 
 _TEXT_KINDS: Final = "UST"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bilstm_runtime.bundle.manifest import integer_limits
 from bilstm_runtime.errors import InputError, InputTypeError
+from bilstm_runtime.spec import integer_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bilstm_runtime.bundle.manifest import InputSpec
+    from bilstm_runtime.spec import InputSpec
 
 # The methods of arrays go through Python functions to these.
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce

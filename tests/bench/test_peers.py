@@ -13,7 +13,7 @@ import pytest
 import bilstm_runtime
 from bilstm_bench import peers as peers_module
 from bilstm_bench.peers import Peer, difference, guarded
-from bilstm_runtime.bundle.manifest import Tolerance
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import PeerError
 
 from .conftest import FIXTURES, QUICK

@@ -12,7 +12,6 @@ from bilstm_bench.plan import Choice, Shape, make_plan, parse_counts
 from bilstm_bench.random_inputs import make_inputs
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.bundle.folder import Bundle
-from bilstm_runtime.bundle.manifest import Axis, InputSpec
 from bilstm_runtime.errors import (
     BackendMissingError,
     NoArtifactError,
@@ -20,6 +19,7 @@ from bilstm_runtime.errors import (
     UnknownBackendError,
 )
 from bilstm_runtime.inputs import InputReader
+from bilstm_runtime.spec import Axis, InputSpec
 
 
 def int8_too(manifest):

@@ -11,7 +11,7 @@ from keras import ops
 from bilstm_exporter.errors import ModelFileError, OptionError
 from bilstm_exporter.frontends.keras3.model import Keras3Source
 from bilstm_exporter.inspection.interface import Interface, find_interface
-from bilstm_runtime.bundle.manifest import Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 from .models import bilstm, floats
 

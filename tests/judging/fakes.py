@@ -7,18 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bilstm_exporter.evaluation.predictions import session_model
-from bilstm_runtime.bundle.manifest import (
-    Axis,
-    Golden,
-    InputSpec,
-    Manifest,
-    OutputSpec,
-    Source,
-    StateSpec,
-    Tolerance,
-)
+from bilstm_runtime.bundle.manifest import Golden, Manifest, Source
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.model import Model
-from bilstm_runtime.preprocessing import TextPreprocessing
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec, StateSpec, TextPreprocessing
 
 BATCH = Axis("batch", None)
 TIME = Axis("time", None)

@@ -9,8 +9,8 @@ from bilstm_exporter.evaluation.calibration import FEWEST, calibration_runs
 from bilstm_exporter.evaluation.data import read_data
 from bilstm_exporter.evaluation.dataset import PROBES, dataset_of_probes
 from bilstm_exporter.evaluation.predictions import ask, keras_answers, session_model
-from bilstm_runtime.bundle.manifest import Axis, InputSpec, StateSpec
 from bilstm_runtime.errors import BackendRunError
+from bilstm_runtime.spec import Axis, InputSpec, StateSpec
 
 from .fakes import TIME, FakeSession, FakeSource, manifest, model, output
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.data import read_data
-from bilstm_runtime.bundle.manifest import Axis, InputSpec
-from bilstm_runtime.preprocessing import TextPreprocessing
+from bilstm_runtime.spec import Axis, InputSpec, TextPreprocessing
 
 from .fakes import BATCH, FEATURES, IDS, TIME, manifest, output
 

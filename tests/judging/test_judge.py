@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.data import read_data
 from bilstm_exporter.evaluation.evaluator import RELATIVE, UNCHANGED, Judge
-from bilstm_runtime.bundle.manifest import Axis, InputSpec
+from bilstm_runtime.spec import Axis, InputSpec
 
 from .fakes import BATCH, FEATURES, TIME, manifest, one_hot, output
 

@@ -5,7 +5,7 @@ import pytest
 
 from bilstm_exporter.evaluation.data import read_data
 from bilstm_exporter.evaluation.latency import EXAMPLES, ROUNDS, WARM_UPS, latencies_ms, questions
-from bilstm_runtime.bundle.manifest import Axis, InputSpec
+from bilstm_runtime.spec import Axis, InputSpec
 
 from .fakes import TIME, manifest, model, output
 

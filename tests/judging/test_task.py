@@ -7,7 +7,7 @@ from bilstm_exporter.errors import DataError, OptionError
 from bilstm_exporter.evaluation.data import read_data
 from bilstm_exporter.evaluation.steps import find_steps, is_per_step
 from bilstm_exporter.evaluation.task import choose_task, parse_metrics
-from bilstm_runtime.bundle.manifest import Axis
+from bilstm_runtime.spec import Axis
 
 from .fakes import FEATURES, IDS, TIME, manifest, one_hot, output
 

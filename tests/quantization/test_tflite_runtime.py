@@ -9,15 +9,9 @@ import pytest
 
 from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
 from bilstm_runtime.backends.litert import open_litert
-from bilstm_runtime.bundle.manifest import (
-    Artifact,
-    Golden,
-    Manifest,
-    Quantization,
-    Source,
-    Tolerance,
-)
+from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Quantization, Source
 from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import ArtifactError, ManifestError
 
 from .test_tflite_full_integer import bi, examples, floats, prepared

@@ -16,16 +16,9 @@ import pytest
 
 import bilstm_runtime
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bundle.manifest import (
-    Artifact,
-    Axis,
-    Golden,
-    InputSpec,
-    Manifest,
-    OutputSpec,
-    Source,
-    Tolerance,
-)
+from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
+from bilstm_runtime.comparison import Tolerance
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

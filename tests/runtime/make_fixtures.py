@@ -22,17 +22,10 @@ import tensorflow as tf
 import tf2onnx
 from onnx import helper
 
-from bilstm_runtime.bundle.manifest import (
-    Artifact,
-    Axis,
-    Golden,
-    InputSpec,
-    Manifest,
-    OutputSpec,
-    Source,
-    Tolerance,
-)
+from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
 from bilstm_runtime.bundle.manifest_json import manifest_to_json
+from bilstm_runtime.comparison import Tolerance
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 FIXTURES = Path(__file__).parent / "fixtures"
 BATCH, TIME = Axis("batch", None), Axis("time", None)

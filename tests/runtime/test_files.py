@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bilstm_runtime.bundle.manifest import Axis, InputSpec
 from bilstm_runtime.cli.table import format_table
 from bilstm_runtime.errors import BilstmRuntimeError, DataFileError
 from bilstm_runtime.io.readers import READERS, reader
 from bilstm_runtime.io.writers import WRITERS, Table, plain, writer
+from bilstm_runtime.spec import Axis, InputSpec
 
 B, T = Axis("batch", None), Axis("time", None)
 IDS = (InputSpec("tokens", "int32", (B, T)),)

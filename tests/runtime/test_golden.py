@@ -12,7 +12,7 @@ import pytest
 
 from bilstm_runtime import check
 from bilstm_runtime.backends import BACKENDS, Backend
-from bilstm_runtime.bundle.manifest import Tolerance
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import ChecksumError, GoldenError, UnknownBackendError
 from bilstm_runtime.golden import compare
 

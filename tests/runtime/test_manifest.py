@@ -12,18 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilstm_runtime.bundle.manifest import (
-    Artifact,
-    Axis,
-    Golden,
-    InputSpec,
-    Manifest,
-    OutputSpec,
-    Source,
-    Tolerance,
-)
+from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
 from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import BundleError, BundleVersionError, ManifestError
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

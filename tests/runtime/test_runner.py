@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bilstm_runtime.bundle.manifest import Axis, InputSpec, Manifest, OutputSpec
+from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.runner import Runner, can_pad
+from bilstm_runtime.runner import Runner
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ class Recorder:
 
 def answer(manifest: Manifest, values: Any, batch_size: int | None = None) -> Any:
     session = Recorder()
-    reader = InputReader(manifest, can_pad=can_pad(manifest))
+    reader = InputReader(manifest, can_pad=manifest.spec.can_pad)
     found = Runner(manifest, session, "file").answer(reader.read(values), batch_size)
     return found[0], session.runs
 
@@ -81,9 +82,9 @@ def test_two_sequence_axes_are_padded_and_cut_alike(
 
 def test_derived_axes_rule_padding_out(make_manifest: Callable[..., Manifest]) -> None:
     spec = InputSpec("x", "int32", (B, T))
-    assert can_pad(make_manifest((spec,), (OutputSpec("y", "int32", (B, T)),)))
-    assert not can_pad(make_manifest((spec,), (OutputSpec("y", "int32", (B, FREE)),)))
-    assert not can_pad(make_manifest((spec,), padding_neutral=False))
+    assert make_manifest((spec,), (OutputSpec("y", "int32", (B, T)),)).spec.can_pad
+    assert not make_manifest((spec,), (OutputSpec("y", "int32", (B, FREE)),)).spec.can_pad
+    assert not make_manifest((spec,), padding_neutral=False).spec.can_pad
 
 
 def test_runs_whose_answers_do_not_fit_together(make_manifest: Callable[..., Manifest]) -> None:

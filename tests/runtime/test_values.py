@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilstm_runtime.bundle.manifest import Axis, InputSpec
 from bilstm_runtime.errors import InputError, InputTypeError
+from bilstm_runtime.spec import Axis, InputSpec
 from bilstm_runtime.values import ValueRule
 
 AXES = (Axis("batch", None), Axis("time", None))

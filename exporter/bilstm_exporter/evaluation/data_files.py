@@ -15,9 +15,10 @@ from typing import Any
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.dataset import RawData
 from bilstm_exporter.evaluation.labels import label_keys, labels_from_keys
-from bilstm_runtime.bundle.manifest import InputSpec, Manifest
+from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import DataFileError
 from bilstm_runtime.io.readers import READERS
+from bilstm_runtime.spec import InputSpec
 
 LARGEST = {"npz": 2**32, "npy": 2**32, "csv": 2**29, "jsonl": 2**29}
 """Bytes read, unpacked; text takes some ten times its size while it is read."""

@@ -13,7 +13,6 @@ from bilstm_exporter.evaluation.labels import read_labels
 from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.inputs import InputReader, Values
-from bilstm_runtime.runner import can_pad
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:  # it loads TensorFlow
@@ -93,7 +92,7 @@ def make_dataset(raw: RawData, manifest: Manifest, limit: int = LIMIT) -> Datase
         DataError: The model does not take it, or there are too few examples.
     """
     try:
-        request = InputReader(manifest, can_pad=can_pad(manifest)).read(raw.values)
+        request = InputReader(manifest, can_pad=manifest.spec.can_pad).read(raw.values)
     except BilstmRuntimeError as error:
         message = f"{raw.origin}: {error}"
         raise DataError(message) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilstm_exporter.errors import DataError
-from bilstm_runtime.bundle.manifest import OutputSpec
+from bilstm_runtime.spec import OutputSpec
 
 if TYPE_CHECKING:
     from bilstm_exporter.evaluation.dataset import Column

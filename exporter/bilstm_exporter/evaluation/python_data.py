@@ -10,7 +10,8 @@ import numpy as np
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.dataset import RawData
 from bilstm_exporter.evaluation.labels import label_keys, labels_from_keys
-from bilstm_runtime.bundle.manifest import InputSpec, Manifest
+from bilstm_runtime.bundle.manifest import Manifest
+from bilstm_runtime.spec import InputSpec
 
 ORIGIN = "the data"
 

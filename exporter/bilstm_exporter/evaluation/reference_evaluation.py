@@ -12,8 +12,9 @@ from bilstm_exporter.evaluation.predictions import ask, keras_answers
 from bilstm_exporter.evaluation.task import parse_metrics
 from bilstm_exporter.inspection.prepared import Prepared
 from bilstm_exporter.progress import Stages
-from bilstm_runtime.bundle.manifest import Axis, Manifest
+from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.model import Model
+from bilstm_runtime.spec import Axis
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def _of_any_batch(prepared: Prepared, manifest: Manifest) -> Manifest:
     if manifest.states or any(declared.shape[0] for declared in prepared.source.inputs):
         return manifest
     free = Axis(manifest.batch.name, None)
-    return replace(
-        manifest,
-        inputs=tuple(replace(spec, axes=(free, *spec.axes[1:])) for spec in manifest.inputs),
-        outputs=tuple(replace(spec, axes=(free, *spec.axes[1:])) for spec in manifest.outputs),
+    spec = replace(
+        manifest.spec,
+        inputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in manifest.inputs),
+        outputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in manifest.outputs),
     )
+    return replace(manifest, spec=spec)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilstm_exporter.evaluation.dataset import Column, Dataset
-from bilstm_runtime.bundle.manifest import Axis, InputSpec, Manifest, OutputSpec
+from bilstm_runtime.bundle.manifest import Manifest
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 from bilstm_runtime.values import AnyArray
 
 TENTHS = 10

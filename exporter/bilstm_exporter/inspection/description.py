@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bilstm_runtime.bundle.manifest import Manifest, StateSpec
+from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.bundle.manifest import Source as ManifestSource
+from bilstm_runtime.spec import ModelSpec, StateSpec
 
 # isort: split
 from bilstm_exporter.bundle import writer
@@ -22,23 +23,26 @@ def describe(prepared: Prepared) -> tuple[Manifest, list[Probe]]:
     source, interface, probes = prepared.source, prepared.interface, prepared.probes
     origin = prepared.origin
     golden = golden_probes(source, probes.probes)
-    manifest = Manifest(
+    spec = ModelSpec(
         name=source.name,
-        source=ManifestSource(origin.file or source.name, origin.sha256, prepared.generation),
         inputs=interface.inputs[: len(interface.inputs) - source.state_count],
         outputs=interface.outputs[: len(interface.outputs) - source.state_count],
+        states=_states(source, interface),
         output_structure=source.output_structure,
         padding_neutral=neutral_padding(source, interface),
         # Whose states would a batch that is divided carry on?
         rows_independent=not source.state_count
         and independent_rows(source, probes.probes, interface),
+        preprocessing=source.preprocessing,
+    )
+    manifest = Manifest(
+        spec=spec,
+        source=ManifestSource(origin.file or source.name, origin.sha256, prepared.generation),
         recommended_recipe=FLOAT32,
         artifacts=(),
         golden=writer.golden_entry(writer.golden_content(golden, {}), len(golden)),
         tolerance=TOLERANCE,
         versions=versions(origin.keras_version),
-        states=_states(source, interface),
-        preprocessing=source.preprocessing,
     )
     return manifest, golden
 

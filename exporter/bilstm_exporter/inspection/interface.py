@@ -13,10 +13,10 @@ import numpy as np
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError, plain_text
 from bilstm_exporter.inspection.graph_analysis import InputFacts, input_facts
-from bilstm_exporter.inspection.sampling import random_values
 from bilstm_exporter.ir.markers import Markers
 from bilstm_exporter.keras_model import DeclaredInput, Source
-from bilstm_runtime.bundle.manifest import Axis, InputSpec, OutputSpec
+from bilstm_runtime.sampling import random_values
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 BATCH, TIME = "batch", "time"
 

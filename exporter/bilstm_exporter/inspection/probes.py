@@ -15,10 +15,10 @@ import numpy as np
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
 from bilstm_exporter.inspection.interface import BATCH, REFUSALS, Interface
 from bilstm_exporter.inspection.reference_calls import EVERY_PADDING, ORDINARY, answers_together
-from bilstm_exporter.inspection.sampling import limits, random_values, without_mask_value
 from bilstm_exporter.keras_model import Source
 from bilstm_exporter.verification.tolerance import difference
-from bilstm_runtime.bundle.manifest import InputSpec
+from bilstm_runtime.sampling import limits, random_values, without_mask_value
+from bilstm_runtime.spec import InputSpec
 
 PADDINGS = ("left", "right", "middle", "scattered", "none", "all", "one step")
 # A model whose states feed on themselves can multiply a rounding without end; such a probe

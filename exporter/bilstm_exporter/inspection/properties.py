@@ -8,10 +8,10 @@ import numpy as np
 
 from bilstm_exporter.inspection.interface import BATCH, REFUSALS, TIME, Interface
 from bilstm_exporter.inspection.probes import Probe
-from bilstm_exporter.inspection.sampling import random_values
 from bilstm_exporter.keras_model import Source
 from bilstm_exporter.verification.tolerance import difference
-from bilstm_runtime.bundle.manifest import OutputSpec
+from bilstm_runtime.sampling import random_values
+from bilstm_runtime.spec import OutputSpec
 
 
 def declared_difference(source: Source, probes: Sequence[Probe]) -> float | None:

@@ -11,7 +11,7 @@ from bilstm_exporter.errors import ParityError
 from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.verification.parity import Run
 from bilstm_exporter.verification.tolerance import TOLERANCE, difference
-from bilstm_runtime.bundle.manifest import Tolerance
+from bilstm_runtime.comparison import Tolerance
 
 # Another processor sums in another order, which a quantized activation next to the middle
 # between two integers turns into a whole step: check-bilstm allows a single number twice what was

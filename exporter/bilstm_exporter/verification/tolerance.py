@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilstm_runtime.bundle.manifest import Tolerance
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.golden import compare
 
 # float32 keeps 24 bits, 6e-8 of a value. A few hundred steps of sums over some hundred

@@ -10,8 +10,8 @@ import numpy as np
 from bilstm_runtime.backends.agreement import check_agreement, disagreement
 from bilstm_runtime.backends.base import BACKENDS, Array, Session, register
 from bilstm_runtime.backends.litert_planning import ERRORS, PlannedInterpreter
-from bilstm_runtime.bundle.manifest import integer_limits
 from bilstm_runtime.errors import ArtifactError, BackendRunError
+from bilstm_runtime.spec import integer_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

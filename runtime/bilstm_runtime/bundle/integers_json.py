@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from bilstm_runtime.bundle.manifest import QUANTIZED_DTYPES, Quantization, integer_limits
+from bilstm_runtime.bundle.manifest import QUANTIZED_DTYPES, Quantization
+from bilstm_runtime.spec import integer_limits
 
 if TYPE_CHECKING:
     from bilstm_runtime.bundle.json_fields import Field

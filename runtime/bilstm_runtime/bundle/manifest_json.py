@@ -15,26 +15,29 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from bilstm_runtime.bundle.integers_json import integers_json, quantizations_from, wrongly_quantized
 from bilstm_runtime.bundle.json_fields import Field, parse_document
 from bilstm_runtime.bundle.manifest import (
-    BATCH,
-    DTYPES,
     FORMAT_VERSION,
     MANIFEST_FILE,
-    MAX_AXIS,
-    OUTPUT_STRUCTURES,
     Artifact,
-    Axis,
     Golden,
-    InputSpec,
     Manifest,
-    Number,
-    OutputSpec,
     Source,
-    StateSpec,
-    Tolerance,
-    integer_limits,
 )
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import BundleVersionError, ManifestError
 from bilstm_runtime.preprocessing import preprocessing_from, preprocessing_json
+from bilstm_runtime.spec import (
+    BATCH,
+    DTYPES,
+    MAX_AXIS,
+    OUTPUT_STRUCTURES,
+    Axis,
+    InputSpec,
+    ModelSpec,
+    Number,
+    OutputSpec,
+    StateSpec,
+    integer_limits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,22 +66,25 @@ def manifest_from_json(text: str) -> Manifest:
     _check_version(root.get("format_version"))
     states, texts = root.optional("states"), root.optional("preprocessing")
     reason = root.get("recommended").optional("reason")
-    manifest = Manifest(
+    spec = ModelSpec(
         name=root.get("name").text(),
-        source=_source(root.get("source")),
         inputs=tuple(map(_input, root.get("inputs").items(at_least=1))),
         outputs=tuple(map(_output, root.get("outputs").items(at_least=1))),
+        states=() if states is None else tuple(map(_state, states.items())),
         output_structure=root.get("output_structure").text(among=OUTPUT_STRUCTURES),
         padding_neutral=root.get("padding").get("neutral").boolean(),
         rows_independent=root.get("rows_independent").boolean(),
+        preprocessing=() if texts is None else tuple(map(preprocessing_from, texts.items())),
+    )
+    manifest = Manifest(
+        spec=spec,
+        source=_source(root.get("source")),
         recommended_recipe=_matching(root.get("recommended").get("recipe"), _TOKEN),
         recommended_reason="" if reason is None else reason.text(),
         artifacts=tuple(map(_artifact, root.get("artifacts").items(at_least=1))),
         golden=_golden(root.get("golden")),
         tolerance=_tolerance(root.get("tolerance")),
         versions={key: item.text() for key, item in root.get("versions").members().items()},
-        states=() if states is None else tuple(map(_state, states.items())),
-        preprocessing=() if texts is None else tuple(map(preprocessing_from, texts.items())),
     )
     _check_whole(manifest)
     return manifest

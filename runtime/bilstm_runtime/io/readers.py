@@ -17,8 +17,8 @@ from bilstm_runtime.errors import DataFileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bilstm_runtime.bundle.manifest import InputSpec
     from bilstm_runtime.inputs import Values
+    from bilstm_runtime.spec import InputSpec
 
 
 _LINE_END: Final = re.compile(r"\r\n?|\n")

@@ -19,7 +19,7 @@ from bilstm_exporter.targets.onnx.cleanup import clean
 from bilstm_exporter.targets.onnx.lowering import lower_markers
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.onnx.weights import store_weights
-from bilstm_runtime.bundle.manifest import Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 
 @dataclass(frozen=True)

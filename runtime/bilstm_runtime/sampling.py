@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilstm_runtime.bundle.manifest import InputSpec, integer_limits
+from bilstm_runtime.spec import InputSpec, integer_limits
 
 # Around the units of standardised features; far beyond them, the rounding of float32
 # itself would exceed the tolerance in models that pass their inputs on.

@@ -1,0 +1,165 @@
+"""Comparing outputs with a reference, and replaying cases: what every check is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bilstm_runtime.values import AnyArray
+
+Run = Callable[[Sequence["AnyArray"]], Sequence["AnyArray"]]
+"""Runs a model once: one array an input, one array an output."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Outputs agree where ``|output - reference| <= absolute + relative * |reference|``."""
+
+    absolute: float
+    relative: float
+
+
+EXACT = Tolerance(absolute=0.0, relative=0.0)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far outputs are from their references.
+
+    Attributes:
+        max_abs_error: The largest ``|output - reference|``; infinite for a mismatch.
+        max_error_ratio: The largest error as a multiple of what the tolerance allows there: at
+            most 1 passes. Infinite for a mismatch.
+        mismatch: Another shape or dtype, or a number where the reference has none; or "".
+        count: Finite floating-point values compared.
+        sum_abs_error: Over those values.
+        sum_squared_error: Over those values.
+        sum_squared_reference: Over those values.
+    """
+
+    max_abs_error: float = 0.0
+    max_error_ratio: float = 0.0
+    mismatch: str = ""
+    count: int = 0
+    sum_abs_error: float = 0.0
+    sum_squared_error: float = 0.0
+    sum_squared_reference: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every value is within the tolerance."""
+        return self.max_error_ratio <= 1
+
+    @property
+    def mean_abs_error(self) -> float:
+        """The mean of ``|output - reference|``; 0 where nothing was compared."""
+        return self.sum_abs_error / self.count if self.count else 0.0
+
+    @property
+    def rms_error(self) -> float:
+        """The root mean square of the error; 0 where nothing was compared."""
+        return float(np.sqrt(self.sum_squared_error / self.count)) if self.count else 0.0
+
+    @property
+    def relative_rms_error(self) -> float:
+        """`rms_error` as a fraction of the references' root mean square (of 1 if that is 0)."""
+        scale = np.sqrt(self.sum_squared_reference / self.count) if self.count else 0.0
+        return float(self.rms_error / scale) if scale else self.rms_error
+
+    def __add__(self, other: Difference) -> Difference:
+        """Both together: the worse of each maximum, the sums added."""
+        return Difference(
+            max(self.max_abs_error, other.max_abs_error),
+            max(self.max_error_ratio, other.max_error_ratio),
+            self.mismatch or other.mismatch,
+            self.count + other.count,
+            self.sum_abs_error + other.sum_abs_error,
+            self.sum_squared_error + other.sum_squared_error,
+            self.sum_squared_reference + other.sum_squared_reference,
+        )
+
+
+def compare(output: AnyArray, reference: AnyArray, tolerance: Tolerance) -> Difference:
+    """Compare one output with its reference; integers and booleans must be equal.
+
+    Args:
+        output: Any shape and dtype.
+        reference: What is right. Where it is NaN or infinite, the output must be the same.
+        tolerance: What is allowed for floating-point values.
+    """
+    mismatch = _mismatch(output, reference)
+    if mismatch:
+        return Difference(max_abs_error=np.inf, max_error_ratio=np.inf, mismatch=mismatch)
+    if reference.dtype.kind != "f":
+        return _compared(output, reference, EXACT, is_float=False)
+    finite = np.isfinite(reference)
+    if finite.all():
+        return _compared(output, reference, tolerance)
+    return _compared(output[finite], reference[finite], tolerance)
+
+
+def _mismatch(output: AnyArray, reference: AnyArray) -> str:
+    """What is wrong with an output that is not a matter of size; "" if nothing is."""
+    if output.shape != reference.shape:
+        return f"shape {output.shape}, where the reference has {reference.shape}"
+    if output.dtype != reference.dtype:
+        return f"dtype {output.dtype}, where the reference has {reference.dtype}"
+    if reference.dtype.kind != "f":
+        return ""
+    finite = np.isfinite(reference)
+    if not np.array_equal(output[~finite], reference[~finite], equal_nan=True):
+        return "a number, where the reference has NaN or infinity"
+    if not np.isfinite(output[finite]).all():
+        return "NaN or infinity, where the reference has a number"
+    return ""
+
+
+def _compared(
+    output: AnyArray, reference: AnyArray, tolerance: Tolerance, *, is_float: bool = True
+) -> Difference:
+    found, wanted = output.astype(np.float64), reference.astype(np.float64)
+    error = np.abs(found - wanted)
+    bound = tolerance.absolute + tolerance.relative * np.abs(wanted)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(error == 0, 0.0, error / bound)
+    return Difference(
+        max_abs_error=float(error.max(initial=0)),
+        max_error_ratio=float(ratio.max(initial=0)),
+        count=error.size if is_float else 0,
+        sum_abs_error=float(error.sum()) if is_float else 0.0,
+        sum_squared_error=float(np.square(error).sum()) if is_float else 0.0,
+        sum_squared_reference=float(np.square(wanted).sum()) if is_float else 0.0,
+    )
+
+
+class HasInputs(Protocol):
+    """A case to replay: anything that holds the inputs of one run."""
+
+    @property
+    def inputs(self) -> Sequence[AnyArray]:
+        """One array an input."""
+        ...
+
+
+def replay(
+    run: Run, cases: Sequence[HasInputs]
+) -> tuple[list[list[AnyArray]], list[list[AnyArray]]]:
+    """Run all cases twice, the second time in reverse order.
+
+    What one run leaves behind for the next, such as a state that is not reset, then meets another
+    input, and shows in one of the passes.
+
+    Args:
+        run: Runs a model once.
+        cases: What to run.
+
+    Returns:
+        The outputs of the first and of the second pass, both in the order of the cases.
+    """
+    first = [[np.asarray(output) for output in run(case.inputs)] for case in cases]
+    second = [[np.asarray(output) for output in run(case.inputs)] for case in reversed(cases)]
+    return first, second[::-1]
