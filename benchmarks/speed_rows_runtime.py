@@ -136,8 +136,8 @@ def _overhead(lab: Lab, format_name: str, kind: Kind, units: int) -> Measured:
     bundle = open_bundle(lab.bundle(kind, units, format_name))
     backend, artifact = choose(bundle, BACKENDS[BACKEND_NAMES[format_name]], None)
     # One session for both: of two, one may happen to lie better in memory.
-    session = backend.open(bundle.read(artifact), artifact, bundle.manifest, 1)
-    loaded = Model(bundle.manifest, session, backend, artifact)
+    session = backend.open(bundle.read(artifact), artifact, bundle.manifest.spec, 1)
+    loaded = Model(bundle.manifest.spec, session, backend, artifact)
     work = features(units) if kind == "plain" else sentences(units, "full")
     contestants = [
         Runner("predict", loaded.predict).on(work),

@@ -208,4 +208,4 @@ def _open(
     )
     backend = next(backend for backend in BACKENDS.values() if backend.format == name)
     with captured_stderr():  # LiteRT greets on stderr
-        return artifact, backend.open(built.content, artifact, manifest, threads=1)
+        return artifact, backend.open(built.content, artifact, manifest.spec, threads=1)

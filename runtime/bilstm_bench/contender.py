@@ -56,7 +56,7 @@ class OpenedVariant:
         self._backend = find_backend(variant.backend)
         self._artifact = artifact_of(bundle.manifest, variant)
         self._session = self._backend.open(
-            bundle.read(self._artifact), self._artifact, bundle.manifest, variant.threads
+            bundle.read(self._artifact), self._artifact, bundle.manifest.spec, variant.threads
         )
         self.model = self._model(self._session)
 
@@ -91,7 +91,7 @@ class OpenedVariant:
 
     def _model(self, session: Session) -> Model:
         return Model(
-            self.manifest,
+            self.manifest.spec,
             session,
             self._backend,
             self._artifact,

@@ -67,7 +67,7 @@ def record_runs(task: dict[str, Any]) -> Recorded:
     backend = find_backend(task["backend"])
     artifact = next(item for item in manifest.artifacts if item.file == task["file"])
     content = bundle.read(artifact)
-    session = backend.open(content, artifact, manifest, task["threads"])
+    session = backend.open(content, artifact, manifest.spec, task["threads"])
     recorder = Recorder(session)
     inputs = make_inputs(
         manifest,
@@ -75,5 +75,5 @@ def record_runs(task: dict[str, Any]) -> Recorded:
         padding=task["padding"],
         seed=task["seed"],
     )
-    Model(manifest, recorder, backend, artifact).predict(inputs)
+    Model(manifest.spec, recorder, backend, artifact).predict(inputs)
     return Recorded(bundle, artifact, content, recorder.runs, session)

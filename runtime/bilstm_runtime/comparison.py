@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Annotated, Protocol, TypeAlias
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from bilstm_runtime.values import AnyArray
+from bilstm_runtime.constraints import Range
+from bilstm_runtime.spec import AnyArray
 
-Run = Callable[[Sequence["AnyArray"]], Sequence["AnyArray"]]
-"""Runs a model once: one array an input, one array an output."""
+Run: TypeAlias = Callable[[Sequence[AnyArray]], Sequence[AnyArray]]
+"""Runs a model once: one array per input, one array per output."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
     """Outputs agree where ``|output - reference| <= absolute + relative * |reference|``."""
 
-    absolute: float
-    relative: float
+    absolute: Annotated[float, Range(0)]
+    relative: Annotated[float, Range(0)]
 
 
 EXACT = Tolerance(absolute=0.0, relative=0.0)
@@ -88,7 +88,7 @@ def compare(output: AnyArray, reference: AnyArray, tolerance: Tolerance) -> Diff
 
     Args:
         output: Any shape and dtype.
-        reference: What is right. Where it is NaN or infinite, the output must be the same.
+        reference: What is expected. Where it is NaN or infinite, the output must be the same.
         tolerance: What is allowed for floating-point values.
     """
     mismatch = _mismatch(output, reference)
@@ -103,7 +103,7 @@ def compare(output: AnyArray, reference: AnyArray, tolerance: Tolerance) -> Diff
 
 
 def _mismatch(output: AnyArray, reference: AnyArray) -> str:
-    """What is wrong with an output that is not a matter of size; "" if nothing is."""
+    """What is wrong with an output other than the size of its errors; "" if nothing is."""
     if output.shape != reference.shape:
         return f"shape {output.shape}, where the reference has {reference.shape}"
     if output.dtype != reference.dtype:
@@ -141,7 +141,7 @@ class HasInputs(Protocol):
 
     @property
     def inputs(self) -> Sequence[AnyArray]:
-        """One array an input."""
+        """One array per input."""
         ...
 
 

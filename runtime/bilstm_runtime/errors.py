@@ -14,7 +14,18 @@ class BundleNotFoundError(BundleError, FileNotFoundError):
 
 
 class ManifestError(BundleError):
-    """manifest.json is not what the bundle format describes."""
+    """manifest.json is not what the bundle format describes.
+
+    Attributes:
+        problem: What is wrong, without the remedy.
+        remedy: What to do; may be empty.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        """Say what is wrong and what to do, in sentences without and with a full stop."""
+        super().__init__(f"{problem}. {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
 
 
 class BundleVersionError(BundleError):

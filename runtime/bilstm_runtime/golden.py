@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.manifest import Artifact, Manifest
     from bilstm_runtime.comparison import Tolerance
-    from bilstm_runtime.model import Model
     from bilstm_runtime.values import AnyArray
 
 _MAX_GOLDEN_BYTES: Final = 2**30
@@ -160,8 +159,8 @@ def read_cases(bundle: Bundle) -> list[Case]:
         with zipfile.ZipFile(content) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > _MAX_GOLDEN_BYTES:
-            msg = f"{manifest.golden.file} unpacks to {size} bytes, which is not read"
-            raise GoldenError(msg)
+            message = f"{manifest.golden.file} unpacks to {size} bytes, which is not read"
+            raise GoldenError(message)
         with np.load(content, allow_pickle=False) as arrays:
             return [
                 Case(
@@ -172,23 +171,13 @@ def read_cases(bundle: Bundle) -> list[Case]:
                 for i in range(manifest.golden.cases)
             ]
     except KeyError as error:
-        msg = f"{manifest.golden.file} lacks an array: {error.args[0]}. Export the model again."
-        raise GoldenError(msg) from error
+        message = f"{manifest.golden.file} lacks an array: {error.args[0]}. Export the model again."
+        raise GoldenError(message) from error
     except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, GoldenError):
             raise
-        msg = f"{manifest.golden.file} cannot be read ({error}). Export the model again."
-        raise GoldenError(msg) from error
-
-
-def answer_case(model: Model, inputs: Sequence[AnyArray]) -> list[AnyArray]:
-    """What a model, just loaded or reset, answers to one case; the exporter records the same."""
-    model.reset()
-    names = [spec.name for spec in model.inputs]
-    answers = model.predict(dict(zip(names, inputs, strict=True)))
-    if isinstance(answers, dict):
-        return list(answers.values())
-    return answers if isinstance(answers, list) else [answers]
+        message = f"{manifest.golden.file} cannot be read ({error}). Export the model again."
+        raise GoldenError(message) from error
 
 
 def compare(answer: AnyArray, reference: AnyArray, tolerance: Tolerance) -> Deviation:
@@ -240,7 +229,7 @@ def _check_artifact(
     try:
         model = load_artifact(bundle, backend, artifact, threads=1)
         for order in (numbers, reversed(numbers)):
-            given = {number: answer_case(model, cases[number].inputs) for number in order}
+            given = {number: model.run_case(cases[number].inputs) for number in order}
             answers = [given[number] for number in numbers]
             found, wrong = _judge(bundle.manifest, artifact, cases, answers)
             worst = _worse(worst, found)
@@ -275,8 +264,8 @@ def _judge(
         for spec, answer, reference in zip(manifest.outputs, given, references, strict=True):
             if not isinstance(answer, np.ndarray) or answer.shape != reference.shape:
                 found, wanted = np.shape(answer), reference.shape
-                msg = f"{spec.name!r} has the shape {found}, in {manifest.golden.file} {wanted}"
-                raise GoldenError(msg)
+                message = f"{spec.name!r} has the shape {found}, in {manifest.golden.file} {wanted}"
+                raise GoldenError(message)
             deviation = compare(answer, reference, tolerance)
             worst = _worse(worst, deviation)
             if not deviation.ratio <= 1 and not reason:

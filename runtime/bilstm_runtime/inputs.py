@@ -15,8 +15,7 @@ from bilstm_runtime.values import AnyArray, ValueRule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bilstm_runtime.bundle.manifest import Manifest
-    from bilstm_runtime.spec import Axis, InputSpec
+    from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 
 Values: TypeAlias = Any
 """What a caller may give: an array, lists of numbers, texts or arrays, or a dict of those."""
@@ -28,9 +27,9 @@ class Request:
 
     Attributes:
         columns: For each input an array with a batch axis or, where the lengths of the examples
-            differ, a list of one array an example without it.
+            differ, a list of one array per example without it.
         count: How many examples.
-        sizes: `[examples, axes] int64`, their sizes along the sequence axes of the manifest;
+        sizes: `[examples, axes] int64`, their sizes along the sequence axes of the model;
             one row for all where the examples do not differ.
     """
 
@@ -47,19 +46,14 @@ class Request:
 class InputReader:
     """Reads the input of one model."""
 
-    def __init__(self, manifest: Manifest, *, can_pad: bool) -> None:
-        """Work out what the inputs must look like.
-
-        Args:
-            manifest: The manifest.
-            can_pad: Whether sequences may be padded on the right.
-        """
-        self._columns = [_ColumnReader(spec, manifest, can_pad) for spec in manifest.inputs]
-        self._names = [spec.name for spec in manifest.inputs]
-        self._axes = list(manifest.sequence_axes)
+    def __init__(self, spec: ModelSpec) -> None:
+        """Derive the expected form of the inputs from the model's description."""
+        self._columns = [_ColumnReader(item, spec) for item in spec.inputs]
+        self._names = [item.name for item in spec.inputs]
+        self._axes = list(spec.sequence_axes)
         named: dict[str, list[tuple[int, int]]] = {}
-        for i, spec in enumerate(manifest.inputs):
-            for j, axis in enumerate(spec.axes):
+        for i, item in enumerate(spec.inputs):
+            for j, axis in enumerate(item.axes):
                 if axis.name is not None:
                     named.setdefault(axis.name, []).append((i, j))
         self._places = named
@@ -101,8 +95,8 @@ class InputReader:
         count = counts[self._names[0]]
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{name!r} has {n}" for name, n in counts.items())
-            msg = f"the inputs differ in the number of examples: {found}"
-            raise InputError(msg)
+            message = f"the inputs differ in the number of examples: {found}"
+            raise InputError(message)
         if any(isinstance(column, list) for column in columns):
             lists = [list(column) for column in columns]
             columns, sizes = [*lists], self._sizes_of_each(lists)
@@ -111,25 +105,25 @@ class InputReader:
         return Request(columns, count, np.array(sizes, dtype=np.int64).reshape(len(sizes), -1))
 
     def _separate(self, values: Values) -> list[Values]:
-        """One value an input, in the order of the manifest."""
+        """One value per input, in the order of the model."""
         wanted = ", ".join(map(repr, self._names))
         if isinstance(values, dict):
             if set(values) != set(self._names):
                 found = ", ".join(map(repr, values)) or "nothing"
-                msg = f"the model has the inputs {wanted}; the dict holds {found}"
-                raise InputError(msg)
+                message = f"the model has the inputs {wanted}; the dict holds {found}"
+                raise InputError(message)
             return [values[name] for name in self._names]
         if len(self._names) == 1:
             return [values]
         if not isinstance(values, (list, tuple)):
-            msg = (
+            message = (
                 f"the model has the inputs {wanted}; give a dict by name or a list of that many "
                 f"arrays, not one {type(values).__name__}"
             )
-            raise InputError(msg)
+            raise InputError(message)
         if len(values) != len(self._names):
-            msg = f"the model has the inputs {wanted}; the list holds {len(values)} items"
-            raise InputError(msg)
+            message = f"the model has the inputs {wanted}; the list holds {len(values)} items"
+            raise InputError(message)
         return list(values)
 
     def _sizes_of_each(self, columns: Sequence[list[AnyArray]]) -> list[list[int]]:
@@ -155,8 +149,8 @@ class InputReader:
             }
             if len(set(found.values())) > 1:
                 shown = ", ".join(f"{n!r} has {size}" for n, size in found.items())
-                msg = f"the inputs differ in size along {name!r}{where}: {shown}"
-                raise InputError(msg)
+                message = f"the inputs differ in size along {name!r}{where}: {shown}"
+                raise InputError(message)
             sizes.append(next(iter(found.values())))
         return sizes
 
@@ -164,19 +158,19 @@ class InputReader:
 class _ColumnReader:
     """Reads one input."""
 
-    def __init__(self, spec: InputSpec, manifest: Manifest, can_pad: bool) -> None:  # noqa: FBT001
+    def __init__(self, spec: InputSpec, model: ModelSpec) -> None:
         self._spec = spec
         self._label = f"input {spec.name!r}"
-        self._can_pad = can_pad
+        self._can_pad = model.can_pad
         self._rule = ValueRule(spec)
         self._dtype = self._rule.dtype
         self._rank = len(spec.axes)
-        shared = manifest.sequence_axes
+        shared = model.sequence_axes
         self._axes = [shared.get(axis.name or "", axis) for axis in spec.axes]
         self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
         self._last_shape: tuple[int, ...] | None = None  # that was within the bounds
-        found = [item for item in manifest.preprocessing if item.input == spec.name]
-        self._text = TextReader(found[0], spec, can_pad=can_pad) if found else None
+        found = [item for item in model.preprocessing if item.input == spec.name]
+        self._text = TextReader(found[0], spec, can_pad=self._can_pad) if found else None
 
     def is_ready(self, array: Any) -> bool:
         """Whether this is an array that can be run as it is."""
@@ -206,8 +200,8 @@ class _ColumnReader:
             self._check_shape(array, self._axes, self._label)
             return np.ascontiguousarray(self._rule.convert(array, self._label))
         if not value:
-            msg = f"{self._label} holds no examples"
-            raise InputError(msg)
+            message = f"{self._label} holds no examples"
+            raise InputError(message)
         examples = [
             self._as_array(item, f"{self._label}, example {i}") for i, item in enumerate(value)
         ]
@@ -226,19 +220,19 @@ class _ColumnReader:
 
     def _as_array(self, value: Values, label: str) -> AnyArray:
         if isinstance(value, np.ma.MaskedArray):
-            msg = f"{label} is a masked array, whose mask would be lost; fill it first"
-            raise InputTypeError(msg)
+            message = f"{label} is a masked array, whose mask would be lost; fill it first"
+            raise InputTypeError(message)
         try:
             array = np.asarray(value)
         except (ValueError, TypeError) as error:
-            msg = f"{label} cannot be read as an array ({error})"
-            raise InputTypeError(msg) from error
+            message = f"{label} cannot be read as an array ({error})"
+            raise InputTypeError(message) from error
         if array.dtype.kind not in "biuf":
-            msg = (
+            message = (
                 f"{label} holds {array.dtype} values ({type(value).__name__}); "
                 f"the model takes {self._spec.dtype} arrays, or lists of numbers or arrays"
             )
-            raise InputTypeError(msg)
+            raise InputTypeError(message)
         return array
 
     def _convert_examples(self, examples: list[AnyArray]) -> list[AnyArray]:
@@ -261,14 +255,16 @@ class _ColumnReader:
 
     def _check_shape(self, array: AnyArray, axes: Sequence[Axis], label: str) -> None:
         if 0 in array.shape:
-            msg = f"{label} is empty: it has the shape {_shape(array)}, expected {_expected(axes)}"
-            raise InputError(msg)
+            message = (
+                f"{label} is empty: it has the shape {_shape(array)}, expected {_expected(axes)}"
+            )
+            raise InputError(message)
         if array.ndim != len(axes):
-            msg = (
+            message = (
                 f"{label} has the shape {_shape(array)}, expected {_expected(axes)}"
                 f"{self._rank_hint(array.ndim, len(axes))}"
             )
-            raise InputError(msg)
+            raise InputError(message)
         for number, (size, axis) in enumerate(zip(array.shape, axes, strict=True)):
             what = f"axis {number}" if axis.name is None else f"{axis.name!r}"
             if axis.name == BATCH:  # any number of rows will do, see `Model`
@@ -276,19 +272,19 @@ class _ColumnReader:
             if axis.size is not None and (
                 size > axis.size or (axis.name is None and size < axis.size)
             ):
-                msg = (
+                message = (
                     f"{label} has the shape {_shape(array)}, expected {_expected(axes)}: "
                     f"size {size} along {what}, where the model takes {axis.size}"
                 )
-                raise InputError(msg)
+                raise InputError(message)
             if size < (axis.size or axis.min) and not self._can_pad:
-                least = f"exactly {axis.size}" if axis.size else f"at least {axis.min}"
-                msg = (
-                    f"{label} has size {size} along {what}, where the model takes {least}, and "
-                    "padding changes the answers of this model: "
+                expected = f"exactly {axis.size}" if axis.size else f"at least {axis.min}"
+                message = (
+                    f"{label} has size {size} along {what}, where the model takes {expected}, and "
+                    "padding changes the outputs of this model: "
                     f"pad to {axis.size or axis.min} the way it was trained"
                 )
-                raise InputError(msg)
+                raise InputError(message)
 
     def _rank_hint(self, found: int, wanted: int) -> str:
         is_example = wanted < self._rank

@@ -1,38 +1,25 @@
-"""Loading a bundle and asking its model."""
+"""Loading the model of a bundle."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from bilstm_runtime.backends import BACKENDS, Backend, find_backend
 from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.bundle.tuning import find_tuning
-from bilstm_runtime.carried import CarriedStates
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
-from bilstm_runtime.inputs import InputReader, Values
-from bilstm_runtime.runner import Runner
-from bilstm_runtime.values import AnyArray
+from bilstm_runtime.predictor import Predictor
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
     from bilstm_runtime.backends import Session
     from bilstm_runtime.bundle.folder import Bundle
-    from bilstm_runtime.bundle.manifest import Artifact, Manifest
-    from bilstm_runtime.spec import InputSpec, OutputSpec
-
-Answer: TypeAlias = AnyArray | list[AnyArray]
-"""One output: an array with a batch axis, or one array an example."""
-
-Answers: TypeAlias = Any
-"""All outputs, in the structure the Keras model had: an `Answer`, or a list or dict of those.
-
-Which of them is known only at run time, so callers need not narrow a union.
-"""
+    from bilstm_runtime.bundle.manifest import Artifact
+    from bilstm_runtime.spec import ModelSpec
 
 
-class Model:
+class Model(Predictor):
     """A loaded model; made by `load`.
 
     Attributes:
@@ -42,8 +29,8 @@ class Model:
         threads: Threads the backend may use.
         tuned: Whether `bench-bilstm --tune` chose any of these three on this device.
         inputs: What it takes.
-        outputs: What it answers.
-        output_structure: "single", "list" or "dict": the form of all answers.
+        outputs: What it returns.
+        output_structure: "single", "list" or "dict": the structure of all outputs.
         is_stateful: Whether a prediction depends on those before it, until `reset`.
     """
 
@@ -52,14 +39,10 @@ class Model:
     recipe: str
     threads: int
     tuned: bool
-    inputs: tuple[InputSpec, ...]
-    outputs: tuple[OutputSpec, ...]
-    output_structure: str
-    is_stateful: bool
 
     def __init__(  # noqa: PLR0913 (by name)
         self,
-        manifest: Manifest,
+        spec: ModelSpec,
         session: Session,
         backend: Backend,
         artifact: Artifact,
@@ -68,79 +51,16 @@ class Model:
         tuned: bool = False,
     ) -> None:
         """Keep an open session; use `load` instead."""
-        self.name = manifest.name
+        super().__init__(spec, session, label=artifact.file)
+        self.name = spec.name
         self.backend = backend.name
         self.recipe = artifact.recipe
         self.threads = threads
         self.tuned = tuned
-        self.inputs = manifest.inputs
-        self.outputs = manifest.outputs
-        self.output_structure = manifest.output_structure
-        self.is_stateful = bool(manifest.states)
-        self._carried = CarriedStates(session, manifest.states) if manifest.states else None
-        self._reader = InputReader(manifest, can_pad=manifest.spec.can_pad)
-        self._runner = Runner(manifest, self._carried or session, artifact.file)
 
     def __repr__(self) -> str:
         """Name, backend and recipe."""
         return f"<Model {self.name!r} backend={self.backend} recipe={self.recipe}>"
-
-    def reset(self) -> None:
-        """Let a stateful model forget what it was given; nothing happens to any other."""
-        if self._carried is not None:
-            self._carried.reset()
-
-    def predict(self, x: Values, *, batch_size: int | None = None) -> Answers:
-        """Answer for a batch of examples.
-
-        A model with one input takes
-
-        - an array with a batch axis, such as `[batch, time, features]`;
-        - a list or tuple, always read as a list of examples: numbers, lists or arrays without a
-          batch axis, whose lengths may differ;
-        - a dict with its one input.
-
-        A model with several inputs takes a dict by input name, or a list or tuple in the order
-        of `inputs`, of any of these.
-
-        An input that the Keras model began with a text layer takes a list or array of `str`
-        instead, one text an example, or the ids of that layer.
-
-        Values are converted where that loses nothing that matters (any whole numbers that fit;
-        floats to the precision of the model; whole floats to ids) and refused otherwise.
-
-        Sequences of different lengths run in groups of near length, padded on the right with
-        the mask value, if the manifest says that this changes no answer; else in groups of
-        exactly equal length. Sequences shorter than a fixed time axis are padded by the same
-        rule or refused.
-
-        Args:
-            x: The examples.
-            batch_size: How many run at once at most; by default an array runs in one go, and
-                sequences of different lengths 16 at a time.
-
-        Returns:
-            An array, a list of arrays or a dict of arrays by output name, as the Keras model
-            would; `[batch, ...]`, in the order given and owned by the caller. Where the
-            sequences differ in length, an output that keeps the time axis (or another axis of
-            free size) is a list instead, of one array an example, cut to its own length.
-
-        Raises:
-            InputError: The examples are not what the model takes.
-            OptionError: The batch size is impossible.
-            BackendRunError: The backend failed.
-        """
-        ready = self._reader.ready(x) if batch_size is None else None
-        answers: Sequence[Answer]
-        if ready is not None:
-            answers = self._runner.run(ready)
-        else:
-            answers = self._runner.answer(self._reader.read(x), batch_size)
-        if self.output_structure == "single":
-            return answers[0]
-        if self.output_structure == "list":
-            return list(answers)
-        return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
 
 def load(
@@ -171,8 +91,8 @@ def load(
         OptionError: The number of threads is impossible.
     """
     if threads is not None and (type(threads) is not int or threads < 1):
-        msg = f"threads is {threads!r}; expected a whole number from 1, or None"
-        raise OptionError(msg)
+        message = f"threads is {threads!r}; expected a whole number from 1, or None"
+        raise OptionError(message)
     wanted = None if backend is None else find_backend(backend)
     bundle = open_bundle(path)
     tuning = find_tuning(bundle)
@@ -188,8 +108,9 @@ def load_artifact(
     bundle: Bundle, backend: Backend, artifact: Artifact, threads: int, *, tuned: bool = False
 ) -> Model:
     """Load one file of an open bundle on one backend; raises what `load` raises."""
-    session = backend.open(bundle.read(artifact), artifact, bundle.manifest, threads)
-    return Model(bundle.manifest, session, backend, artifact, threads=threads, tuned=tuned)
+    spec = bundle.manifest.spec
+    session = backend.open(bundle.read(artifact), artifact, spec, threads)
+    return Model(spec, session, backend, artifact, threads=threads, tuned=tuned)
 
 
 def choose(bundle: Bundle, wanted: Backend | None, recipe: str | None) -> tuple[Backend, Artifact]:
@@ -206,19 +127,19 @@ def choose(bundle: Bundle, wanted: Backend | None, recipe: str | None) -> tuple[
             if name
         )
         held = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in manifest.artifacts)
-        msg = (
+        message = (
             f"{bundle.folder} has no model file for {asked or 'any backend'}; it has {held}. "
             "Choose one of these, or export the model again with what is missing."
         )
-        raise NoArtifactError(msg)
+        raise NoArtifactError(message)
     runnable = [(b, a) for b, a in pairs if b.is_installed]
     if not runnable:
         usable = list(dict.fromkeys(b.name for b, _ in pairs))
         if len(usable) == 1:
             raise find_backend(usable[0]).missing()
         commands = " or ".join(find_backend(name).install_command for name in usable)
-        msg = f"none of the backends {', '.join(usable)} is installed. Install one: {commands}"
-        raise BackendMissingError(msg)
+        message = f"none of the backends {', '.join(usable)} is installed. Install one: {commands}"
+        raise BackendMissingError(message)
     for preferred in (manifest.recommended_recipe, "float32"):
         for pair in runnable:
             if pair[1].recipe == preferred:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
+
+import numpy.typing as npt
+
+from bilstm_runtime.constraints import Choices, Flag, Key, Range
+
+AnyArray: TypeAlias = npt.NDArray[Any]
 
 BATCH: Final = "batch"
 """Name of axis 0 of every input and output."""
@@ -23,6 +30,13 @@ STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctu
 SPLITS: Final = ("whitespace", "character")
 
 Number: TypeAlias = int | float
+Violation: TypeAlias = tuple[str, str]
+"""The member of a dataclass that breaks a rule ("" for the object itself), and what is expected."""
+
+_Dtype: TypeAlias = Annotated[str, Choices(DTYPES)]
+_DtypeNumber: TypeAlias = Annotated[Number, Flag.OF_DTYPE]
+_AxisSize: TypeAlias = Annotated[int, Range(1, MAX_AXIS)]
+_Id: TypeAlias = Annotated[int, Range(0, MAX_AXIS)]
 
 
 @dataclass(frozen=True)
@@ -31,13 +45,28 @@ class Axis:
 
     Attributes:
         name: Axes of one name have one size; None for an axis that stands alone.
-        size: The fixed size, or None where any size will do.
-        min: The least size that works; always 1 for a fixed axis.
+        size: The fixed size, or None for a free axis.
+        min: The smallest size that works; always 1 for a fixed axis.
     """
 
     name: str | None
-    size: int | None
-    min: int = 1
+    size: _AxisSize | None
+    min: Annotated[_AxisSize, Flag.OMIT_DEFAULT] = 1
+
+    def violation(self) -> Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        if self.size is not None and self.min != 1:
+            return "", "no 'min' on an axis of fixed size"
+        return None
+
+
+_Axes: TypeAlias = Annotated[tuple[Axis, ...], Flag.AT_LEAST_ONE]
+
+
+def _axes_violation(axes: tuple[Axis, ...]) -> Violation | None:
+    if axes[0].name != BATCH or BATCH in [axis.name for axis in axes[1:]]:
+        return "axes", "the first axis, and no other, to be named 'batch'"
+    return None
 
 
 @dataclass(frozen=True)
@@ -48,16 +77,31 @@ class InputSpec:
         name: The Keras name of the input.
         dtype: A numpy dtype name, one of `DTYPES`.
         axes: Its axes; the first is the batch.
-        range: Least and greatest value allowed, both included: the vocabulary, for ids.
+        range: The lowest and the highest allowed value, both included: the vocabulary, for ids.
         mask_value: The value that marks a step as padding; None without a mask. A float that
             is not finite is written as the string "NaN", "Infinity" or "-Infinity".
     """
 
     name: str
-    dtype: str
-    axes: tuple[Axis, ...]
-    range: tuple[Number, Number] | None = None
-    mask_value: Number | None = None
+    dtype: _Dtype
+    axes: _Axes
+    range: Annotated[tuple[Number, Number], Flag.OF_DTYPE] | None = None
+    mask_value: _DtypeNumber | None = None
+
+    def violation(self) -> Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        wrong = _axes_violation(self.axes)
+        if wrong:
+            return wrong
+        if any(axis.name is None and axis.size is None for axis in self.axes):
+            return "axes", "a name on every axis of free size of an input"
+        if self.range is not None:
+            low, high = self.range
+            if not low <= high or math.isinf(low) or math.isinf(high):
+                return "range", "two finite numbers, the lower first"
+            if self.mask_value is not None and not low <= self.mask_value <= high:
+                return "mask_value", f"a value in the range {low} to {high} of the same input"
+        return None
 
 
 @dataclass(frozen=True)
@@ -65,8 +109,12 @@ class OutputSpec:
     """One output of the model; a free axis without a name has a size the model derives."""
 
     name: str
-    dtype: str
-    axes: tuple[Axis, ...]
+    dtype: _Dtype
+    axes: _Axes
+
+    def violation(self) -> Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        return _axes_violation(self.axes)
 
 
 @dataclass(frozen=True)
@@ -80,38 +128,52 @@ class StateSpec:
     """
 
     name: str
-    dtype: str
-    axes: tuple[Axis, ...]
+    dtype: _Dtype
+    axes: _Axes
+
+    def violation(self) -> Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        wrong = _axes_violation(self.axes)
+        if not wrong and any(axis.size is None for axis in self.axes):
+            return "", "a state whose axes all have a fixed size"
+        return wrong
 
 
 @dataclass(frozen=True)
 class TextPreprocessing:
-    """How the ids of one input are made of strings.
+    """How the strings of one input become ids.
 
     Attributes:
         input: The input of the manifest that takes the ids.
-        kind: The Keras layer that did it, one of `KINDS`.
-        standardize: What is done to a string first, one of `STANDARDIZATIONS`, or None.
-        split: What a string is cut into, one of `SPLITS`; None where it is one token whole.
-        output_sequence_length: How many ids every text gets, by cutting and padding at its end;
-            None for as many as it has tokens.
-        vocabulary: The tokens that are known, each once.
-        first_id: The id of the first of them; the others follow.
+        kind: The Keras layer that does the same, one of `KINDS`.
+        standardize: How a string is normalized first, one of `STANDARDIZATIONS`, or None.
+        split: How a string is split into tokens, one of `SPLITS`; None for one token per string.
+        output_sequence_length: The number of ids per text, truncated or padded at the end; None
+            for one id per token.
+        vocabulary: The known tokens, each once.
+        first_id: The id of the first known token; the others follow.
         mask_token: The token that stands for padding, known or not; None if none does.
         padding_id: The id of padding; None if there is none.
         unknown_id: The id of every other token; None where other tokens are refused.
     """
 
     input: str
-    kind: str
-    standardize: str | None
-    split: str | None
-    output_sequence_length: int | None
-    vocabulary: tuple[str, ...]
-    first_id: int
-    mask_token: str | None
-    padding_id: int | None
-    unknown_id: int | None
+    kind: Annotated[str, Choices(KINDS)]
+    standardize: Annotated[str, Choices(STANDARDIZATIONS)] | None
+    split: Annotated[str, Choices(SPLITS)] | None
+    output_sequence_length: _AxisSize | None
+    vocabulary: Annotated[tuple[str, ...], Flag.VOCABULARY]
+    first_id: _Id
+    mask_token: Annotated[str, Flag.UNICODE] | None
+    padding_id: _Id | None
+    unknown_id: _Id | None
+
+    def violation(self) -> Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        pads = self.mask_token is not None or self.output_sequence_length is not None
+        if pads and self.padding_id is None:
+            return "", "a 'padding_id' beside 'mask_token' or 'output_sequence_length'"
+        return None
 
 
 @dataclass(frozen=True)
@@ -127,17 +189,17 @@ class ModelSpec:
         output_structure: ``"single"``, ``"list"`` or ``"dict"``: what the Keras model returns.
         padding_neutral: Whether padding on the right changes no output.
         rows_independent: Whether no row of a batch changes the output of another.
-        preprocessing: How the ids of inputs that take text are made of it.
+        preprocessing: How the strings of inputs that take text become ids.
     """
 
     name: str
-    inputs: tuple[InputSpec, ...]
-    outputs: tuple[OutputSpec, ...]
-    states: tuple[StateSpec, ...] = ()
-    output_structure: str = "single"
-    padding_neutral: bool = False
+    inputs: Annotated[tuple[InputSpec, ...], Flag.AT_LEAST_ONE]
+    outputs: Annotated[tuple[OutputSpec, ...], Flag.AT_LEAST_ONE]
+    states: Annotated[tuple[StateSpec, ...], Flag.OMIT_DEFAULT] = ()
+    output_structure: Annotated[str, Choices(OUTPUT_STRUCTURES)] = "single"
+    padding_neutral: Annotated[bool, Key(("padding", "neutral"))] = False
     rows_independent: bool = False
-    preprocessing: tuple[TextPreprocessing, ...] = ()
+    preprocessing: Annotated[tuple[TextPreprocessing, ...], Flag.OMIT_DEFAULT] = ()
 
     @property
     def file_inputs(self) -> tuple[InputSpec | StateSpec, ...]:
@@ -176,7 +238,7 @@ class ModelSpec:
 
 
 def integer_limits(dtype: str) -> tuple[int, int]:
-    """Least and greatest value of an integer dtype, given by name.
+    """The lowest and the highest value of an integer dtype, given by name.
 
     >>> integer_limits("uint8")
     (0, 255)

@@ -80,8 +80,8 @@ class TextEncoder:
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
-            msg = f"{label} holds lists of different lengths; pad them with the mask token"
-            raise InputError(msg) from error
+            message = f"{label} holds lists of different lengths; pad them with the mask token"
+            raise InputError(message) from error
 
     def _nested(self, example: Any, label: str) -> Any:
         """The ids of strings in lists, in lists of the same structure."""
@@ -98,8 +98,8 @@ class TextEncoder:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            msg = f"{label}: {_shown(text)} holds half a character (a lone surrogate): {error}"
-            raise InputError(msg) from error
+            message = f"{label}: {_shown(text)} holds half a character (a lone surrogate): {error}"
+            raise InputError(message) from error
         return text if self._table is None else text.translate(self._table)
 
     def _lookup(self, tokens: list[str], label: str) -> list[int]:
@@ -109,11 +109,11 @@ class TextEncoder:
         ids = [found for found in map(find, tokens) if found is not None]
         if len(ids) < len(tokens):
             token = next(token for token in tokens if token not in self._ids)
-            msg = (
+            message = (
                 f"{label}: {_shown(token)} is not in the vocabulary, and this model has no id for "
                 "unknown tokens (its layer has num_oov_indices=0)"
             )
-            raise InputError(msg)
+            raise InputError(message)
         return ids
 
     def _fitted(self, ids: list[int]) -> list[int]:
@@ -156,8 +156,10 @@ class TextReader:
         if not _holds_text(value):
             return None
         if isinstance(value, (str, bytes)):
-            msg = f"{self._label} is a single text; give a list of texts, such as [{value!r:.40}]"
-            raise InputTypeError(msg)
+            message = (
+                f"{self._label} is a single text; give a list of texts, such as [{value!r:.40}]"
+            )
+            raise InputTypeError(message)
         examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
         return [
             self._example(item, f"{self._label}, example {i}") for i, item in enumerate(examples)
@@ -170,19 +172,19 @@ class TextReader:
             example = [example]
         ids = self._encoder.encode(example, label)
         if ids.ndim != self._rank:
-            msg = (
+            message = (
                 f"{label} holds {'one string' if ids.ndim == 0 else f'strings in {ids.ndim} axes'};"
                 f" the model takes {'one string' if self._rank == 0 else 'a list of strings'} an "
                 "example. A list is read as a list of examples: put a single example in a list"
             )
-            raise InputError(msg)
+            raise InputError(message)
         if ids.shape == (0,):
             if self._stand_in is None:
-                msg = (
-                    f"{label}: {_shown(example)} has no tokens, and padding changes the answers of "
+                message = (
+                    f"{label}: {_shown(example)} has no tokens, and padding changes the outputs of "
                     "this model; give it a text of at least one token"
                 )
-                raise InputError(msg)
+                raise InputError(message)
             ids = np.array([self._stand_in], dtype=np.int64)
         return ids
 
@@ -211,12 +213,14 @@ def _first_kind(value: Any) -> bool | None:
 
 def _refuse_type(value: Any, label: str) -> NoReturn:
     if isinstance(value, bytes):
-        msg = f"{label} holds bytes; decode them first: [text.decode() for text in texts]"
+        message = f"{label} holds bytes; decode them first: [text.decode() for text in texts]"
     elif isinstance(value, (list, tuple)):
-        msg = f"{label} is a list of {len(value)}; the model takes one text an example, a str"
+        message = f"{label} is a list of {len(value)}; the model takes one text an example, a str"
     else:
-        msg = f"{label} holds {value!r:.40} ({type(value).__name__}) among texts; expected a str"
-    raise InputTypeError(msg)
+        message = (
+            f"{label} holds {value!r:.40} ({type(value).__name__}) among texts; expected a str"
+        )
+    raise InputTypeError(message)
 
 
 def _shown(text: Any) -> str:

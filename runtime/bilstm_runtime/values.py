@@ -6,22 +6,21 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bilstm_runtime.errors import InputError, InputTypeError
-from bilstm_runtime.spec import integer_limits
+from bilstm_runtime.spec import AnyArray, integer_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bilstm_runtime.spec import InputSpec
 
+__all__ = ["AnyArray", "ValueRule"]
+
 # The methods of arrays go through Python functions to these.
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce
 
 _KINDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floats"}
-
-AnyArray = npt.NDArray[Any]
 
 
 class ValueRule:
@@ -66,8 +65,8 @@ class ValueRule:
     def _cast(self, array: AnyArray, label: str) -> AnyArray:
         found, wanted = array.dtype.kind, self.dtype.kind
         if found not in _KINDS or (found == "b") != (wanted == "b"):
-            msg = f"{label} has the dtype {array.dtype}; the model takes {self._wanted()}"
-            raise InputTypeError(msg)
+            message = f"{label} has the dtype {array.dtype}; the model takes {self._wanted()}"
+            raise InputTypeError(message)
         if wanted in "iu":
             return self._cast_to_integers(array, label)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -168,5 +167,5 @@ def _refuse_where(wrong: AnyArray, array: AnyArray, label: str, what: str) -> No
     place = ", ".join(str(int(i)) for i in index)
     count = int(np.count_nonzero(wrong))
     more = f" ({count} such values in all)" if count > 1 else ""
-    msg = f"{label}: the value {array[index]} at [{place}] {what}{more}"
-    raise InputError(msg)
+    message = f"{label}: the value {array[index]} at [{place}] {what}{more}"
+    raise InputError(message)

@@ -65,7 +65,7 @@ def test_the_search_finds_the_layer_and_a_mix_that_keeps_the_limit(format_name):
     def evaluate(recipe, plan):
         content = conversion.write(plan, owners).content
         artifact = Artifact("m", format_name, recipe, len(content), "", *names)
-        session = backend.open(content, artifact, described, 1)
+        session = backend.open(content, artifact, described.spec, 1)
         found = judge.compare(ask(session_model(session, described, "m"), dataset))
         return Measured(len(content), found.drop, found.relative_error)
 

@@ -9,8 +9,8 @@ import pytest
 
 from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
 from bilstm_runtime.backends.litert import open_litert
+from bilstm_runtime.bundle.codec import manifest_from_json, manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Quantization, Source
-from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import ArtifactError, ManifestError
 
@@ -56,7 +56,7 @@ def exported():
 
 def test_floats_in_and_out_and_no_run_leaves_anything_to_the_next(exported):
     source, built, artifact, manifest, data = exported
-    session = open_litert(built.content, artifact, manifest, 1)
+    session = open_litert(built.content, artifact, manifest.spec, 1)
     first = [session.run(arrays)[0] for arrays in data[:8]]
     again = [session.run(arrays)[0] for arrays in reversed(data[:8])][::-1]
     for one, other, arrays in zip(first, again, data, strict=False):
@@ -70,14 +70,14 @@ def test_without_a_reset_the_state_would_stay(exported):
     _, built, artifact, manifest, data = exported
     assert artifact.reset_between_runs
     kept = dataclasses.replace(artifact, reset_between_runs=False)
-    session = open_litert(built.content, kept, manifest, 1)
+    session = open_litert(built.content, kept, manifest.spec, 1)
     first, second = session.run(data[0])[0], session.run(data[0])[0]
     assert np.abs(first - second).max() > 0
 
 
 def test_values_beyond_the_range_are_clipped(exported):
     _, built, artifact, manifest, data = exported
-    session = open_litert(built.content, artifact, manifest, 1)
+    session = open_litert(built.content, artifact, manifest.spec, 1)
     (how,) = artifact.quantized_inputs.values()
     far = [np.full_like(data[0][0], 1e9)]
     edge = [np.full_like(data[0][0], (127 - how.zero_point) * how.scale)]
@@ -138,7 +138,7 @@ def test_a_file_that_says_otherwise_is_refused(exported, wrong):
     how = dataclasses.replace(artifact.quantized_inputs["x"], **wrong)
     other = dataclasses.replace(artifact, quantized_inputs={"x": how})
     with pytest.raises(ArtifactError, match="'x'"):
-        open_litert(built.content, other, manifest, 1)
+        open_litert(built.content, other, manifest.spec, 1)
     plain = dataclasses.replace(artifact, quantized_inputs={})
     with pytest.raises(ArtifactError, match="int8"):
-        open_litert(built.content, plain, manifest, 1)
+        open_litert(built.content, plain, manifest.spec, 1)

@@ -18,7 +18,7 @@ import bilstm_runtime
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
 from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,14 +86,18 @@ def make_manifest() -> Callable[..., Manifest]:
     ) -> Manifest:
         if outputs is None:
             outputs = (OutputSpec("y", "float32", (Axis("batch", None),)),)
-        members: dict[str, Any] = {
+        described: dict[str, Any] = {
             "name": "made",
-            "source": Source("made.keras", "0" * 64, "keras3"),
             "inputs": inputs,
             "outputs": outputs,
             "output_structure": "single" if len(outputs) == 1 else "list",
             "padding_neutral": True,
             "rows_independent": True,
+        }
+        described |= {key: other.pop(key) for key in set(described) & set(other)}
+        members: dict[str, Any] = {
+            "spec": ModelSpec(**described),
+            "source": Source("made.keras", "0" * 64, "keras3"),
             "recommended_recipe": "float32",
             "artifacts": (
                 Artifact(

@@ -22,8 +22,8 @@ import tensorflow as tf
 import tf2onnx
 from onnx import helper
 
+from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
-from bilstm_runtime.bundle.manifest_json import manifest_to_json
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 

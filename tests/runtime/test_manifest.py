@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bilstm_runtime.bundle.codec import manifest_from_json, manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
-from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import BundleError, BundleVersionError, ManifestError
-from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,23 +55,27 @@ def manifests(draw: st.DrawFn) -> Manifest:
         st.builds(Axis, st.just("time"), SIZES) | st.builds(Axis, st.just("time"), st.none(), SIZES)
     )
     names = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
-    answers = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
+    outputs = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
     recipes = draw(st.lists(TOKENS, min_size=1, max_size=3, unique=True))
     return Manifest(
-        name=draw(WORDS),
-        source=draw(st.builds(Source, WORDS, SHA, WORDS)),
-        inputs=tuple(draw(inputs(name, batch, time)) for name in names),
-        outputs=tuple(
-            OutputSpec(
-                name,
-                "float32",
-                (batch, draw(st.sampled_from([time, Axis(None, None), Axis(None, 3)]))),
-            )
-            for name in answers
+        spec=ModelSpec(
+            name=draw(WORDS),
+            inputs=tuple(draw(inputs(name, batch, time)) for name in names),
+            outputs=tuple(
+                OutputSpec(
+                    name,
+                    "float32",
+                    (batch, draw(st.sampled_from([time, Axis(None, None), Axis(None, 3)]))),
+                )
+                for name in outputs
+            ),
+            output_structure=draw(
+                st.sampled_from(["list", "dict"] + ["single"] * (len(outputs) == 1))
+            ),
+            padding_neutral=draw(st.booleans()),
+            rows_independent=draw(st.booleans()),
         ),
-        output_structure=draw(st.sampled_from(["list", "dict"] + ["single"] * (len(answers) == 1))),
-        padding_neutral=draw(st.booleans()),
-        rows_independent=draw(st.booleans()),
+        source=draw(st.builds(Source, WORDS, SHA, WORDS)),
         recommended_recipe=draw(TOKENS),
         artifacts=tuple(
             Artifact(
@@ -81,10 +85,10 @@ def manifests(draw: st.DrawFn) -> Manifest:
                 draw(SIZES),
                 draw(SHA),
                 tuple(names),
-                tuple(answers),
+                tuple(outputs),
                 draw(st.dictionaries(WORDS, FINITE, max_size=2)),
-                draw(st.none() | TOLERANCES),
-                draw(st.booleans()),
+                tolerance=draw(st.none() | TOLERANCES),
+                own_answers=draw(st.booleans()),
             )
             for number, recipe in enumerate(recipes)
         ),
@@ -106,7 +110,7 @@ def test_mask_values_that_are_not_finite(fixtures: Path, value: str) -> None:
     root = json.loads((fixtures / "classifier" / "manifest.json").read_text())
     root["inputs"][0]["mask_value"] = value
     manifest = manifest_from_json(json.dumps(root))
-    assert repr(manifest.inputs[0].mask_value) == {"NaN": "nan", "Infinity": "inf"}.get(
+    assert repr(manifest.spec.inputs[0].mask_value) == {"NaN": "nan", "Infinity": "inf"}.get(
         value, "-inf"
     )
     assert json.loads(manifest_to_json(manifest))["inputs"][0]["mask_value"] == value

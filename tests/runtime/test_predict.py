@@ -398,7 +398,7 @@ def test_type_errors_are_type_errors(load_one: Loader, backend: str) -> None:
 def test_named_axes_must_agree(make_manifest: Callable[..., Manifest]) -> None:
     axes = (Axis("batch", None), Axis("time", None))
     manifest = make_manifest((InputSpec("a", "float32", axes), InputSpec("b", "float32", axes)))
-    reader = InputReader(manifest, can_pad=True)
+    reader = InputReader(manifest.spec)
     ready = [np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)]
     assert reader.ready(ready) is not None
     assert reader.ready({"a": ready[0], "c": ready[1]}) is None
@@ -412,7 +412,7 @@ def test_named_axes_must_agree(make_manifest: Callable[..., Manifest]) -> None:
 
 def test_one_number_an_example(make_manifest: Callable[..., Manifest]) -> None:
     manifest = make_manifest((InputSpec("a", "float32", (Axis("batch", None),)),))
-    request = InputReader(manifest, can_pad=True).read([1, 2, 3])
+    request = InputReader(manifest.spec).read([1, 2, 3])
     assert np.asarray(request.columns[0]).tolist() == [1, 2, 3]
     assert request.sizes.shape == (1, 0)
 
@@ -451,7 +451,7 @@ def test_answers_the_manifest_rules_out(bundle: BundleMaker, backend: str) -> No
         root["outputs"][0]["axes"][2]["size"] = 4
 
     model = bilstm_runtime.load(bundle(edit=edit), backend=backend)
-    with pytest.raises(BackendRunError, match=r"answered 'tags' with the shape \[2, 3, 3\]"):
+    with pytest.raises(BackendRunError, match=r"returned 'tags' with the shape \[2, 3, 3\]"):
         model.predict(IDS)
 
 

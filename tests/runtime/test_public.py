@@ -55,11 +55,6 @@ def test_init_is_short_and_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 
-def test_modules_are_small() -> None:
-    sizes = {p.name: len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
-    assert max(sizes.values()) < 400, sizes
-
-
 @pytest.mark.parametrize(
     ("error", "builtin"),
     [

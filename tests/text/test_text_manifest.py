@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilstm_runtime.bundle.manifest_json import manifest_from_json, manifest_to_json
+from bilstm_runtime.bundle.codec import manifest_from_json, manifest_to_json
 from bilstm_runtime.errors import BundleError, ManifestError
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from bilstm_exporter.inspection.probes import Probe
+from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.manifest import MANIFEST_FILE, Golden, Manifest
-from bilstm_runtime.bundle.manifest_json import manifest_to_json
 
 GOLDEN_FILE = "golden.npz"
 # Of every member of golden.npz, so that the same export gives the same bytes.

@@ -92,7 +92,7 @@ def make_dataset(raw: RawData, manifest: Manifest, limit: int = LIMIT) -> Datase
         DataError: The model does not take it, or there are too few examples.
     """
     try:
-        request = InputReader(manifest, can_pad=manifest.spec.can_pad).read(raw.values)
+        request = InputReader(manifest.spec).read(raw.values)
     except BilstmRuntimeError as error:
         message = f"{raw.origin}: {error}"
         raise DataError(message) from error

@@ -19,6 +19,7 @@ from bilstm_runtime.backends import Backend, Session
 from bilstm_runtime.bundle.manifest import Artifact, Manifest
 from bilstm_runtime.errors import BackendRunError, InputError
 from bilstm_runtime.model import Model
+from bilstm_runtime.spec import ModelSpec
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:  # it loads TensorFlow
@@ -62,13 +63,13 @@ def session_model(session: Session, manifest: Manifest, name: str) -> Model:
         name: What to call it in messages.
     """
 
-    def never(content: bytes, artifact: Artifact, manifest: Manifest, threads: int) -> Session:
-        del content, artifact, manifest, threads
+    def never(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int) -> Session:
+        del content, artifact, spec, threads
         return session  # open already
 
     backend = Backend(name, name, package="", extra="", open=never)
     artifact = Artifact(name, name, "float32", bytes=0, sha256="", inputs=(), outputs=())
-    return Model(manifest, session, backend, artifact)
+    return Model(manifest.spec, session, backend, artifact)
 
 
 def keras_answers(source: Source, manifest: Manifest, dataset: Dataset) -> dict[str, Column]:

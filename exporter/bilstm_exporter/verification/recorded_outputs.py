@@ -14,7 +14,6 @@ from bilstm_exporter.artifacts import Checked
 from bilstm_exporter.evaluation.predictions import session_model
 from bilstm_exporter.inspection.probes import Probe
 from bilstm_runtime.bundle.manifest import Manifest
-from bilstm_runtime.golden import answer_case
 
 
 def own_answers(
@@ -31,5 +30,5 @@ def own_answers(
     for item in artifacts:
         if item.artifact.own_answers:
             model = session_model(item.session, manifest, item.artifact.file)
-            recorded[item.artifact.file] = [answer_case(model, probe.inputs) for probe in probes]
+            recorded[item.artifact.file] = [model.run_case(probe.inputs) for probe in probes]
     return recorded

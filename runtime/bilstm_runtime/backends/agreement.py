@@ -9,12 +9,13 @@ from bilstm_runtime.errors import ArtifactError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bilstm_runtime.bundle.manifest import Artifact, Manifest
+    from bilstm_runtime.bundle.manifest import Artifact
+    from bilstm_runtime.spec import ModelSpec
 
 
 def check_agreement(
     artifact: Artifact,
-    manifest: Manifest,
+    spec: ModelSpec,
     inputs: Mapping[str, tuple[str, Sequence[Any]]],
     outputs: Mapping[str, str],
 ) -> None:
@@ -22,7 +23,7 @@ def check_agreement(
 
     Args:
         artifact: The manifest's word on the file.
-        manifest: The manifest's word on the model.
+        spec: The manifest's word on the model.
         inputs: For each name in the file its numpy dtype name and its axes: a positive int where
             the size is fixed, anything else where it is free.
         outputs: For each name in the file its numpy dtype name. Their shapes are known only at
@@ -37,19 +38,19 @@ def check_agreement(
     if not set(outputs) >= set(artifact.outputs):
         what = f"its outputs are {list(outputs)}, the manifest says {list(artifact.outputs)}"
         raise disagreement(artifact, what)
-    for name, spec in zip(artifact.inputs, manifest.file_inputs, strict=True):
+    for name, item in zip(artifact.inputs, spec.file_inputs, strict=True):
         dtype, axes = inputs[name]
-        if dtype != spec.dtype:
-            what = f"the input {name!r} is {dtype}, the manifest says {spec.dtype}"
+        if dtype != item.dtype:
+            what = f"the input {name!r} is {dtype}, the manifest says {item.dtype}"
             raise disagreement(artifact, what)
-        wanted = [axis.size for axis in spec.axes]
+        wanted = [axis.size for axis in item.axes]
         found = [size if isinstance(size, int) and size > 0 else None for size in axes]
         if len(found) != len(wanted) or any(
             f not in (None, w) for f, w in zip(found, wanted, strict=True)
         ):
             what = f"the input {name!r} has the shape {found}, the manifest says {wanted}"
             raise disagreement(artifact, what)
-    for name, answer in zip(artifact.outputs, manifest.file_outputs, strict=True):
+    for name, answer in zip(artifact.outputs, spec.file_outputs, strict=True):
         if outputs[name] != answer.dtype:
             what = f"the output {name!r} is {outputs[name]}, the manifest says {answer.dtype}"
             raise disagreement(artifact, what)

@@ -18,7 +18,8 @@ from bilstm_runtime.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bilstm_runtime.bundle.manifest import Artifact, Manifest
+    from bilstm_runtime.bundle.manifest import Artifact
+    from bilstm_runtime.spec import ModelSpec
 
 Array: TypeAlias = npt.NDArray[np.generic]
 
@@ -45,7 +46,7 @@ class Opener(Protocol):
     """A function that opens a model file."""
 
     def __call__(
-        self, content: bytes, artifact: Artifact, manifest: Manifest, threads: int
+        self, content: bytes, artifact: Artifact, spec: ModelSpec, threads: int
     ) -> Session:
         """Open a model from the bytes of its file.
 
@@ -112,8 +113,8 @@ def register(
 
     def add(opener: Opener) -> Opener:
         if name in BACKENDS:
-            msg = f"the backend {name!r} is registered already, for {BACKENDS[name].format}"
-            raise DuplicateBackendError(msg)
+            message = f"the backend {name!r} is registered already, for {BACKENDS[name].format}"
+            raise DuplicateBackendError(message)
         BACKENDS[name] = Backend(name, format, package, extra, opener)
         return opener
 
@@ -127,6 +128,6 @@ def find_backend(name: str) -> Backend:
         UnknownBackendError: There is none; the message lists those there are.
     """
     if name not in BACKENDS:
-        msg = f"there is no backend {name!r}; choose one of: {', '.join(BACKENDS)}"
-        raise UnknownBackendError(msg)
+        message = f"there is no backend {name!r}; choose one of: {', '.join(BACKENDS)}"
+        raise UnknownBackendError(message)
     return BACKENDS[name]

@@ -16,7 +16,8 @@ from bilstm_runtime.spec import integer_limits
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bilstm_runtime.bundle.manifest import Artifact, Manifest, Quantization
+    from bilstm_runtime.bundle.manifest import Artifact, Quantization
+    from bilstm_runtime.spec import ModelSpec
     from bilstm_runtime.values import AnyArray
 
 SIGNATURE = "serving_default"
@@ -74,8 +75,8 @@ class LitertSession:
             except ERRORS as error:
                 self._planned.drop()
                 shapes = ", ".join(str(array.shape) for array in arrays)
-                msg = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
-                raise BackendRunError(msg + str(error)) from error
+                message = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
+                raise BackendRunError(message + str(error)) from error
         return list(map(_value, answers, self._quantized_outputs)) if self._quantizes else answers
 
 
@@ -97,7 +98,7 @@ def _value(stored: AnyArray, how: Quantization | None) -> Array:
 
 
 @register("litert", format="tflite", package="ai_edge_litert", extra="litert")
-def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads: int) -> Session:
+def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int) -> Session:
     """Open a TFLite file; see `Opener`."""
     try:
         from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 (only where used)
@@ -110,30 +111,30 @@ def open_litert(content: bytes, artifact: Artifact, manifest: Manifest, threads:
     try:
         interpreter = create()
     except ERRORS as error:
-        msg = f"LiteRT cannot open {artifact.file}: {error}"
-        raise ArtifactError(msg) from error
-    inputs, outputs = _indices(interpreter, artifact, manifest)
+        message = f"LiteRT cannot open {artifact.file}: {error}"
+        raise ArtifactError(message) from error
+    inputs, outputs = _indices(interpreter, artifact, spec)
     quantized = (
         [artifact.quantized_inputs.get(name) for name in artifact.inputs],
         [artifact.quantized_outputs.get(name) for name in artifact.outputs],
     )
     session = LitertSession(create, artifact, inputs, outputs, quantized)
-    least = [tuple(axis.size or axis.min for axis in spec.axes) for spec in manifest.file_inputs]
+    least = [tuple(axis.size or axis.min for axis in item.axes) for item in spec.file_inputs]
     try:
         session.prepare(least)
     except ERRORS as error:
-        msg = (
+        message = (
             f"LiteRT cannot run {artifact.file}: {error}. "
             "It may need operators that LiteRT does not have; export the model again."
         )
-        raise ArtifactError(msg) from error
+        raise ArtifactError(message) from error
     return session
 
 
 def _indices(
     interpreter: Any,
     artifact: Artifact,
-    manifest: Manifest,
+    spec: ModelSpec,
 ) -> tuple[list[int], list[int]]:
     """Tensor indices of the inputs and outputs, compared with the manifest on the way."""
     signatures = interpreter.get_signature_list()
@@ -147,7 +148,7 @@ def _indices(
     _check_quantization(artifact, "output", outputs, artifact.quantized_outputs)
     check_agreement(
         artifact,
-        manifest,
+        spec,
         inputs={
             name: (
                 _dtype(item, name in artifact.quantized_inputs),

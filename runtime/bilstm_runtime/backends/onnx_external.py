@@ -13,7 +13,7 @@ _FIXED_64: Final = 1
 _BYTES: Final = 2
 _FIXED_32: Final = 5
 
-# Field numbers of onnx.proto3, by message: the fields that lead to tensors, and to what message.
+# Field numbers of onnx.proto3, by message: the fields that lead to tensors, and to which message.
 _CHILDREN: Final[dict[str, dict[int, str]]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -44,16 +44,16 @@ def has_external_data(content: bytes) -> bool:
     return _scan(memoryview(content), "Model", _MAX_DEPTH)
 
 
-def _scan(message: memoryview, kind: str, depth: int) -> bool:
+def _scan(buffer: memoryview, kind: str, depth: int) -> bool:
     if not depth:
-        msg = "its graphs nest too deeply"
-        raise ValueError(msg)
+        message = "its graphs nest too deeply"
+        raise ValueError(message)
     children = _CHILDREN[kind]
     position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
+    while position < len(buffer):
+        key, position = _varint(buffer, position)
         number, wire = key >> 3, key & 7
-        value, position = _value(message, position, wire)
+        value, position = _value(buffer, position, wire)
         if kind == "Tensor" and (
             number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
         ):
@@ -67,32 +67,32 @@ def _scan(message: memoryview, kind: str, depth: int) -> bool:
     return False
 
 
-def _value(message: memoryview, position: int, wire: int) -> tuple[int | memoryview, int]:
+def _value(buffer: memoryview, position: int, wire: int) -> tuple[int | memoryview, int]:
     """The value at a position, and where the next field starts."""
     if wire == _VARINT:
-        return _varint(message, position)
+        return _varint(buffer, position)
     if wire == _BYTES:
-        size, position = _varint(message, position)
+        size, position = _varint(buffer, position)
     elif wire in (_FIXED_32, _FIXED_64):
         size = 4 if wire == _FIXED_32 else 8
     else:
-        msg = f"it holds a protobuf field of the unknown wire type {wire}"
-        raise ValueError(msg)
-    if position + size > len(message):
-        msg = "it is cut short"
-        raise ValueError(msg)
-    return message[position : position + size], position + size
+        message = f"it holds a protobuf field of the unknown wire type {wire}"
+        raise ValueError(message)
+    if position + size > len(buffer):
+        message = "it is cut short"
+        raise ValueError(message)
+    return buffer[position : position + size], position + size
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
     result = 0
     for shift in range(0, 70, 7):
-        if position >= len(message):
+        if position >= len(buffer):
             break
-        byte = message[position]
+        byte = buffer[position]
         position += 1
         result |= (byte & 0x7F) << shift
         if byte < 0x80:
             return result, position
-    msg = "it is cut short"
-    raise ValueError(msg)
+    message = "it is cut short"
+    raise ValueError(message)

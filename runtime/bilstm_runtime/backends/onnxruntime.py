@@ -12,7 +12,8 @@ from bilstm_runtime.errors import ArtifactError, BackendRunError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bilstm_runtime.bundle.manifest import Artifact, Manifest
+    from bilstm_runtime.bundle.manifest import Artifact
+    from bilstm_runtime.spec import ModelSpec
 
 _ONLY_FATAL = 4
 """onnxruntime's log level for crashes alone; its errors are raised, and need not be logged too."""
@@ -51,13 +52,13 @@ class OnnxSession:
             )
         except self._errors as error:
             shapes = ", ".join(str(array.shape) for array in arrays)
-            msg = f"onnxruntime failed on {self._file} with inputs of shape {shapes}: {error}"
-            raise BackendRunError(msg) from error
+            message = f"onnxruntime failed on {self._file} with inputs of shape {shapes}: {error}"
+            raise BackendRunError(message) from error
         return answers
 
 
 @register("onnx", format="onnx", package="onnxruntime", extra="onnx")
-def open_onnx(content: bytes, artifact: Artifact, manifest: Manifest, threads: int) -> Session:
+def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int) -> Session:
     """Open an ONNX file; see `Opener`."""
     try:
         import onnxruntime as ort  # noqa: PLC0415 (only where this backend is used)
@@ -69,11 +70,11 @@ def open_onnx(content: bytes, artifact: Artifact, manifest: Manifest, threads: i
     except ValueError as error:
         raise disagreement(artifact, f"not an ONNX file ({error})") from error
     if external:
-        msg = (
+        message = (
             f"{artifact.file} keeps weights in another file, which is never opened. "
             "Export the model again with its weights inside."
         )
-        raise ArtifactError(msg)
+        raise ArtifactError(message)
     errors = (
         state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
         state.NoSuchFile, state.NotImplemented, state.RuntimeException, RuntimeError, ValueError,
@@ -88,11 +89,11 @@ def open_onnx(content: bytes, artifact: Artifact, manifest: Manifest, threads: i
             content, sess_options=options, providers=["CPUExecutionProvider"]
         )
     except errors as error:
-        msg = f"onnxruntime cannot open {artifact.file}: {error}"
-        raise ArtifactError(msg) from error
+        message = f"onnxruntime cannot open {artifact.file}: {error}"
+        raise ArtifactError(message) from error
     check_agreement(
         artifact,
-        manifest,
+        spec,
         inputs={node.name: (_dtype(node.type), node.shape) for node in session.get_inputs()},
         outputs={node.name: _dtype(node.type) for node in session.get_outputs()},
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bilstm_runtime.bundle.codec import manifest_from_json
 from bilstm_runtime.bundle.manifest import MANIFEST_FILE
-from bilstm_runtime.bundle.manifest_json import manifest_from_json
 from bilstm_runtime.errors import BundleError, BundleNotFoundError, ChecksumError, ManifestError
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class Bundle:
         path = self.folder / item.file
         found = _regular_file_size(self.folder, item.file)
         if found != item.bytes:
-            msg = f"{path} has {found} bytes, the manifest says {item.bytes}. {_COPY_AGAIN}"
-            raise ChecksumError(msg)
+            message = f"{path} has {found} bytes, the manifest says {item.bytes}. {_COPY_AGAIN}"
+            raise ChecksumError(message)
         content = _read(path, item.bytes)
         checksum = hashlib.sha256(content).hexdigest()
         if checksum != item.sha256:
-            msg = (
+            message = (
                 f"{path} has the sha256 {checksum[:12]}..., "
                 f"the manifest says {item.sha256[:12]}... {_COPY_AGAIN}"
             )
-            raise ChecksumError(msg)
+            raise ChecksumError(message)
         return content
 
 
@@ -74,20 +74,22 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     if folder.is_file():
-        msg = f"{folder} is a file. Give the bundle folder that holds {MANIFEST_FILE}."
-        raise BundleError(msg)
+        message = f"{folder} is a file. Give the bundle folder that holds {MANIFEST_FILE}."
+        raise BundleError(message)
     if not folder.is_dir():
-        msg = f"there is no folder {folder}. Give the folder that bilstm-edge exported to."
-        raise BundleNotFoundError(msg)
+        message = f"there is no folder {folder}. Give the folder that bilstm-edge exported to."
+        raise BundleNotFoundError(message)
     size = _regular_file_size(folder, MANIFEST_FILE)
     if size > _MAX_MANIFEST_BYTES:
-        msg = f"{folder / MANIFEST_FILE} has {size} bytes, {_MAX_MANIFEST_BYTES} at most are read."
-        raise ManifestError(msg)
+        message = (
+            f"{folder / MANIFEST_FILE} has {size} bytes, {_MAX_MANIFEST_BYTES} at most are read."
+        )
+        raise ManifestError(message)
     try:
         text = _read(folder / MANIFEST_FILE, _MAX_MANIFEST_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        msg = f"{folder / MANIFEST_FILE} is not UTF-8 text ({error}). Copy the bundle again."
-        raise ManifestError(msg) from error
+        message = f"{folder / MANIFEST_FILE} is not UTF-8 text ({error}). Copy the bundle again."
+        raise ManifestError(message) from error
     return Bundle(folder, manifest_from_json(text))
 
 
@@ -98,17 +100,17 @@ def _regular_file_size(folder: Path, name: str) -> int:
         real = path.resolve(strict=True)
         status = real.stat()
     except FileNotFoundError as error:
-        msg = f"there is no file {path}. The bundle is incomplete: copy or export it again."
-        raise BundleNotFoundError(msg) from error
+        message = f"there is no file {path}. The bundle is incomplete: copy or export it again."
+        raise BundleNotFoundError(message) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        msg = f"{path} cannot be opened: {error}"
-        raise BundleError(msg) from error
+        message = f"{path} cannot be opened: {error}"
+        raise BundleError(message) from error
     if real.parent != folder.resolve():
-        msg = f"{path} leads out of the bundle folder, to {real}. That is not opened."
-        raise BundleError(msg)
+        message = f"{path} leads out of the bundle folder, to {real}. That is not opened."
+        raise BundleError(message)
     if not stat.S_ISREG(status.st_mode):
-        msg = f"{path} is not a regular file. That is not opened."
-        raise BundleError(msg)
+        message = f"{path} is not a regular file. That is not opened."
+        raise BundleError(message)
     return status.st_size
 
 
@@ -118,5 +120,5 @@ def _read(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             return file.read(limit)
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror or error}"
-        raise BundleError(msg) from error
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise BundleError(message) from error

@@ -1,20 +1,29 @@
-"""The manifest of a bundle: what manifest.json says, as frozen dataclasses.
+"""The manifest of a bundle as frozen dataclasses, and the rules that tie its parts together.
 
-`bilstm_runtime.bundle.manifest_json` reads and writes it.
+`bilstm_runtime.bundle.codec` reads and writes it as JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final, NoReturn
 
+from bilstm_runtime.artifact import QUANTIZED_DTYPES, Artifact, Quantization
 from bilstm_runtime.comparison import Tolerance
+from bilstm_runtime.constraints import BYTES, COUNT, FILE_NAME, SHA256, WORD, Flag, Key
+from bilstm_runtime.errors import ManifestError
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec, StateSpec, TextPreprocessing
+
+__all__ = ["EXPORT_AGAIN", "FORMAT_VERSION", "MANIFEST_FILE", "QUANTIZED_DTYPES", "Artifact",
+           "Golden", "Manifest", "Quantization", "Source", "check_manifest"]  # fmt: skip
 
 FORMAT_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
-QUANTIZED_DTYPES: Final = ("int8", "uint8", "int16")
+EXPORT_AGAIN: Final = (
+    "The bundle is damaged or was not written by bilstm-edge: export the model again."
+)
 
 
 @dataclass(frozen=True)
@@ -22,68 +31,18 @@ class Source:
     """The Keras file the bundle was made from."""
 
     file: str
-    sha256: str
+    sha256: Annotated[str, SHA256]
     generation: str
 
 
 @dataclass(frozen=True)
-class Quantization:
-    """How an input or output of a file holds its floats: ``value = (stored - zero_point) * scale``.
-
-    Attributes:
-        dtype: Of what is stored, "int8" or "uint8" or "int16".
-        scale: Greater than 0.
-        zero_point: A value of that dtype.
-    """
-
-    dtype: str
-    scale: float
-    zero_point: int
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One model file.
-
-    Attributes:
-        file: Its name inside the bundle folder.
-        format: "onnx", "tflite", or a format later exporters add.
-        recipe: How the numbers are stored, such as "float32".
-        bytes: Its size.
-        sha256: Its checksum, 64 lower-case hexadecimal digits.
-        inputs: The names inside the file, in the order of the manifest's inputs, then its states.
-        outputs: The names inside the file, in the order of the manifest's outputs, then its states.
-        parity: What the exporter measured; free form.
-        tolerance: How near its answers come to Keras's, where not as near as the bundle's own.
-        own_answers: Whether the golden file holds what it answered at export, beside Keras's.
-        quantized_inputs: By the name inside the file, for those that take integers for floats.
-        quantized_outputs: The same for the outputs.
-        reset_between_runs: Whether the file remembers one run in the next unless it is reset.
-    """
-
-    file: str
-    format: str
-    recipe: str
-    bytes: int
-    sha256: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    parity: Mapping[str, object] = field(default_factory=dict)
-    tolerance: Tolerance | None = None
-    own_answers: bool = False
-    quantized_inputs: Mapping[str, Quantization] = field(default_factory=dict)
-    quantized_outputs: Mapping[str, Quantization] = field(default_factory=dict)
-    reset_between_runs: bool = False
-
-
-@dataclass(frozen=True)
 class Golden:
-    """The file of recorded inputs, of Keras's answers to them and of artifacts' own."""
+    """The file of recorded inputs, of Keras's outputs and of recorded outputs of artifacts."""
 
-    file: str
-    bytes: int
-    sha256: str
-    cases: int
+    file: Annotated[str, FILE_NAME]
+    bytes: Annotated[int, BYTES]
+    sha256: Annotated[str, SHA256]
+    cases: Annotated[int, COUNT]
 
 
 @dataclass(frozen=True)
@@ -95,19 +54,19 @@ class Manifest:
         source: The Keras file that the bundle was made from.
         artifacts: The model files.
         golden: The recorded inputs and outputs.
-        tolerance: How near outputs must come to Keras's.
-        recommended_recipe: The recipe to run where nobody says otherwise.
+        tolerance: How close outputs must come to Keras's.
+        recommended_recipe: The recipe that `load` runs by default.
         recommended_reason: Why, in a sentence, where a search chose it.
         versions: The libraries that made the bundle.
     """
 
-    spec: ModelSpec
+    spec: Annotated[ModelSpec, Key(())]
     source: Source
-    artifacts: tuple[Artifact, ...]
+    artifacts: Annotated[tuple[Artifact, ...], Flag.AT_LEAST_ONE]
     golden: Golden
     tolerance: Tolerance
-    recommended_recipe: str
-    recommended_reason: str = ""
+    recommended_recipe: Annotated[str, WORD, Key(("recommended", "recipe"))]
+    recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     # To be removed: use `spec`.
@@ -170,3 +129,80 @@ class Manifest:
     def sequence_axes(self) -> dict[str, Axis]:
         """Use `spec`."""
         return self.spec.sequence_axes
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Check the rules that tie one part of a manifest to another.
+
+    Raises:
+        ManifestError: A rule is broken.
+    """
+    spec = manifest.spec
+    _check_unique("inputs", [item.name for item in spec.inputs])
+    _check_unique("outputs", [item.name for item in spec.outputs])
+    _check_unique("artifacts", [f"{item.format} {item.recipe}" for item in manifest.artifacts])
+    _check_unique(
+        "artifacts and golden",
+        [*(artifact.file for artifact in manifest.artifacts), manifest.golden.file],
+    )
+    if spec.output_structure == "single" and len(spec.outputs) != 1:
+        _refuse(f"output_structure is 'single' with {len(spec.outputs)} outputs")
+    _check_axes(spec)
+    _check_preprocessing(spec)
+    for artifact in manifest.artifacts:
+        _check_artifact(artifact, spec)
+
+
+def _check_axes(spec: ModelSpec) -> None:
+    """Axes of one name have one size, and a free named axis of an output is one of an input."""
+    sizes: dict[str, int | None] = {}
+    for axis in (axis for item in spec.inputs for axis in item.axes if axis.name):
+        if sizes.setdefault(str(axis.name), axis.size) != axis.size:
+            _refuse(f"the axis {axis.name!r} has different sizes in different inputs")
+    for axis in (axis for item in spec.outputs for axis in item.axes if axis.name):
+        if axis.name not in sizes and axis.size is None:
+            _refuse(f"the free output axis {axis.name!r} is not an axis of any input")
+        if sizes.setdefault(str(axis.name), axis.size) != axis.size:
+            _refuse(f"the axis {axis.name!r} has another size in an output than in the inputs")
+
+
+def _check_preprocessing(spec: ModelSpec) -> None:
+    _check_unique("preprocessing", [item.input for item in spec.preprocessing])
+    inputs = {item.name: item for item in spec.inputs}
+    for item in spec.preprocessing:
+        target = inputs.get(item.input)
+        if target is None:
+            _refuse(f"preprocessing names {item.input!r}, which is not an input")
+        if target.dtype.lstrip("u") not in ("int8", "int16", "int32", "int64"):
+            _refuse(f"preprocessing makes ids for {item.input!r}, which takes {target.dtype}")
+        if item.split is not None and len(target.axes) != 2:
+            _refuse(f"preprocessing splits texts for {item.input!r}, which has no time axis")
+
+
+def _check_artifact(artifact: Artifact, spec: ModelSpec) -> None:
+    for side, names, specs, quantized in (
+        ("inputs", artifact.inputs, spec.file_inputs, artifact.quantized_inputs),
+        ("outputs", artifact.outputs, spec.file_outputs, artifact.quantized_outputs),
+    ):
+        if len(names) != len(specs):
+            _refuse(f"{artifact.file} has {len(names)} {side}, the model has {len(specs)}")
+        floats = {n for n, item in zip(names, specs, strict=True) if item.dtype == "float32"}
+        for name in quantized:
+            if name not in floats:
+                _refuse(
+                    f"{artifact.file}: quantized_{side} names {name!r}, which is not one of its "
+                    f"float32 {side}"
+                )
+    _check_unique(f"the inputs of {artifact.file}", artifact.inputs)
+
+
+def _check_unique(what: str, names: Sequence[str]) -> None:
+    counts = Counter(names)
+    if len(counts) < len(names):
+        twice = next(name for name in names if counts[name] > 1)
+        _refuse(f"{what}: {twice!r} is there twice")
+
+
+def _refuse(problem: str) -> NoReturn:
+    where = f"{MANIFEST_FILE}: {problem}"
+    raise ManifestError(where, EXPORT_AGAIN)

@@ -1,9 +1,9 @@
 """What `bench-bilstm --tune` found fastest on this device, kept beside the bundle for `load`.
 
 The file is named for the bundle's folder, `model-edge.tuning.json`, and lies next to it, not
-in it: the folder stays as it was exported, and what a bundle brings along decides nothing here.
-It holds one entry a device, and an entry counts only where the device, the versions of the
-backends and the model files are those it was measured with.
+in it: the folder stays as it was exported, and nothing that comes with a bundle has an effect here.
+The file has one entry per device. An entry is used only for the device, the versions of the
+backends and the model files that it was measured with.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import json
 import stat
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bundle.json_fields import Field, parse_document
+from bilstm_runtime.bundle.codec import Field, decode, parse_document
+from bilstm_runtime.constraints import Range
 from bilstm_runtime.errors import ManifestError, TuningWarning
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Tuning:
     """How to run a model on one device.
 
     Attributes:
-        backend: The backend.
-        recipe: Which file of its format.
+        backend: The name of the backend.
+        recipe: The recipe of the file that it runs.
         threads: Threads the backend may use.
         recipes_named: Whether the user named the recipes to choose among. Otherwise only
             float32 and the recipe that the manifest recommends are ever chosen.
@@ -46,11 +47,11 @@ class Tuning:
 
     backend: str
     recipe: str
-    threads: int
+    threads: Annotated[int, Range(1, MAX_THREADS)]
     recipes_named: bool = False
 
     def agrees(self, backend: str | None, recipe: str | None, threads: int | None) -> bool:
-        """Whether it contradicts none of the arguments that were given (None: not given)."""
+        """Whether it is compatible with the given arguments (None: not given)."""
         return (
             backend in (None, self.backend)
             and recipe in (None, self.recipe)
@@ -67,8 +68,8 @@ def tuning_file(bundle: Bundle) -> Path:
 def find_tuning(bundle: Bundle) -> Tuning | None:
     """The tuning for this bundle on this device, or None.
 
-    It never raises: a tuning of another device or of other model files is none, and a damaged
-    one is none either, with a `TuningWarning`.
+    It never raises: a tuning of another device or of other model files is ignored, and so is a
+    damaged one, with a `TuningWarning`.
     """
     path = tuning_file(bundle)
     try:
@@ -82,7 +83,8 @@ def find_tuning(bundle: Bundle) -> Tuning | None:
             return None
         return _tuning(entry.get("choice"), bundle.manifest)
     except (ManifestError, OSError, UnicodeDecodeError, RuntimeError) as error:
-        why = " ".join(str(error).split()).partition(". The bundle is damaged")[0]
+        problem = error.problem if isinstance(error, ManifestError) else str(error)
+        why = " ".join(problem.split())
         message = (
             f"{path} is ignored: {why}. Remove it, or write it anew: "
             f"bench-bilstm {bundle.folder} --tune"
@@ -92,7 +94,7 @@ def find_tuning(bundle: Bundle) -> Tuning | None:
 
 
 def allowed_recipes(manifest: Manifest) -> set[str]:
-    """The recipes whose answers are as near to Keras's as was promised, without being asked."""
+    """The recipes that a tuning may choose if the user named none: exact, or recommended."""
     return {EXACT_RECIPE, manifest.recommended_recipe}
 
 
@@ -102,14 +104,14 @@ def read_entries(path: Path) -> dict[str, Field] | None:
     Raises:
         ManifestError: It holds something else.
         OSError: It cannot be read.
-        UnicodeDecodeError: It is no text.
+        UnicodeDecodeError: It is not text.
     """
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-        message = "it is no regular file of reasonable size"
+        message = "it is not a regular file of reasonable size"
         raise OSError(message)
     root = parse_document(path.read_bytes().decode("utf-8"), path.name)
     version = root.get("format_version")
@@ -120,22 +122,17 @@ def read_entries(path: Path) -> dict[str, Field] | None:
 
 def _tuning(choice: Field, manifest: Manifest) -> Tuning:
     """The choice of an entry, checked against the bundle."""
-    named = choice.get("recipes_named").boolean()
-    tuning = Tuning(
-        backend=choice.get("backend").text(among=tuple(BACKENDS)),
-        recipe=choice.get("recipe").text(),
-        threads=choice.get("threads").integer(low=1, high=MAX_THREADS),
-        recipes_named=named,
-    )
+    tuning = decode(Tuning, choice)
+    choice.get("backend").text(among=tuple(BACKENDS))
     form = BACKENDS[tuning.backend].format
-    held = {artifact.recipe for artifact in manifest.artifacts if artifact.format == form}
-    usable = held if named else held & allowed_recipes(manifest)
+    present = {artifact.recipe for artifact in manifest.artifacts if artifact.format == form}
+    usable = present if tuning.recipes_named else present & allowed_recipes(manifest)
     if tuning.recipe not in usable:
         choice.get("recipe").refuse(f"one of {', '.join(sorted(usable)) or 'none'}")
     return tuning
 
 
 def model_key(manifest: Manifest) -> str:
-    """What the model files are, by their checksums."""
+    """Identifies the model files by their checksums."""
     files = sorted((artifact.file, artifact.sha256) for artifact in manifest.artifacts)
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -121,8 +121,8 @@ def _format_of(file: str | None, default: str, known: Container[str]) -> str:
     ending = Path(file).suffix.removeprefix(".").lower()
     if ending not in known:
         names = ", ".join(f".{name}" for name in READERS)
-        msg = f"{file}: the name must end in one of {names}"
-        raise DataFileError(msg)
+        message = f"{file}: the name must end in one of {names}"
+        raise DataFileError(message)
     return ending
 
 
@@ -132,8 +132,8 @@ def _read(file: str) -> bytes:
     try:
         return Path(file).read_bytes()
     except OSError as error:
-        msg = f"{file} cannot be read: {error.strerror or error}"
-        raise DataFileError(msg) from error
+        message = f"{file} cannot be read: {error.strerror or error}"
+        raise DataFileError(message) from error
 
 
 def _write(file: str | None, content: bytes) -> None:
@@ -146,8 +146,8 @@ def _write(file: str | None, content: bytes) -> None:
     try:
         Path(file).write_bytes(content)
     except OSError as error:
-        msg = f"{file} cannot be written: {error.strerror or error}"
-        raise DataFileError(msg) from error
+        message = f"{file} cannot be written: {error.strerror or error}"
+        raise DataFileError(message) from error
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def reader(name: str) -> Callable[[Reader], Reader]:
 
     def add(function: Reader) -> Reader:
         if name in READERS:
-            msg = f"the format {name!r} has a reader already"
-            raise ValueError(msg)
+            message = f"the format {name!r} has a reader already"
+            raise ValueError(message)
         READERS[name] = function
         return function
 
@@ -70,17 +70,19 @@ def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Value
         try:
             example = json.loads(line)
         except (ValueError, RecursionError) as error:
-            msg = f"{label}, line {number}: not valid JSON ({error}); each line is one example"
-            raise DataFileError(msg) from error
+            message = f"{label}, line {number}: not valid JSON ({error}); each line is one example"
+            raise DataFileError(message) from error
         if not isinstance(example, dict):
             if len(names) > 1:
-                msg = f"{label}, line {number}: expected an object with the keys {', '.join(names)}"
-                raise DataFileError(msg)
+                message = (
+                    f"{label}, line {number}: expected an object with the keys {', '.join(names)}"
+                )
+                raise DataFileError(message)
             example = {names[0]: example}
         if set(example) != set(names):
             found = ", ".join(example) or "none"
-            msg = f"{label}, line {number}: the keys are {found}; expected {', '.join(names)}"
-            raise DataFileError(msg)
+            message = f"{label}, line {number}: the keys are {found}; expected {', '.join(names)}"
+            raise DataFileError(message)
         for name in names:
             columns[name].append(example[name])
     return columns
@@ -96,8 +98,8 @@ def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     """
     rank = len(inputs[0].axes)
     if len(inputs) > 1 or rank not in (2, 3):
-        msg = f"{label}: a .csv file suits one input of two or three axes; use .jsonl or .npz"
-        raise DataFileError(msg)
+        message = f"{label}: a .csv file suits one input of two or three axes; use .jsonl or .npz"
+        raise DataFileError(message)
     rows = []
     try:
         for number, cells in enumerate(csv.reader(io.StringIO(_text(content, label))), start=1):
@@ -106,8 +108,8 @@ def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
             if cells:
                 rows.append([_cell(cell, f"{label}, line {number}") for cell in cells])
     except csv.Error as error:
-        msg = f"{label} is not a .csv file ({error})"
-        raise DataFileError(msg) from error
+        message = f"{label} is not a .csv file ({error})"
+        raise DataFileError(message) from error
     if rank == 2:
         return rows
     return [rows] if rows else []
@@ -118,12 +120,12 @@ def read_npy(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     """One array with a batch axis; see `Reader`."""
     if len(inputs) > 1:
         names = ", ".join(spec.name for spec in inputs)
-        msg = f"{label}: the model has the inputs {names}; use .npz or .jsonl"
-        raise DataFileError(msg)
+        message = f"{label}: the model has the inputs {names}; use .npz or .jsonl"
+        raise DataFileError(message)
     array = _load(content, label)
     if not isinstance(array, np.ndarray):
-        msg = f"{label} holds several arrays; name it .npz"
-        raise DataFileError(msg)
+        message = f"{label} holds several arrays; name it .npz"
+        raise DataFileError(message)
     return array
 
 
@@ -136,14 +138,14 @@ def read_npz(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     names = [spec.name for spec in inputs]
     arrays = _load(content, label)
     if not isinstance(arrays, dict):
-        msg = f"{label} is a .npy file; name it so"
-        raise DataFileError(msg)
+        message = f"{label} is a .npy file; name it so"
+        raise DataFileError(message)
     if len(names) == len(arrays) == 1:
         return next(iter(arrays.values()))
     if set(arrays) != set(names):
         found = ", ".join(arrays) or "none"
-        msg = f"{label} holds the arrays {found}; expected {', '.join(names)}"
-        raise DataFileError(msg)
+        message = f"{label} holds the arrays {found}; expected {', '.join(names)}"
+        raise DataFileError(message)
     return arrays
 
 
@@ -155,16 +157,16 @@ def _load(content: bytes, label: str) -> Any:
         with loaded:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        msg = f"{label} cannot be read as numpy data ({error})"
-        raise DataFileError(msg) from error
+        message = f"{label} cannot be read as numpy data ({error})"
+        raise DataFileError(message) from error
 
 
 def _text(content: bytes, label: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = f"{label} is not UTF-8 text ({error}); is it another format?"
-        raise DataFileError(msg) from error
+        message = f"{label} is not UTF-8 text ({error}); is it another format?"
+        raise DataFileError(message) from error
 
 
 def _cell(cell: str, label: str) -> float:
@@ -175,5 +177,7 @@ def _cell(cell: str, label: str) -> float:
     try:
         return float(cell)
     except ValueError as error:
-        msg = f"{label}: {cell!r} is not a number; the file must have no header and no empty cells"
-        raise DataFileError(msg) from error
+        message = (
+            f"{label}: {cell!r} is not a number; the file must have no header and no empty cells"
+        )
+        raise DataFileError(message) from error

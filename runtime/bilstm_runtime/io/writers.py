@@ -15,7 +15,7 @@ from bilstm_runtime.errors import DataFileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bilstm_runtime.model import Answer, Answers
+    from bilstm_runtime.predictor import Output, Outputs
     from bilstm_runtime.values import AnyArray
 
 
@@ -30,11 +30,11 @@ class Table:
     """
 
     names: Sequence[str]
-    columns: Sequence[Answer]
+    columns: Sequence[Output]
     structure: str
 
     @classmethod
-    def of(cls, answers: Answers, names: Sequence[str], structure: str) -> Table:
+    def of(cls, answers: Outputs, names: Sequence[str], structure: str) -> Table:
         """Arrange what `predict` returned."""
         if structure == "single":
             return cls(names, [answers], structure)
@@ -63,8 +63,8 @@ def writer(name: str) -> Callable[[Writer], Writer]:
 
     def add(function: Writer) -> Writer:
         if name in WRITERS:
-            msg = f"the format {name!r} has a writer already"
-            raise ValueError(msg)
+            message = f"the format {name!r} has a writer already"
+            raise ValueError(message)
         WRITERS[name] = function
         return function
 
@@ -85,11 +85,11 @@ def write_jsonl(table: Table) -> bytes:
         try:
             lines.append(json.dumps(line, allow_nan=False) + "\n")
         except ValueError as error:
-            msg = (
+            message = (
                 f"the answer to example {number} is not finite, and JSON has no word for that; "
                 "write .npy or .npz to look into it"
             )
-            raise DataFileError(msg) from error
+            raise DataFileError(message) from error
     return "".join(lines).encode()
 
 
@@ -101,11 +101,11 @@ def write_csv(table: Table) -> bytes:
     if len(rows) == 1 and rows[0].ndim == 2:
         rows = list(rows[0])
     if len(table.columns) > 1 or any(row.ndim > 1 for row in rows):
-        msg = (
+        message = (
             "a .csv file holds one output with one row an example, or a single sequence with one "
             "row a step; these answers are more: write .jsonl or .npz"
         )
-        raise DataFileError(msg)
+        raise DataFileError(message)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(plain(np.atleast_1d(row)) for row in rows)
     return text.getvalue().encode()
@@ -115,8 +115,8 @@ def write_csv(table: Table) -> bytes:
 def write_npy(table: Table) -> bytes:
     """The one output as one array; see `Writer`."""
     if len(table.columns) > 1 or isinstance(table.columns[0], list):
-        msg = "a .npy file holds one array; these answers are several: write .npz or .jsonl"
-        raise DataFileError(msg)
+        message = "a .npy file holds one array; these answers are several: write .npz or .jsonl"
+        raise DataFileError(message)
     content = io.BytesIO()
     np.save(content, table.columns[0], allow_pickle=False)
     return content.getvalue()

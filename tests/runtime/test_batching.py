@@ -1,4 +1,4 @@
-"""Padding, dividing and joining, seen from the session."""
+"""Grouping, padding, dividing and joining, seen from the session."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bilstm_runtime.batching import MAX_GROUP, MAX_PADDING, BatchRunner, plan_groups
 from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.runner import Runner
 from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
 if TYPE_CHECKING:
@@ -33,8 +35,10 @@ class Recorder:
 
 def answer(manifest: Manifest, values: Any, batch_size: int | None = None) -> Any:
     session = Recorder()
-    reader = InputReader(manifest, can_pad=manifest.spec.can_pad)
-    found = Runner(manifest, session, "file").answer(reader.read(values), batch_size)
+    reader = InputReader(manifest.spec)
+    found = BatchRunner(manifest.spec, session.run, "file").run_request(
+        reader.read(values), batch_size
+    )
     return found[0], session.runs
 
 
@@ -97,27 +101,68 @@ def test_runs_whose_answers_do_not_fit_together(make_manifest: Callable[..., Man
             super().run(arrays)
             return [np.ones((len(arrays[0]), len(self.runs)), np.int32)]
 
-    request = InputReader(manifest, can_pad=False).read([[1, 2], [3, 4]])
+    request = InputReader(manifest.spec).read([[1, 2], [3, 4]])
     with pytest.raises(BackendRunError, match="different shapes in different runs"):
-        Runner(manifest, Growing(), "file").answer(request, 1)
+        BatchRunner(manifest.spec, Growing().run, "file").run_request(request, 1)
 
 
 def test_nothing_is_copied_without_need(make_manifest: Callable[..., Manifest]) -> None:
     manifest = make_manifest(
         (InputSpec("x", "int32", (B, T)),), (OutputSpec("y", "int32", (B, T)),)
     )
-    given: list[np.ndarray] = []
+    received: list[np.ndarray] = []
 
     class Echo:
         def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-            given.extend(arrays)
+            received.extend(arrays)
             return [arrays[0].copy()]
 
     array = np.ones((2, 3), np.int32)
-    reader = InputReader(manifest, can_pad=True)
-    Runner(manifest, Echo(), "file").answer(reader.read(array), None)
-    assert given[0] is array
+    reader = InputReader(manifest.spec)
+    BatchRunner(manifest.spec, Echo().run, "file").run_request(reader.read(array), None)
+    assert received[0] is array
     ready = reader.ready(array)
     assert ready is not None
     assert ready[0] is array
     assert reader.ready(np.asfortranarray(array)) is None  # backends get C order only
+
+
+# Which sequences share a run.
+
+SIZES = st.integers(1, 2).flatmap(
+    lambda axes: st.lists(st.tuples(*[st.integers(1, 60)] * axes), min_size=1, max_size=60)
+)
+
+
+@given(SIZES, st.booleans(), st.none() | st.integers(1, 20))
+def test_groups_are_a_partition_within_the_limits(
+    sizes: list[tuple[int, ...]], pad: bool, limit: int | None
+) -> None:
+    array = np.array(sizes, dtype=np.int64)
+    groups = plan_groups(array, pad=pad, limit=limit, together=False)
+    assert sorted(i for group in groups for i in group.tolist()) == list(range(len(sizes)))
+    for group in groups:
+        assert len(group) <= (limit or MAX_GROUP)
+        members = array[group]
+        run = np.prod(members.max(axis=0)) * len(group)
+        assert run <= (1 + MAX_PADDING) * np.prod(members, axis=1).sum()
+        if not pad:
+            assert (members == members[0]).all()
+
+
+@given(SIZES)
+def test_together_is_one_group(sizes: list[tuple[int, ...]]) -> None:
+    array = np.array(sizes, dtype=np.int64)
+    assert len(plan_groups(array, pad=True, limit=None, together=True)) == 1
+
+
+def test_cost_follows_the_lengths() -> None:
+    sizes = np.array([[5], [500], [5], [6]])
+    groups = plan_groups(sizes, pad=True, limit=None, together=False)
+    assert [group.tolist() for group in groups] == [[0, 2, 3], [1]]
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_order_is_kept_among_equals(pad: bool) -> None:
+    groups = plan_groups(np.full((20, 1), 7), pad=pad, limit=None, together=False)
+    assert [group.tolist() for group in groups] == [list(range(16)), list(range(16, 20))]

@@ -1,0 +1,486 @@
+"""Reading and writing manifest.json by the fields of its dataclasses.
+
+`decode` and `encode` follow the type hints of a dataclass and the constraints in them
+(`bilstm_runtime.constraints`): a new field of a dataclass is read and written without a change
+here. The exporter makes a `Manifest` and writes it with `manifest_to_json`. The runtime reads it
+with `manifest_from_json`, which trusts no value before it was checked: every message names the
+field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from bilstm_runtime.bundle.manifest import (
+    EXPORT_AGAIN,
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    Manifest,
+    check_manifest,
+)
+from bilstm_runtime.constraints import COUNT, Choices, Flag, Key, Pattern, Range
+from bilstm_runtime.errors import BundleVersionError, ManifestError
+from bilstm_runtime.spec import MAX_AXIS, Number, integer_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_MAX_SHOWN: Final = 60
+"""Characters of a wrong value that a message repeats."""
+
+_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+_KEY_ORDER: Final = (
+    "format_version", "name", "source", "inputs", "outputs", "output_structure", "padding",
+    "rows_independent", "states", "preprocessing", "recommended", "artifacts", "golden",
+    "tolerance", "versions",
+)  # fmt: skip
+"""The order of the keys of the whole document; other keys follow in the order of the fields."""
+
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value of a JSON document, and its place in it.
+
+    Attributes:
+        value: The value as `json` read it.
+        where: Its path in words, such as `manifest.json: inputs[0].axes[1].size`.
+    """
+
+    value: object
+    where: str
+
+    def refuse(self, expected: str) -> NoReturn:
+        """Raise `ManifestError` with the value that is here and the one that is expected."""
+        shown = repr(self.value)
+        shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
+        problem = f"{self.where} is {shown}; expected {expected}"
+        raise ManifestError(problem, EXPORT_AGAIN)
+
+    def get(self, key: str) -> Field:
+        """The member `key` of this object; raises `ManifestError` if it is missing."""
+        members = self._object()
+        if key not in members:
+            problem = f"{self.where} has no {key!r}"
+            raise ManifestError(problem, EXPORT_AGAIN)
+        return self._member(key, members[key])
+
+    def optional(self, key: str) -> Field | None:
+        """The member `key` of this object, or None where it is missing or null."""
+        value = self._object().get(key)
+        return None if value is None else self._member(key, value)
+
+    def members(self) -> dict[str, Field]:
+        """The members of this object, in file order."""
+        return {key: self._member(key, value) for key, value in self._object().items()}
+
+    def items(self, *, at_least_one: bool = False) -> list[Field]:
+        """The items of this list."""
+        if not isinstance(self.value, list) or (at_least_one and not self.value):
+            self.refuse("a list of 1 or more items" if at_least_one else "a list")
+        return [Field(item, f"{self.where}[{i}]") for i, item in enumerate(self.value)]
+
+    def mapping(self) -> dict[str, object]:
+        """This object with its members as `json` read them."""
+        return dict(self._object())
+
+    def text(self, *, among: Collection[str] | None = None) -> str:
+        """This string, which must not be empty and must be one of `among` if that is given."""
+        if not isinstance(self.value, str) or not self.value:
+            self.refuse("a string that is not empty")
+        if among is not None and self.value not in among:
+            self.refuse("one of " + ", ".join(among))
+        return self.value
+
+    def boolean(self) -> bool:
+        """This true or false."""
+        if not isinstance(self.value, bool):
+            self.refuse("true or false")
+        return self.value
+
+    def integer(self, *, low: int, high: int) -> int:
+        """This whole number from `low` to `high`, both included."""
+        value = self.value
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.refuse(f"a whole number from {low} to {high}")
+        return value
+
+    def number(self) -> float:
+        """This finite number, as a float."""
+        value = self.value
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self.refuse("a number")
+        try:
+            number = float(value)
+        except OverflowError:
+            self.refuse("a number that fits 64 bits")
+        if not math.isfinite(number):
+            self.refuse("a finite number")
+        return number
+
+    def _object(self) -> dict[str, object]:
+        if not isinstance(self.value, dict):
+            self.refuse("an object")
+        return self.value
+
+    def _member(self, key: str, value: object) -> Field:
+        return Field(value, f"{self.where}{' ' if self.where.endswith(':') else '.'}{key}")
+
+
+def parse_document(text: str, where: str) -> Field:
+    """Parse a JSON document strictly: no NaN, no key twice in one object.
+
+    Args:
+        text: The document.
+        where: What to call it in messages, such as `manifest.json`.
+
+    Raises:
+        ManifestError: The text is not a JSON document of this kind.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        problem = f"{where} is not valid JSON ({error})"
+        remedy = "The file is damaged or cut short: copy the bundle again."
+        raise ManifestError(problem, remedy) from error
+    return Field(value, f"{where}:")
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, _ in pairs if counts[key] > 1)
+        message = f"the key {twice!r} stands twice in one object"
+        raise ValueError(message)
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    message = f"{name} is not a JSON number"
+    raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class _Hint:
+    """A type hint, taken apart.
+
+    Attributes:
+        kind: The class, or the generic class without its arguments; `Number` for int or float.
+        args: The arguments of a generic class.
+        constraints: The metadata of `Annotated`.
+        may_be_null: Whether None is one of the values.
+    """
+
+    kind: Any
+    args: tuple[_Hint, ...] = ()
+    constraints: tuple[object, ...] = ()
+    may_be_null: bool = False
+
+    def find(self, kind: type[_Kind]) -> _Kind | None:
+        """The constraint of a class, if there is one."""
+        return next((found for found in self.constraints if isinstance(found, kind)), None)
+
+
+def _hint(hint: Any, constraints: tuple[object, ...] = ()) -> _Hint:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _hint(args[0], (*args[1:], *constraints))
+    if origin in (Union, types.UnionType):
+        others = [arg for arg in args if arg is not types.NoneType]
+        if set(others) == {int, float}:
+            found = _Hint(Number, constraints=constraints)
+        else:
+            (other,) = others
+            found = _hint(other, constraints)
+        return dataclasses.replace(found, may_be_null=len(others) < len(args))
+    if origin in (tuple, Mapping):
+        inner = args[1:] if origin is Mapping else [arg for arg in args if arg is not Ellipsis]
+        return _Hint(origin, tuple(map(_hint, inner)), constraints)
+    return _Hint(hint, constraints=constraints)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A field of a dataclass, and its place in the JSON object of that dataclass.
+
+    Attributes:
+        name: The name of the field.
+        path: Keys from the outside to the inside; empty where the members of the field stand in
+            the object itself.
+        hint: Its type and constraints.
+        default: Makes the value of a missing member; None where the member is required.
+        omits_default: Whether the default is not written.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    hint: _Hint
+    default: Any
+    omits_default: bool
+
+
+@functools.cache
+def _members(kind: type) -> tuple[_Member, ...]:
+    """What `decode` and `encode` do with each field of a dataclass."""
+    hints = get_type_hints(kind, include_extras=True)
+    members = []
+    for field in dataclasses.fields(kind):
+        hint = _hint(hints[field.name])
+        key = hint.find(Key)
+        omits = Flag.OMIT_DEFAULT in hint.constraints
+        default = None
+        if omits or hint.may_be_null or Flag.OPTIONAL in hint.constraints:
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory
+            else:
+                value = None if field.default is dataclasses.MISSING else field.default
+                default = functools.partial(_same, value)
+        path = (field.name,) if key is None else key.path
+        members.append(_Member(field.name, path, hint, default, omits))
+    return tuple(members)
+
+
+def _same(value: object) -> object:
+    return value
+
+
+def decode(kind: type[_Kind], item: Field) -> _Kind:
+    """Read a dataclass from a JSON object; unknown members are ignored.
+
+    Args:
+        kind: The dataclass.
+        item: The object.
+
+    Raises:
+        ManifestError: A member is missing or wrong; the message names it.
+    """
+    values: dict[str, Any] = {}
+    for member in _members(kind):  # type: ignore[arg-type]  # mypy: a class is Hashable
+        found = _find(item, member)
+        values[member.name] = (
+            member.default() if found is None else _decoded(found, member.hint, values)
+        )
+    made = kind(**values)
+    violation = made.violation() if hasattr(made, "violation") else None
+    if violation is not None:
+        name, expected = violation
+        (item.get(name) if name else item).refuse(expected)
+    return made
+
+
+def _find(item: Field, member: _Member) -> Field | None:
+    """The value of a member; None where it is missing or null, and may be."""
+    for key in member.path[:-1]:
+        item = item.get(key)
+    if not member.path:
+        return item
+    return item.get(member.path[-1]) if member.default is None else item.optional(member.path[-1])
+
+
+def _decoded(item: Field, hint: _Hint, siblings: Mapping[str, Any]) -> Any:
+    """Read one value; `siblings` are the members of its object that were read before it."""
+    if Flag.OF_DTYPE in hint.constraints:
+        return _of_dtype(item, hint, siblings["dtype"])
+    if isinstance(hint.kind, type) and dataclasses.is_dataclass(hint.kind):
+        return decode(hint.kind, item)
+    return _DECODERS[hint.kind](item, hint)
+
+
+def _boolean(item: Field, _: _Hint) -> bool:
+    return item.boolean()
+
+
+def _integer(item: Field, hint: _Hint) -> int:
+    low, high = integer_limits("int64")
+    bounds = hint.find(Range) or Range(low, high)
+    return item.integer(low=int(bounds.min), high=high if bounds.max is None else int(bounds.max))
+
+
+def _number(item: Field, hint: _Hint) -> float:
+    number, bounds = item.number(), hint.find(Range)
+    if bounds is not None and bounds.max is None and number < bounds.min:
+        item.refuse("a number that is not negative")
+    if bounds is not None and bounds.max is not None and not bounds.min <= number <= bounds.max:
+        item.refuse(f"a number from {bounds.min:g} to {bounds.max:g}")
+    return number
+
+
+def _of_dtype(item: Field, hint: _Hint, dtype: str) -> Number | tuple[Number, ...]:
+    """A number of a dtype, or a pair of them."""
+    if hint.kind is not tuple:
+        return _number_of(item, dtype)
+    numbers = item.items()
+    if len(numbers) != len(hint.args):
+        item.refuse("two numbers or null")
+    return tuple(_number_of(number, dtype) for number in numbers)
+
+
+def _number_of(item: Field, dtype: str) -> Number:
+    """A number of a dtype; a float that is not finite is written as a string."""
+    value = item.value
+    if not dtype.startswith("float"):
+        low, high = integer_limits(dtype)
+        return item.integer(low=low, high=high)
+    if isinstance(value, str) and value in _NOT_FINITE:
+        return _NOT_FINITE[value]
+    number = item.number()
+    return value if isinstance(value, int) else number
+
+
+def _text(item: Field, hint: _Hint) -> str:
+    if Flag.UNICODE in hint.constraints:
+        if not isinstance(item.value, str) or not _is_unicode(item.value):
+            item.refuse("a string of whole Unicode characters")
+        return item.value
+    choices, pattern = hint.find(Choices), hint.find(Pattern)
+    text = item.text(among=None if choices is None else choices.choices)
+    if pattern is not None and pattern.pattern.fullmatch(text) is None:
+        item.refuse(pattern.expected)
+    return text
+
+
+def _mapping(item: Field, hint: _Hint) -> dict[str, Any]:
+    (inner,) = hint.args
+    if inner.kind is object:
+        return item.mapping()
+    return {key: _decoded(value, inner, {}) for key, value in item.members().items()}
+
+
+def _tuple(item: Field, hint: _Hint) -> tuple[Any, ...]:
+    if Flag.VOCABULARY in hint.constraints:
+        return _vocabulary(item)
+    items = item.items(at_least_one=Flag.AT_LEAST_ONE in hint.constraints)
+    return tuple(_decoded(one, hint.args[0], {}) for one in items)
+
+
+def _vocabulary(item: Field) -> tuple[str, ...]:
+    """Tokens, of which there may be many: checked at once, and one by one only for the message."""
+    words = item.value
+    if not isinstance(words, list) or not words or len(words) > MAX_AXIS:
+        item.refuse("a list of one or more tokens")
+    if not all(isinstance(word, str) for word in words) or not _is_unicode("".join(words)):
+        for word in item.items():
+            _text(word, _Hint(str, constraints=(Flag.UNICODE,)))
+    if len(set(words)) < len(words):
+        item.refuse("a list that has no token twice")
+    return tuple(words)
+
+
+_DECODERS: Final[dict[Any, Callable[[Field, _Hint], Any]]] = {
+    bool: _boolean,
+    int: _integer,
+    float: _number,
+    str: _text,
+    tuple: _tuple,
+    Mapping: _mapping,
+}
+"""How values are read, by the class or the generic class of their type hint."""
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can encode this: JSON can name half a character (a lone surrogate)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def encode(value: Any) -> dict[str, Any]:
+    """A dataclass as a JSON object that `decode` reads back to an equal one."""
+    root: dict[str, Any] = {}
+    for member in _members(type(value)):  # type: ignore[arg-type]
+        found = getattr(value, member.name)
+        if member.omits_default and found == member.default():
+            continue
+        written = _encoded(found, member.hint)
+        if not member.path:
+            root.update(written)
+            continue
+        target = root
+        for key in member.path[:-1]:
+            target = target.setdefault(key, {})
+        target[member.path[-1]] = written
+    return root
+
+
+def _encoded(value: Any, hint: _Hint) -> Any:
+    if value is None:
+        return None
+    if Flag.OF_DTYPE in hint.constraints:
+        return list(map(_number_json, value)) if hint.kind is tuple else _number_json(value)
+    if dataclasses.is_dataclass(hint.kind):
+        return encode(value)
+    if hint.kind is tuple:
+        return [_encoded(item, hint.args[0]) for item in value]
+    if hint.kind is Mapping:
+        return {key: _encoded(item, hint.args[0]) for key, item in value.items()}
+    return value
+
+
+def _number_json(value: Number) -> Number | str:
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def manifest_from_json(text: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ManifestError: The text is not a manifest; the message names the field.
+        BundleVersionError: It was written in a newer format.
+    """
+    root = parse_document(text, MANIFEST_FILE)
+    found = root.get("format_version").integer(low=1, high=int(COUNT.max or 1))
+    if found > FORMAT_VERSION:
+        message = (
+            f"the bundle is written in format version {found}; this bilstm-edge reads version "
+            f"{FORMAT_VERSION} and older. Upgrade it: pip install --upgrade bilstm-edge"
+        )
+        raise BundleVersionError(message)
+    manifest = decode(Manifest, root)
+    check_manifest(manifest)
+    return manifest
+
+
+def manifest_to_json(manifest: Manifest) -> str:
+    """Write a manifest as JSON text that `manifest_from_json` reads back to an equal one.
+
+    Raises:
+        ManifestError: The manifest breaks a rule of the format.
+    """
+    members = {"format_version": FORMAT_VERSION, **encode(manifest)}
+    ordered = sorted(members, key=lambda key: (*_KEY_ORDER, key).index(key))
+    try:
+        root = {key: members[key] for key in ordered}
+        text = json.dumps(root, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        message = f"the manifest cannot be written as JSON: {error}"
+        raise ManifestError(message) from error
+    manifest_from_json(text)
+    return text

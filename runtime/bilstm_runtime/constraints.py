@@ -1,0 +1,78 @@
+"""What a field of manifest.json must satisfy, as metadata for `typing.Annotated`.
+
+`bilstm_runtime.bundle.codec` reads and writes the dataclasses by their type hints and these.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `min` to `max`, both included; without `max`, a number that is not negative."""
+
+    min: float
+    max: float | None = None
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A string that matches a pattern as a whole.
+
+    Attributes:
+        pattern: The pattern.
+        expected: The same in words, for messages.
+    """
+
+    pattern: re.Pattern[str]
+    expected: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of some strings."""
+
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where the field stands in the JSON object of its class, if not under its own name.
+
+    Attributes:
+        path: Keys from the outside to the inside. An empty path puts the members of the field,
+            a dataclass, into the JSON object of the class that has the field.
+    """
+
+    path: tuple[str, ...]
+
+
+class Flag(enum.Enum):
+    """Constraints without parameters.
+
+    A field whose type includes None may be missing or null without a flag.
+    """
+
+    AT_LEAST_ONE = "a list with at least one item"
+    UNICODE = "a string that UTF-8 can encode, which may be empty"
+    VOCABULARY = "at least one string, each of them `UNICODE` and unique"
+    OF_DTYPE = "a number of the dtype that the field `dtype` of the same object names"
+    OPTIONAL = "may be missing or null, which means the default"
+    OMIT_DEFAULT = "`OPTIONAL`, and not written where it equals the default"
+
+
+FILE_NAME: Final = Pattern(
+    re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}"),
+    "a plain file name inside the bundle folder (letters, digits, . _ + -)",
+)
+WORD: Final = Pattern(
+    re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}"),
+    "a short word (letters, digits, . _ + -)",
+)
+SHA256: Final = Pattern(re.compile(r"[0-9a-f]{64}"), "64 lower-case hexadecimal digits")
+BYTES: Final = Range(0, 2**40)
+COUNT: Final = Range(1, 2**20)

@@ -1,0 +1,193 @@
+"""Predicting with a model on any session: from what a caller gives to what Keras would return."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from bilstm_runtime.batching import BatchRunner
+from bilstm_runtime.inputs import InputReader, Values
+from bilstm_runtime.values import AnyArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bilstm_runtime.backends import Session
+    from bilstm_runtime.spec import InputSpec, ModelSpec, OutputSpec, StateSpec
+
+Output: TypeAlias = AnyArray | list[AnyArray]
+"""One output: an array with a batch axis, or one array per example."""
+
+Outputs: TypeAlias = Any
+"""All outputs, in the structure of the Keras model: an `Output`, or a list or dict of those.
+
+The structure is known only at run time. Any spares callers the narrowing of a union.
+"""
+
+
+class Predictor:
+    """Predicts with a model that runs on a session.
+
+    Attributes:
+        spec: What the model takes and returns.
+        inputs: The inputs of `spec`.
+        outputs: The outputs of `spec`.
+        output_structure: "single", "list" or "dict": the structure of all outputs.
+        is_stateful: Whether a prediction depends on those before it, until `reset`.
+    """
+
+    spec: ModelSpec
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    output_structure: str
+    is_stateful: bool
+
+    def __init__(self, spec: ModelSpec, session: Session, *, label: str) -> None:
+        """Predict on an open session.
+
+        Args:
+            spec: What the model takes and returns.
+            session: Runs one array per file input of `spec`, and returns one per file output.
+            label: What to call the model in messages, such as the name of its file.
+        """
+        self.spec = spec
+        self.inputs = spec.inputs
+        self.outputs = spec.outputs
+        self.output_structure = spec.output_structure
+        self.is_stateful = bool(spec.states)
+        self._label = label
+        self._session = _StateSession(session, spec.states) if spec.states else session
+        self._reader = InputReader(spec)
+        self._runner = BatchRunner(spec, self._session.run, label)
+
+    def __repr__(self) -> str:
+        """Name and label."""
+        return f"<{type(self).__name__} {self.spec.name!r} of {self._label}>"
+
+    def reset(self) -> None:
+        """Set the states of a stateful model to zeros; does nothing for any other model."""
+        if isinstance(self._session, _StateSession):
+            self._session.reset()
+
+    def predict(self, x: Values, *, batch_size: int | None = None) -> Outputs:
+        """Predict for a batch of examples.
+
+        A model with one input takes
+
+        - an array with a batch axis, such as `[batch, time, features]`;
+        - a list or tuple, always read as a list of examples: numbers, lists or arrays without a
+          batch axis, whose lengths may differ;
+        - a dict with its one input.
+
+        A model with several inputs takes a dict by input name, or a list or tuple in the order
+        of `inputs`, of any of these.
+
+        An input that starts with a text layer in the Keras model takes a list or array of `str`
+        instead, one text per example, or the ids of that layer.
+
+        Values are converted where no information is lost (integers that fit; floats to the
+        precision of the model; whole floats to ids) and refused otherwise.
+
+        Sequences of different lengths run in groups of similar length, padded on the right with
+        the mask value, if padding changes no output of this model; otherwise in groups of
+        exactly equal length. Sequences shorter than a fixed time axis are padded by the same
+        rule or refused.
+
+        Args:
+            x: The examples.
+            batch_size: The maximum number of examples in one run. By default an array runs at
+                once, and sequences of different lengths run 16 at a time.
+
+        Returns:
+            An array, a list of arrays or a dict of arrays by output name, as the Keras model
+            would return; `[batch, ...]`, in the given order and owned by the caller. Where the
+            sequences differ in length, an output that keeps the time axis (or another axis of
+            free size) is a list of one array per example, each trimmed to its own length.
+
+        Raises:
+            InputError: The examples are not what the model takes.
+            OptionError: The batch size is impossible.
+            BackendRunError: The backend failed.
+        """
+        ready = self._reader.ready(x) if batch_size is None else None
+        outputs: Sequence[Output]
+        if ready is not None:
+            outputs = self._runner.run(ready)
+        else:
+            outputs = self._runner.run_request(self._reader.read(x), batch_size)
+        if self.output_structure == "single":
+            return outputs[0]
+        if self.output_structure == "list":
+            return list(outputs)
+        return {spec.name: output for spec, output in zip(self.outputs, outputs, strict=True)}
+
+    def run_case(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        """Reset the model and run one case.
+
+        Args:
+            inputs: One array per input, in the order of `inputs`.
+
+        Returns:
+            One array per output, in the order of `outputs`.
+
+        Raises:
+            InputError: The arrays are not what the model takes.
+            BackendRunError: The backend failed.
+        """
+        self.reset()
+        names = [spec.name for spec in self.inputs]
+        outputs = self.predict(dict(zip(names, inputs, strict=True)))
+        if isinstance(outputs, dict):
+            return list(outputs.values())
+        return outputs if isinstance(outputs, list) else [outputs]
+
+
+class RecordingSession:
+    """A session that keeps copies of the arrays it is given (a `Session`).
+
+    Attributes:
+        runs: For each run one array per file input.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Run everything on this session."""
+        self._session = session
+        self.runs: list[list[AnyArray]] = []
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[Any]:
+        """Keep copies of the arrays and run; see `Session.run`."""
+        self.runs.append([array.copy() for array in arrays])
+        return self._session.run(arrays)
+
+
+class _StateSession:
+    """A session whose last outputs become the last inputs of its next run (a `Session`).
+
+    The model files of a stateful Keras model have its states as inputs and outputs; this makes
+    the model stateful again. Not safe for use from several threads, like its Keras model.
+    """
+
+    def __init__(self, session: Session, states: Sequence[StateSpec]) -> None:
+        """Start from zeros.
+
+        Args:
+            session: An open model whose last inputs and outputs are the states.
+            states: Their names, dtypes and shapes.
+        """
+        self._session = session
+        self._specs = tuple(states)
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all states to zeros, as when the model was loaded."""
+        self._states: list[AnyArray] = [
+            np.zeros([axis.size or 1 for axis in spec.axes], spec.dtype) for spec in self._specs
+        ]
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the model once and keep its states; see `Session.run`."""
+        outputs = self._session.run([*arrays, *self._states])
+        count = len(outputs) - len(self._specs)
+        self._states = outputs[count:]
+        return outputs[:count]
