@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from bilstm_runtime.comparison import compare
 from bilstm_runtime.errors import PeerError
-from bilstm_runtime.golden import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,8 +132,8 @@ def difference(
             return float("inf"), (
                 f"it answers with the shape {list(answer.shape)}, the bundle {list(wanted.shape)}"
             )
-        found = compare(answer, wanted, tolerance)
-        largest, ratio = max(largest, found.absolute), max(ratio, found.ratio)
+        found = compare(answer.astype(wanted.dtype), wanted, tolerance)
+        largest, ratio = max(largest, found.max_abs_error), max(ratio, found.max_error_ratio)
     if not ratio <= 1:
         return largest, (
             f"its answers differ from the bundle's by up to {largest:.2g}, {ratio:.2g} times what "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilstm_bench.tuning_file import store_tuning
 from bilstm_runtime.bundle.tuning import Tuning, allowed_recipes
-from bilstm_runtime.golden import check
+from bilstm_runtime.check import check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

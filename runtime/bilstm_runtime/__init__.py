@@ -1,5 +1,6 @@
 """Run a bilstm-edge bundle with numpy and one of onnxruntime or ai-edge-litert."""
 
+from bilstm_runtime.check import CheckReport, check
 from bilstm_runtime.errors import (
     BackendMissingError,
     BilstmRuntimeError,
@@ -7,7 +8,6 @@ from bilstm_runtime.errors import (
     BundleVersionError,
     InputError,
 )
-from bilstm_runtime.golden import CheckReport, check
 from bilstm_runtime.model import Model, load
 
 __all__ = ["BackendMissingError", "BilstmRuntimeError", "BundleError", "BundleVersionError",

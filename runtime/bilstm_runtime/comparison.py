@@ -65,10 +65,14 @@ class Difference:
         return float(np.sqrt(self.sum_squared_error / self.count)) if self.count else 0.0
 
     @property
+    def rms_reference(self) -> float:
+        """The root mean square of the references; 0 where nothing was compared."""
+        return float(np.sqrt(self.sum_squared_reference / self.count)) if self.count else 0.0
+
+    @property
     def relative_rms_error(self) -> float:
-        """`rms_error` as a fraction of the references' root mean square (of 1 if that is 0)."""
-        scale = np.sqrt(self.sum_squared_reference / self.count) if self.count else 0.0
-        return float(self.rms_error / scale) if scale else self.rms_error
+        """`rms_error` as a fraction of `rms_reference` (of 1 if that is 0)."""
+        return self.rms_error / self.rms_reference if self.rms_reference else self.rms_error
 
     def __add__(self, other: Difference) -> Difference:
         """Both together: the worse of each maximum, the sums added."""

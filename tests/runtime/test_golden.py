@@ -1,247 +1,55 @@
-"""`check`: it passes what is right, and fails everything else."""
+"""The golden file: written and read back."""
 
 from __future__ import annotations
 
 import io
-import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
-from bilstm_runtime import check
-from bilstm_runtime.backends import BACKENDS, Backend
-from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.errors import ChecksumError, GoldenError, UnknownBackendError
-from bilstm_runtime.golden import compare
+from bilstm_runtime.bundle.folder import open_bundle
+from bilstm_runtime.bundle.golden import Case, golden_content, read_cases
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-BundleMaker = Any
-TOLERANCE = Tolerance(1e-5, 1e-4)
+
+def cases() -> list[Case]:
+    ids = [np.array([[1, 2, n]], np.int32) for n in range(2)]
+    scores = [np.full((1, 3), n, np.float32) for n in range(2)]
+    recorded = [{"model.onnx": [score + 1], "other.tflite": [score + 2]} for score in scores]
+    return [Case([i], [s], r) for i, s, r in zip(ids, scores, recorded, strict=True)]
 
 
-def arrays_of(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / "golden.npz") as arrays:
-        return dict(arrays)
-
-
-def npz(**arrays: Any) -> bytes:
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    return content.getvalue()
-
-
-@pytest.mark.parametrize("name", ["tagger", "classifier", "pair", "pooled", "fixed"])
-def test_right_bundles_pass(fixtures: Path, name: str) -> None:
-    report = check(fixtures / name)
-    assert report.passed
-    assert [item.backend for item in report.checks] == ["onnx", "litert"]
-    for item in report.checks:
-        assert item.passed and item.cases == 4 and not item.reason
-        assert item.max_error_ratio is not None and 0 <= item.max_error_ratio < 0.1
-        assert item.max_abs_error is not None and item.max_abs_error < 1e-6
-
-
-def test_state_that_leaks_is_caught(fixtures: Path) -> None:
-    report = check(fixtures / "leaky")
-    assert not report.passed
-    assert "the second time it runs: something is kept between runs" in report.checks[0].reason
-
-
-def test_compare_can_fail() -> None:
-    reference = np.array([1.0, -10.0, 0.0], np.float32)
-    assert compare(reference, reference, TOLERANCE).ratio == 0
-    near = compare(reference + np.array([5e-5, 0, 0], np.float32), reference, TOLERANCE)
-    assert 0.4 < near.ratio < 0.5
-    assert near.absolute == pytest.approx(5e-5, rel=1e-2)
-    assert compare(reference + np.array([0, 0, 2e-5], np.float32), reference, TOLERANCE).ratio > 1.9
-    assert compare(reference + np.array([0, 2e-3, 0], np.float32), reference, TOLERANCE).ratio > 1.9
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("reference", [0.0, 1.0, np.nan, np.inf])
-def test_compare_fails_what_is_not_finite(wrong: float, reference: float) -> None:
-    if wrong == reference:
-        pytest.skip("equal")
-    found = compare(np.array([1.0, wrong]), np.array([1.0, reference]), TOLERANCE)
-    assert found.ratio == np.inf
-    assert found.absolute == np.inf
-
-
-def test_compare_without_tolerance_and_other_dtypes() -> None:
-    exact = Tolerance(0, 0)
-    assert compare(np.array([True]), np.array([True]), exact).ratio == 0
-    assert compare(np.array([True]), np.array([False]), exact).ratio == np.inf
-    assert compare(np.array([3]), np.array([4]), exact).ratio == np.inf
-    assert compare(np.array([np.inf]), np.array([np.inf]), TOLERANCE).ratio == 0
-    assert compare(np.zeros((0, 3)), np.zeros((0, 3)), TOLERANCE).ratio == 0
-
-
-@pytest.mark.parametrize("factor", [1.01, 1 + 1e-3])
-def test_wrong_answers_fail(bundle: BundleMaker, factor: float) -> None:
-    arrays = arrays_of(bundle())
-    arrays["case2_output0"] = arrays["case2_output0"] * np.float32(factor)
-    report = check(bundle(files={"golden.npz": npz(**arrays)}))
-    assert not report.passed
-    assert all(item.passed is False and item.reason == "case 2 is wrong" for item in report.checks)
-
-
-def test_nan_in_the_answer_fails(bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-            return [np.full((*arrays[0].shape, 3), np.nan, np.float32)]
-
-    monkeypatch.setitem(
-        BACKENDS, "onnx", Backend("onnx", "onnx", "numpy", "onnx", lambda *_, **__: Broken())
-    )
-    report = check(bundle(), backends=["onnx"])
-    assert not report.passed
-    assert report.checks[0].max_abs_error == np.inf
-
-
-def test_an_artifact_may_have_its_own_tolerance(bundle: BundleMaker) -> None:
-    arrays = arrays_of(bundle())
-    arrays["case0_output0"] = arrays["case0_output0"] + np.float32(0.01)
-
+def test_round_trip_through_a_bundle(bundle: Any) -> None:
     def edit(root: dict[str, Any]) -> None:
-        root["artifacts"][0]["tolerance"] = {"absolute": 0.05, "relative": 0}
-
-    report = check(bundle(edit=edit, files={"golden.npz": npz(**arrays)}))
-    assert [item.passed for item in report.checks] == [True, False]
-
-
-def own_answers(bundle: BundleMaker, moved: float, error: float) -> Path:
-    """A bundle whose ONNX file differs by `moved` from its own answers, which miss Keras's."""
-    arrays = arrays_of(bundle())
-    for name in [name for name in arrays if "output" in name]:
-        signs = np.random.default_rng(0).choice([-1, 1], arrays[name].shape).astype(np.float32)
-        own = arrays[name] + moved * signs
-        arrays[f"{name}_model.onnx"] = own
-        arrays[name] = own + error * signs
-
-    def edit(root: dict[str, Any]) -> None:
-        del root["artifacts"][1]
-        root["artifacts"][0].update(own_answers=True, tolerance={"absolute": 0.5, "relative": 0})
-
-    folder: Path = bundle(edit=edit, files={"golden.npz": npz(**arrays)})
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("moved", "error", "passed"),
-    [(0, 0.1, True), (0.05, 0.1, True), (0.1, 0.1, False), (1e-3, 0, False), (0.6, 2, False)],
-)
-def test_own_answers_take_the_place_of_keras(
-    bundle: BundleMaker, moved: float, error: float, *, passed: bool
-) -> None:
-    (item,) = check(own_answers(bundle, moved, error)).checks
-    assert (item.reference, item.passed) == ("export", passed)
-    assert item.max_abs_error == pytest.approx(moved, abs=1e-6)
-    if not passed:
-        wrong = "case 0 is wrong" if moved > 0.5 else "the answers are others than at export"
-        assert item.reason == wrong
-
-
-def test_own_answers_that_are_not_recorded(bundle: BundleMaker) -> None:
-    def edit(root: dict[str, Any]) -> None:
+        root["golden"]["cases"] = 2
         root["artifacts"][0]["own_answers"] = True
 
-    with pytest.raises(GoldenError, match=r"lacks an array.*case0_output0_model\.onnx"):
-        check(bundle(edit=edit))
+    folder: Path = bundle(edit=edit, files={"golden.npz": golden_content(cases())})
+    found = read_cases(open_bundle(folder))
+    assert [list(case.recorded) for case in found] == [["model.onnx"]] * 2
+    for case, wanted in zip(found, cases(), strict=True):
+        for name in ("inputs", "outputs"):
+            for one, other in zip(getattr(case, name), getattr(wanted, name), strict=True):
+                np.testing.assert_array_equal(one, other)
+                assert one.dtype == other.dtype
+        np.testing.assert_array_equal(
+            case.recorded["model.onnx"][0], wanted.recorded["model.onnx"][0]
+        )
 
 
-def test_damaged_artifact_fails_with_its_reason(bundle: BundleMaker) -> None:
-    folder = bundle()
-    (folder / "model.onnx").write_bytes(b"x")
-    (folder / "model.tflite").unlink()
-    report = check(folder)
-    assert [item.passed for item in report.checks] == [False, False]
-    assert "has 1 bytes" in report.checks[0].reason
-    assert "there is no file" in report.checks[1].reason
-
-
-def test_backend_that_is_not_installed_is_no_failure(
-    bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    report = check(bundle())
-    assert report.passed
-    assert [item.passed for item in report.checks] == [None, True]
-    assert "not installed" in report.checks[0].reason
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    report = check(bundle())
-    assert not report.ran
-    assert not report.passed
-
-
-def test_formats_nobody_runs_are_reported(bundle: BundleMaker) -> None:
-    def edit(root: dict[str, Any]) -> None:
-        root["artifacts"][1]["format"] = "coreml"
-
-    report = check(bundle(edit=edit))
-    assert report.passed
-    assert report.checks[1].reason == "no backend runs the format coreml"
-
-
-def test_unknown_backend(fixtures: Path) -> None:
-    with pytest.raises(UnknownBackendError):
-        check(fixtures / "tagger", backends=["torch"])
-
-
-def test_golden_file_that_was_changed(bundle: BundleMaker) -> None:
-    with pytest.raises(ChecksumError):
-        check(bundle(files={"golden.npz": b"x" * 100}, honest=False))
-
-
-def bomb() -> bytes:
-    """A small file that unpacks to 2 GiB."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("case0_input0.npy", b"")
-        archive.infolist()[0].file_size = 2**31
-    return content.getvalue()
-
-
-def huge_array() -> bytes:
-    """An array whose header promises more than it holds."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<i4", "fortran_order": False, "shape": (2**50,)}
-    )
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("case0_input0.npy", header.getvalue())
-    return content.getvalue()
-
-
-GOLDEN = {
-    "garbage": (b"garbage", "cannot be read"),
-    "empty": (b"", "cannot be read"),
-    "npy": (b"\x93NUMPY\x01\x00", "cannot be read"),
-    "missing": (npz(case0_input0=np.ones((1, 2), np.int32)), "lacks an array.*case0_output0"),
-    "pickle": (npz(case0_input0=np.array([{}])), "cannot be read"),
-    "bomb": (bomb(), "unpacks to|cannot be read"),
-    "huge array": (huge_array(), "cannot be read"),
-}
-
-
-@pytest.mark.parametrize("case", GOLDEN)
-def test_golden_files_that_cannot_be_read(bundle: BundleMaker, case: str) -> None:
-    content, message = GOLDEN[case]
-    with pytest.raises(GoldenError, match=message):
-        check(bundle(files={"golden.npz": content}))
-
-
-def test_golden_answers_of_another_shape(bundle: BundleMaker) -> None:
-    arrays = arrays_of(bundle())
-    arrays["case0_output0"] = arrays["case0_output0"][:, :2]
-    report = check(bundle(files={"golden.npz": npz(**arrays)}))
-    assert all("has the shape" in item.reason for item in report.checks)
-    arrays = arrays_of(bundle())
-    arrays["case0_input0"] = arrays["case0_input0"] + 100
-    report = check(bundle(files={"golden.npz": npz(**arrays)}))
-    assert all("outside of the vocabulary" in item.reason for item in report.checks)
+def test_the_same_cases_give_the_same_bytes() -> None:
+    content = golden_content(cases())
+    assert content == golden_content(cases())
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    assert [member.filename for member in members][:5] == [
+        "case0_input0.npy",
+        "case0_output0.npy",
+        "case0_output0_model.onnx.npy",
+        "case0_output0_other.tflite.npy",
+        "case1_input0.npy",
+    ]
+    assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}

@@ -10,9 +10,9 @@ import pytest
 
 import bilstm_runtime
 from bilstm_runtime.bundle.folder import open_bundle
+from bilstm_runtime.bundle.golden import read_cases
 from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import BackendRunError, InputError, InputTypeError, OptionError
-from bilstm_runtime.golden import read_cases
 from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.spec import Axis, InputSpec
 

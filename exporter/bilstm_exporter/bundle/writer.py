@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bilstm_exporter.inspection.probes import Probe
+from bilstm_runtime.bundle import golden
 from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.manifest import MANIFEST_FILE, Golden, Manifest
 
 GOLDEN_FILE = "golden.npz"
-# Of every member of golden.npz, so that the same export gives the same bytes.
-_NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def golden_content(
@@ -28,18 +25,16 @@ def golden_content(
         probes: With Keras's answers.
         own: By file, what an artifact answered to each of them.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, probe in enumerate(probes):
-            files = [("output", f"_{file}", answers[number]) for file, answers in own.items()]
-            asked = [("input", "", probe.inputs), ("output", "", probe.outputs)]
-            for role, file, arrays in asked + files:
-                for index, array in enumerate(arrays):
-                    member = io.BytesIO()
-                    np.save(member, array, allow_pickle=False)
-                    info = zipfile.ZipInfo(f"case{number}_{role}{index}{file}.npy", _NO_DATE)
-                    archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
+    return golden.golden_content(
+        [
+            golden.Case(
+                probe.inputs,
+                probe.outputs,
+                {file: outputs[number] for file, outputs in own.items()},
+            )
+            for number, probe in enumerate(probes)
+        ]
+    )
 
 
 def golden_entry(content: bytes, cases: int) -> Golden:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.golden import compare
+from bilstm_runtime.comparison import Tolerance, compare
 
 # float32 keeps 24 bits, 6e-8 of a value. A few hundred steps of sums over some hundred
 # units, in another order than Keras's, lose up to three decimal digits of that; what is
@@ -42,14 +41,14 @@ def difference(
         return _never(f"dtype {answer.dtype}, where Keras gives {reference.dtype}")
     if reference.dtype.kind != "f":
         found = compare(answer, reference, _EXACT)
-        return Difference(found.absolute, found.ratio)
+        return Difference(found.max_abs_error, found.max_error_ratio)
     finite = np.isfinite(reference)
     if not np.array_equal(answer[~finite], reference[~finite], equal_nan=True):
         return _never("a number, where Keras gives NaN or infinity")
     if not np.isfinite(answer[finite]).all():
         return _never("NaN or infinity, where Keras gives a number")
     found = compare(answer[finite], reference[finite], tolerance)
-    return Difference(found.absolute, found.ratio)
+    return Difference(found.max_abs_error, found.max_error_ratio)
 
 
 def _never(reason: str) -> Difference:

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bilstm_runtime.backends import BACKENDS
+from bilstm_runtime.check import ArtifactCheck, CheckReport, check
 from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, run_guarded
 from bilstm_runtime.cli.table import format_table
-from bilstm_runtime.golden import ArtifactCheck, CheckReport, check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,101 @@
+"""The golden file of a bundle: recorded cases in a .npz archive.
+
+Its arrays are named `case0_input0`, `case0_output0`, ... for Keras's inputs and outputs, and
+`case0_output0_FILE` for the outputs that a model file had at export.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bilstm_runtime.errors import GoldenError
+from bilstm_runtime.spec import AnyArray
+
+if TYPE_CHECKING:
+    from bilstm_runtime.bundle.folder import Bundle
+
+_MAX_UNPACKED_BYTES: Final = 2**30
+"""Golden cases take some MB unpacked; a file that unpacks to more is not read."""
+
+_NO_DATE: Final = (1980, 1, 1, 0, 0, 0)
+"""The date of every member, so that equal cases give equal bytes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded case; arrays in the order of the model's inputs and outputs.
+
+    Attributes:
+        inputs: The inputs.
+        outputs: Keras's outputs.
+        recorded: By file, the outputs that model files had at export.
+    """
+
+    inputs: Sequence[AnyArray]
+    outputs: Sequence[AnyArray]
+    recorded: Mapping[str, Sequence[AnyArray]] = field(default_factory=dict)
+
+
+def read_cases(bundle: Bundle) -> list[Case]:
+    """Read the golden cases of a bundle.
+
+    Raises:
+        BundleError: The file is missing, changed, or does not hold what the manifest says.
+    """
+    manifest = bundle.manifest
+    content = io.BytesIO(bundle.read(manifest.golden))
+    inputs, outputs = range(len(manifest.spec.inputs)), range(len(manifest.spec.outputs))
+    recorded = [artifact.file for artifact in manifest.artifacts if artifact.own_answers]
+    try:
+        with zipfile.ZipFile(content) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _MAX_UNPACKED_BYTES:
+            message = f"{manifest.golden.file} unpacks to {size} bytes, which is not read"
+            raise GoldenError(message)
+        with np.load(content, allow_pickle=False) as arrays:
+            return [
+                Case(
+                    tuple(arrays[f"case{i}_input{j}"] for j in inputs),
+                    tuple(arrays[f"case{i}_output{j}"] for j in outputs),
+                    {f: tuple(arrays[f"case{i}_output{j}_{f}"] for j in outputs) for f in recorded},
+                )
+                for i in range(manifest.golden.cases)
+            ]
+    except KeyError as error:
+        message = f"{manifest.golden.file} lacks an array: {error.args[0]}. Export the model again."
+        raise GoldenError(message) from error
+    except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, GoldenError):
+            raise
+        message = f"{manifest.golden.file} cannot be read ({error}). Export the model again."
+        raise GoldenError(message) from error
+
+
+def golden_content(cases: Sequence[Case]) -> bytes:
+    """The bytes of a golden file; the same cases give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, case in enumerate(cases):
+            named = [
+                *_names(f"case{number}_input", "", case.inputs),
+                *_names(f"case{number}_output", "", case.outputs),
+            ]
+            for file, outputs in case.recorded.items():
+                named += _names(f"case{number}_output", f"_{file}", outputs)
+            for name, array in named:
+                member = io.BytesIO()
+                np.save(member, array, allow_pickle=False)
+                info = zipfile.ZipInfo(f"{name}.npy", _NO_DATE)
+                archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _names(start: str, end: str, arrays: Sequence[AnyArray]) -> list[tuple[str, AnyArray]]:
+    return [(f"{start}{index}{end}", array) for index, array in enumerate(arrays)]
