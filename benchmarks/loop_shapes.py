@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from bilstm_exporter import export
 from bilstm_exporter.captured_output import captured_stderr
-from bilstm_exporter.ir import steps as cell_steps
+from bilstm_exporter.ir import gates
 from bilstm_exporter.quantization.recipes import RECIPES, file_name
 from bilstm_exporter.targets.tflite import tiling
 from speed_lab import STEPS, features, model
@@ -94,7 +94,7 @@ def sigmoids_together() -> Choice:
     def step(cells: Sequence[Any], inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
         (hidden, carry), cell = states, cells[0]
         kernels = [(ordered(one.recurrent_kernel), None) for one in cells]
-        gates_in = inputs + cell_steps.hidden_projection(hidden, kernels)
+        gates_in = inputs + gates.hidden_projection(hidden, kernels)
         opened, candidate = tf.split(gates_in, [3 * cell.units, cell.units], axis=1)
         i, f, o = tf.split(cell.recurrent_activation.function(opened), 3, axis=1)
         activation = cell.activation.function
@@ -103,8 +103,8 @@ def sigmoids_together() -> Choice:
         return hidden, [hidden, carry]
 
     return (
-        Part(cell_steps, "input_projection", projection),
-        Part(cell_steps, "step_together", step),
+        Part(gates, "input_projection", projection),
+        Part(gates, "step_together", step),
     )
 
 

@@ -54,10 +54,13 @@ def digests(name: str) -> dict[str, str]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     warnings.simplefilter("ignore")
+    import keras
     import numpy as np
 
     from bilstm_exporter import export
     from bilstm_exporter.errors import ExportError
+
+    keras.utils.clear_session()  # layer names, which stand in the files, count up in a process
 
     model: Any
     options: dict[str, Any] = {"recipes": RECIPES}
@@ -78,8 +81,12 @@ def digests(name: str) -> dict[str, str]:
         if kind == "fixed":
             time = max(TIME, case.min_time)
             arrays = make_inputs(case, model, np.random.default_rng(0), EXAMPLES, time)
-            named = [tensor.name for tensor in model.inputs]
-            data = dict(zip(named, arrays, strict=True))
+            declared = getattr(model, "inputs", None) or []
+            names_of_inputs = [tensor.name for tensor in declared]
+            if len(names_of_inputs) == len(arrays):
+                data: Any = dict(zip(names_of_inputs, arrays, strict=True))
+            else:
+                data = arrays[0] if len(arrays) == 1 else arrays
             options.update(batch=1, time=time, recipes="all", data=data)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"

@@ -1,15 +1,21 @@
-"""The door to the exporter, light enough to import without TensorFlow."""
+"""The Python interface of the exporter, light enough to import without TensorFlow."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.options import ExportOptions, ExportSettings
 
 if TYPE_CHECKING:
     from bilstm_exporter.progress import Listener
     from bilstm_exporter.report import ExportReport
+
+    if sys.version_info >= (3, 11):
+        from typing import Unpack
+    else:
+        from typing_extensions import Unpack
 
 
 def export(
@@ -17,18 +23,18 @@ def export(
     out: str | os.PathLike[str] | None = None,
     *,
     progress: Listener | None = None,
-    **options: Any,
+    **options: Unpack[ExportSettings],
 ) -> ExportReport:
     """Export a trained Keras model to a bundle that runs without TensorFlow.
 
     Args:
-        model: A Keras model, or the path of a saved one.
+        model: A Keras model, or the path of a saved one; None with ``builder``.
         out: The bundle's folder; by default ``<model>-edge`` in the current folder.
         progress: Called with the name of each stage as it begins.
-        **options: The attributes of :class:`bilstm_exporter.options.ExportOptions`.
+        **options: The attributes of :class:`bilstm_exporter.ExportOptions`.
 
     Returns:
-        What was written, and what the checks against Keras found.
+        What was written, and what the comparison with Keras found.
 
     Raises:
         ExportError: Each cause has its class in :mod:`bilstm_exporter.errors`. Nothing
@@ -41,5 +47,9 @@ def export(
     """
     checked = ExportOptions(**options)
     from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
+    from bilstm_exporter.report import FailedExport  # noqa: PLC0415 - the same
 
-    return run_export(model, out, checked, progress)
+    outcome = run_export(model, out, checked, progress)
+    if isinstance(outcome, FailedExport):
+        raise outcome.error
+    return outcome

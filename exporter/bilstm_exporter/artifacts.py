@@ -1,211 +1,168 @@
-"""Building the files of a bundle, each checked in the way its recipe promises."""
+"""Building the files of a bundle, each verified as its recipe promises."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from bilstm_runtime.backends import BACKENDS, Session
-from bilstm_runtime.bundle.manifest import Artifact, Manifest
-from bilstm_runtime.errors import BackendRunError
-
-# isort: split
-import bilstm_exporter.targets.onnx.target
-import bilstm_exporter.targets.tflite.target  # noqa: F401 - both register their format
-from bilstm_exporter.bundle import writer
 from bilstm_exporter.captured_output import captured_stderr
-from bilstm_exporter.errors import ParityError, UnsupportedModelError
-from bilstm_exporter.explanation import Attempts
-from bilstm_exporter.inspection.interface import Interface
-from bilstm_exporter.inspection.prepared import Prepared
-from bilstm_exporter.inspection.probes import ProbeSet, decided
+from bilstm_exporter.errors import ExportError, ParityError, UnsupportedModelError
+from bilstm_exporter.evaluation.evaluator import Verdict
+from bilstm_exporter.explanation import FormatOutcome
+from bilstm_exporter.inspection.probes import ProbeSet
+from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Stages
-from bilstm_exporter.quantization.recipes import FLOAT32, Precision, PrecisionPlan, file_name
-from bilstm_exporter.quantization.weight_owners import Owners
-from bilstm_exporter.targets.base import TARGETS, Built, Conversion
-from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
+from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES, PrecisionPlan, file_name
+from bilstm_exporter.targets.base import Built, Calibration, Target, TargetOptions
+from bilstm_exporter.targets.registry import TARGETS
 from bilstm_exporter.verification.agreement import Agreement, measure_agreement
-from bilstm_exporter.verification.parity import Parity, check_parity, require
+from bilstm_exporter.verification.parity import Parity, measure_parity, require_parity
+from bilstm_runtime.backends import BACKENDS, Session
+from bilstm_runtime.bundle.manifest import Artifact
+from bilstm_runtime.errors import BackendRunError
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A checked artifact.
+class VerifiedArtifact:
+    """An artifact that was compared with Keras.
 
     Attributes:
-        artifact: What the manifest says of it.
+        artifact: Its entry in the manifest.
         built: Its bytes, and how each recurrence and weight was written.
-        parity: What the probes found.
-        session: It, opened.
+        parity: The comparison on the probes.
+        session: The artifact, opened.
+        verdict: Its evaluation on the user's data; None without.
     """
 
     artifact: Artifact
     built: Built
     parity: Parity | Agreement
     session: Session
+    verdict: Verdict | None = None
+
+    def renamed(self, recipe: str) -> VerifiedArtifact:
+        """The same under the name of another recipe."""
+        file = file_name(recipe, self.artifact.format)
+        return replace(self, artifact=replace(self.artifact, recipe=recipe, file=file))
 
 
-@dataclass(frozen=True)
-class Exact:
-    """A model in one format, in float32, proven to give Keras's answers.
+class ArtifactBuilder:
+    """Builds and verifies the artifacts of one model.
+
+    Args:
+        loaded: The model.
+        probes: What every artifact is compared on.
+        options: Of the export.
+        stages: Told what runs.
 
     Attributes:
-        conversion: From which every recipe is written.
-        checked: The artifact.
-        probes: Those that float32 decides, of those it was given.
+        loaded: As given.
+        probes: As given.
     """
 
-    conversion: Conversion
-    checked: Checked
-    probes: ProbeSet
+    def __init__(
+        self, loaded: LoadedModel, probes: ProbeSet, options: ExportOptions, stages: Stages
+    ) -> None:
+        self.loaded = loaded
+        self.probes = probes
+        self._stages = stages
+        self._options = TargetOptions(opset=options.opset)
+        self._targets: dict[str, Target] = {}
+        self._built: dict[str, Built] = {}
+        self._float32: dict[str, VerifiedArtifact] = {}
 
+    def try_float32(self, name: str) -> FormatOutcome:
+        """Build the float32 artifact of a format; an error is part of what is returned."""
+        try:
+            made = self.float32(name)
+        except ParityError as error:
+            return FormatOutcome(self._built[name].recurrences, error)
+        except ExportError as error:
+            return FormatOutcome(None, error)
+        return FormatOutcome(made.built.recurrences)
 
-def build_formats(
-    prepared: Prepared, manifest: Manifest, options: ExportOptions, stages: Stages
-) -> tuple[dict[str, Exact], Attempts]:
-    """Build and check every format in float32.
+    def float32(self, name: str) -> VerifiedArtifact:
+        """The float32 artifact of a format: built, and proven to reproduce Keras's outputs, once.
 
-    Returns:
-        Those that succeeded, by name, and what came of all.
-    """
-    built: dict[str, Exact] = {}
-    attempts = Attempts(prepared.source, prepared.generation, options.formats)
-    for name in options.formats:
-        with attempts.at(name):
-            built[name] = build_exact(name, prepared, manifest, options, stages)
-            attempts.succeeded(name, built[name].checked.built.recurrences)
-            prepared = replace(prepared, probes=built[name].probes)
-    return built, attempts
+        Raises:
+            ExportError: The format cannot hold the model, or differs from it.
+        """
+        if name not in self._float32:
+            with self._stages.stage(f"writing {name}"):
+                built = self._target(name).build(self.loaded, RECIPES[FLOAT32].plan)
+            self._built[name] = built
+            try:
+                with self._stages.stage(f"checking {name} against Keras"):
+                    self._float32[name] = self._proven(name, FLOAT32, built)
+            except BackendRunError as error:
+                message = (
+                    f"{name} takes the model's operators, but cannot run them: {error}. Leave this "
+                    f"format out with --formats, and please report the model's layers"
+                )
+                raise UnsupportedModelError(message) from error
+        return self._float32[name]
 
+    def recipe(
+        self, name: str, recipe: str, plan: PrecisionPlan, calibration: Calibration | None = None
+    ) -> VerifiedArtifact:
+        """Build an artifact whose recipe promises to stay close to Keras, and measure how close.
 
-def build_exact(
-    name: str, prepared: Prepared, manifest: Manifest, options: ExportOptions, stages: Stages
-) -> Exact:
-    """Build one format in float32 and compare it with Keras.
+        Args:
+            name: Of the format.
+            recipe: Its name, for the manifest.
+            plan: The precision of every layer's weights.
+            calibration: Where activations become integers.
 
-    Raises:
-        ExportError: The format cannot hold the model, or does not give its answers.
-    """
-    source, interface = prepared.source, prepared.interface
-    with stages.stage(f"writing {name}"):
-        conversion = TARGETS[name].convert(
-            lambda lowering: source.trace(lowering, interface.declared()),
-            interface,
-            opset=options.opset,
+        Raises:
+            ParityError: It gives no number where Keras gives one, or differs between two runs; or
+                its float form does not reproduce Keras's outputs.
+            ExportError: The format cannot hold the model in this recipe.
+        """
+        built = self._target(name).build(self.loaded, plan, calibration)
+        if built.float_form is not None:
+            self._proven(name, recipe, built.float_form)
+        artifact, session = self._open(name, recipe, built)
+        found = measure_agreement(artifact.file, session.run, self.probes.probes, artifact.outputs)
+        artifact = replace(
+            artifact, parity=found.to_dict(), tolerance=found.tolerance, own_answers=True
         )
-        built = conversion.write(PrecisionPlan(Precision.FLOAT32), Owners([]))
-    try:
-        with stages.stage(f"checking {name} against Keras"):
-            checked, probes = _check(name, built, manifest, prepared)
-    except ParityError as error:
-        error.recurrences = built.recurrences
-        raise
-    except BackendRunError as error:
-        message = (
-            f"{name} takes the model's operators, but cannot run them: {error}. Leave this format "
-            f"out with --formats, and please report the model's layers"
+        return VerifiedArtifact(artifact, built, found, session)
+
+    def smallest(self, name: str) -> Built:
+        """The file of a format with all weights in the lowest precision, unverified."""
+        return self._target(name).build(self.loaded, RECIPES["int4"].plan)
+
+    def _proven(self, name: str, recipe: str, built: Built) -> VerifiedArtifact:
+        """Run all probes through the runtime that users run, and refuse a wrong output.
+
+        Which probes are well conditioned is asked only where something differs.
+        """
+        artifact, session = self._open(name, recipe, built)
+        parity = measure_parity(session.run, self.probes.probes, artifact.outputs)
+        if not parity.passed and self.probes.keep_well_conditioned():
+            parity = measure_parity(session.run, self.probes.probes, artifact.outputs)
+        require_parity(artifact.file, parity)
+        return VerifiedArtifact(replace(artifact, parity=parity.to_dict()), built, parity, session)
+
+    def _open(self, name: str, recipe: str, built: Built) -> tuple[Artifact, Session]:
+        artifact = Artifact(
+            file=file_name(recipe, name),
+            format=name,
+            recipe=recipe,
+            bytes=len(built.content),
+            sha256=hashlib.sha256(built.content).hexdigest(),
+            inputs=self.loaded.input_names,
+            outputs=self.loaded.output_names,
+            reset_between_runs=built.reset_between_runs,
+            quantized_inputs=built.quantized_inputs,
+            quantized_outputs=built.quantized_outputs,
         )
-        raise UnsupportedModelError(message) from error
-    return Exact(conversion, checked, probes)
+        backend = next(backend for backend in BACKENDS.values() if backend.format == name)
+        with captured_stderr():  # LiteRT prints a line when it starts
+            return artifact, backend.open(built.content, artifact, self.loaded.spec, threads=1)
 
-
-def check_near(
-    name: str, recipe: str, built: Built, prepared: Prepared, manifest: Manifest
-) -> Checked:
-    """Check an artifact whose recipe promises no more than to stay near Keras's answers.
-
-    Args:
-        name: Of the format.
-        recipe: The word for the manifest.
-        built: The artifact.
-        prepared: The model, with probes that float32 decides.
-        manifest: Without artifacts.
-
-    Raises:
-        ParityError: It gives no number where Keras gives one, or differs between two runs.
-    """
-    artifact, session = _open(name, recipe, built, manifest, prepared.interface)
-    found = measure_agreement(artifact.file, session.run, prepared.probes.probes, artifact.outputs)
-    artifact = replace(
-        artifact, parity=found.to_dict(), tolerance=found.tolerance, own_answers=True
-    )
-    return Checked(artifact, built, found, session)
-
-
-def build_calibrated(
-    name: str,
-    recipe: str,
-    prepared: Prepared,
-    manifest: Manifest,
-    calibration: Iterable[Sequence[np.ndarray]],
-) -> Checked:
-    """Build an artifact that computes in integers, and check it.
-
-    What it does differently from the float32 artifact, as about masks, is first proven in float32
-    to give Keras's answers; integers then only round them.
-
-    Args:
-        name: Of the format.
-        recipe: The word for the manifest.
-        prepared: The model, with probes that float32 decides.
-        manifest: Without artifacts.
-        calibration: Inputs, one list of arrays a run.
-
-    Raises:
-        OptionError: An axis is free, or the calibration cannot serve.
-        ExportError: The format cannot hold the model so, or does not give its answers.
-    """
-    source, interface = prepared.source, prepared.interface
-    integers = convert_full_integer(
-        lambda lowering: source.trace(lowering, interface.declared()), interface, calibration
-    )
-    floats = Built(
-        integers.float_content,
-        integers.recurrences,
-        reset_between_runs=integers.reset_between_runs,
-    )
-    artifact, session = _open(name, recipe, floats, manifest, interface)
-    probes = prepared.probes.probes
-    require(artifact.file, check_parity(session.run, probes, artifact.outputs))
-    return check_near(name, recipe, integers.write(), prepared, manifest)
-
-
-def _check(
-    name: str, built: Built, manifest: Manifest, prepared: Prepared
-) -> tuple[Checked, ProbeSet]:
-    """Run all probes through the runtime that users run, and refuse a wrong answer.
-
-    Only where something differs is it worth asking which probes float32 decides at all.
-    """
-    probes = prepared.probes
-    artifact, session = _open(name, FLOAT32, built, manifest, prepared.interface)
-    parity = check_parity(session.run, probes.probes, artifact.outputs)
-    if not parity.passed:
-        probes = decided(prepared.source, probes)
-        parity = check_parity(session.run, probes.probes, artifact.outputs)
-    require(artifact.file, parity)
-    artifact = replace(artifact, parity=parity.to_dict())
-    return Checked(artifact, built, parity, session), probes
-
-
-def _open(
-    name: str, recipe: str, built: Built, manifest: Manifest, interface: Interface
-) -> tuple[Artifact, Session]:
-    artifact = Artifact(
-        file=file_name(recipe, name),
-        format=name,
-        recipe=recipe,
-        bytes=len(built.content),
-        sha256=writer.sha256(built.content),
-        inputs=interface.input_names,
-        outputs=interface.output_names,
-        reset_between_runs=built.reset_between_runs,
-        quantized_inputs=built.quantized_inputs,
-        quantized_outputs=built.quantized_outputs,
-    )
-    backend = next(backend for backend in BACKENDS.values() if backend.format == name)
-    with captured_stderr():  # LiteRT greets on stderr
-        return artifact, backend.open(built.content, artifact, manifest.spec, threads=1)
+    def _target(self, name: str) -> Target:
+        if name not in self._targets:
+            self._targets[name] = TARGETS[name].create(self._options)
+        return self._targets[name]

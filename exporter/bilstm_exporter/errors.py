@@ -1,4 +1,4 @@
-"""What can go wrong in an export, one class a cause.
+"""What can go wrong in an export, one class per cause.
 
 Every message says what was found, where, and what to do next.
 """
@@ -7,58 +7,74 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bilstm_exporter.evaluation.search import SearchResult
-    from bilstm_exporter.explanation import Explanation
-    from bilstm_exporter.targets.base import RecurrenceForm
+from typing import ClassVar
 
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def plain_text(error: Exception) -> str:
-    """What an error of a library says, without its terminal colours."""
+    """The text of a library's error, without terminal colours."""
     return _TERMINAL_COLOURS.sub("", str(error))
 
 
 class ExportError(Exception):
     """Base of every error that an export raises on purpose.
 
+    Args:
+        args: The message.
+        layers: Names of the layers that the error is about, where they are known.
+
     Attributes:
-        explanation: What was known of every layer by then, where that says more than the words.
+        code: A short name of the cause, the same in every release.
+        exit_code: What the command returns.
     """
 
-    explanation: Explanation | None = None
+    code: ClassVar[str] = "export"
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, *args: object, layers: Sequence[str] = ()) -> None:
+        super().__init__(*args)
+        self.layers = tuple(layers)
 
 
 class ModelFileError(ExportError, ValueError):
     """The file is not a model that can be read."""
 
+    code = "model-file"
+
 
 class UntrustedCodeError(ExportError, PermissionError):
     """The model carries Python code, which runs only where that was allowed."""
 
+    code = "untrusted-code"
+
 
 class MissingLibraryError(ExportError, ImportError):
     """A library that this model needs is not installed."""
+
+    code = "missing-library"
 
 
 class UnknownObjectError(ExportError, LookupError):
     """The model uses a layer or function that nobody registered.
 
     Args:
-        message: What to tell.
-        unknown: Its name in the file, or "" where it is another matter.
+        message: What to report.
+        unknown: Its name in the file, or "" for another cause.
+        layers: As of `ExportError`.
     """
 
-    def __init__(self, message: str, *, unknown: str = "") -> None:
+    code = "unknown-object"
+
+    def __init__(self, message: str, *, unknown: str = "", layers: Sequence[str] = ()) -> None:
         self.unknown = unknown
-        super().__init__(message)
+        super().__init__(message, layers=layers)
 
 
 class UnsupportedModelError(ExportError, NotImplementedError):
     """The model can be read, but something in it cannot be exported exactly."""
+
+    code = "unsupported-model"
 
 
 class UnsupportedOperatorError(UnsupportedModelError):
@@ -66,8 +82,10 @@ class UnsupportedOperatorError(UnsupportedModelError):
 
     Args:
         operators: For each TensorFlow operator, the name of a node that needs it.
-        format_name: ``"onnx"`` or ``"tflite"``.
+        format_name: Such as ``"onnx"``.
     """
+
+    code = "unsupported-operator"
 
     def __init__(self, operators: Mapping[str, str], *, format_name: str) -> None:
         self.format_name = format_name
@@ -82,39 +100,43 @@ class UnsupportedOperatorError(UnsupportedModelError):
 
 
 class ParityError(ExportError, ArithmeticError):
-    """An artifact does not give Keras's answer.
+    """The outputs of an artifact differ from Keras's."""
 
-    Attributes:
-        recurrences: How the recurrences of that artifact were written.
-    """
-
-    recurrences: Sequence[RecurrenceForm] = ()
+    code = "parity"
+    exit_code = 1
 
 
 class OutputFolderError(ExportError, OSError):
-    """The bundle cannot be written where it should go."""
+    """The bundle cannot be written to its folder."""
+
+    code = "output-folder"
+    exit_code = 4
 
 
 class OptionError(ExportError, ValueError):
     """An option has a value that cannot be used."""
 
+    code = "option"
+    exit_code = 2
+
 
 class DataError(ExportError, ValueError):
-    """The user's own data cannot be used to judge or to calibrate a recipe."""
+    """The user's own data cannot be used to evaluate or to calibrate a recipe."""
+
+    code = "data"
 
 
 class BudgetError(ExportError):
-    """No recipe and no mix of them keeps within the limits that were given.
+    """No recipe and no mix of recipes keeps within the limits that were given."""
 
-    Args:
-        message: What to tell.
-        searches: By format, all that was tried.
-    """
-
-    def __init__(self, message: str, searches: Mapping[str, SearchResult] | None = None) -> None:
-        self.searches = dict(searches or {})
-        super().__init__(message)
+    code = "budget"
+    exit_code = 6
 
 
-class SeamError(ExportError, RuntimeError):
-    """The installed Keras is built differently from those this version knows."""
+class KerasContractError(ExportError, RuntimeError):
+    """The installed Keras is built differently from those that this version knows."""
+
+    code = "keras-contract"
+
+
+SeamError = KerasContractError

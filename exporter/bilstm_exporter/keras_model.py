@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from bilstm_exporter.ir.recurrence import Lowering
+from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.spec import TextPreprocessing
+
+# float32 keeps 24 bits, 6e-8 of a value. A few hundred steps of sums over some hundred
+# units, in another order than Keras's, lose up to three decimal digits of that; what is
+# wrong by more than this is not rounding. docs/numerics.md has the measurements.
+TOLERANCE = Tolerance(absolute=1e-5, relative=1e-4)
 
 Shape = tuple[int | None, ...]
 
@@ -32,7 +39,45 @@ class DeclaredInput:
     declared: bool = True
 
 
-class Source(Protocol):
+@dataclass(frozen=True)
+class Origin:
+    """Where a model came from.
+
+    Attributes:
+        file: The file's name, or "" for a model in memory.
+        sha256: Of the file, or of nothing.
+        keras_version: Of the Keras that wrote the file, or of the one that holds the model.
+        why: What decided which Keras reads it, in a few words.
+    """
+
+    file: str
+    sha256: str
+    keras_version: str
+    why: str
+
+
+NamedLayer = tuple[str, str]
+"""The name and the class of a layer."""
+
+
+@dataclass(frozen=True)
+class ModelLayers:
+    """What is known of a model's layers, whether or not it could be loaded.
+
+    Attributes:
+        model: The model's name.
+        generation: The library that read it, or would read it, and why.
+        layers: In the order of the model.
+        text_layers: Those that the manifest describes in place of the artifacts.
+    """
+
+    model: str
+    generation: str
+    layers: Sequence[NamedLayer]
+    text_layers: Sequence[NamedLayer] = ()
+
+
+class KerasModel(Protocol):
     """A readable model.
 
     Attributes:
@@ -101,3 +146,17 @@ class Source(Protocol):
             of ``output_0``, ``output_1``, ...
         """
         ...
+
+
+def layer_of_node(node: str, layers: Collection[str]) -> str | None:
+    """The innermost layer in whose scope a node of a traced graph stands, or None.
+
+    Args:
+        node: Its name, such as ``"model_1/encoder_1/Erf"``; tracing numbers scopes.
+        layers: The names of the layers.
+    """
+    for scope in reversed(node.split("/")):
+        found = [layer for layer in layers if re.fullmatch(rf"{re.escape(layer)}(_\d+)*", scope)]
+        if found:
+            return max(found, key=len)
+    return None

@@ -5,18 +5,38 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.budget import parse_budget
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
+from bilstm_exporter.targets.registry import TARGETS
 
-FORMATS = ("onnx", "tflite")
 # From the first with axes as inputs of Squeeze and ReduceSum to the last that tf2onnx writes.
 OPSETS = range(13, 19)
 DEFAULT_OPSET = 18
 # Of a fixed axis: Keras answers the probes at this size, step by step.
 LARGEST_SIZE = 100_000
+
+
+class ExportSettings(TypedDict, total=False):
+    """The keyword arguments of :func:`bilstm_exporter.export`; see `ExportOptions`."""
+
+    formats: Sequence[str] | str
+    recipes: Sequence[str] | str
+    data: Any
+    metric: str | None
+    max_drop: str | float | None
+    max_kb: str | float | None
+    max_ms: str | float | None
+    batch: int | None
+    time: int | None
+    opset: int
+    custom_objects: Mapping[str, Any]
+    trust_code: bool
+    weights: str | os.PathLike[str] | None
+    builder: str | None
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,7 @@ class ExportOptions:
         OptionError: A value cannot be used.
     """
 
-    formats: Sequence[str] | str = FORMATS
+    formats: Sequence[str] | str = tuple(TARGETS)
     recipes: Sequence[str] | str = FLOAT32
     data: Any = None
     metric: str | None = None
@@ -69,10 +89,10 @@ class ExportOptions:
         if isinstance(self.formats, str):
             names = [name.strip() for name in self.formats.split(",")]
             object.__setattr__(self, "formats", tuple(name for name in names if name))
-        unknown = [name for name in self.formats if name not in FORMATS]
+        unknown = [name for name in self.formats if name not in TARGETS]
         if unknown or not self.formats:
             message = (
-                f"formats: {', '.join(unknown) or 'none given'}; choose from {', '.join(FORMATS)}"
+                f"formats: {', '.join(unknown) or 'none given'}; choose from {', '.join(TARGETS)}"
             )
             raise OptionError(message)
         if len(set(self.formats)) < len(self.formats):

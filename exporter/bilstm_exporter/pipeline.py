@@ -1,25 +1,36 @@
-"""The whole job: read, ask, probe, build, check, write."""
+"""The whole job: read, inspect, build, verify, select, write."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bilstm_exporter.artifacts import build_formats
-from bilstm_exporter.bundle import writer
+from bilstm_exporter.artifacts import ArtifactBuilder
 from bilstm_exporter.bundle.folder import check_writable, default_folder, staged
-from bilstm_exporter.evaluation.reference_evaluation import Opinion
-from bilstm_exporter.inspection.description import describe
-from bilstm_exporter.inspection.prepared import prepare
-from bilstm_exporter.inspection.properties import declared_difference
+from bilstm_exporter.bundle.writer import write_bundle
+from bilstm_exporter.errors import ExportError
+from bilstm_exporter.evaluation.budget import parse_budget
+from bilstm_exporter.evaluation.reference_evaluation import Opinion, form_opinion
+from bilstm_exporter.evaluation.search import SearchResult
+from bilstm_exporter.explanation import (
+    Explanation,
+    FormatOutcome,
+    explain_formats,
+    explain_refusal,
+)
+from bilstm_exporter.frontends.loading import layers_of, read
+from bilstm_exporter.inspection.probes import ProbeSet, golden_probes
+from bilstm_exporter.inspection.properties import inspect_model
+from bilstm_exporter.keras_model import ModelLayers
+from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Listener, Stages
-from bilstm_exporter.recipe_selection import Made, select_artifacts
-from bilstm_exporter.report import ArtifactReport, ExportReport, Judged
-from bilstm_exporter.targets.tflite import micro
-from bilstm_exporter.verification.recorded_outputs import own_answers
+from bilstm_exporter.quantization.recipes import ALL, parse_recipes
+from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection
+from bilstm_exporter.report import ExportReport, FailedExport, make_report
 
 
 def run_export(
@@ -27,65 +38,138 @@ def run_export(
     out: str | os.PathLike[str] | None,
     options: ExportOptions,
     listener: Listener | None = None,
-) -> ExportReport:
+) -> ExportReport | FailedExport:
     """Export a model; see :func:`bilstm_exporter.export`."""
-    stages = Stages(listener)
-    if out is not None:
-        check_writable(Path(out), overwrite=options.overwrite)
-    prepared = prepare(model, options, stages)
-    source, origin = prepared.source, prepared.origin
-    folder = Path(out) if out is not None else default_folder(origin.file, source.name)
-    with staged(folder, overwrite=options.overwrite) as aside:
-        manifest, golden = describe(prepared)
-        formats, attempts = build_formats(prepared, manifest, options, stages)
-        attempts.raise_first()
-        prepared = replace(prepared, probes=list(formats.values())[-1].probes)
-        selection = select_artifacts(formats, prepared, manifest, options, stages)
-        checked = [item.checked for item in selection.made]
-        recorded = writer.golden_content(golden, own_answers(checked, golden, manifest))
-        manifest = replace(
-            manifest,
-            artifacts=tuple(item.artifact for item in checked),
-            golden=writer.golden_entry(recorded, len(golden)),
-            recommended_recipe=selection.recommended,
-            recommended_reason=selection.reason,
+    stages, attempt = Stages(listener), Attempt(model)
+    try:
+        if out is not None:
+            check_writable(Path(out), overwrite=options.overwrite)
+        loaded, probes = load_model(model, options, stages, attempt)
+        folder = (
+            Path(out) if out is not None else default_folder(loaded.origin.file, loaded.spec.name)
         )
-        files = {item.artifact.file: item.built.content for item in checked}
-        writer.write(aside, manifest, {writer.GOLDEN_FILE: recorded, **files})
-    return ExportReport(
-        bundle=folder,
-        model=source.name,
-        generation=prepared.generation,
-        artifacts=[_artifact_report(item) for item in selection.made],
-        probes_left_out=prepared.probes.left_out,
-        largest_state=prepared.probes.largest_state,
-        declared_difference=declared_difference(source, prepared.probes.probes),
-        padding_neutral=manifest.padding_neutral,
-        recommended=selection.recommended,
-        judged=_judged(selection.opinion),
-        searches=selection.searches,
-        left_out=selection.left_out,
-        seconds=stages.seconds,
-    )
+        with staged(folder, overwrite=options.overwrite) as staging:
+            golden = golden_probes(loaded, probes.probes)
+            builder = ArtifactBuilder(loaded, probes, options, stages)
+            build_float32(builder, options.formats, attempt)
+            attempt.raise_first()
+            evaluation = prepare_evaluation(loaded, probes, options, stages)
+            selection = select_artifacts(builder, evaluation, options, stages, attempt)
+            write_bundle(staging, loaded, golden, selection)
+        return make_report(folder, loaded, probes, evaluation, selection, stages.seconds)
+    except ExportError as error:
+        return FailedExport(error, attempt.explanation_of(error), attempt.searches)
 
 
-def _artifact_report(made: Made) -> ArtifactReport:
-    checked = made.checked
-    return ArtifactReport(
-        file=checked.artifact.file,
-        format=checked.artifact.format,
-        recipe=checked.artifact.recipe,
-        bytes=checked.artifact.bytes,
-        parity=checked.parity,
-        recurrences=checked.built.recurrences,
-        weights=checked.built.weights,
-        verdict=made.verdict,
-        operators=checked.built.operators,
-        missing_in_micro=micro.missing(checked.built.operators),
-    )
+def explain(model: Any, options: ExportOptions, listener: Listener | None = None) -> Explanation:
+    """Say of every layer what it becomes in each format, or what refuses it; write nothing.
+
+    Raises:
+        ExportError: The model cannot be read, and nothing is known of its layers.
+    """
+    stages, attempt = Stages(listener), Attempt(model)
+    try:
+        loaded, probes = load_model(model, options, stages, attempt)
+        build_float32(ArtifactBuilder(loaded, probes, options, stages), options.formats, attempt)
+        attempt.raise_first()
+    except ExportError as error:
+        explanation = attempt.explanation_of(error)
+        if explanation is None:
+            raise
+        return explanation
+    return attempt.explanation()
 
 
-def _judged(opinion: Opinion | None) -> Judged | None:
-    if opinion is None:
+@dataclass
+class Attempt:
+    """What an export has found out so far: what a failure is explained with.
+
+    Attributes:
+        model: As given.
+        layers: The model's layers, once it is loaded.
+        outcomes: What came of each format that was tried.
+        searches: By format, what a search within limits tried.
+    """
+
+    model: Any
+    layers: ModelLayers | None = None
+    outcomes: dict[str, FormatOutcome] = field(default_factory=dict)
+    searches: Mapping[str, SearchResult] = field(default_factory=dict)
+
+    def raise_first(self) -> None:
+        """Raise the error of the first format that cannot be written."""
+        for outcome in self.outcomes.values():
+            if outcome.error is not None:
+                raise outcome.error
+
+    def explanation(self) -> Explanation:
+        """What every layer became in the formats that were tried."""
+        if self.layers is None:
+            message = "no model was loaded"
+            raise ValueError(message)
+        return explain_formats(self.layers, self.outcomes)
+
+    def explanation_of(self, error: ExportError) -> Explanation | None:
+        """What is known of every layer; None where an error concerns none of them."""
+        if any(outcome.error is error for outcome in self.outcomes.values()):
+            return self.explanation()
+        layers = (self.layers or layers_of(self.model)) if error.layers else None
+        return None if layers is None else explain_refusal(layers, error)
+
+
+def load_model(
+    model: Any, options: ExportOptions, stages: Stages, attempt: Attempt
+) -> tuple[LoadedModel, ProbeSet]:
+    """Read a model, describe it, and call it for the probes."""
+    with stages.stage("reading the model"):
+        keras_model, origin = read(
+            model,
+            weights=None if options.weights is None else Path(options.weights),
+            builder=options.builder,
+            custom_objects=options.custom_objects,
+            trust_code=options.trust_code,
+        )
+        attempt.layers = ModelLayers(
+            keras_model.name,
+            f"{keras_model.generation}: {origin.why}",
+            keras_model.layers(),
+            keras_model.text_layers(),
+        )
+    with stages.stage("calling Keras for its outputs"):
+        return inspect_model(keras_model, origin, batch=options.batch, time=options.time)
+
+
+def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Attempt) -> None:
+    """Build and prove every format in float32; one that fails leaves the others worth trying."""
+    for name in formats:
+        attempt.outcomes[name] = builder.try_float32(name)
+
+
+def prepare_evaluation(
+    loaded: LoadedModel, probes: ProbeSet, options: ExportOptions, stages: Stages
+) -> Opinion | None:
+    """What artifacts are evaluated on: the user's data, or for a search without any the probes."""
+    budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
+    if options.data is None and budget.is_open:
         return None
-    return Judged(opinion.dataset.described, opinion.on_data, opinion.judge.resolution)
+    return form_opinion(loaded, probes, options.data, options.metric, stages)
+
+
+def select_artifacts(
+    builder: ArtifactBuilder,
+    evaluation: Opinion | None,
+    options: ExportOptions,
+    stages: Stages,
+    attempt: Attempt,
+) -> Selection:
+    """Build the recipes asked for, or search for the best within the limits."""
+    selector = RecipeSelector(builder, options.formats, evaluation, stages)
+    recipes = parse_recipes(options.recipes)
+    budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
+    if budget.is_open:
+        return selector.build(recipes, skip_failed_calibration=options.recipes == ALL)
+    selection = selector.search(recipes, budget)
+    attempt.searches = selection.searches
+    if isinstance(selection, NothingFits):
+        raise selection.error
+    return selection

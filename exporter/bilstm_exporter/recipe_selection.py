@@ -1,50 +1,31 @@
-"""Writing, checking and judging artifacts in the recipes a user asked for."""
+"""Which artifacts a bundle gets: the recipes asked for, or what a search finds within limits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bilstm_exporter.artifacts import Checked, Exact, build_calibrated, check_near
+from bilstm_exporter.artifacts import ArtifactBuilder, VerifiedArtifact
 from bilstm_exporter.errors import BudgetError, ExportError, OptionError
-from bilstm_exporter.evaluation.budget import Budget, parse_budget
+from bilstm_exporter.evaluation.budget import Budget
 from bilstm_exporter.evaluation.calibration import calibration_runs
-from bilstm_exporter.evaluation.evaluator import Verdict
 from bilstm_exporter.evaluation.latency import latencies_ms, questions
 from bilstm_exporter.evaluation.overall import overall
-from bilstm_exporter.evaluation.predictions import session_model
-from bilstm_exporter.evaluation.reference_evaluation import Opinion, form_opinion
+from bilstm_exporter.evaluation.reference_evaluation import Opinion
 from bilstm_exporter.evaluation.search import Measured, SearchResult, search
 from bilstm_exporter.evaluation.selection import Candidate
 from bilstm_exporter.evaluation.units import units_of
-from bilstm_exporter.inspection.prepared import Prepared
-from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Stages
 from bilstm_exporter.quantization.recipes import (
-    ALL,
     FLOAT32,
     RECIPES,
     Precision,
     PrecisionPlan,
     Recipe,
-    file_name,
-    parse_recipes,
 )
-from bilstm_exporter.quantization.weight_owners import Owners
-from bilstm_runtime.bundle.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class Made:
-    """An artifact of a bundle.
-
-    Attributes:
-        checked: It, and what the probes found.
-        verdict: What it does on the user's data; None without.
-    """
-
-    checked: Checked
-    verdict: Verdict | None
+from bilstm_exporter.targets.base import Calibration
+from bilstm_exporter.targets.registry import TARGETS
+from bilstm_runtime.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -52,118 +33,102 @@ class Selection:
     """The artifacts of a bundle.
 
     Attributes:
-        made: In the order of the manifest.
+        artifacts: In the order of the manifest.
         recommended: The recipe to run where nobody says otherwise.
-        opinion: What the data was, and how it was judged; None without data or limits.
         searches: By format, what a search within limits found; empty without limits.
         left_out: Recipes that could not be written, with the reason.
     """
 
-    made: list[Made]
+    artifacts: list[VerifiedArtifact]
     recommended: str
-    opinion: Opinion | None
     searches: Mapping[str, SearchResult] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
-        """Why the recipe is recommended; "" where nobody searched."""
+        """Why the recipe is recommended; "" without a search."""
         return " ".join(f"{name}: {result.reason}" for name, result in self.searches.items())
 
 
-def select_artifacts(
-    formats: Mapping[str, Exact],
-    prepared: Prepared,
-    manifest: Manifest,
-    options: ExportOptions,
-    stages: Stages,
-) -> Selection:
-    """Write every recipe asked for, or what a search finds within the limits.
+@dataclass(frozen=True)
+class NothingFits:
+    """What searches found where no artifact keeps within the limits.
+
+    Attributes:
+        error: Says so.
+        searches: By format, what was tried.
+    """
+
+    error: BudgetError
+    searches: Mapping[str, SearchResult]
+
+
+class RecipeSelector:
+    """Builds artifacts in recipes, and evaluates them.
 
     Args:
-        formats: The float32 form of each format.
-        prepared: The model, with probes that float32 decides.
-        manifest: Without artifacts.
-        options: Of the export.
-        stages: Told what is done.
-
-    Raises:
-        BudgetError: Nothing keeps the limits; it holds what was found.
-        DataError: The data cannot be used.
-        ExportError: A recipe gives no number where Keras gives one.
+        builder: Builds and verifies them.
+        formats: Those to write, each already proven in float32.
+        evaluation: What artifacts are evaluated on; None without data or limits.
+        stages: Told what runs.
     """
-    budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
-    opinion = None
-    if options.data is not None or not budget.is_open:
-        opinion = form_opinion(prepared, manifest, options.data, options.metric, stages)
-    maker = _Maker(formats, prepared, manifest, opinion, stages)
-    recipes = parse_recipes(options.recipes)
-    if not budget.is_open:
-        return maker.search(recipes, budget)
-    made, left_out = maker.plain(recipes, whatever_works=options.recipes == ALL)
-    return Selection(made, made[0].checked.artifact.recipe, opinion, {}, left_out)
-
-
-class _Maker:
-    """Makes artifacts of one model."""
 
     def __init__(
         self,
-        formats: Mapping[str, Exact],
-        prepared: Prepared,
-        manifest: Manifest,
-        opinion: Opinion | None,
+        builder: ArtifactBuilder,
+        formats: Sequence[str],
+        evaluation: Opinion | None,
         stages: Stages,
     ) -> None:
-        self._formats = formats
-        self._prepared = prepared
-        self._manifest = manifest
-        self._opinion = opinion
+        self._builder = builder
+        self._formats = tuple(formats)
+        self._evaluation = evaluation
         self._stages = stages
-        self._owners = Owners(prepared.source.weights())
 
-    def plain(
-        self, recipes: Sequence[Recipe], *, whatever_works: bool
-    ) -> tuple[list[Made], dict[str, str]]:
-        """Write recipes, check them and judge them.
+    def build(self, recipes: Sequence[Recipe], *, skip_failed_calibration: bool) -> Selection:
+        """Build recipes in every format that holds them.
 
         Args:
             recipes: Which.
-            whatever_works: Leave out a calibrated recipe that cannot be written, with the reason;
-                nobody asked for it by name.
+            skip_failed_calibration: Leave out a calibrated recipe that cannot be written, with the
+                reason, because nobody asked for it by name.
+
+        Raises:
+            OptionError: No format holds any of them.
+            ExportError: A recipe cannot be written, or gives no number where Keras gives one.
         """
-        made, left_out = [], {}
+        artifacts: list[VerifiedArtifact] = []
+        left_out: dict[str, str] = {}
         for recipe in recipes:
             for name in self._formats:
-                if name not in recipe.formats:
+                if not TARGETS[name].holds(recipe):
                     continue
                 try:
-                    made.append(self._told(name, recipe))
+                    artifacts.append(self._reported(name, recipe))
                 except ExportError as error:
-                    if not (whatever_works and recipe.calibrated):
+                    if not (skip_failed_calibration and recipe.calibrated):
                         raise
                     left_out[recipe.name] = str(error)
-        if not made:
+        if not artifacts:
             wanted = ", ".join(recipe.name for recipe in recipes)
+            others = [t.name for t in TARGETS.values() if any(t.holds(r) for r in recipes)]
             message = (
                 f"recipes: {wanted} cannot be written as {', '.join(self._formats)}; add "
-                f"{', '.join(sorted({f for recipe in recipes for f in recipe.formats}))} to "
-                f"--formats, or another recipe"
+                f"{', '.join(sorted(others))} to --formats, or another recipe"
             )
             raise OptionError(message)
-        return made, left_out
+        return Selection(artifacts, artifacts[0].artifact.recipe, {}, left_out)
 
-    def _told(self, name: str, recipe: Recipe) -> Made:
-        plan = PrecisionPlan(recipe.precision)
-        if recipe.name == FLOAT32 and self._opinion is None:
-            return self._made(name, recipe.name, plan)
-        with self._stages.stage(f"{name}, {recipe.name}"):
-            return self._made(name, recipe.name, plan)
-
-    def search(self, recipes: Sequence[Recipe], budget: Budget) -> Selection:
+    def search(self, recipes: Sequence[Recipe], budget: Budget) -> Selection | NothingFits:
         """Find the best artifact of every format within limits."""
+        evaluation = self._evaluation
+        if evaluation is None:
+            message = "a search needs something to evaluate on"
+            raise ValueError(message)
         results = {
-            name: self._search(name, [r for r in recipes if name in r.formats], budget)
+            name: self._search(
+                name, [r for r in recipes if TARGETS[name].holds(r)], budget, evaluation
+            )
             for name in self._formats
         }
         found = overall(results)
@@ -173,83 +138,78 @@ class _Maker:
                 f"{reasons} Nothing was written. Allow more, give the search other --recipes, or "
                 f"leave a format out with --formats"
             )
-            raise BudgetError(message, results)
+            return NothingFits(BudgetError(message), results)
         recommended, chosen = found
-        exact = [self._made(name, FLOAT32, _ALL_FLOAT32) for name in self._formats]
-        best = [self._renamed(name, recommended, one) for name, one in chosen.items()]
-        made = best if recommended == FLOAT32 else [*exact, *best]
-        return Selection(made, recommended, self._opinion, results)
+        best = [candidate.payload.renamed(recommended) for candidate in chosen.values()]
+        if recommended == FLOAT32:
+            return Selection(best, recommended, results)
+        exact = [self._artifact(name, FLOAT32, RECIPES[FLOAT32].plan) for name in self._formats]
+        return Selection([*exact, *best], recommended, results)
 
-    def _search(self, name: str, recipes: Sequence[Recipe], budget: Budget) -> SearchResult:
-        opinion = self._opinion
-        if opinion is None:
-            message = "a search needs an opinion"
-            raise ValueError(message)
-        lowest = self._formats[name].conversion.write(PrecisionPlan(Precision.INT4), self._owners)
-
+    def _search(
+        self, name: str, recipes: Sequence[Recipe], budget: Budget, evaluation: Opinion
+    ) -> SearchResult:
         def evaluate(recipe: str, plan: PrecisionPlan) -> Measured:
-            made = self._made(name, recipe, plan)
-            if made.verdict is None:
-                message = "nothing was judged"
+            made = self._artifact(name, recipe, plan)
+            verdict = made.verdict
+            if verdict is None:
+                message = "nothing was evaluated"
                 raise ValueError(message)
-            size = made.checked.artifact.bytes
-            return Measured(size, made.verdict.drop, made.verdict.relative_error, made)
+            return Measured(made.artifact.bytes, verdict.drop, verdict.relative_error, made)
 
         def measure(candidates: Sequence[Candidate]) -> list[float]:
-            sessions = [one.payload.checked.session for one in candidates]
-            models = [session_model(session, self._manifest, name) for session in sessions]
-            return latencies_ms(models, questions(opinion.dataset, self._manifest))
+            spec = self._builder.loaded.spec
+            models = [Predictor(spec, one.payload.session, label=name) for one in candidates]
+            return latencies_ms(models, questions(evaluation.dataset, spec))
 
         with self._stages.stage(f"searching {name}"):
             result = search(
                 name,
                 recipes,
-                units_of(lowest.weights),
+                units_of(self._builder.smallest(name).weights),
                 budget,
                 evaluate,
                 measure=measure,
                 progress=self._stages.tell,
-                drop_unit=opinion.drop_unit,
+                drop_unit=evaluation.drop_unit,
             )
-        return replace(result, reason=" ".join([result.reason, *_held_back(result.recommended)]))
+        sentences = _kept_higher(result.recommended)
+        return replace(result, reason=" ".join([result.reason, *sentences]))
 
-    def _made(self, name: str, recipe: str, plan: PrecisionPlan) -> Made:
-        exact = self._formats[name]
+    def _reported(self, name: str, recipe: Recipe) -> VerifiedArtifact:
+        if recipe.name == FLOAT32 and self._evaluation is None:
+            return self._artifact(name, recipe.name, recipe.plan)
+        with self._stages.stage(f"{name}, {recipe.name}"):
+            return self._artifact(name, recipe.name, recipe.plan)
+
+    def _artifact(self, name: str, recipe: str, plan: PrecisionPlan) -> VerifiedArtifact:
         if recipe == FLOAT32:
-            checked = exact.checked
-        elif recipe in RECIPES and RECIPES[recipe].calibrated:
-            checked = self._calibrated(name, recipe)
+            made = self._builder.float32(name)
         else:
-            built = exact.conversion.write(plan, self._owners)
-            checked = check_near(name, recipe, built, self._prepared, self._manifest)
-        verdict = None
-        if self._opinion is not None:
-            verdict = self._opinion.of(session_model(checked.session, self._manifest, name))
-            parity = {**checked.artifact.parity, "judged": verdict.to_dict()}
-            checked = replace(checked, artifact=replace(checked.artifact, parity=parity))
-        return Made(checked, verdict)
+            calibration = self._calibration(recipe) if plan.integer_activations else None
+            made = self._builder.recipe(name, recipe, plan, calibration)
+        if self._evaluation is None:
+            return made
+        verdict = self._evaluation.of(
+            Predictor(self._builder.loaded.spec, made.session, label=name)
+        )
+        parity = {**made.artifact.parity, "judged": verdict.to_dict()}
+        return replace(made, verdict=verdict, artifact=replace(made.artifact, parity=parity))
 
-    def _calibrated(self, name: str, recipe: str) -> Checked:
-        if self._opinion is None or not self._opinion.on_data:
+    def _calibration(self, recipe: str) -> Calibration:
+        if self._evaluation is None or not self._evaluation.on_data:
             message = f"{recipe} finds the ranges of the activations in your data: add --data FILE"
             raise OptionError(message)
-        runs = calibration_runs(self._prepared.source, self._manifest, self._opinion.dataset)
-        return build_calibrated(name, recipe, self._prepared, self._manifest, runs)
-
-    @staticmethod
-    def _renamed(name: str, recipe: str, candidate: Candidate) -> Made:
-        """The artifact of a format under the name that the manifest recommends."""
-        made: Made = candidate.payload
-        artifact = replace(made.checked.artifact, recipe=recipe, file=file_name(recipe, name))
-        return replace(made, checked=replace(made.checked, artifact=artifact))
+        loaded = self._builder.loaded
+        return calibration_runs(loaded.keras, loaded.spec, self._evaluation.dataset)
 
 
-def _held_back(candidate: Candidate | None) -> list[str]:
+def _kept_higher(candidate: Candidate | None) -> list[str]:
     """Sentences about layers that the recommended artifact could not store as its recipe says."""
     if candidate is None:
         return []
-    made: Made = candidate.payload
-    forms = made.checked.built.weights
+    made: VerifiedArtifact = candidate.payload
+    forms = made.built.weights
     low = min((Precision[form.storage.upper()] for form in forms), default=Precision.FLOAT32)
     kept = {
         form.layer: f"{form.layer!r} is stored in {form.storage}: {form.reason}."
@@ -257,6 +217,3 @@ def _held_back(candidate: Candidate | None) -> list[str]:
         if form.layer and form.reason and Precision[form.storage.upper()] > low
     }
     return list(kept.values())
-
-
-_ALL_FLOAT32 = PrecisionPlan(Precision.FLOAT32)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bilstm_exporter.artifacts import VerifiedArtifact
+from bilstm_exporter.errors import ExportError
 from bilstm_exporter.evaluation.evaluator import Verdict
+from bilstm_exporter.evaluation.reference_evaluation import Opinion
 from bilstm_exporter.evaluation.search import SearchResult
+from bilstm_exporter.explanation import Explanation
+from bilstm_exporter.inspection.probes import ProbeSet
+from bilstm_exporter.inspection.properties import native_dtype_error
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.recipe_selection import Selection
 from bilstm_exporter.targets.base import RecurrenceForm, WeightForm
 from bilstm_exporter.verification.agreement import Agreement
 from bilstm_exporter.verification.parity import Parity
@@ -23,11 +31,11 @@ class ArtifactReport:
         format: ``"onnx"`` or ``"tflite"``.
         recipe: How its numbers are stored.
         bytes: Its size.
-        parity: What the checks found: that it gives Keras's answers or, for a recipe that
-            promises less, how near it comes.
+        parity: The comparison with Keras: that it is exact or, for a recipe that promises less,
+            how close it comes.
         recurrences: How each recurrence was written.
         weights: How each weight is stored, where not all are float32.
-        verdict: What it does on the user's data; None without data.
+        verdict: Its evaluation on the user's data; None without data.
         operators: TFLite operators that a runtime must have to run it.
         missing_in_micro: Those of them that TFLite Micro lacks.
     """
@@ -46,7 +54,7 @@ class ArtifactReport:
 
 @dataclass(frozen=True)
 class Judged:
-    """What artifacts were judged on.
+    """What artifacts were evaluated on.
 
     Attributes:
         on: The examples, in words.
@@ -66,15 +74,15 @@ class ExportReport:
     Attributes:
         bundle: The folder written.
         model: The model's name.
-        generation: Which library read the model and defined what is right, and why.
+        generation: The library that read the model, and why; its output is the reference.
         artifacts: What is in the bundle.
-        probes_left_out: Probes that Keras itself does not answer, with the reason.
+        probes_left_out: Inputs that were not compared, with the reason.
         largest_state: The largest ``|state|`` any probe drove a recurrence to, or None.
-        declared_difference: For a model that computes in half precision or float64, how far
-            that takes Keras's answers from those in float32, in which it is exported; or None.
-        padding_neutral: Whether padding changes no answer.
+        declared_difference: For a model that computes in half precision or float64, how far its
+            outputs are from those in float32, in which it is exported; or None.
+        padding_neutral: Whether padding changes no output.
         recommended: The recipe to run where nobody says otherwise.
-        judged: What the artifacts were judged on; None without data or limits.
+        judged: What the artifacts were evaluated on; None without data or limits.
         searches: By format, what a search within limits found.
         left_out: Recipes that could not be written, with the reason.
         seconds: Time spent, by stage.
@@ -96,7 +104,7 @@ class ExportReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every float32 artifact gives Keras's answers; nothing is written otherwise."""
+        """Whether every float32 artifact is exact; nothing is written otherwise."""
         return all(a.parity.passed for a in self.artifacts if isinstance(a.parity, Parity))
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,3 +119,65 @@ class ExportReport:
             if isinstance(report.parity, Parity):
                 artifact["parity"]["passed"] = report.parity.passed
         return plain
+
+
+@dataclass(frozen=True)
+class FailedExport:
+    """An export that wrote nothing.
+
+    Attributes:
+        error: Why.
+        explanation: What is known of every layer, where that says more than the error.
+        searches: By format, what a search within limits tried.
+    """
+
+    error: ExportError
+    explanation: Explanation | None = None
+    searches: Mapping[str, SearchResult] = field(default_factory=dict)
+
+
+def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
+    bundle: Path,
+    loaded: LoadedModel,
+    probes: ProbeSet,
+    evaluation: Opinion | None,
+    selection: Selection,
+    seconds: dict[str, float],
+) -> ExportReport:
+    """Report a finished export."""
+    judged = None
+    if evaluation is not None:
+        judged = Judged(
+            evaluation.dataset.described, evaluation.on_data, evaluation.judge.resolution
+        )
+    return ExportReport(
+        bundle=bundle,
+        model=loaded.spec.name,
+        generation=loaded.generation,
+        artifacts=[_artifact_report(one) for one in selection.artifacts],
+        probes_left_out=probes.left_out,
+        largest_state=probes.largest_state,
+        declared_difference=native_dtype_error(loaded.keras, probes.probes),
+        padding_neutral=loaded.spec.padding_neutral,
+        recommended=selection.recommended,
+        judged=judged,
+        searches=selection.searches,
+        left_out=selection.left_out,
+        seconds=seconds,
+    )
+
+
+def _artifact_report(one: VerifiedArtifact) -> ArtifactReport:
+    missing = one.built.missing_operators
+    return ArtifactReport(
+        file=one.artifact.file,
+        format=one.artifact.format,
+        recipe=one.artifact.recipe,
+        bytes=one.artifact.bytes,
+        parity=one.parity,
+        recurrences=one.built.recurrences,
+        weights=one.built.weights,
+        verdict=one.verdict,
+        operators=one.built.operators,
+        missing_in_micro=next(iter(missing.values()), ()),
+    )

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from bilstm_bench.tables import Table, sentences, tables
-from bilstm_runtime.cli.table import format_table
+from bilstm_runtime.cli.check import format_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

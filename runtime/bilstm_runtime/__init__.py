@@ -12,3 +12,12 @@ from bilstm_runtime.model import Model, load
 
 __all__ = ["BackendMissingError", "BilstmRuntimeError", "BundleError", "BundleVersionError",
            "CheckReport", "InputError", "Model", "check", "load"]  # fmt: skip
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from bilstm_runtime.device import package_version  # noqa: PLC0415 (quicker without)
+
+        return package_version("bilstm-edge")
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bilstm_runtime.inputs import Request
-    from bilstm_runtime.spec import InputSpec, ModelSpec, OutputSpec
-    from bilstm_runtime.values import AnyArray
+    from bilstm_runtime.spec import AnyArray, InputSpec, ModelSpec, OutputSpec
 
     Run = Callable[[Sequence[AnyArray]], list[AnyArray]]
 

@@ -7,7 +7,7 @@ told from a correct one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from bilstm_runtime.artifact import Artifact
     from bilstm_runtime.backends import Backend
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.golden import Case
     from bilstm_runtime.bundle.manifest import Manifest
-    from bilstm_runtime.spec import AnyArray
+    from bilstm_runtime.spec import AnyArray, Artifact
 
 _MAX_DRIFT: Final = 0.75
 """How far a file may be from its own recorded outputs, as a share of its error against Keras.
@@ -113,58 +112,41 @@ def check(path: str | os.PathLike[str], *, backends: Sequence[str] | None = None
         ]
         if artifact.format not in formats:
             reason = f"no backend runs the format {artifact.format}"
-            checks.append(_result(artifact, "", reason, passed=None))
+            checks.append(_unchecked(artifact, "", reason))
     return CheckReport(bundle.manifest.spec.name, tuple(checks))
 
 
-def _result(  # noqa: PLR0913 (by name)
-    artifact: Artifact,
-    backend: str,
-    reason: str,
-    *,
-    passed: bool | None = False,
-    difference: Difference | None = None,
-    cases: int = 0,
-) -> ArtifactCheck:
-    return ArtifactCheck(
-        file=artifact.file,
-        recipe=artifact.recipe,
-        backend=backend,
-        reference="export" if artifact.own_answers else "Keras",
-        passed=passed,
-        cases=cases,
-        max_abs_error=None if difference is None else difference.max_abs_error,
-        max_error_ratio=None if difference is None else difference.max_error_ratio,
-        reason=reason,
-    )
+def _unchecked(artifact: Artifact, backend: str, reason: str) -> ArtifactCheck:
+    reference = "export" if artifact.own_answers else "Keras"
+    return ArtifactCheck(artifact.file, artifact.recipe, backend, reference, None, reason=reason)
 
 
 def _check_artifact(
     bundle: Bundle, backend: Backend, artifact: Artifact, cases: Sequence[Case]
 ) -> ArtifactCheck:
+    found = _unchecked(artifact, backend.name, f"not installed ({backend.install_command})")
     if not backend.is_installed:
-        reason = f"not installed ({backend.install_command})"
-        return _result(artifact, backend.name, reason, passed=None)
+        return found
     try:
         model = load_artifact(bundle, backend, artifact, threads=1)
-        first, second = (
+        (first, reason), (second, again) = (
             _compare_cases(bundle.manifest, artifact, cases, outputs)
             for outputs in replay(model.run_case, cases)
         )
     except BackendMissingError as error:
-        return _result(artifact, backend.name, str(error), passed=None)
+        return replace(found, reason=str(error))
     except BilstmRuntimeError as error:
-        return _result(artifact, backend.name, str(error))
-    reason = first[1]
-    if second[1] and not reason:
-        reason = f"{second[1]} the second time it runs: something is kept between runs"
-    return _result(
-        artifact,
-        backend.name,
-        reason,
+        return replace(found, passed=False, reason=str(error))
+    if again and not reason:
+        reason = f"{again} the second time it runs: something is kept between runs"
+    total = first + second
+    return replace(
+        found,
         passed=not reason,
-        difference=first[0] + second[0],
         cases=len(cases),
+        max_abs_error=total.max_abs_error,
+        max_error_ratio=total.max_error_ratio,
+        reason=reason,
     )
 
 

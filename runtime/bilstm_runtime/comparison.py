@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from bilstm_runtime.constraints import Range
-from bilstm_runtime.spec import AnyArray
+from bilstm_runtime.spec import AnyArray, Tolerance
+
+__all__ = ["EXACT", "Difference", "HasInputs", "Run", "Tolerance", "compare", "replay"]
 
 Run: TypeAlias = Callable[[Sequence[AnyArray]], Sequence[AnyArray]]
 """Runs a model once: one array per input, one array per output."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Outputs agree where ``|output - reference| <= absolute + relative * |reference|``."""
-
-    absolute: Annotated[float, Range(0)]
-    relative: Annotated[float, Range(0)]
 
 
 EXACT = Tolerance(absolute=0.0, relative=0.0)
@@ -125,9 +118,9 @@ def _mismatch(output: AnyArray, reference: AnyArray) -> str:
 def _compared(
     output: AnyArray, reference: AnyArray, tolerance: Tolerance, *, is_float: bool = True
 ) -> Difference:
-    found, wanted = output.astype(np.float64), reference.astype(np.float64)
-    error = np.abs(found - wanted)
-    bound = tolerance.absolute + tolerance.relative * np.abs(wanted)
+    found, expected = output.astype(np.float64), reference.astype(np.float64)
+    error = np.abs(found - expected)
+    bound = tolerance.absolute + tolerance.relative * np.abs(expected)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(error == 0, 0.0, error / bound)
     return Difference(
@@ -136,7 +129,7 @@ def _compared(
         count=error.size if is_float else 0,
         sum_abs_error=float(error.sum()) if is_float else 0.0,
         sum_squared_error=float(np.square(error).sum()) if is_float else 0.0,
-        sum_squared_reference=float(np.square(wanted).sum()) if is_float else 0.0,
+        sum_squared_reference=float(np.square(expected).sum()) if is_float else 0.0,
     )
 
 
@@ -154,8 +147,8 @@ def replay(
 ) -> tuple[list[list[AnyArray]], list[list[AnyArray]]]:
     """Run all cases twice, the second time in reverse order.
 
-    What one run leaves behind for the next, such as a state that is not reset, then meets another
-    input, and shows in one of the passes.
+    If a run leaves something behind for the next, such as a state that is not reset, the two passes
+    differ: the run before is another one.
 
     Args:
         run: Runs a model once.

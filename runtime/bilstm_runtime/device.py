@@ -1,4 +1,4 @@
-"""Which device this is: what must be the same for a measurement to still mean something."""
+"""Identifying a device: a measurement is valid only where all of this is the same."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NAME = re.compile(r"^(?:model name|Hardware|cpu model)\s*:\s*(.+)$", re.MULTILI
 
 @dataclass(frozen=True)
 class Device:
-    """What decides how fast a model runs here.
+    """What determines the speed of a model here.
 
     Attributes:
         machine: The architecture, such as "x86_64" or "aarch64".
-        processor: Its name, or the board's; empty where the system does not tell.
-        cores: How many this process may use.
+        processor: Its name, or the board's; empty where the system does not report it.
+        cores: The number of cores that this process may use.
         system: The operating system, such as "Linux".
         backends: Versions of the installed backends' packages, by the name of the backend.
     """
@@ -40,7 +40,7 @@ class Device:
 
     @property
     def key(self) -> str:
-        """A short name for all of this, 16 hexadecimal digits."""
+        """A hash of all attributes, 16 hexadecimal digits."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -53,7 +53,7 @@ def this_device() -> Device:
         cores=usable_cores(),
         system=platform.system(),
         backends={
-            backend.name: _version(backend.package)
+            backend.name: package_version(backend.package)
             for backend in BACKENDS.values()
             if backend.is_installed
         },
@@ -61,7 +61,7 @@ def this_device() -> Device:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -81,8 +81,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _version(package: str) -> str:
-    """The version of an installed package by the name of its module."""
+def package_version(package: str) -> str:
+    """The version of an installed package, or "unknown"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # the same module from a package of another name

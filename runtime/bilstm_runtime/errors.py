@@ -1,5 +1,9 @@
 """Every error this package raises on purpose."""
 
+from __future__ import annotations
+
+import enum
+
 
 class BilstmRuntimeError(Exception):
     """Base of every error raised on purpose by `bilstm_runtime`."""
@@ -41,7 +45,7 @@ class ArtifactError(BundleError):
 
 
 class NoArtifactError(BundleError, LookupError):
-    """The bundle has no model file for the wanted backend and recipe."""
+    """The bundle has no model file for the given backend and recipe."""
 
 
 class GoldenError(BundleError):
@@ -53,7 +57,7 @@ class BackendMissingError(BilstmRuntimeError, ImportError):
 
 
 class UnknownBackendError(BilstmRuntimeError, ValueError):
-    """A backend was asked for by a name nobody registered."""
+    """There is no backend of the given name."""
 
 
 class DuplicateBackendError(BilstmRuntimeError, ValueError):
@@ -73,11 +77,30 @@ class InputTypeError(InputError, TypeError):
 
 
 class BackendRunError(BilstmRuntimeError, RuntimeError):
-    """The backend failed, or answered something the manifest rules out, while running."""
+    """The backend failed while running, or returned what contradicts the manifest."""
+
+
+class DataFileProblem(enum.Enum):
+    """What is wrong with a file of examples or outputs, where callers have more to say on it."""
+
+    OTHER = enum.auto()
+    OBJECT_ARRAY = enum.auto()
+    """A numpy file has an array of Python objects, such as lists of different lengths."""
+    NOT_A_NUMBER = enum.auto()
+    """A cell of a .csv file is not a number: perhaps the file has a header."""
 
 
 class DataFileError(BilstmRuntimeError, ValueError):
-    """A file of examples or answers cannot be read or written."""
+    """A file of examples or outputs cannot be read or written.
+
+    Attributes:
+        code: What is wrong with it.
+    """
+
+    def __init__(self, message: str, code: DataFileProblem = DataFileProblem.OTHER) -> None:
+        """Say what is wrong in words and as a code."""
+        super().__init__(message)
+        self.code = code
 
 
 class TuningFileError(BilstmRuntimeError, OSError):
@@ -93,4 +116,4 @@ class ChildProcessFailedError(BilstmRuntimeError, RuntimeError):
 
 
 class PeerError(BilstmRuntimeError, RuntimeError):
-    """What a bundle should be compared with cannot be read, or does not run."""
+    """A model to compare the bundle with cannot be read, or does not run."""

@@ -1,4 +1,4 @@
-"""Reading what `predict` was given into arrays the model takes, or saying what is wrong with it."""
+"""Reading the argument of `predict` into arrays that the model takes, or refusing it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from bilstm_runtime.errors import InputError, InputTypeError
-from bilstm_runtime.spec import BATCH
+from bilstm_runtime.spec import BATCH, AnyArray
 from bilstm_runtime.text import TextReader
-from bilstm_runtime.values import AnyArray, ValueRule
+from bilstm_runtime.values import ValueRule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
+    from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, TextPreprocessing
 
 Values: TypeAlias = Any
-"""What a caller may give: an array, lists of numbers, texts or arrays, or a dict of those."""
+"""What `predict` takes: an array, lists of numbers, texts or arrays, or a dict of those."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Request:
     Attributes:
         columns: For each input an array with a batch axis or, where the lengths of the examples
             differ, a list of one array per example without it.
-        count: How many examples.
+        count: The number of examples.
         sizes: `[examples, axes] int64`, their sizes along the sequence axes of the model;
             one row for all where the examples do not differ.
     """
@@ -48,9 +48,14 @@ class InputReader:
 
     def __init__(self, spec: ModelSpec) -> None:
         """Derive the expected form of the inputs from the model's description."""
-        self._columns = [_ColumnReader(item, spec) for item in spec.inputs]
+        shared, can_pad = spec.sequence_axes, spec.can_pad
+        texts = {item.input: item for item in spec.preprocessing}
+        self._columns = [
+            _ColumnReader(item, shared, texts.get(item.name), can_pad=can_pad)
+            for item in spec.inputs
+        ]
         self._names = [item.name for item in spec.inputs]
-        self._axes = list(spec.sequence_axes)
+        self._axes = list(shared)
         named: dict[str, list[tuple[int, int]]] = {}
         for i, item in enumerate(spec.inputs):
             for j, axis in enumerate(item.axes):
@@ -60,7 +65,7 @@ class InputReader:
         self._equal = [(where[0], other) for where in named.values() for other in where[1:]]
 
     def ready(self, values: Values) -> list[AnyArray] | None:
-        """The arrays to run, if nothing needs converting, padding or explaining; else None."""
+        """The arrays to run, if they need no conversion or padding and are correct; else None."""
         arrays: Sequence[Any]
         if type(values) is np.ndarray:
             arrays = (values,)
@@ -106,23 +111,23 @@ class InputReader:
 
     def _separate(self, values: Values) -> list[Values]:
         """One value per input, in the order of the model."""
-        wanted = ", ".join(map(repr, self._names))
+        expected = ", ".join(map(repr, self._names))
         if isinstance(values, dict):
             if set(values) != set(self._names):
                 found = ", ".join(map(repr, values)) or "nothing"
-                message = f"the model has the inputs {wanted}; the dict holds {found}"
+                message = f"the model has the inputs {expected}; the dict holds {found}"
                 raise InputError(message)
             return [values[name] for name in self._names]
         if len(self._names) == 1:
             return [values]
         if not isinstance(values, (list, tuple)):
             message = (
-                f"the model has the inputs {wanted}; give a dict by name or a list of that many "
+                f"the model has the inputs {expected}; give a dict by name or a list of that many "
                 f"arrays, not one {type(values).__name__}"
             )
             raise InputError(message)
         if len(values) != len(self._names):
-            message = f"the model has the inputs {wanted}; the list holds {len(values)} items"
+            message = f"the model has the inputs {expected}; the list holds {len(values)} items"
             raise InputError(message)
         return list(values)
 
@@ -158,22 +163,29 @@ class InputReader:
 class _ColumnReader:
     """Reads one input."""
 
-    def __init__(self, spec: InputSpec, model: ModelSpec) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        shared: Mapping[str, Axis],
+        preprocessing: TextPreprocessing | None,
+        *,
+        can_pad: bool,
+    ) -> None:
         self._spec = spec
         self._label = f"input {spec.name!r}"
-        self._can_pad = model.can_pad
+        self._can_pad = can_pad
         self._rule = ValueRule(spec)
         self._dtype = self._rule.dtype
         self._rank = len(spec.axes)
-        shared = model.sequence_axes
         self._axes = [shared.get(axis.name or "", axis) for axis in spec.axes]
         self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
         self._last_shape: tuple[int, ...] | None = None  # that was within the bounds
-        found = [item for item in model.preprocessing if item.input == spec.name]
-        self._text = TextReader(found[0], spec, can_pad=self._can_pad) if found else None
+        self._text = (
+            None if preprocessing is None else TextReader(preprocessing, spec, can_pad=can_pad)
+        )
 
     def is_ready(self, array: Any) -> bool:
-        """Whether this is an array that can be run as it is."""
+        """Whether this is an array that can run without conversion or padding."""
         if (
             type(array) is not np.ndarray
             or array.dtype != self._dtype
@@ -186,7 +198,7 @@ class _ColumnReader:
                 if size < low or (high is not None and size > high):
                     return False
             self._last_shape = array.shape
-        return self._rule.holds(array)
+        return self._rule.accepts(array)
 
     def read(self, value: Values) -> AnyArray | list[AnyArray]:
         """Read the value of this input; see `Request.columns`."""
@@ -236,7 +248,7 @@ class _ColumnReader:
         return array
 
     def _convert_examples(self, examples: list[AnyArray]) -> list[AnyArray]:
-        """Convert all values at once; one at a time only to say which is wrong."""
+        """Convert all values at once; example by example only to name the wrong one."""
         label = self._label
         try:
             flat = np.concatenate([example.reshape(-1) for example in examples])
@@ -267,7 +279,7 @@ class _ColumnReader:
             raise InputError(message)
         for number, (size, axis) in enumerate(zip(array.shape, axes, strict=True)):
             what = f"axis {number}" if axis.name is None else f"{axis.name!r}"
-            if axis.name == BATCH:  # any number of rows will do, see `Model`
+            if axis.name == BATCH:  # any number of rows is allowed, see `Predictor.predict`
                 continue
             if axis.size is not None and (
                 size > axis.size or (axis.name is None and size < axis.size)
@@ -286,13 +298,13 @@ class _ColumnReader:
                 )
                 raise InputError(message)
 
-    def _rank_hint(self, found: int, wanted: int) -> str:
-        is_example = wanted < self._rank
-        if found == wanted - 1 and not is_example:
+    def _rank_hint(self, found: int, expected: int) -> str:
+        is_example = expected < self._rank
+        if found == expected - 1 and not is_example:
             return ". It has no batch axis: add one, with array[None] for a single example"
-        if is_example and found == wanted - 1:
+        if is_example and found == expected - 1:
             return ". A list is read as a list of examples: put a single example in a list"
-        if is_example and found == wanted + 1:
+        if is_example and found == expected + 1:
             return ". A list is read as a list of examples: give an array itself, not in a list"
         return ""
 

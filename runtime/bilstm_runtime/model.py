@@ -72,13 +72,13 @@ def load(
 ) -> Model:
     """Load the model of a bundle.
 
-    Where `bench-bilstm --tune` stored beside the bundle what is fastest on this device, that
-    takes the place of the defaults, unless it contradicts an argument.
+    If `bench-bilstm --tune` stored beside the bundle what is fastest on this device, that replaces
+    the defaults, unless it contradicts an argument.
 
     Args:
         path: The bundle folder.
         backend: "onnx" or "litert"; by default one that is installed and that the bundle has a
-            file for, preferring "onnx".
+            file for, "onnx" first.
         recipe: Which file of that format, such as "float32" or "int8"; by default the one the
             manifest recommends, or else float32, or else the first.
         threads: Threads the backend may use; 1 by default, which is fastest for small models.
@@ -93,14 +93,14 @@ def load(
     if threads is not None and (type(threads) is not int or threads < 1):
         message = f"threads is {threads!r}; expected a whole number from 1, or None"
         raise OptionError(message)
-    wanted = None if backend is None else find_backend(backend)
+    preferred = None if backend is None else find_backend(backend)
     bundle = open_bundle(path)
     tuning = find_tuning(bundle)
     if tuning is not None and tuning.agrees(backend, recipe, threads):
-        wanted, recipe, threads = find_backend(tuning.backend), tuning.recipe, tuning.threads
+        preferred, recipe, threads = find_backend(tuning.backend), tuning.recipe, tuning.threads
     else:
         tuning = None
-    chosen, artifact = choose(bundle, wanted, recipe)
+    chosen, artifact = choose(bundle, preferred, recipe)
     return load_artifact(bundle, chosen, artifact, threads or 1, tuned=tuning is not None)
 
 
@@ -113,23 +113,25 @@ def load_artifact(
     return Model(spec, session, backend, artifact, threads=threads, tuned=tuned)
 
 
-def choose(bundle: Bundle, wanted: Backend | None, recipe: str | None) -> tuple[Backend, Artifact]:
-    """The backend and the file that `load` runs where nothing is tuned; raises what it raises."""
+def choose(
+    bundle: Bundle, preferred: Backend | None, recipe: str | None
+) -> tuple[Backend, Artifact]:
+    """The backend and the file that `load` runs without tuning; raises what `load` raises."""
     manifest = bundle.manifest
-    backends = list(BACKENDS.values()) if wanted is None else [wanted]
+    backends = list(BACKENDS.values()) if preferred is None else [preferred]
     pairs = [(b, a) for b in backends for a in manifest.artifacts if a.format == b.format]
     if recipe is not None:
         pairs = [(b, a) for b, a in pairs if a.recipe == recipe]
     if not pairs:
-        asked = " and ".join(
+        requested = " and ".join(
             f"{kind} {name!r}"
-            for kind, name in (("backend", wanted and wanted.name), ("recipe", recipe))
+            for kind, name in (("backend", preferred and preferred.name), ("recipe", recipe))
             if name
         )
-        held = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in manifest.artifacts)
+        present = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in manifest.artifacts)
         message = (
-            f"{bundle.folder} has no model file for {asked or 'any backend'}; it has {held}. "
-            "Choose one of these, or export the model again with what is missing."
+            f"{bundle.folder} has no model file for {requested or 'any backend'}; it has "
+            f"{present}. Choose one of these, or export the model again with what is missing."
         )
         raise NoArtifactError(message)
     runnable = [(b, a) for b, a in pairs if b.is_installed]
@@ -140,8 +142,8 @@ def choose(bundle: Bundle, wanted: Backend | None, recipe: str | None) -> tuple[
         commands = " or ".join(find_backend(name).install_command for name in usable)
         message = f"none of the backends {', '.join(usable)} is installed. Install one: {commands}"
         raise BackendMissingError(message)
-    for preferred in (manifest.recommended_recipe, "float32"):
+    for default in (manifest.recommended_recipe, "float32"):
         for pair in runnable:
-            if pair[1].recipe == preferred:
+            if pair[1].recipe == default:
                 return pair
     return runnable[0]

@@ -8,7 +8,7 @@ import numpy as np
 
 from bilstm_runtime.batching import BatchRunner
 from bilstm_runtime.inputs import InputReader, Values
-from bilstm_runtime.values import AnyArray
+from bilstm_runtime.spec import AnyArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Values that an input may take."""
+"""Random values that an input may take."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from bilstm_runtime.spec import InputSpec, integer_limits
 
-# Around the units of standardised features; far beyond them, the rounding of float32
-# itself would exceed the tolerance in models that pass their inputs on.
+# Around the units of standardized features. For far larger values, the rounding of float32
+# itself would exceed the tolerance in models that return their inputs.
 FLOAT_ENDS = (-10.0, 10.0)
-# Integers that index no table: enough to tell them apart, few enough for any category count.
+# Integers without a vocabulary: enough different ones, and few enough for any category count.
 _DEFAULT_INTEGERS = (0, 9)
 
 
 def limits(spec: InputSpec) -> tuple[float, float]:
-    """The ends of the range that an input is probed in."""
+    """The lowest and the highest value to draw for an input."""
     if spec.range is not None:
         return spec.range
     kind = np.dtype(spec.dtype).kind
@@ -26,12 +26,12 @@ def limits(spec: InputSpec) -> tuple[float, float]:
 
 
 def random_values(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Ordinary values, none of which is the mask value.
+    """Random values, none of which is the mask value.
 
     Args:
         spec: The input.
-        shape: Of the array.
-        rng: Where the randomness comes from.
+        shape: The shape of the array.
+        rng: The source of randomness.
 
     Returns:
         An array of the input's dtype: N(0, 1), or uniform over the range of integers.
@@ -43,7 +43,7 @@ def random_values(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Genera
 
 
 def without_mask_value(spec: InputSpec, values: np.ndarray) -> np.ndarray:
-    """Replace the mask value by a neighbour, and cast to the input's dtype."""
+    """Replace the mask value by an adjacent value, and cast to the input's dtype."""
     values = values.astype(spec.dtype)
     if spec.mask_value is None or spec.dtype == "bool":
         return values

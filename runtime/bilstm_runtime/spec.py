@@ -1,20 +1,35 @@
-"""What a model takes and returns: the one description that prediction and export share."""
+"""What a model takes and returns, and its files: the description that all of bilstm-edge shares."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
-from bilstm_runtime.constraints import Choices, Flag, Key, Range
+from bilstm_runtime.constraints import (
+    BYTES,
+    FILE_NAME,
+    SHA256,
+    WORD,
+    Choices,
+    Flag,
+    Key,
+    Range,
+)
 
 AnyArray: TypeAlias = npt.NDArray[Any]
+T = TypeVar("T")
 
 BATCH: Final = "batch"
 """Name of axis 0 of every input and output."""
+TIME: Final = "time"
+"""Name of the first time axis; others are ``time_2``, ``time_3``, ..."""
 
 DTYPES: Final = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -24,6 +39,11 @@ OUTPUT_STRUCTURES: Final = ("single", "list", "dict")
 
 MAX_AXIS: Final = 2**24
 """Largest size of one axis: beyond any real model, small enough not to exhaust an allocator."""
+
+QUANTIZED_DTYPES: Final = ("int8", "uint8", "int16")
+
+MIN_SCALE: Final = 1e-30
+"""Smallest scale of a quantization: float32 has no arithmetic below it and above its inverse."""
 
 KINDS: Final = ("text_vectorization", "string_lookup")
 STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctuation")
@@ -226,6 +246,16 @@ class ModelSpec:
                 found[axis.name] = dataclasses.replace(axis, min=max(axis.min, known.min))
         return found
 
+    def split_inputs(self, arrays: Sequence[T]) -> tuple[list[T], list[T]]:
+        """What a model file takes, divided into the inputs and the states."""
+        count = len(self.inputs)
+        return list(arrays[:count]), list(arrays[count:])
+
+    def split_outputs(self, arrays: Sequence[T]) -> tuple[list[T], list[T]]:
+        """What a model file returns, divided into the outputs and the states."""
+        count = len(self.outputs)
+        return list(arrays[:count]), list(arrays[count:])
+
     @property
     def can_pad(self) -> bool:
         """Whether sequences of this model may be padded on the right.
@@ -237,6 +267,70 @@ class ModelSpec:
         return self.padding_neutral and not derived
 
 
+@dataclass(frozen=True)
+class Tolerance:
+    """Outputs agree where ``|output - reference| <= absolute + relative * |reference|``."""
+
+    absolute: Annotated[float, Range(0)]
+    relative: Annotated[float, Range(0)]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How an input or output of a file stores floats: ``value = (stored - zero_point) * scale``.
+
+    Attributes:
+        dtype: The dtype of the stored integers, one of `QUANTIZED_DTYPES`.
+        scale: Greater than 0.
+        zero_point: A value of that dtype.
+    """
+
+    dtype: Annotated[str, Choices(QUANTIZED_DTYPES)]
+    scale: Annotated[float, Range(MIN_SCALE, 1 / MIN_SCALE)]
+    zero_point: Annotated[int, Flag.OF_DTYPE]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One model file.
+
+    Attributes:
+        file: Its name inside the bundle folder.
+        format: "onnx", "tflite", or a format that later exporters add.
+        recipe: How the numbers are stored, such as "float32".
+        bytes: Its size.
+        sha256: Its checksum, 64 lower-case hexadecimal digits.
+        inputs: The names inside the file, in the order of the model's inputs, then its states.
+        outputs: The names inside the file, in the order of the model's outputs, then its states.
+        parity: What the exporter measured; free form.
+        quantized_inputs: By the name inside the file, the inputs that take integers for floats.
+        quantized_outputs: The same for the outputs.
+        reset_between_runs: Whether the file keeps state from one run to the next unless it is
+            reset.
+        tolerance: The tolerance of its outputs, where it is not that of the bundle.
+        own_answers: Whether the golden file records its outputs at export, beside Keras's.
+    """
+
+    file: Annotated[str, FILE_NAME]
+    format: Annotated[str, WORD]
+    recipe: Annotated[str, WORD]
+    bytes: Annotated[int, BYTES]
+    sha256: Annotated[str, SHA256]
+    inputs: Annotated[tuple[str, ...], Flag.AT_LEAST_ONE]
+    outputs: Annotated[tuple[str, ...], Flag.AT_LEAST_ONE]
+    parity: Annotated[Mapping[str, object], Flag.OPTIONAL] = field(default_factory=dict)
+    quantized_inputs: Annotated[Mapping[str, Quantization], Flag.OMIT_DEFAULT] = field(
+        default_factory=dict
+    )
+    quantized_outputs: Annotated[Mapping[str, Quantization], Flag.OMIT_DEFAULT] = field(
+        default_factory=dict
+    )
+    reset_between_runs: Annotated[bool, Flag.OMIT_DEFAULT] = False
+    tolerance: Annotated[Tolerance | None, Flag.OMIT_DEFAULT] = None
+    own_answers: Annotated[bool, Flag.OMIT_DEFAULT] = False
+
+
+@functools.cache
 def integer_limits(dtype: str) -> tuple[int, int]:
     """The lowest and the highest value of an integer dtype, given by name.
 
@@ -245,5 +339,5 @@ def integer_limits(dtype: str) -> tuple[int, int]:
     """
     if dtype == "bool":
         return 0, 1
-    bits = int(dtype.rpartition("int")[2])
-    return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)

@@ -1,6 +1,6 @@
-"""Ids of texts, as Keras's TextVectorization and StringLookup layers give them.
+"""Converting texts to ids, as Keras's TextVectorization and StringLookup layers do.
 
-docs/manifest.md writes the algorithm down, for runtimes in other languages.
+docs/manifest.md describes the algorithm for runtimes in other languages.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from bilstm_runtime.errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bilstm_runtime.spec import InputSpec, TextPreprocessing
-    from bilstm_runtime.values import AnyArray
+    from bilstm_runtime.spec import AnyArray, InputSpec, TextPreprocessing
 
 _TEXT_KINDS: Final = "UST"
 _SHOWN: Final = 40
 """Characters of a text that a message repeats."""
 
-# tf.strings.lower without an encoding, which is how Keras calls it, knows ASCII only; the pattern
-# that Keras strips is the punctuation of ASCII; and tf.strings.split splits where C's isspace does.
+# Keras calls tf.strings.lower without an encoding, which lowers ASCII only. It strips the
+# punctuation of ASCII. tf.strings.split splits at the characters of C's isspace.
 _LOWER: Final[dict[int, int | None]] = {
     ord(upper): ord(lower)
     for upper, lower in zip(string.ascii_uppercase, string.ascii_lowercase, strict=True)
@@ -42,10 +41,10 @@ _SPLIT: Final[dict[str, Callable[[str], list[str]]]] = {
 
 
 class TextEncoder:
-    """Makes ids of texts, by one entry of a manifest's `preprocessing`."""
+    """Converts texts to ids, by one entry of a manifest's `preprocessing`."""
 
     def __init__(self, preprocessing: TextPreprocessing) -> None:
-        """Make the table of ids."""
+        """Build the table of ids."""
         self._table = _STANDARDIZE[preprocessing.standardize] if preprocessing.standardize else None
         self._split = _SPLIT[preprocessing.split] if preprocessing.split else None
         self._length = preprocessing.output_sequence_length
@@ -68,7 +67,7 @@ class TextEncoder:
 
         Raises:
             InputError: A token has no id, or the text is not Unicode.
-            InputTypeError: This is no text.
+            InputTypeError: The example is not text.
         """
         if self._split is not None:
             if isinstance(example, (list, tuple)) and len(example) == 1:
@@ -117,38 +116,38 @@ class TextEncoder:
         return ids
 
     def _fitted(self, ids: list[int]) -> list[int]:
-        """Cut or pad to the length that the layer was given, if it was given any."""
+        """Truncate or pad to the fixed length of the layer, if it has one."""
         if self._length is None or self._padding is None:
             return ids
         return ids[: self._length] + [self._padding] * (self._length - len(ids))
 
 
 class TextReader:
-    """Reads what `predict` was given for one text input, where that is text."""
+    """Reads the value of one text input, where that is text."""
 
     def __init__(self, preprocessing: TextPreprocessing, spec: InputSpec, *, can_pad: bool) -> None:
-        """Work out what the texts must look like.
+        """Derive the expected form of the texts.
 
         Args:
-            preprocessing: How ids are made of text.
+            preprocessing: How strings become ids.
             spec: The input that takes the ids.
             can_pad: Whether sequences may be padded on the right.
         """
         self._encoder = TextEncoder(preprocessing)
         self._label = f"input {spec.name!r}"
         self._rank = len(spec.axes) - 1
-        # What an empty text becomes: padding alone, if that says the same.
+        # An empty text becomes one id of padding, if padding changes no output.
         can_stand_in = can_pad and spec.mask_value == preprocessing.padding_id
         self._stand_in = preprocessing.padding_id if can_stand_in else None
-        # A layer that takes one string an example, but as a row of one.
-        self._one_each = (
+        # The layer takes one string per example, but as a row of one.
+        self._one_per_example = (
             self._rank == 1
             and preprocessing.split is None
             and (preprocessing.kind == "text_vectorization" or spec.axes[1].size == 1)
         )
 
     def read(self, value: Any) -> list[AnyArray] | None:
-        """The ids, one array an example; None where the value is not text.
+        """The ids, one array per example; None where the value is not text.
 
         Raises:
             InputError: The texts are not what the model takes.
@@ -168,13 +167,13 @@ class TextReader:
     def _example(self, example: Any, label: str) -> AnyArray:
         if isinstance(example, np.ndarray):
             example = example.tolist()
-        if self._one_each and isinstance(example, str):
+        if self._one_per_example and isinstance(example, str):
             example = [example]
         ids = self._encoder.encode(example, label)
         if ids.ndim != self._rank:
             message = (
                 f"{label} holds {'one string' if ids.ndim == 0 else f'strings in {ids.ndim} axes'};"
-                f" the model takes {'one string' if self._rank == 0 else 'a list of strings'} an "
+                f" the model takes {'one string' if self._rank == 0 else 'a list of strings'} per "
                 "example. A list is read as a list of examples: put a single example in a list"
             )
             raise InputError(message)
@@ -190,12 +189,12 @@ class TextReader:
 
 
 def _holds_text(value: Any) -> bool:
-    """Whether the first thing in a value that is anything at all is text."""
+    """Whether the first item in a value that is not empty is text."""
     return _first_kind(value) is True
 
 
 def _first_kind(value: Any) -> bool | None:
-    """Whether the first thing in a value is text; None where there is nothing in it."""
+    """Whether the first item in a value is text; None for an empty value."""
     if isinstance(value, (str, bytes)):
         return True
     if isinstance(value, (list, tuple)):
@@ -215,7 +214,7 @@ def _refuse_type(value: Any, label: str) -> NoReturn:
     if isinstance(value, bytes):
         message = f"{label} holds bytes; decode them first: [text.decode() for text in texts]"
     elif isinstance(value, (list, tuple)):
-        message = f"{label} is a list of {len(value)}; the model takes one text an example, a str"
+        message = f"{label} is a list of {len(value)}; the model takes one text per example, a str"
     else:
         message = (
             f"{label} holds {value!r:.40} ({type(value).__name__}) among texts; expected a str"

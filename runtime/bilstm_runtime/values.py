@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyArray", "ValueRule"]
 
-# The methods of arrays go through Python functions to these.
+# The methods of arrays call these through Python functions.
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce
 
 _KINDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floats"}
@@ -28,20 +28,20 @@ class ValueRule:
 
     Attributes:
         dtype: The numpy dtype the model takes.
-        holds: Whether all values of an array in `dtype`, at least one, are allowed: a quick answer
-            that may be False without need.
+        accepts: Whether all values of an array in `dtype`, with at least one value, are allowed:
+            a fast check that may be False for some arrays that are allowed.
     """
 
     dtype: np.dtype[Any]
-    holds: Callable[[AnyArray], bool]
+    accepts: Callable[[AnyArray], bool]
 
     def __init__(self, spec: InputSpec) -> None:
-        """Work out the rule of one input."""
+        """Derive the rule of one input."""
         self.dtype = np.dtype(spec.dtype)
         self._spec = spec
         self._range = spec.range
         self._is_float = self.dtype.kind == "f"
-        self.holds = _quick_check(self.dtype, spec.range)
+        self.accepts = _quick_check(self.dtype, spec.range)
 
     def convert(self, array: AnyArray, label: str) -> AnyArray:
         """Convert values to `dtype` and check them.
@@ -58,16 +58,16 @@ class ValueRule:
             InputError: A value cannot be converted without loss, or is not allowed.
         """
         converted = array if array.dtype == self.dtype else self._cast(array, label)
-        if not self.holds(converted):
+        if not self.accepts(converted):
             self._check(converted, label)
         return converted
 
     def _cast(self, array: AnyArray, label: str) -> AnyArray:
-        found, wanted = array.dtype.kind, self.dtype.kind
-        if found not in _KINDS or (found == "b") != (wanted == "b"):
-            message = f"{label} has the dtype {array.dtype}; the model takes {self._wanted()}"
+        found, target = array.dtype.kind, self.dtype.kind
+        if found not in _KINDS or (found == "b") != (target == "b"):
+            message = f"{label} has the dtype {array.dtype}; the model takes {self._expected()}"
             raise InputTypeError(message)
-        if wanted in "iu":
+        if target in "iu":
             return self._cast_to_integers(array, label)
         with np.errstate(over="ignore", invalid="ignore"):
             cast = array.astype(self.dtype)
@@ -77,7 +77,7 @@ class ValueRule:
         else:
             lost = _inexact(array, cast)
             what = f"has no exact {self.dtype}"
-        _refuse_where(lost, array, label, f"{what}; the model takes {self._wanted()}")
+        _refuse_where(lost, array, label, f"{what}; the model takes {self._expected()}")
         return cast
 
     def _cast_to_integers(self, array: AnyArray, label: str) -> AnyArray:
@@ -86,7 +86,7 @@ class ValueRule:
             exact = array.astype(np.float64)
             broken = ~(np.floor(exact) == exact) | np.isinf(exact)  # a NaN is broken too
             _refuse_where(
-                broken, array, label, f"is not a whole number; the model takes {self._wanted()}"
+                broken, array, label, f"is not a whole number; the model takes {self._expected()}"
             )
             beyond = (exact < low) | (exact >= high + 1)  # no float64 lies between
         else:
@@ -95,7 +95,7 @@ class ValueRule:
         return array.astype(self.dtype)
 
     def _check(self, array: AnyArray, label: str) -> None:
-        """Say which value is not allowed, if any is not."""
+        """Refuse the first value that is not allowed."""
         masked = np.zeros(array.shape, dtype=bool)
         mask_value = self._spec.mask_value
         if self._is_float and mask_value is not None:
@@ -116,23 +116,23 @@ class ValueRule:
         what = "vocabulary" if self.dtype.kind in "iu" else "range"
         return f"is outside of the {what} {low} to {high}"
 
-    def _wanted(self) -> str:
+    def _expected(self) -> str:
         return f"{_KINDS[self.dtype.kind]} ({self.dtype})"
 
 
 def _quick_check(
     dtype: np.dtype[Any], bounds: tuple[float, float] | None
 ) -> Callable[[AnyArray], bool]:
-    """See `ValueRule.holds`.
+    """See `ValueRule.accepts`.
 
-    It is asked of every prediction, after a run of the model has driven all of Python and numpy out
-    of the caches: what counts is how few functions it goes through.
+    It is called for every prediction, after a run of the model has evicted Python and numpy from
+    the caches. Its time depends on the number of functions it goes through.
     """
     if bounds is None:
         return _all_finite if dtype.kind == "f" else lambda _: True
     low, high = bounds
     if dtype.kind in "iu" and low == 0:
-        # Seen as unsigned, a negative id is a huge one: one reduction checks both ends.
+        # Viewed as unsigned, a negative id is huge: one reduction checks both ends.
         unsigned = np.dtype(f"u{dtype.itemsize}")
         return lambda array: bool(_largest(array.view(unsigned), axis=None) <= high)
     return lambda array: bool(  # a NaN compares as False
@@ -143,8 +143,8 @@ def _quick_check(
 def _all_finite(array: AnyArray) -> bool:
     """Whether no value is NaN or infinite.
 
-    The sum of the squares shows either, in one pass that makes no array. Only a sum that is not
-    finite, as it may be of large values too, takes a second look.
+    The sum of the squares is not finite if any value is not, and takes one pass and no temporary
+    array. It overflows for large values too, so a sum that is not finite takes a second pass.
     """
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 

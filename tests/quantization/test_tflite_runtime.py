@@ -13,6 +13,7 @@ from bilstm_runtime.bundle.codec import manifest_from_json, manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Quantization, Source
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import ArtifactError, ManifestError
+from bilstm_runtime.spec import ModelSpec
 
 from .test_tflite_full_integer import bi, examples, floats, prepared
 
@@ -39,13 +40,8 @@ def exported():
         reset_between_runs=built.reset_between_runs,
     )
     manifest = Manifest(
-        name="model",
+        spec=ModelSpec("model", interface.inputs, interface.outputs, rows_independent=True),
         source=Source("model.keras", SHA, "keras"),
-        inputs=interface.inputs,
-        outputs=interface.outputs,
-        output_structure="single",
-        padding_neutral=False,
-        rows_independent=True,
         recommended_recipe="int8-full",
         artifacts=(artifact,),
         golden=Golden("golden.npz", 1, SHA, 1),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bilstm_runtime import load
 from bilstm_runtime.backends import BACKENDS, find_backend, register
-from bilstm_runtime.backends.onnx_external import has_external_data
+from bilstm_runtime.backends.onnxruntime import has_external_data
 from bilstm_runtime.errors import (
     ArtifactError,
     BackendMissingError,
@@ -206,7 +206,7 @@ def test_a_tflite_file_without_the_signature_is_refused(
     bundle: BundleMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bilstm_runtime.backends.litert.SIGNATURE", "another")
-    with pytest.raises(ArtifactError, match=r"signatures \['serving_default'\], none is 'another'"):
+    with pytest.raises(ArtifactError, match=r"signatures \['serving_default'\], but not 'another'"):
         load(bundle(), backend="litert")
 
 

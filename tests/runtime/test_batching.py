@@ -23,7 +23,7 @@ FREE = Axis(None, None)
 
 
 class Recorder:
-    """A session that keeps what it was given, and answers with its first input."""
+    """A session that keeps what it was given, and outputs with its first input."""
 
     def __init__(self) -> None:
         self.runs: list[list[np.ndarray]] = []
@@ -33,7 +33,7 @@ class Recorder:
         return [arrays[0].copy()]
 
 
-def answer(manifest: Manifest, values: Any, batch_size: int | None = None) -> Any:
+def run(manifest: Manifest, values: Any, batch_size: int | None = None) -> Any:
     session = Recorder()
     reader = InputReader(manifest.spec)
     found = BatchRunner(manifest.spec, session.run, "file").run_request(
@@ -54,17 +54,17 @@ def test_padding_is_on_the_right_with_the_mask_value(
 ) -> None:
     spec = InputSpec("x", "int32", (B, T), bounds, mask_value)
     manifest = make_manifest((spec,), (OutputSpec("y", "int32", (B, T)),))
-    answers, runs = answer(manifest, [[4, 5, 6, 4, 5], [7, 8, 9, 7]])
+    outputs, runs = run(manifest, [[4, 5, 6, 4, 5], [7, 8, 9, 7]])
     assert runs[0][0].tolist() == [[7, 8, 9, 7, padding], [4, 5, 6, 4, 5]]
-    assert [a.tolist() for a in answers] == [[4, 5, 6, 4, 5], [7, 8, 9, 7]]
+    assert [a.tolist() for a in outputs] == [[4, 5, 6, 4, 5], [7, 8, 9, 7]]
 
 
 def test_the_last_chunk_repeats_its_last_row(make_manifest: Callable[..., Manifest]) -> None:
     axes = (Axis("batch", 2), T)
     manifest = make_manifest((InputSpec("x", "int32", axes),), (OutputSpec("y", "int32", axes),))
-    answers, runs = answer(manifest, [[1, 2], [3, 4], [5, 6]])
+    outputs, runs = run(manifest, [[1, 2], [3, 4], [5, 6]])
     assert [run[0].tolist() for run in runs] == [[[1, 2], [3, 4]], [[5, 6], [5, 6]]]
-    assert answers.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert outputs.tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
 def test_two_sequence_axes_are_padded_and_cut_alike(
@@ -78,9 +78,9 @@ def test_two_sequence_axes_are_padded_and_cut_alike(
     shapes = [(3, 4), (3, 5), (4, 4), (1, 9), (3, 4)]
     examples = [rng.integers(1, 9, shape) for shape in shapes]
     words = [np.arange(shape[0]) for shape in shapes]
-    answers, runs = answer(manifest, [examples, words])
+    outputs, runs = run(manifest, [examples, words])
     assert len(runs) < len(examples)
-    for found, wanted in zip(answers, examples, strict=True):
+    for found, wanted in zip(outputs, examples, strict=True):
         assert (found == wanted).all()
 
 
@@ -91,7 +91,7 @@ def test_derived_axes_rule_padding_out(make_manifest: Callable[..., Manifest]) -
     assert not make_manifest((spec,), padding_neutral=False).spec.can_pad
 
 
-def test_runs_whose_answers_do_not_fit_together(make_manifest: Callable[..., Manifest]) -> None:
+def test_runs_whose_outputs_do_not_fit_together(make_manifest: Callable[..., Manifest]) -> None:
     manifest = make_manifest(
         (InputSpec("x", "int32", (B, T)),), (OutputSpec("y", "int32", (B, FREE)),)
     )

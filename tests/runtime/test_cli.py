@@ -295,3 +295,11 @@ def test_help_documents_every_flag_and_exit_code(command: Any, capsys: Any) -> N
     assert {flag for flag, *_ in flags} >= wanted
     if command is cli_run:
         assert "ONE sequence" in text
+
+
+@pytest.mark.parametrize("command", [cli_run, cli_check], ids=["run", "check"])
+def test_version(command: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{command.PROG} {bilstm_runtime.__version__}\n"

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (tables of cases)
-"""Reading files of examples, and writing files of answers."""
+"""Reading files of examples, and writing files of outputs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bilstm_runtime.cli.table import format_table
-from bilstm_runtime.errors import BilstmRuntimeError, DataFileError
+from bilstm_runtime.cli.check import format_table
+from bilstm_runtime.errors import BilstmRuntimeError, DataFileError, DataFileProblem
 from bilstm_runtime.io.readers import READERS, reader
 from bilstm_runtime.io.writers import WRITERS, Table, plain, writer
 from bilstm_runtime.spec import Axis, InputSpec
@@ -91,6 +91,25 @@ def test_files_that_cannot_be_read(kind: str, content: bytes, inputs: Any, messa
         READERS[kind](content, inputs, "file")
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "code"),
+    [
+        ("npy", npy(np.array([[1], [1, 2]], dtype=object)), DataFileProblem.OBJECT_ARRAY),
+        ("npz", npz(a=np.ones(1), b=np.array([{}], dtype=object)), DataFileProblem.OBJECT_ARRAY),
+        ("npy", b"garbage", DataFileProblem.OTHER),
+        ("npy", npy(np.ones(3))[:-8], DataFileProblem.OTHER),
+        ("npz", b"PK\x03\x04garbage", DataFileProblem.OTHER),
+        ("csv", b"a,b\n1,2\n", DataFileProblem.NOT_A_NUMBER),
+        ("csv", b"\xff\xfe", DataFileProblem.OTHER),
+        ("jsonl", b"[1", DataFileProblem.OTHER),
+    ],
+)
+def test_the_code_says_what_is_wrong(kind: str, content: bytes, code: DataFileProblem) -> None:
+    with pytest.raises(DataFileError) as caught:
+        READERS[kind](content, IDS, "file")
+    assert caught.value.code is code
+
+
 @given(
     st.sampled_from(sorted(READERS)), st.binary(max_size=60), st.sampled_from([IDS, SERIES, PAIR])
 )
@@ -138,14 +157,14 @@ def test_other_writers() -> None:
 @pytest.mark.parametrize(
     ("kind", "columns", "message"),
     [
-        ("csv", [RAGGED], "one row an example"),
+        ("csv", [RAGGED], "one row per example"),
         ("csv", [DENSE, DENSE], "one output"),
         ("npy", [RAGGED], "holds one array"),
         ("npy", [DENSE, DENSE], "holds one array"),
         ("jsonl", [np.array([[1.0], [np.nan]])], "example 1 is not finite"),
     ],
 )
-def test_answers_a_format_cannot_hold(kind: str, columns: Any, message: str) -> None:
+def test_outputs_a_format_cannot_hold(kind: str, columns: Any, message: str) -> None:
     with pytest.raises(DataFileError, match=message):
         WRITERS[kind](Table(["y", "z"][: len(columns)], columns, "list"))
 

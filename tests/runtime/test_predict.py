@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (tables of cases)
-"""`Model.predict`: what it accepts, what it refuses, and that the answers are right."""
+"""`Model.predict`: what it accepts, what it refuses, and that the outputs are right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Loader = Any
 
 
 def close(found: object, wanted: object) -> bool:
-    """Whether two answers agree in form, shape and value."""
+    """Whether two outputs agree in form, shape and value."""
     if isinstance(wanted, list):
         return (
             isinstance(found, list) and len(found) == len(wanted) and all(map(close, found, wanted))
@@ -77,13 +77,13 @@ def test_model_says_what_it_is(load_one: Loader, backend: str) -> None:
 def test_golden_cases(fixtures: Path, load_one: Loader, backend: str, name: str) -> None:
     model = load_one(name, backend)
     for case in read_cases(open_bundle(fixtures / name)):
-        answers = model.predict([*case.inputs] if len(case.inputs) > 1 else case.inputs[0])
+        outputs = model.predict([*case.inputs] if len(case.inputs) > 1 else case.inputs[0])
         wanted: Any = list(case.outputs)
         if model.output_structure == "single":
             wanted = wanted[0]
         elif model.output_structure == "dict":
             wanted = dict(zip(["tags", "scores"], wanted, strict=True))
-        assert close(answers, wanted)
+        assert close(outputs, wanted)
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])
@@ -164,10 +164,10 @@ def test_ragged_tagger_is_a_list_of_each_own_length(
 ) -> None:
     model = load_one("tagger", backend)
     examples = sequences(rng, LENGTHS)
-    answers = model.predict(examples)
-    assert close(answers, [model.predict(example[None])[0] for example in examples])
-    assert close(model.predict([example.tolist() for example in examples]), answers)
-    assert close(model.predict({"tokens": examples}, batch_size=2), answers)
+    outputs = model.predict(examples)
+    assert close(outputs, [model.predict(example[None])[0] for example in examples])
+    assert close(model.predict([example.tolist() for example in examples]), outputs)
+    assert close(model.predict({"tokens": examples}, batch_size=2), outputs)
 
 
 def test_ragged_classifier_that_padding_would_change(
@@ -175,21 +175,21 @@ def test_ragged_classifier_that_padding_would_change(
 ) -> None:
     model = load_one("classifier", backend)
     examples = [rng.normal(size=(n, 4)).astype(np.float32) for n in LENGTHS]
-    answers = model.predict(examples)
-    assert close(answers, np.stack([model.predict(example[None])[0] for example in examples]))
+    outputs = model.predict(examples)
+    assert close(outputs, np.stack([model.predict(example[None])[0] for example in examples]))
 
 
 def test_ragged_with_two_inputs(load_one: Loader, backend: str, rng: np.random.Generator) -> None:
     model = load_one("pair", backend)
     tokens = sequences(rng, LENGTHS)
     extra = rng.normal(size=(len(tokens), 5)).astype(np.float32)
-    answers = model.predict({"tokens": tokens, "extra": extra})
+    outputs = model.predict({"tokens": tokens, "extra": extra})
     single = [model.predict([t[None], e[None]]) for t, e in zip(tokens, extra, strict=True)]
     wanted = {
         "tags": [answer["tags"][0] for answer in single],
         "scores": np.stack([answer["scores"][0] for answer in single]),
     }
-    assert close(answers, wanted)
+    assert close(outputs, wanted)
 
 
 def test_derived_axis_is_run_without_padding(
@@ -197,9 +197,9 @@ def test_derived_axis_is_run_without_padding(
 ) -> None:
     model = load_one("pooled", backend)
     examples = [rng.normal(size=(n, 4)).astype(np.float32) for n in (5, 2, 5, 8)]
-    answers = model.predict(examples)
-    assert close(answers, [[model.predict(example[None])[0][0] for example in examples]])
-    assert [answer.shape[0] for answer in answers[0]] == [2, 1, 2, 4]
+    outputs = model.predict(examples)
+    assert close(outputs, [[model.predict(example[None])[0][0] for example in examples]])
+    assert [answer.shape[0] for answer in outputs[0]] == [2, 1, 2, 4]
     with pytest.raises(InputError, match=r"size 1 along 'time', where the model takes at least 2"):
         model.predict(examples[0][None, :1])
 
@@ -235,8 +235,8 @@ def test_many_sequences_run_in_few_groups(
 
     def spy(arrays: list[np.ndarray]) -> list[np.ndarray]:
         runs.append(arrays[0].shape)
-        answers: list[np.ndarray] = run(arrays)
-        return answers
+        outputs: list[np.ndarray] = run(arrays)
+        return outputs
 
     monkeypatch.setattr(model._runner, "run", spy)
     lengths = rng.integers(20, 60, 200).tolist()
@@ -421,7 +421,7 @@ def test_one_number_an_example(make_manifest: Callable[..., Manifest]) -> None:
 
 
 @pytest.mark.parametrize("name", ["tagger", "classifier", "fixed"])
-def test_answers_survive_the_next_run(load_one: Loader, backend: str, name: str) -> None:
+def test_outputs_survive_the_next_run(load_one: Loader, backend: str, name: str) -> None:
     model = load_one(name, backend)
     dtype, shape = (np.float32, (2, 6, 4)) if name == "classifier" else (np.int32, (2, 6))
     first_in, second_in = np.full(shape, 1, dtype), np.full(shape, 7, dtype)
@@ -446,7 +446,7 @@ def test_nothing_is_kept_between_runs(
         assert (model.predict(arrays[i]) == wanted[i]).all()
 
 
-def test_answers_the_manifest_rules_out(bundle: BundleMaker, backend: str) -> None:
+def test_outputs_the_manifest_rules_out(bundle: BundleMaker, backend: str) -> None:
     def edit(root: dict[str, Any]) -> None:
         root["outputs"][0]["axes"][2]["size"] = 4
 

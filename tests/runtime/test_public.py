@@ -8,6 +8,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,14 @@ def test_public_names_are_pinned() -> None:
     assert all(hasattr(bilstm_runtime, name) for name in bilstm_runtime.__all__)
 
 
+def test_version_is_that_of_the_package() -> None:
+    assert bilstm_runtime.__version__ == metadata.version("bilstm-edge")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = bilstm_runtime.nothing
+
+
 def test_init_is_short_and_package_is_typed() -> None:
-    assert len((PACKAGE / "__init__.py").read_text().splitlines()) <= 15
+    assert len((PACKAGE / "__init__.py").read_text().splitlines()) <= 24
     assert (PACKAGE / "py.typed").exists()
 
 

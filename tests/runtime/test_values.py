@@ -105,8 +105,8 @@ def test_the_quick_check_agrees_with_the_bounds(dtype: str, bounds: tuple[int, i
         pytest.skip("no such bound")
     rule = ValueRule(InputSpec("x", dtype, AXES, bounds))
     for value in range(-5 if dtype != "uint8" else 0, 15):
-        holds = rule.holds(np.array([[value]], dtype))
-        assert holds == (bounds[0] <= value <= bounds[1])
+        accepts = rule.accepts(np.array([[value]], dtype))
+        assert accepts == (bounds[0] <= value <= bounds[1])
 
 
 @pytest.mark.parametrize("mask_value", [np.nan, np.inf, -np.inf])
@@ -139,4 +139,4 @@ def test_only_what_is_not_finite_is_seen_beside_the_largest_numbers(dtype, bad):
     if bad is not None:
         array[1, 4] = bad
     rule = ValueRule(InputSpec("x", dtype, AXES))
-    assert rule.holds(array) is (bad is None)
+    assert rule.accepts(array) is (bad is None)

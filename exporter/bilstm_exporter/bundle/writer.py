@@ -1,54 +1,108 @@
-"""What stands in a bundle beside the artifacts: golden.npz and the manifest."""
+"""What a bundle holds beside the model files: golden.npz and the manifest."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from bilstm_exporter.artifacts import VerifiedArtifact
 from bilstm_exporter.inspection.probes import Probe
-from bilstm_runtime.bundle import golden
+from bilstm_exporter.keras_model import TOLERANCE
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.recipe_selection import Selection
 from bilstm_runtime.bundle.codec import manifest_to_json
-from bilstm_runtime.bundle.manifest import MANIFEST_FILE, Golden, Manifest
+from bilstm_runtime.bundle.golden import Case, golden_content
+from bilstm_runtime.bundle.manifest import MANIFEST_FILE, Golden, Manifest, Source
+from bilstm_runtime.predictor import Predictor
+from bilstm_runtime.spec import ModelSpec
 
 GOLDEN_FILE = "golden.npz"
 
 
-def golden_content(
-    probes: Sequence[Probe], own: Mapping[str, Sequence[Sequence[np.ndarray]]]
-) -> bytes:
-    """The bytes of ``golden.npz``.
-
-    Args:
-        probes: With Keras's answers.
-        own: By file, what an artifact answered to each of them.
-    """
-    return golden.golden_content(
-        [
-            golden.Case(
-                probe.inputs,
-                probe.outputs,
-                {file: outputs[number] for file, outputs in own.items()},
-            )
-            for number, probe in enumerate(probes)
-        ]
-    )
-
-
 def golden_entry(content: bytes, cases: int) -> Golden:
     """What the manifest says of ``golden.npz``."""
-    return Golden(GOLDEN_FILE, len(content), sha256(content), cases)
+    return Golden(GOLDEN_FILE, len(content), hashlib.sha256(content).hexdigest(), cases)
 
 
-def write(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
-    """Write all files of a bundle, the manifest last."""
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+def write_bundle(
+    folder: Path, loaded: LoadedModel, golden: Sequence[Probe], selection: Selection
+) -> None:
+    """Write all files of a bundle, the manifest last.
+
+    Args:
+        folder: Empty.
+        loaded: The model.
+        golden: The cases that check-bilstm replays.
+        selection: The model files.
+    """
+    artifacts = selection.artifacts
+    recorded = {
+        one.artifact.file: recorded_outputs(loaded.spec, one, golden)
+        for one in artifacts
+        if one.artifact.own_answers
+    }
+    content = golden_content(
+        [
+            Case(
+                probe.inputs,
+                probe.outputs,
+                {file: outputs[number] for file, outputs in recorded.items()},
+            )
+            for number, probe in enumerate(golden)
+        ]
+    )
+    manifest = Manifest(
+        spec=loaded.spec,
+        source=Source(
+            loaded.origin.file or loaded.spec.name, loaded.origin.sha256, loaded.generation
+        ),
+        artifacts=tuple(one.artifact for one in artifacts),
+        golden=golden_entry(content, len(golden)),
+        tolerance=TOLERANCE,
+        recommended_recipe=selection.recommended,
+        recommended_reason=selection.reason,
+        versions=versions(loaded.origin.keras_version),
+    )
+    (folder / GOLDEN_FILE).write_bytes(content)
+    for one in artifacts:
+        (folder / one.artifact.file).write_bytes(one.built.content)
     (folder / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
 
 
-def sha256(content: bytes) -> str:
-    """The checksum as the manifest writes it."""
-    return hashlib.sha256(content).hexdigest()
+def recorded_outputs(
+    spec: ModelSpec, artifact: VerifiedArtifact, golden: Sequence[Probe]
+) -> list[list[np.ndarray]]:
+    """The outputs of an artifact that is not exact for each golden case.
+
+    A wrong file of a coarse recipe cannot be told from a right one by its distance from Keras, but
+    by its distance from what the right file returned when it was made.
+    """
+    predictor = Predictor(spec, artifact.session, label=artifact.artifact.file)
+    return [predictor.run_case(probe.inputs) for probe in golden]
+
+
+_PACKAGES = (
+    "bilstm-edge",
+    "keras",
+    "tf_keras",
+    "tensorflow",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+)
+
+
+def versions(source_keras: str) -> dict[str, str]:
+    """The installed versions, and that of the Keras that saved the model."""
+    found = {"saved by keras": source_keras}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -2,6 +2,6 @@
 
 import sys
 
-from bilstm_exporter.cli.export import main
+from bilstm_exporter.cli import main
 
 sys.exit(main())

@@ -96,8 +96,8 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
             _size(artifact.bytes),
             _forms(artifact),
             f"{parity.max_abs_error:.1e}",
-            parity.nearness,
-            _COLOURED.get(parity.verdict, parity.verdict),
+            parity.closeness,
+            _COLOURED.get(parity.result, parity.result),
         )
     console.print(table)
     print_searches(report.searches, console)

@@ -6,10 +6,16 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from importlib import metadata
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from bilstm_exporter.bundle.folder import check_writable
 from bilstm_exporter.captured_output import captured_stderr
@@ -19,24 +25,22 @@ from bilstm_exporter.cli.display import (
     print_searches,
     progress_listener,
 )
-from bilstm_exporter.cli.interrupts import Interrupts
-from bilstm_exporter.errors import (
-    BudgetError,
-    ExportError,
-    OptionError,
-    OutputFolderError,
-    ParityError,
-)
-from bilstm_exporter.options import DEFAULT_OPSET, FORMATS, OPSETS, ExportOptions
+from bilstm_exporter.errors import ExportError
+from bilstm_exporter.options import DEFAULT_OPSET, OPSETS, ExportOptions
+from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
+from bilstm_exporter.targets.registry import TARGETS
+
+if TYPE_CHECKING:
+    from bilstm_exporter.report import FailedExport
 
 EXIT_CODES = {
-    0: "the bundle is written, and every artifact gives Keras's answers",
-    1: "an artifact does not give Keras's answer; nothing is written",
+    0: "the bundle is written, and every artifact reproduces Keras's outputs",
+    1: "an artifact differs from Keras; nothing is written",
     2: "an option cannot be used",
     3: "the model cannot be read or exported",
     4: "the output folder cannot be written",
-    5: "a defect of bilstm-edge",
+    5: "an internal error in bilstm-edge",
     6: "nothing keeps within the limits; nothing is written",
     130: "interrupted",
 }
@@ -67,9 +71,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
     parser.add_argument(
         "--formats",
-        default=",".join(FORMATS),
+        default=",".join(TARGETS),
         metavar="LIST",
-        help=f"which artifacts to write, separated by commas (default: {','.join(FORMATS)})",
+        help=f"which artifacts to write, separated by commas (default: {','.join(TARGETS)})",
     )
     parser.add_argument(
         "--recipes",
@@ -81,20 +85,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="judge the artifacts on these examples (.npz, .npy, .csv or .jsonl; arrays named "
+        help="evaluate the artifacts on these examples (.npz, .npy, .csv or .jsonl; arrays named "
         "after the inputs, labels named y), and calibrate int8-full with them",
     )
     parser.add_argument(
         "--metric",
         metavar="NAME",
-        help="judge by accuracy, f1, mae or rmse, or OUTPUT=NAME,... (default: as the output is)",
+        help="evaluate by accuracy, f1, mae or rmse, or OUTPUT=NAME,... (default: chosen from the "
+        "outputs and labels)",
     )
     limits = parser.add_argument_group(
-        "limits", "any of them searches all recipes, and mixes by layer, for the best that fits"
+        "limits", "any of them starts a search for the best recipe, or mix by layer, that fits"
     )
-    limits.add_argument("--max-drop", metavar="P", help="lose at most this by the metric: 0.5%%")
-    limits.add_argument("--max-kb", metavar="N", help="at most this large a file: 800, or 1.5mb")
-    limits.add_argument("--max-ms", metavar="N", help="at most this long an example here: 5")
+    limits.add_argument("--max-drop", metavar="P", help="the largest loss by the metric: 0.5%%")
+    limits.add_argument("--max-kb", metavar="N", help="the largest file: 800, or 1.5mb")
+    limits.add_argument("--max-ms", metavar="N", help="the longest time per example here: 5")
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch axis (default: free)")
     parser.add_argument("--time", type=int, metavar="N", help="fix the time axes (default: free)")
     parser.add_argument(
@@ -119,31 +124,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="write nothing; say of every layer what it becomes, and what cannot be exported",
+        help="write nothing; show what every layer becomes, and what cannot be exported",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and library logs")
+    parser.add_argument(
+        "--version", action="version", version=f"export-bilstm {metadata.version('bilstm-edge')}"
+    )
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Export, or explain, as the arguments say; returns the exit code."""
-    formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
-    # Checked once before TensorFlow, which takes seconds to load.
-    chosen = {
-        "formats": formats,
-        "recipes": args.recipes,
-        "metric": args.metric,
-        "max_drop": args.max_drop,
-        "max_kb": args.max_kb,
-        "max_ms": args.max_ms,
-        "batch": args.batch,
-        "time": args.time,
-        "opset": args.opset,
-    }
-    ExportOptions(**chosen)
+    options = _options(args)  # before TensorFlow, which takes seconds to load
     if args.out is not None and not args.explain:
         check_writable(Path(args.out), overwrite=args.overwrite)
     with progress_listener(quiet=args.quiet) as shown:
@@ -151,18 +146,10 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
         _choose_keras(args)
         listener("loading TensorFlow")
         with contextlib.nullcontext() if args.debug else captured_stderr():
-            from bilstm_exporter.explain import explain  # noqa: PLC0415
             from bilstm_exporter.frontends.user_code import import_objects  # noqa: PLC0415
-            from bilstm_exporter.pipeline import run_export  # noqa: PLC0415
-        options = ExportOptions(
-            **chosen,
-            data=args.data,
-            custom_objects=import_objects(args.custom_objects),
-            trust_code=args.trust_code,
-            weights=args.weights,
-            builder=args.builder,
-            overwrite=args.overwrite,
-        )
+            from bilstm_exporter.pipeline import explain, run_export  # noqa: PLC0415
+            from bilstm_exporter.report import FailedExport  # noqa: PLC0415
+        options = replace(options, custom_objects=import_objects(args.custom_objects))
         if args.explain:
             explanation = explain(args.model, options, listener)
         else:
@@ -170,9 +157,36 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     if args.explain:
         print_explanation(explanation, as_json=args.json)
         return 3 if explanation.failures else 0
+    if isinstance(report, FailedExport):
+        return _failed(report, interrupts, debug=args.debug)
     if args.json or not args.quiet:
         print_report(report, as_json=args.json)
     return 0
+
+
+def _options(args: argparse.Namespace) -> ExportOptions:
+    names = (field.name for field in fields(ExportOptions))
+    given = {name: getattr(args, name) for name in names if name != "custom_objects"}
+    return ExportOptions(**given)
+
+
+def _failed(failed: FailedExport, interrupts: Interrupts, *, debug: bool) -> int:
+    """Report an export that wrote nothing; returns the exit code."""
+    if interrupts.seen:
+        return _interrupted()
+    if debug:
+        traceback.print_exception(failed.error)
+    code = _report_error(failed.error)
+    if failed.explanation is not None:
+        print_explanation(failed.explanation, failed=failed.error)
+    print_searches(failed.searches)
+    return code
+
+
+def _report_error(error: ExportError | MemoryError) -> int:
+    words = " ".join(str(error).split()) or type(error).__name__
+    sys.stderr.write(f"export-bilstm: error: {words}\n")
+    return error.exit_code if isinstance(error, ExportError) else ExportError.exit_code
 
 
 def _choose_keras(args: argparse.Namespace) -> None:
@@ -189,17 +203,17 @@ def _choose_keras(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    # Right is what the CPU answers, with the TensorFlow backend, whatever else is here.
+    # The reference is computed on the CPU with the TensorFlow backend, whatever else is installed.
     os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
     if not args.debug:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     interrupts = Interrupts()
     with interrupts.noted():
-        return _run_told(args, interrupts)
+        return _run_guarded(args, interrupts)
 
 
-def _run_told(args: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Run, and tell what ends it; returns the exit code."""
+def _run_guarded(args: argparse.Namespace, interrupts: Interrupts) -> int:
+    """Run, and report what ends it; returns the exit code."""
     try:
         return run(args, interrupts)
     except KeyboardInterrupt:
@@ -209,14 +223,8 @@ def _run_told(args: argparse.Namespace, interrupts: Interrupts) -> int:
             return _interrupted()
         if args.debug:
             traceback.print_exc()
-        words = " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"export-bilstm: error: {words}\n")
-        if isinstance(error, ExportError) and error.explanation is not None:
-            print_explanation(error.explanation, failed=error)
-        if isinstance(error, BudgetError):
-            print_searches(error.searches)
-        return _exit_code(error)
-    # The last line of defence for the user; everything expected is handled above.
+        return _report_error(error)
+    # The last guard for the user; everything expected is handled above.
     except Exception as error:  # noqa: BLE001
         if interrupts.seen:
             return _interrupted()
@@ -224,8 +232,8 @@ def _run_told(args: argparse.Namespace, interrupts: Interrupts) -> int:
             traceback.print_exc()
         words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         sys.stderr.write(
-            f"export-bilstm: error: nothing was written; this is a defect of bilstm-edge, please "
-            f"report it with what --debug prints ({words})\n"
+            f"export-bilstm: error: nothing was written; this is an internal error in bilstm-edge, "
+            f"please report it with the output of --debug ({words})\n"
         )
         return 5
 
@@ -235,15 +243,41 @@ def _interrupted() -> int:
     return 130
 
 
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, ParityError):
-        return 1
-    if isinstance(error, BudgetError):
-        return 6
-    if isinstance(error, OptionError):
-        return 2
-    return 4 if isinstance(error, OutputFolderError) else 3
+class Interrupts:
+    """Notes Ctrl-C, also where a library turns it into another error or into nothing.
 
+    TensorFlow calls Python while it traces; what is raised there need not come out as it went in.
 
-if __name__ == "__main__":
-    sys.exit(main())
+    Attributes:
+        seen: Whether there was an interrupt.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note interrupts in this context; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def watched(self, listener: Listener | None) -> Listener:
+        """A listener that ends the work at the next stage after an interrupt was lost."""
+
+        def tell(name: str) -> None:
+            if self.seen:
+                raise KeyboardInterrupt
+            if listener is not None:
+                listener(name)
+
+        return tell
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        signal.default_int_handler(number, frame)

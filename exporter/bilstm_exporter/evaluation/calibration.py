@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.dataset import PROBES, Dataset
-from bilstm_exporter.evaluation.predictions import KerasSession, ask, session_model
-from bilstm_runtime.bundle.manifest import Manifest
+from bilstm_exporter.evaluation.predictions import KerasSession, ask
+from bilstm_runtime.predictor import Predictor
+from bilstm_runtime.spec import ModelSpec
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:  # it loads TensorFlow
-    from bilstm_exporter.keras_model import Source
+    from bilstm_exporter.keras_model import KerasModel
 
 FEWEST, MOST = 16, 128
 """Examples: fewer leave the ranges of the activations to chance, more hardly move them."""
@@ -22,7 +23,7 @@ FEWEST, MOST = 16, 128
 class _Recorder:
     """Keras's answers, and what it was asked (a ``Session``)."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: KerasModel) -> None:
         self._session = KerasSession(source)
         self.runs: list[list[AnyArray]] = []
 
@@ -32,7 +33,7 @@ class _Recorder:
 
 
 def calibration_runs(
-    source: Source, manifest: Manifest, dataset: Dataset, *, most: int = MOST
+    source: KerasModel, manifest: ModelSpec, dataset: Dataset, *, most: int = MOST
 ) -> list[list[AnyArray]]:
     """The first examples as the runtime would give them to a model file.
 
@@ -62,5 +63,5 @@ def calibration_runs(
     count -= count % (dataset.together or 1)
     first = replace(dataset, inputs=dataset.part(slice(count)), labels={}, count=count)
     recorder = _Recorder(source)
-    ask(session_model(recorder, manifest, "Keras"), first)
+    ask(Predictor(manifest, recorder, label="Keras"), first)
     return recorder.runs

@@ -8,10 +8,10 @@ from typing import Any
 from bilstm_exporter.evaluation.data_files import read_file
 from bilstm_exporter.evaluation.dataset import LIMIT, Dataset, make_dataset
 from bilstm_exporter.evaluation.python_data import read_object
-from bilstm_runtime.bundle.manifest import Manifest
+from bilstm_runtime.spec import ModelSpec
 
 
-def read_data(data: Any, manifest: Manifest, *, limit: int = LIMIT) -> Dataset:
+def read_data(data: Any, manifest: ModelSpec, *, limit: int = LIMIT) -> Dataset:
     """Read examples and their labels, and check them as the runtime would.
 
     Args:

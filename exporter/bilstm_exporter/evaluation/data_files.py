@@ -15,16 +15,15 @@ from typing import Any
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.dataset import RawData
 from bilstm_exporter.evaluation.labels import label_keys, labels_from_keys
-from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import DataFileError
 from bilstm_runtime.io.readers import READERS
-from bilstm_runtime.spec import InputSpec
+from bilstm_runtime.spec import InputSpec, ModelSpec
 
 LARGEST = {"npz": 2**32, "npy": 2**32, "csv": 2**29, "jsonl": 2**29}
 """Bytes read, unpacked; text takes some ten times its size while it is read."""
 
 
-def read_file(path: str | os.PathLike[str], manifest: Manifest) -> RawData:
+def read_file(path: str | os.PathLike[str], manifest: ModelSpec) -> RawData:
     """Read a file of examples, with labels if it has any.
 
     The formats are those of ``run-bilstm``. Labels are the arrays ``y`` or ``y_OUTPUT`` of a
@@ -69,7 +68,7 @@ def read_file(path: str | os.PathLike[str], manifest: Manifest) -> RawData:
     return RawData(values, labels, str(file))
 
 
-def _npz(content: bytes, manifest: Manifest, label: str) -> tuple[Any, object]:
+def _npz(content: bytes, manifest: ModelSpec, label: str) -> tuple[Any, object]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             held = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -88,18 +87,18 @@ def _npz(content: bytes, manifest: Manifest, label: str) -> tuple[Any, object]:
     return values, labels_from_keys(labels, manifest.outputs)
 
 
-def _npy(content: bytes, manifest: Manifest, label: str) -> tuple[Any, object]:
+def _npy(content: bytes, manifest: ModelSpec, label: str) -> tuple[Any, object]:
     return READERS["npy"](content, manifest.inputs, label), None
 
 
-def _jsonl(content: bytes, manifest: Manifest, label: str) -> tuple[Any, object]:
+def _jsonl(content: bytes, manifest: ModelSpec, label: str) -> tuple[Any, object]:
     keys = _held_keys(manifest, _keys_of_first_line(content))
     columns = READERS["jsonl"](content, [*manifest.inputs, *_specs(keys)], label)
     labels = {key: columns.pop(key) for key in keys}
     return columns, labels_from_keys(labels, manifest.outputs)
 
 
-def _csv(content: bytes, manifest: Manifest, label: str) -> tuple[Any, object]:
+def _csv(content: bytes, manifest: ModelSpec, label: str) -> tuple[Any, object]:
     """Columns of labels are cut out; what is left is a file as the runtime knows it."""
     try:
         rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
@@ -124,7 +123,7 @@ def _csv(content: bytes, manifest: Manifest, label: str) -> tuple[Any, object]:
     return values, labels_from_keys(labels, manifest.outputs)
 
 
-_SPLIT: Mapping[str, Callable[[bytes, Manifest, str], tuple[Any, object]]] = {
+_SPLIT: Mapping[str, Callable[[bytes, ModelSpec, str], tuple[Any, object]]] = {
     "npz": _npz,
     "npy": _npy,
     "csv": _csv,
@@ -141,7 +140,7 @@ def _unpacked(content: bytes) -> int:
         return 0
 
 
-def _held_keys(manifest: Manifest, held: Sequence[str]) -> list[str]:
+def _held_keys(manifest: ModelSpec, held: Sequence[str]) -> list[str]:
     keys = label_keys(manifest.outputs, [spec.name for spec in manifest.inputs])
     return [key for key in keys if key in held]
 

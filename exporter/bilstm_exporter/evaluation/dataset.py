@@ -10,9 +10,9 @@ import numpy as np
 
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.labels import read_labels
-from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.inputs import InputReader, Values
+from bilstm_runtime.spec import ModelSpec
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:  # it loads TensorFlow
@@ -80,7 +80,7 @@ class Dataset:
         return f"{self.count:,} of the {self.given:,} examples of {self.origin}"
 
 
-def make_dataset(raw: RawData, manifest: Manifest, limit: int = LIMIT) -> Dataset:
+def make_dataset(raw: RawData, manifest: ModelSpec, limit: int = LIMIT) -> Dataset:
     """Check data as the runtime would, and choose the examples to judge on.
 
     Args:
@@ -92,7 +92,7 @@ def make_dataset(raw: RawData, manifest: Manifest, limit: int = LIMIT) -> Datase
         DataError: The model does not take it, or there are too few examples.
     """
     try:
-        request = InputReader(manifest.spec).read(raw.values)
+        request = InputReader(manifest).read(raw.values)
     except BilstmRuntimeError as error:
         message = f"{raw.origin}: {error}"
         raise DataError(message) from error
@@ -119,7 +119,7 @@ def make_dataset(raw: RawData, manifest: Manifest, limit: int = LIMIT) -> Datase
     )
 
 
-def dataset_of_probes(probes: Sequence[Probe], manifest: Manifest) -> Dataset:
+def dataset_of_probes(probes: Sequence[Probe], manifest: ModelSpec) -> Dataset:
     """The rows of the probes as examples, for judging where there is no data.
 
     Probes are random and adversarial: what they show is how well the answers agree, not how

@@ -14,7 +14,7 @@ from bilstm_exporter.evaluation.dataset import Column, Dataset
 from bilstm_exporter.evaluation.metrics import loss, measure
 from bilstm_exporter.evaluation.steps import TENTHS, Steps, find_steps
 from bilstm_exporter.evaluation.task import Task, choose_task
-from bilstm_runtime.bundle.manifest import Manifest
+from bilstm_runtime.spec import ModelSpec
 from bilstm_runtime.values import AnyArray
 
 UNCHANGED = "unchanged decisions"
@@ -115,7 +115,7 @@ class Judge:
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: ModelSpec,
         dataset: Dataset,
         keras: Mapping[str, Column],
         metrics: Mapping[str, str] | None = None,

@@ -12,8 +12,8 @@ import numpy as np
 from bilstm_exporter.evaluation.dataset import Column, Dataset
 
 if TYPE_CHECKING:
-    from bilstm_runtime.bundle.manifest import Manifest
-    from bilstm_runtime.model import Model
+    from bilstm_runtime.predictor import Predictor
+    from bilstm_runtime.spec import ModelSpec
 
 EXAMPLES = 5
 WARM_UPS = 3
@@ -29,7 +29,7 @@ STATED = (
 """What a measured time is, in words for the report."""
 
 
-def questions(dataset: Dataset, manifest: Manifest) -> list[dict[str, Column]]:
+def questions(dataset: Dataset, manifest: ModelSpec) -> list[dict[str, Column]]:
     """A few single examples of ordinary length (batches, where the batch is fixed).
 
     Args:
@@ -58,7 +58,7 @@ def _together(column: Column) -> Column:
 
 
 def latencies_ms(
-    models: Sequence[Model],
+    models: Sequence[Predictor],
     asked: Sequence[Mapping[str, Column]],
     *,
     clock: Callable[[], float] = time.perf_counter,
@@ -90,7 +90,7 @@ def latencies_ms(
     return [1000 * statistics.median(times) for times in taken]
 
 
-def _timed(model: Model, inputs: Mapping[str, Column], clock: Callable[[], float]) -> float:
+def _timed(model: Predictor, inputs: Mapping[str, Column], clock: Callable[[], float]) -> float:
     model.reset()
     begin = clock()
     model.predict(dict(inputs))

@@ -15,15 +15,13 @@ import numpy as np
 
 from bilstm_exporter.errors import DataError, plain_text
 from bilstm_exporter.evaluation.dataset import Column, Dataset
-from bilstm_runtime.backends import Backend, Session
-from bilstm_runtime.bundle.manifest import Artifact, Manifest
 from bilstm_runtime.errors import BackendRunError, InputError
-from bilstm_runtime.model import Model
+from bilstm_runtime.predictor import Predictor
 from bilstm_runtime.spec import ModelSpec
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:  # it loads TensorFlow
-    from bilstm_exporter.keras_model import Source
+    from bilstm_exporter.keras_model import KerasModel
 
 KERAS_ROWS = 256
 """Examples that Keras answers at once at most: its eager call takes as long for one as for many."""
@@ -39,7 +37,7 @@ class KerasSession:
         source: The model.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: KerasModel) -> None:
         self._source = source
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
@@ -54,32 +52,14 @@ class KerasSession:
         return [np.asarray(answer) for answer in answers]
 
 
-def session_model(session: Session, manifest: Manifest, name: str) -> Model:
-    """A session as the runtime presents it, padding and grouping included.
-
-    Args:
-        session: Anything that answers.
-        manifest: What it takes and answers.
-        name: What to call it in messages.
-    """
-
-    def never(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int) -> Session:
-        del content, artifact, spec, threads
-        return session  # open already
-
-    backend = Backend(name, name, package="", extra="", open=never)
-    artifact = Artifact(name, name, "float32", bytes=0, sha256="", inputs=(), outputs=())
-    return Model(manifest.spec, session, backend, artifact)
-
-
-def keras_answers(source: Source, manifest: Manifest, dataset: Dataset) -> dict[str, Column]:
+def keras_answers(source: KerasModel, manifest: ModelSpec, dataset: Dataset) -> dict[str, Column]:
     """Keras's own answers to all examples, padded and grouped by the runtime; see `ask`."""
     longest = max(map(_longest, dataset.inputs.values()))
     rows = max(1, min(KERAS_ROWS, _MOST_STEPS // longest))
-    return ask(session_model(KerasSession(source), manifest, "Keras"), dataset, rows=rows)
+    return ask(Predictor(manifest, KerasSession(source), label="Keras"), dataset, rows=rows)
 
 
-def ask(model: Model, dataset: Dataset, *, rows: int = 1) -> dict[str, Column]:
+def ask(model: Predictor, dataset: Dataset, *, rows: int = 1) -> dict[str, Column]:
     """Let a model answer all examples.
 
     A model whose rows or calls depend on each other is asked question by question, each time from
@@ -121,7 +101,7 @@ def _longest(column: Column) -> int:
     return max(int(shape[0]) if shape else 1 for shape in shapes)
 
 
-def _by_name(model: Model, answers: object) -> dict[str, Column]:
+def _by_name(model: Predictor, answers: object) -> dict[str, Column]:
     if isinstance(answers, dict):
         return dict(answers)
     names = [spec.name for spec in model.outputs]

@@ -10,13 +10,12 @@ import numpy as np
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.dataset import RawData
 from bilstm_exporter.evaluation.labels import label_keys, labels_from_keys
-from bilstm_runtime.bundle.manifest import Manifest
-from bilstm_runtime.spec import InputSpec
+from bilstm_runtime.spec import InputSpec, ModelSpec
 
 ORIGIN = "the data"
 
 
-def read_object(data: Any, manifest: Manifest, limit: int) -> RawData:
+def read_object(data: Any, manifest: ModelSpec, limit: int) -> RawData:
     """Read data given in Python.
 
     Args:
@@ -64,7 +63,7 @@ def read_object(data: Any, manifest: Manifest, limit: int) -> RawData:
     return _Stream(manifest).read(items, limit)
 
 
-def _is_pair(item: Any, manifest: Manifest) -> bool:
+def _is_pair(item: Any, manifest: ModelSpec) -> bool:
     """Whether an item of a list is inputs by name or with labels; else it is one example."""
     if isinstance(item, Mapping):
         return True
@@ -87,7 +86,7 @@ def _items(data: Any) -> Iterator[Any] | None:
     return None
 
 
-def _parted(data: Mapping[str, Any], manifest: Manifest) -> tuple[dict[str, Any], object]:
+def _parted(data: Mapping[str, Any], manifest: ModelSpec) -> tuple[dict[str, Any], object]:
     """A dict of inputs and labels, as the inputs and the labels."""
     keys = label_keys(manifest.outputs, [spec.name for spec in manifest.inputs])
     labels = {key: data[key] for key in keys if key in data}
@@ -98,7 +97,7 @@ def _parted(data: Mapping[str, Any], manifest: Manifest) -> tuple[dict[str, Any]
 class _Stream:
     """Gathers what is yielded: columns of examples, whether they come alone or in batches."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: ModelSpec) -> None:
         self._manifest = manifest
         self._names = [spec.name for spec in manifest.inputs]
         self._outputs = [spec.name for spec in manifest.outputs]

@@ -10,11 +10,11 @@ from bilstm_exporter.evaluation.dataset import Dataset, dataset_of_probes
 from bilstm_exporter.evaluation.evaluator import Judge, Verdict
 from bilstm_exporter.evaluation.predictions import ask, keras_answers
 from bilstm_exporter.evaluation.task import parse_metrics
-from bilstm_exporter.inspection.prepared import Prepared
+from bilstm_exporter.inspection.probes import ProbeSet
+from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.progress import Stages
-from bilstm_runtime.bundle.manifest import Manifest
-from bilstm_runtime.model import Model
-from bilstm_runtime.spec import Axis
+from bilstm_runtime.predictor import Predictor
+from bilstm_runtime.spec import Axis, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Opinion:
     judge: Judge
     on_data: bool
 
-    def of(self, model: Model) -> Verdict:
+    def of(self, model: Predictor) -> Verdict:
         """Judge an artifact."""
         return self.judge.compare(ask(model, self.dataset))
 
@@ -42,41 +42,32 @@ class Opinion:
 
 
 def form_opinion(
-    prepared: Prepared, manifest: Manifest, data: Any, metric: str | None, stages: Stages
+    loaded: LoadedModel, probes: ProbeSet, data: Any, metric: str | None, stages: Stages
 ) -> Opinion:
-    """Read the data and let Keras answer it.
-
-    Args:
-        prepared: The model.
-        manifest: What it takes and answers.
-        data: As `read_data` takes it; None stands for the probes.
-        metric: As `parse_metrics` takes it.
-        stages: Told what is done.
+    """Read the data and call Keras on it.
 
     Raises:
         DataError: The data cannot be used.
         OptionError: A metric is unknown.
     """
-    metrics = parse_metrics(metric, [spec.name for spec in manifest.outputs])
+    spec = loaded.spec
+    metrics = parse_metrics(metric, [output.name for output in spec.outputs])
     with stages.stage("reading the data"):
-        if data is None:
-            dataset = dataset_of_probes(prepared.probes.probes, manifest)
-        else:
-            dataset = read_data(data, manifest)
-    with stages.stage("asking Keras about the data"):
-        answers = keras_answers(prepared.source, _of_any_batch(prepared, manifest), dataset)
-    judge = Judge(manifest, dataset, answers, metrics)
+        dataset = dataset_of_probes(probes.probes, spec) if data is None else read_data(data, spec)
+    with stages.stage("calling Keras on the data"):
+        answers = keras_answers(loaded.keras, _of_any_batch(loaded), dataset)
+    judge = Judge(spec, dataset, answers, metrics)
     return Opinion(dataset, judge, data is not None)
 
 
-def _of_any_batch(prepared: Prepared, manifest: Manifest) -> Manifest:
-    """Keras answers many examples at once also where the artifacts take a fixed number."""
-    if manifest.states or any(declared.shape[0] for declared in prepared.source.inputs):
-        return manifest
-    free = Axis(manifest.batch.name, None)
-    spec = replace(
-        manifest.spec,
-        inputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in manifest.inputs),
-        outputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in manifest.outputs),
+def _of_any_batch(loaded: LoadedModel) -> ModelSpec:
+    """Keras takes many examples at once also where the artifacts take a fixed number."""
+    spec = loaded.spec
+    if spec.states or any(declared.shape[0] for declared in loaded.keras.inputs):
+        return spec
+    free = Axis(spec.batch.name, None)
+    return replace(
+        spec,
+        inputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in spec.inputs),
+        outputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in spec.outputs),
     )
-    return replace(manifest, spec=spec)

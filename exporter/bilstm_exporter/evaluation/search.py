@@ -139,7 +139,7 @@ def search(  # noqa: PLR0913 - each is another thing
         message = "a search needs a limit, and a limit on the time something to measure it"
         raise ValueError(message)
     trial = Trial(format_name, tuple(units), evaluate, progress, most)
-    usable = [recipe for recipe in recipes if format_name in recipe.formats]
+    usable = list(recipes)
     for recipe in usable:
         trial.plain(recipe)
     if not trial.candidates:
@@ -205,7 +205,7 @@ class Trial:
 
     def plain(self, recipe: Recipe) -> Candidate | None:
         """Evaluate a recipe; None where the format cannot hold it."""
-        plan = PrecisionPlan(recipe.precision)
+        plan = recipe.plan
         found = self._try(recipe.name, recipe.name, plan)
         if not recipe.calibrated:
             assignment = (recipe.precision,) * len(self.units)

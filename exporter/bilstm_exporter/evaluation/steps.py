@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilstm_exporter.evaluation.dataset import Column, Dataset
-from bilstm_runtime.bundle.manifest import Manifest
-from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 from bilstm_runtime.values import AnyArray
 
 TENTHS = 10
@@ -67,7 +66,7 @@ class Steps:
         return max((int(_moments(mask).sum()) for mask in self.masks), default=0)
 
 
-def find_steps(output: OutputSpec, manifest: Manifest, dataset: Dataset, answers: Column) -> Steps:
+def find_steps(output: OutputSpec, manifest: ModelSpec, dataset: Dataset, answers: Column) -> Steps:
     """Find the rows of an output that count.
 
     A step is padding where every masked input of its axis holds the mask value there.
@@ -96,7 +95,7 @@ def find_steps(output: OutputSpec, manifest: Manifest, dataset: Dataset, answers
     return Steps(output, per_step, masks)
 
 
-def is_per_step(output: OutputSpec, manifest: Manifest) -> bool:
+def is_per_step(output: OutputSpec, manifest: ModelSpec) -> bool:
     """Whether an output follows time: its second axis is no axis of values."""
     axes = output.axes[1:]
     if len(axes) != 1:

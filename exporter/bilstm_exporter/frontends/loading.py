@@ -13,7 +13,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ from bilstm_exporter.errors import (
     ModelFileError,
     OptionError,
     UnknownObjectError,
-    UnsupportedModelError,
 )
-from bilstm_exporter.explanation import refusal
+from bilstm_exporter.frontends.keras3 import model as keras3_model
 from bilstm_exporter.frontends.keras3.hdf5 import operations
 from bilstm_exporter.frontends.model_file import (
     KERAS3,
@@ -40,7 +38,7 @@ from bilstm_exporter.frontends.model_file import (
     weights_version,
 )
 from bilstm_exporter.frontends.user_code import build_model
-from bilstm_exporter.keras_model import Source
+from bilstm_exporter.keras_model import KerasModel, ModelLayers, Origin
 
 _UNKNOWN_CLASS = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|[a-z ]*function):?|"
@@ -53,23 +51,6 @@ _LOADING_ERRORS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a model came from.
-
-    Attributes:
-        file: The file's name, or "" for a model in memory.
-        sha256: Of the file, or of nothing.
-        keras_version: Of the Keras that wrote the file, or of the one that holds the model.
-        why: What decided which Keras reads it, in a few words.
-    """
-
-    file: str
-    sha256: str
-    keras_version: str
-    why: str
-
-
 def read(
     model: Any,
     *,
@@ -77,7 +58,7 @@ def read(
     builder: str | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     trust_code: bool = False,
-) -> tuple[Source, Origin]:
+) -> tuple[KerasModel, Origin]:
     """Read a model.
 
     Args:
@@ -110,7 +91,7 @@ def read(
     return _read_file(inspect(Path(model)), weights, custom_objects or {}, trust_code=trust_code)
 
 
-def _read_built(model: Any, why: str, weights: Path | None) -> tuple[Source, Origin]:
+def _read_built(model: Any, why: str, weights: Path | None) -> tuple[KerasModel, Origin]:
     """A model in memory, perhaps with weights still to load."""
     source = _source(model, None)
     if weights is None:
@@ -122,7 +103,7 @@ def _read_built(model: Any, why: str, weights: Path | None) -> tuple[Source, Ori
 
 def _read_file(
     file: ModelFile, weights: Path | None, custom_objects: Mapping[str, Any], *, trust_code: bool
-) -> tuple[Source, Origin]:
+) -> tuple[KerasModel, Origin]:
     if file.kind == "json" and weights is None:
         message = (
             f"{file.path} is an architecture without weights: add the file that "
@@ -135,7 +116,7 @@ def _read_file(
         load = _load_keras3 if file.generation == KERAS3 else _load_keras2
         model = load(file, custom_objects, trust_code=trust_code)
     except ExportError as error:
-        _explain_by_config(error, file)
+        _with_layers(error, file)
         raise
     version = file.version or _version_of(model)
     if weights is not None:
@@ -150,23 +131,18 @@ def _read_file(
     return _source(model, file.path.stem), Origin(file.path.name, digest, version, why)
 
 
-def _source(model: Any, name: str | None) -> Source:
+def _source(model: Any, name: str | None) -> KerasModel:
     """The front end of a model, whichever Keras it belongs to."""
-    make: Callable[[Any, str | None], Source]
+    make: Callable[[Any, str | None], KerasModel]
     if isinstance(model, keras.Model):
-        make, layers_of = model.Keras3Source, model.layers_of
+        make = keras3_model.Keras3Source
     elif _is_keras2(model):
-        from bilstm_exporter.frontends.keras2 import model  # noqa: PLC0415 - needs tf_keras
+        from bilstm_exporter.frontends.keras2 import model as keras2_model  # noqa: PLC0415
 
-        make, layers_of = model.Keras2Source, model.layers_of
+        make = keras2_model.Keras2Source
     else:
         raise ModelFileError(_no_model(model))
-    try:
-        return make(model, name)
-    except UnsupportedModelError as error:
-        generation = f"{'tf_keras' if _is_keras2(model) else 'keras'} {_version_of(model)}"
-        error.explanation = refusal(name or model.name, generation, layers_of(model), error)
-        raise
+    return make(model, name)
 
 
 def _no_model(model: Any) -> str:
@@ -176,16 +152,35 @@ def _no_model(model: Any) -> str:
     )
 
 
-def _explain_by_config(error: ExportError, file: ModelFile) -> None:
-    """Say which layer an error is about, where the file's own configuration tells for certain."""
-    layers = list(config_layers(file.config))
-    if isinstance(error, UnknownObjectError):
-        blamed = [layer.name for layer in layers if error.unknown in layer.words]
+def layers_of(model: Any) -> ModelLayers | None:
+    """What is known of a model's layers before it is loaded, or None.
+
+    Args:
+        model: As of `read`.
+    """
+    if isinstance(model, (str, Path)):
+        try:
+            file = inspect(Path(model))
+        except ExportError:
+            return None
+        layers = [(layer.name, layer.kind) for layer in config_layers(file.config)]
+        return ModelLayers(file.path.stem, file.why, layers) if layers else None
+    if isinstance(model, keras.Model):
+        named, generation = keras3_model.layers_of(model), "keras"
+    elif _is_keras2(model):
+        from bilstm_exporter.frontends.keras2 import model as keras2_model  # noqa: PLC0415
+
+        named, generation = keras2_model.layers_of(model), "tf_keras"
     else:
-        blamed = [layer.name for layer in layers if repr(layer.name) in str(error)]
-    if blamed:
-        named = [(layer.name, layer.kind) for layer in layers]
-        error.explanation = refusal(file.path.stem, file.why, named, error, blamed)
+        return None
+    return ModelLayers(model.name, f"{generation} {_version_of(model)}", named)
+
+
+def _with_layers(error: ExportError, file: ModelFile) -> None:
+    """Add the layers that an error is about, where the file's own configuration names them."""
+    if isinstance(error, UnknownObjectError) and not error.layers:
+        layers = config_layers(file.config)
+        error.layers = tuple(layer.name for layer in layers if error.unknown in layer.words)
 
 
 def _is_keras2(model: Any) -> bool:

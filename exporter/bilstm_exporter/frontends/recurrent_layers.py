@@ -123,7 +123,7 @@ def lower_as_keras(  # noqa: PLR0913 - a layer's call and two settings
         recurrence = replace(recurrence, zero_output_for_mask=False)
     if not isinstance(recurrence.cell, StepCell):
         states = [None if _is_zeros(state) else state for state in states]
-    result = lowering(recurrence, sequences, states, mask)
+    result = lowering.lower(recurrence, sequences, states, mask)
     last_output, outputs = result.last_output, result.outputs
     if outputs is None:
         outputs = tf.expand_dims(last_output, 1)

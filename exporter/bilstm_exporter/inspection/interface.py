@@ -1,114 +1,139 @@
-"""Which sizes the inputs and outputs have, found by asking the model.
+"""The sizes of inputs and outputs, found by calling the model and by reading its graph.
 
-A Keras model says which axes are free, not which of them must be equal, how short
-they may be, or which axes of the outputs follow them. Its eager call says it all.
+A Keras model declares which axes are free, but not which of them must be equal, what the least
+size is, or which axes of the outputs follow them. Its eager call decides that. Which values an
+input may take follows from the graph: embeddings bound the ids, comparisons with a constant make
+masks, whichever layer wrote them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError, plain_text
-from bilstm_exporter.inspection.graph_analysis import InputFacts, input_facts
-from bilstm_exporter.ir.markers import Markers
-from bilstm_exporter.keras_model import DeclaredInput, Source
+from bilstm_exporter.ir.markers import MarkedGraph, mark_recurrences
+from bilstm_exporter.keras_model import DeclaredInput, KerasModel
+from bilstm_exporter.loaded import shapes_at, time_axes
 from bilstm_runtime.sampling import random_values
-from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
-
-BATCH, TIME = "batch", "time"
+from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, OutputSpec
 
 # Sizes of the free axes, tried in turn; the later ones serve models that pool or halve.
 _SIZES = ((5, 7, 9, 6), (13, 17, 19, 15), (8, 16, 24, 32), (32, 64, 96, 48))
-_LONGEST_MINIMUM = 64
+_MAX_MINIMUM = 64
 
-# What a model may raise at an input it does not take: it may be anybody's code.
-REFUSALS = (Exception,)
+# What a model may raise for an input that it does not take: it may be anybody's code.
+CALL_ERRORS = (Exception,)
 
 
 @dataclass(frozen=True)
 class Interface:
-    """The inputs and outputs of the artifacts.
+    """The inputs and outputs of a model, its states among them.
 
     Attributes:
-        inputs: As the manifest tells them.
-        outputs: As the manifest tells them.
-        comfortable: For each named axis a size at which the model runs.
+        inputs: The inputs, then the states.
+        outputs: The outputs, then the states.
+        typical_sizes: For each named axis a size at which the model runs.
+        graph: The model traced at the declared shapes.
     """
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
-    comfortable: Mapping[str, int]
-
-    @property
-    def free_axes(self) -> dict[str, Axis]:
-        """The axes whose size is not fixed, by name, the batch among them."""
-        return {a.name: a for i in self.inputs for a in i.axes if a.size is None and a.name}
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The names of the inputs inside the artifacts."""
-        return tuple(spec.name for spec in self.inputs)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """The names of the outputs inside the artifacts, where none may be an input's too."""
-        taken = set(self.input_names)
-        names: list[str] = []
-        for spec in self.outputs:
-            name = spec.name
-            while name in taken:
-                name += "_output"
-            taken.add(name)
-            names.append(name)
-        return tuple(names)
-
-    def shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
-        """The input shapes at these sizes, comfortable ones where nothing is said."""
-        return _shapes(self.inputs, {**self.comfortable, **sizes})
-
-    def declared(self) -> list[DeclaredInput]:
-        """The inputs to trace with; None where an axis is free."""
-        return [
-            DeclaredInput(spec.name, tuple(axis.size for axis in spec.axes), spec.dtype)
-            for spec in self.inputs
-        ]
+    typical_sizes: Mapping[str, int]
+    graph: MarkedGraph
 
 
 def find_interface(
-    source: Source, *, batch: int | None = None, time: int | None = None
+    model: KerasModel, *, batch: int | None = None, time: int | None = None
 ) -> Interface:
-    """Ask the model.
+    """Find the axes of a model by calling it.
 
     Args:
-        source: The model.
+        model: The model.
         batch: Fix the batch axis at this size.
         time: Fix every free axis that follows a batch axis at this size.
 
     Raises:
-        OptionError: An axis cannot be fixed at the size asked for.
+        OptionError: An axis cannot be fixed at the given size.
         UnsupportedModelError: The model takes no input of any size tried.
     """
-    traced = source.trace(Markers().lower, source.inputs)
-    declared = _settled(source, input_facts(traced))
-    if declared != list(source.inputs):
-        traced = source.trace(Markers().lower, declared)
-    facts = input_facts(traced)
-    inputs, comfortable, answers = _tie_axes(source, declared, facts)
-    inputs = _with_minimums(source, inputs, comfortable)
-    outputs = _outputs(source, inputs, comfortable, answers)
-    found = Interface(inputs, outputs, comfortable)
-    for name, size in ((BATCH, batch), (TIME, time)):
-        if size is not None:
-            found = _fixed(source, found, name, size)
+    graph = mark_recurrences(lambda lowering: model.trace(lowering, model.inputs))
+    declared = _settled(model, input_facts(graph.function))
+    if declared != list(model.inputs):
+        graph = mark_recurrences(lambda lowering: model.trace(lowering, declared))
+    facts = input_facts(graph.function)
+    inputs, typical, outputs = _tie_axes(model, declared, facts)
+    inputs = _with_minimums(model, inputs, typical)
+    found = Interface(inputs, _output_specs(model, inputs, typical, outputs), typical, graph)
+    if batch is not None:
+        found = _fixed(model, found, "batch", {BATCH}, batch)
+    if time is not None:
+        found = _fixed(model, found, "time", time_axes(found.inputs), time)
     return found
 
 
-def _settled(source: Source, facts: Sequence[InputFacts]) -> list[DeclaredInput]:
+# Operators that move values about without changing them.
+_MOVES = frozenset(
+    {
+        "Cast", "EnsureShape", "ExpandDims", "Identity", "Reshape", "ReverseV2", "Slice", "Squeeze",
+        "StridedSlice", "Transpose",
+    }
+)  # fmt: skip
+_LOOKUPS = frozenset({"GatherV2", "ResourceGather"})
+_COMPARISONS = frozenset({"NotEqual", "Equal", "Greater"})
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What is known of one input.
+
+    Attributes:
+        vocabulary: How many ids the smallest table looked up with it holds, or None.
+        mask_value: The value that marks padding, or None.
+    """
+
+    vocabulary: int | None = None
+    mask_value: float | None = None
+
+    @property
+    def is_ids(self) -> bool:
+        """Whether the values are ids of a table."""
+        return self.vocabulary is not None
+
+
+def input_facts(function: Any) -> list[InputFacts]:
+    """Read the facts of every input of a traced function, in its order."""
+    names = [tensor.op.name for tensor in function.inputs]
+    vocabularies: dict[str, int] = {}
+    mask_values: dict[str, float] = {}
+    for operation in function.graph.get_operations():
+        if operation.type in _LOOKUPS:
+            source = _moved_from(operation.inputs[1])
+            size = operation.inputs[0].shape[0] if operation.inputs[0].shape.rank else None
+            if source in names and size is not None:
+                vocabularies[source] = min(size, vocabularies.get(source, size))
+        elif operation.type in _COMPARISONS:
+            for value, other in (operation.inputs, reversed(operation.inputs)):
+                source, constant = _moved_from(value), tf.get_static_value(other)
+                if source in names and constant is not None and constant.size == 1:
+                    mask_values.setdefault(source, constant.item())
+    return [InputFacts(vocabularies.get(name), mask_values.get(name)) for name in names]
+
+
+def _moved_from(tensor: Any) -> str:
+    """The placeholder whose values a tensor holds, only moved; "" if it is none's."""
+    while tensor.op.type in _MOVES:
+        tensor = tensor.op.inputs[0]
+    return str(tensor.op.name) if tensor.op.type == "Placeholder" else ""
+
+
+def _settled(model: KerasModel, facts: Sequence[InputFacts]) -> list[DeclaredInput]:
     """Complete what the model does not declare: dtypes of ids, and which axes are free."""
-    declared = list(source.inputs)
+    declared = list(model.inputs)
     if all(spec.declared for spec in declared):
         return declared
     declared = [
@@ -122,11 +147,11 @@ def _settled(source: Source, facts: Sequence[InputFacts]) -> list[DeclaredInput]
         (index, position)
         for position in range(1, max(len(spec.shape) for spec in declared))
         for index in every
-        if _takes_longer(source, declared, facts, position, [index])
+        if _takes_longer(model, declared, facts, position, [index])
     }
     for position in range(1, max(len(spec.shape) for spec in declared)):
         rest = [index for index in every if (index, position) not in free]
-        if len(rest) > 1 and _takes_longer(source, declared, facts, position, rest):
+        if len(rest) > 1 and _takes_longer(model, declared, facts, position, rest):
             free.update((index, position) for index in rest)
     return [
         spec
@@ -143,7 +168,7 @@ def _settled(source: Source, facts: Sequence[InputFacts]) -> list[DeclaredInput]
 
 
 def _takes_longer(
-    source: Source,
+    model: KerasModel,
     declared: Sequence[DeclaredInput],
     facts: Sequence[InputFacts],
     position: int,
@@ -161,7 +186,7 @@ def _takes_longer(
         return False
     specs = [_named(spec, fact, {}) for spec, fact in zip(longer, facts, strict=True)]
     sizes = {axis.name: _SIZES[0][0] for spec in specs for axis in spec.axes if axis.name}
-    return _answers(source, specs, {**sizes, BATCH: 2})
+    return _runs(model, specs, {**sizes, BATCH: 2})
 
 
 def _named(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]) -> InputSpec:
@@ -184,9 +209,9 @@ def _named(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]) -> I
 
 
 def _tie_axes(
-    source: Source, declared: Sequence[DeclaredInput], facts: Sequence[InputFacts]
+    model: KerasModel, declared: Sequence[DeclaredInput], facts: Sequence[InputFacts]
 ) -> tuple[tuple[InputSpec, ...], dict[str, int], list[np.ndarray]]:
-    """Name the free axes, with one name for those that must be equal; with an answer there."""
+    """Name the free axes, with one name for those that must be equal; with the outputs there."""
     free = [
         (index, position)
         for index, spec in enumerate(declared)
@@ -204,14 +229,14 @@ def _tie_axes(
         for sizes in _SIZES:
             batch = declared[0].shape[0] or 2
             tried = {BATCH: batch, **dict(zip(names, sizes * len(names), strict=False))}
-            answer = _answer(source, inputs, tried)
-            if not isinstance(answer, Exception):
-                return inputs, tried, answer
-            failure = answer
+            result = _call(model, inputs, tried)
+            if not isinstance(result, Exception):
+                return inputs, tried, result
+            failure = result
     message = (
-        f"the model {source.name!r} takes no input of the sizes tried "
+        f"the model {model.name!r} takes no input of the sizes tried "
         f"(batch {declared[0].shape[0] or 2}; free axes of 5 to 96): "
-        f"{plain_text(failure) if failure else 'it answers none'}"
+        f"{plain_text(failure) if failure else 'it returns none'}"
     )
     raise UnsupportedModelError(message) from failure
 
@@ -248,20 +273,20 @@ def _namings(free: Sequence[tuple[int, int]]) -> Iterator[dict[tuple[int, int], 
 
 
 def _with_minimums(
-    source: Source, inputs: tuple[InputSpec, ...], comfortable: Mapping[str, int]
+    model: KerasModel, inputs: tuple[InputSpec, ...], typical: Mapping[str, int]
 ) -> tuple[InputSpec, ...]:
     """Find the least size of every free axis but the batch."""
     minimums = {}
-    for name in comfortable:
+    for name in typical:
         if name != BATCH:
-            candidates = range(1, min(comfortable[name], _LONGEST_MINIMUM) + 1)
+            candidates = range(1, min(typical[name], _MAX_MINIMUM) + 1)
             minimums[name] = next(
                 size
                 for size in candidates
-                if size == comfortable[name]
+                if size == typical[name]
                 or (
-                    _answers(source, inputs, {**comfortable, name: size})
-                    and source.allows(_shapes(inputs, {**comfortable, name: size}))
+                    _runs(model, inputs, {**typical, name: size})
+                    and model.allows(shapes_at(inputs, {**typical, name: size}))
                 )
             )
     return tuple(
@@ -276,62 +301,64 @@ def _with_minimums(
     )
 
 
-def _fixed(source: Source, found: Interface, base: str, size: int) -> Interface:
-    """Fix every axis named ``base`` or ``base_2``, ... at a size."""
+def _fixed(
+    model: KerasModel, found: Interface, option: str, candidates: Collection[str], size: int
+) -> Interface:
+    """Fix every axis of these names at a size."""
     axes = [axis for spec in found.inputs for axis in spec.axes]
-    names = {a.name for a in axes if a.name and (a.name == base or a.name.startswith(f"{base}_"))}
+    names = {axis.name for axis in axes if axis.name in candidates}
     if not names:
-        message = f"--{base} {size}: the model has no {base} axis that could be fixed"
+        message = f"--{option} {size}: the model has no {option} axis that could be fixed"
         raise OptionError(message)
     for axis in axes:
         if axis.name in names and (axis.size not in (None, size) or size < axis.min):
             limit = f"fixed at {axis.size}" if axis.size else f"at least {axis.min}"
-            message = f"--{base} {size}: the model's {axis.name} axis is {limit}"
+            message = f"--{option} {size}: the model's {axis.name} axis is {limit}"
             raise OptionError(message)
 
     def fixed(axis: Axis) -> Axis:
         return Axis(axis.name, size) if axis.name in names else axis
 
     inputs = tuple(replace(s, axes=tuple(map(fixed, s.axes))) for s in found.inputs)
-    outputs = [replace(s, axes=tuple(map(fixed, s.axes))) for s in found.outputs]
-    sizes = {**found.comfortable, **dict.fromkeys(names, size)}
+    specs = [replace(s, axes=tuple(map(fixed, s.axes))) for s in found.outputs]
+    sizes = {**found.typical_sizes, **{name: size for name in names if name is not None}}
     if not any(axis.size is None for spec in inputs for axis in spec.axes[1:]):
         # Nothing is left for an axis of the outputs to depend on but the batch.
-        answers = source.reference(_arrays(inputs, sizes))
-        outputs = [
+        outputs = model.reference(_arrays(inputs, sizes))
+        specs = [
             replace(
                 spec,
                 axes=tuple(
                     Axis(None, length) if axis.size is None and axis.name is None else axis
-                    for axis, length in zip(spec.axes, answer.shape, strict=True)
+                    for axis, length in zip(spec.axes, output.shape, strict=True)
                 ),
             )
-            for spec, answer in zip(outputs, answers, strict=True)
+            for spec, output in zip(specs, outputs, strict=True)
         ]
-    return Interface(inputs, tuple(outputs), sizes)
+    return Interface(inputs, tuple(specs), sizes, found.graph)
 
 
-def _outputs(
-    source: Source,
+def _output_specs(
+    model: KerasModel,
     inputs: tuple[InputSpec, ...],
-    comfortable: Mapping[str, int],
-    comfortable_answer: list[np.ndarray],
+    typical: Mapping[str, int],
+    typical_outputs: list[np.ndarray],
 ) -> tuple[OutputSpec, ...]:
-    """See which axes of the outputs follow which axis of the inputs."""
+    """Find which axes of the outputs follow which axis of the inputs."""
     free = {a.name for spec in inputs for a in spec.axes if a.size is None and a.name}
-    variants = [dict(comfortable)]
-    answers = [comfortable_answer]
+    variants = [dict(typical)]
+    outputs = [typical_outputs]
     for name in sorted(free):
         for factor in (2, 3):
-            variant = {**comfortable, name: comfortable[name] * factor}
-            answer = _answer(source, inputs, variant)
-            if not isinstance(answer, Exception):
+            variant = {**typical, name: typical[name] * factor}
+            result = _call(model, inputs, variant)
+            if not isinstance(result, Exception):
                 variants.append(variant)
-                answers.append(answer)
+                outputs.append(result)
                 break
     specs = []
-    for index, name in enumerate(source.output_names):
-        arrays = [answer[index] for answer in answers]
+    for index, name in enumerate(model.output_names):
+        arrays = [output[index] for output in outputs]
         axes = tuple(
             _output_axis([array.shape[axis] for array in arrays], variants, axis)
             for axis in range(arrays[0].ndim)
@@ -355,32 +382,24 @@ def _output_axis(sizes: Sequence[int], variants: Sequence[Mapping[str, int]], ax
     return Axis(None, None if changing else sizes[0])
 
 
-def _answer(
-    source: Source, inputs: Sequence[InputSpec], sizes: Mapping[str, int]
+def _call(
+    model: KerasModel, inputs: Sequence[InputSpec], sizes: Mapping[str, int]
 ) -> list[np.ndarray] | Exception:
-    """What the model answers at these sizes, or why it does not."""
+    """The outputs of the model at these sizes, or why there are none."""
     try:
-        answers = source.reference(_arrays(inputs, sizes))
-    except REFUSALS as error:
+        outputs = model.reference(_arrays(inputs, sizes))
+    except CALL_ERRORS as error:
         return error
-    if any(answer.size == 0 for answer in answers):
+    if any(output.size == 0 for output in outputs):
         return ValueError("an output is empty")
-    return answers
+    return outputs
 
 
-def _answers(source: Source, inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> bool:
-    return not isinstance(_answer(source, inputs, sizes), Exception)
+def _runs(model: KerasModel, inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> bool:
+    return not isinstance(_call(model, inputs, sizes), Exception)
 
 
 def _arrays(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    shapes = _shapes(inputs, sizes)
+    shapes = shapes_at(list(inputs), sizes)
     return [random_values(spec, shape, rng) for spec, shape in zip(inputs, shapes, strict=True)]
-
-
-def _shapes(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
-    return [tuple(_size(axis, sizes) for axis in spec.axes) for spec in inputs]
-
-
-def _size(axis: Axis, sizes: Mapping[str, int]) -> int:
-    return axis.size if axis.size is not None else sizes[axis.name or ""]

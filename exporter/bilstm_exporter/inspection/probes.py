@@ -1,137 +1,207 @@
-"""Inputs chosen to find what ordinary inputs do not, with Keras's answers to them.
+"""Probes: inputs chosen to find what ordinary inputs do not, with Keras's outputs for them.
 
-Every length from the shortest, several batches, every padding that the model's masks
-can meet, sequences that differ when reversed, values at the ends of their range, and
-cells driven as far as the model lets them go.
+Every length from the shortest, several batches, every padding that the model's masks can meet,
+sequences that differ when reversed, values at the ends of their range, and cells driven as far as
+the model allows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import enum
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
-from bilstm_exporter.inspection.interface import BATCH, REFUSALS, Interface
-from bilstm_exporter.inspection.reference_calls import EVERY_PADDING, ORDINARY, answers_together
-from bilstm_exporter.keras_model import Source
-from bilstm_exporter.verification.tolerance import difference
+from bilstm_exporter.inspection.interface import CALL_ERRORS
+from bilstm_exporter.keras_model import TOLERANCE, KerasModel
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_runtime.comparison import compare
 from bilstm_runtime.sampling import limits, random_values, without_mask_value
-from bilstm_runtime.spec import InputSpec
+from bilstm_runtime.spec import BATCH, InputSpec
 
 PADDINGS = ("left", "right", "middle", "scattered", "none", "all", "one step")
-# A model whose states feed on themselves can multiply a rounding without end; such a probe
-# tells nothing of an artifact. onnxruntime's and XNNPACK's tanh and sigmoid are good to about
-# ten roundings, so a probe must leave room for twenty.
-_LARGEST_MOVE = 0.05
+# A model whose states feed on themselves can multiply a rounding without end; such a probe shows
+# nothing about an artifact. onnxruntime's and XNNPACK's tanh and sigmoid are accurate to about
+# ten roundings, so a probe must leave room for twenty: a twentieth of the tolerance per rounding.
+_MAX_SENSITIVITY = 0.05
 _ROUNDING_SEEDS = 2
 _SEARCH_ROWS, _SEARCH_STEPS, _SEARCH_ROUNDS = 32, 24, 2
+# One call to the reference holds no more values than this, or else seven rows, which an ordinary
+# probe has anyway.
+_MAX_CALL_VALUES = 2**20
+_MIN_CALL_ROWS = 7
+# Of the tolerance: another number of rows changes roundings, and nothing else.
+_BATCH_ROUNDING = 0.05
+
+
+class ProbeKind(enum.Enum):
+    """What a probe is about."""
+
+    ORDINARY = "ordinary values"
+    RANGE_ENDS = "ends of the range"
+    RISING = "rising sequence"
+    PADDING = "one kind of padding"
+    EVERY_PADDING = "every padding in one batch"
+    SATURATED = "saturated states"
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether rows may hold nothing but padding, for which NaN can be Keras's output."""
+        return self in (ProbeKind.PADDING, ProbeKind.EVERY_PADDING)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An input that may become a probe.
+
+    Attributes:
+        kind: What it is about.
+        name: The same with its sizes, for reports.
+        inputs: One array per input of the file.
+    """
+
+    kind: ProbeKind
+    name: str
+    inputs: list[np.ndarray]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One input and what Keras answers.
+    """One input and Keras's outputs for it.
 
     Attributes:
-        name: What it is about.
-        inputs: One array an input of the model.
-        outputs: One array an output.
+        kind: What it is about.
+        name: The same with its sizes, for reports.
+        inputs: One array per input of the file.
+        outputs: One array per output.
     """
 
+    kind: ProbeKind
     name: str
     inputs: list[np.ndarray]
     outputs: list[np.ndarray]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether Keras's outputs are finite numbers."""
+        return _finite(self.outputs)
 
-@dataclass(frozen=True)
+
 class ProbeSet:
     """The probes of one model.
 
-    Attributes:
+    Whether they are well conditioned takes further calls to Keras, so it is settled when the
+    first comparison fails, once and for all artifacts: `keep_well_conditioned`.
+
+    Args:
+        model: The model.
         probes: Those that Keras answers with finite numbers.
-        left_out: Names of those it does not, with its reason.
-        largest_state: The largest value in a cell's state that a probe reaches, or None
-            without recurrences.
+        left_out: Names of the others, with the reason.
+        largest_state: The largest value in a cell's state that a probe reaches, or None without
+            recurrences.
+
+    Attributes:
+        probes: Those to compare with.
+        left_out: What is no probe, by name, with the reason.
+        largest_state: As given.
     """
 
-    probes: list[Probe]
-    left_out: dict[str, str]
-    largest_state: float | None
+    def __init__(
+        self,
+        model: KerasModel,
+        probes: Sequence[Probe],
+        left_out: Mapping[str, str],
+        largest_state: float | None,
+    ) -> None:
+        self._model = model
+        self.probes = list(probes)
+        self.left_out = dict(left_out)
+        self.largest_state = largest_state
+        self._is_settled = False
+
+    def keep_well_conditioned(self) -> bool:
+        """Leave out the probes on which rounding the weights changes Keras's own outputs.
+
+        Returns:
+            Whether that left any out; False from the second call on.
+        """
+        if self._is_settled:
+            return False
+        self._is_settled = True
+        kept = []
+        for probe in self.probes:
+            sensitivity = _sensitivity(self._model, probe.inputs, probe.outputs)
+            if sensitivity <= _MAX_SENSITIVITY:
+                kept.append(probe)
+            else:
+                self.left_out[probe.name] = (
+                    f"it is badly conditioned: Keras's own output moves by {sensitivity:.2g} of "
+                    f"the tolerance when its weights are off by one rounding"
+                )
+        changed = len(kept) < len(self.probes)
+        self.probes = kept
+        return changed
 
 
-def make_probes(source: Source, interface: Interface) -> ProbeSet:
-    """Make the probes of a model and let it answer them."""
+def make_probes(loaded: LoadedModel) -> ProbeSet:
+    """Make the probes of a model, and call it for their outputs.
+
+    Raises:
+        UnsupportedModelError: The model returns something else for the same input each time.
+    """
+    model = loaded.keras
     probes: list[Probe] = []
     left_out: dict[str, str] = {}
-    saturating, largest = _saturating(source, interface)
-    candidates = [*_candidates(interface), *saturating]
-    together = answers_together(source, interface, candidates)
-    for index, (name, inputs) in enumerate(candidates):
+    saturating, largest = _saturating(loaded)
+    candidates = [*_candidates(loaded), *saturating]
+    together = _call_together(loaded, candidates)
+    for index, candidate in enumerate(candidates):
         try:
-            outputs = together[index] if index in together else source.reference(inputs)
+            outputs = together.get(index) or model.reference(candidate.inputs)
             if not probes:
-                _refuse_randomness(source, inputs, outputs)
+                _refuse_randomness(model, candidate.inputs, outputs)
         except UnsupportedModelError:
             raise
-        except REFUSALS as error:
+        except CALL_ERRORS as error:
             lines = plain_text(error).strip().splitlines() or [type(error).__name__]
-            left_out[name] = f"Keras refuses it: {lines[0][:200]}"
+            left_out[candidate.name] = f"Keras refuses it: {lines[0][:200]}"
             continue
-        # Keras divides by the steps that count: without one, NaN is its answer. Anywhere else
-        # a model that overflows tells nothing.
-        if "padding" in name or _finite(outputs):
-            probes.append(Probe(name, inputs, outputs))
+        # Keras divides by the number of valid steps: without one, its output is NaN. Anywhere
+        # else a model that overflows shows nothing.
+        probe = Probe(candidate.kind, candidate.name, candidate.inputs, outputs)
+        if candidate.kind.is_padded or probe.is_finite:
+            probes.append(probe)
         else:
-            left_out[name] = "Keras's own answer is not finite"
-    return ProbeSet(probes, left_out, largest)
+            left_out[candidate.name] = "Keras's own output is not finite"
+    return ProbeSet(model, probes, left_out, largest)
 
 
 def _refuse_randomness(
-    source: Source, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    model: KerasModel, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
 ) -> None:
-    """Refuse a model that answers the same question differently."""
-    again = source.reference(inputs)
+    """Refuse a model whose outputs differ between two calls with the same input."""
+    again = model.reference(inputs)
     if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
         message = (
-            f"the model {source.name!r} answers the same input differently each time, as a layer "
-            f"does that draws random numbers in inference: no artifact can give its answers. "
-            f"Make that layer respect training=False"
+            f"the model {model.name!r} returns different outputs for the same input each time, as "
+            f"a layer does that draws random numbers in inference: no artifact can reproduce "
+            f"them. Make that layer respect training=False"
         )
         raise UnsupportedModelError(message)
 
 
-def decided(source: Source, probes: ProbeSet) -> ProbeSet:
-    """Leave out the probes that float32 does not decide, whatever an artifact answers.
-
-    Args:
-        source: The model.
-        probes: Its probes.
-
-    Returns:
-        Those on which Keras's own answer holds still when its weights are off by one rounding.
-    """
-    kept, left_out = [], dict(probes.left_out)
-    for probe in probes.probes:
-        moves = _moves(source, probe.inputs, probe.outputs)
-        if moves <= _LARGEST_MOVE:
-            kept.append(probe)
-        else:
-            left_out[probe.name] = (
-                f"Keras's own answer moves by {moves:.2g} of the tolerance when its weights are "
-                f"off by one rounding; float32 does not decide it"
-            )
-    return ProbeSet(kept, left_out, probes.largest_state)
-
-
-def _moves(source: Source, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
-    """How far, in tolerances, the answer moves when every weight is off by one rounding."""
-    shifted = [source.rounded_reference(inputs, seed) for seed in range(_ROUNDING_SEEDS)]
+def _sensitivity(
+    model: KerasModel, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+) -> float:
+    """How far, in tolerances, the outputs move when every weight is off by one rounding."""
+    perturbed = [model.rounded_reference(inputs, seed) for seed in range(_ROUNDING_SEEDS)]
     return max(
         (
-            difference(moved, output).ratio
-            for answer in shifted
-            for moved, output in zip(answer, outputs, strict=True)
+            compare(moved, output, TOLERANCE).max_error_ratio
+            for found in perturbed
+            for moved, output in zip(found, outputs, strict=True)
             if output.dtype.kind == "f" and np.isfinite(output).all()
         ),
         default=0.0,
@@ -142,55 +212,54 @@ def _finite(arrays: Sequence[np.ndarray]) -> bool:
     return all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
 
 
-def _candidates(interface: Interface) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _candidates(loaded: LoadedModel) -> Iterator[Candidate]:
     rng = np.random.default_rng(20240229)
-    inputs = interface.inputs
+    inputs = loaded.call_inputs
 
     def ordinary(batch: int, steps: int) -> list[np.ndarray]:
-        shapes = _shapes(interface, batch, steps)
+        shapes = _shapes(loaded, batch, steps)
         return [random_values(s, shape, rng) for s, shape in zip(inputs, shapes, strict=True)]
 
     for batch, steps in ((1, 0), (7, 0), (2, 1), (7, 7), (1, 12), (2, 33)):
         arrays = ordinary(batch, steps)
-        yield f"{ORDINARY} {len(arrays[0])}, {_lengths(interface, arrays)}", arrays
-    shapes = _shapes(interface, 7, 12)
-    yield (
-        "ends of the range",
-        [_at_ends(s, shape, rng) for s, shape in zip(inputs, shapes, strict=True)],
-    )
-    yield "rising sequence", [_rising(s, shape) for s, shape in zip(inputs, shapes, strict=True)]
-    if any(_can_be_padded(spec) for spec in inputs):
-        for name, batch, steps, kinds in (
-            *((f"{kind} padding", 2, 7, (kind,)) for kind in PADDINGS),
-            (EVERY_PADDING, 7, 12, PADDINGS),
-            ("left padding, batch 1", 1, 12, ("left",)),
-            ("all padding, batch 1", 1, 7, ("all",)),
-        ):
-            arrays = ordinary(batch, steps)
-            yield (
-                name,
-                [
-                    _padded(spec, array, kinds, rng)
-                    for spec, array in zip(inputs, arrays, strict=True)
-                ],
-            )
+        name = f"batch {len(arrays[0])}, {_lengths(loaded, arrays)}"
+        yield Candidate(ProbeKind.ORDINARY, name, arrays)
+    shapes = _shapes(loaded, 7, 12)
+    ends = [_at_ends(s, shape, rng) for s, shape in zip(inputs, shapes, strict=True)]
+    yield Candidate(ProbeKind.RANGE_ENDS, ProbeKind.RANGE_ENDS.value, ends)
+    rising = [_rising(s, shape) for s, shape in zip(inputs, shapes, strict=True)]
+    yield Candidate(ProbeKind.RISING, ProbeKind.RISING.value, rising)
+    if not any(_can_be_padded(spec) for spec in inputs):
+        return
+    one, every = ProbeKind.PADDING, ProbeKind.EVERY_PADDING
+    for kind, name, batch, steps, paddings in (
+        *((one, f"{padding} padding", 2, 7, (padding,)) for padding in PADDINGS),
+        (every, every.value, 7, 12, PADDINGS),
+        (one, "left padding, batch 1", 1, 12, ("left",)),
+        (one, "all padding, batch 1", 1, 7, ("all",)),
+    ):
+        arrays = [
+            _padded(spec, array, paddings, rng)
+            for spec, array in zip(inputs, ordinary(batch, steps), strict=True)
+        ]
+        yield Candidate(kind, name, arrays)
 
 
-def _shapes(interface: Interface, batch: int, extra: int) -> list[tuple[int, ...]]:
+def _shapes(loaded: LoadedModel, batch: int, extra: int) -> list[tuple[int, ...]]:
     """Input shapes with every free axis ``extra`` steps above its minimum."""
     sizes = {BATCH: batch}
     for index, (name, axis) in enumerate(
-        (name, axis) for name, axis in interface.free_axes.items() if name != BATCH
+        (name, axis) for name, axis in loaded.free_axes.items() if name != BATCH
     ):
         # Axes that need not be equal are given different sizes.
         sizes[name] = axis.min + extra + (index if extra else 0)
-    return interface.shapes(sizes)
+    return loaded.shapes(sizes)
 
 
-def _lengths(interface: Interface, arrays: Sequence[np.ndarray]) -> str:
+def _lengths(loaded: LoadedModel, arrays: Sequence[np.ndarray]) -> str:
     sizes = {
         axis.name: array.shape[position]
-        for spec, array in zip(interface.inputs, arrays, strict=True)
+        for spec, array in zip(loaded.call_inputs, arrays, strict=True)
         for position, axis in enumerate(spec.axes)
         if position and axis.name
     }
@@ -259,24 +328,27 @@ def _padded(
     return array
 
 
-def _saturating(
-    source: Source, interface: Interface
-) -> tuple[list[tuple[str, list[np.ndarray]]], float | None]:
-    """Search for inputs that drive the states far: constant steps, then mutations of the best."""
+def _saturating(loaded: LoadedModel) -> tuple[list[Candidate], float | None]:
+    """Search for inputs that drive the states far: constant steps, then mutations of the best.
+
+    Returns:
+        A candidate, and the largest ``|state|`` that it reaches; None without recurrences.
+    """
     rng = np.random.default_rng(7)
-    shapes = _shapes(interface, _SEARCH_ROWS, _SEARCH_STEPS)
+    inputs = loaded.call_inputs
+    shapes = _shapes(loaded, _SEARCH_ROWS, _SEARCH_STEPS)
     rows = shapes[0][0]
     best: list[np.ndarray] | None = None
     largest = 0.0
     for _ in range(_SEARCH_ROUNDS):
         if best is None:
-            pairs = zip(interface.inputs, shapes, strict=True)
+            pairs = zip(inputs, shapes, strict=True)
             candidate = [_constant_rows(spec, shape, rng) for spec, shape in pairs]
         else:
-            candidate = [_mutated(s, a, rng) for s, a in zip(interface.inputs, best, strict=True)]
+            candidate = [_mutated(s, a, rng) for s, a in zip(inputs, best, strict=True)]
         try:
-            states = source.final_states(candidate)
-        except REFUSALS:
+            states = loaded.keras.final_states(candidate)
+        except CALL_ERRORS:
             return [], None
         reach = _reach(states, rows)
         if reach is None:
@@ -287,8 +359,9 @@ def _saturating(
             best = [np.repeat(array[winner : winner + 1], rows, axis=0) for array in candidate]
     if best is None:
         return [], None
-    sizes = _shapes(interface, 2, _SEARCH_STEPS)
-    return [("saturated states", [a[: s[0]] for a, s in zip(best, sizes, strict=True)])], largest
+    sizes = _shapes(loaded, 2, _SEARCH_STEPS)
+    arrays = [a[: s[0]] for a, s in zip(best, sizes, strict=True)]
+    return [Candidate(ProbeKind.SATURATED, ProbeKind.SATURATED.value, arrays)], largest
 
 
 def _reach(states: Sequence[np.ndarray], rows: int) -> np.ndarray | None:
@@ -323,21 +396,104 @@ def _mutated(spec: InputSpec, array: np.ndarray, rng: np.random.Generator) -> np
     return np.where(change, fresh, array)
 
 
-def golden_probes(source: Source, probes: Sequence[Probe]) -> list[Probe]:
-    """A few small probes that say most: padded in every way, saturated, rising.
+def golden_probes(loaded: LoadedModel, probes: Sequence[Probe]) -> list[Probe]:
+    """A few small probes that show most: padded in every way, saturated, rising, ordinary.
 
-    A stateful model answers them from its first states, as it does when it was just loaded;
-    its states are left out.
+    A stateful model starts them from its first states, as it does when it was just loaded; its
+    states are left out.
     """
-    wanted = ("every padding", "saturated", "rising", "batch 7")
-    finite = [probe for probe in probes if _finite(probe.outputs)]
-    chosen = [next((p for p in finite if p.name.startswith(name)), None) for name in wanted]
+    finite = [probe for probe in probes if probe.is_finite]
+    ordinary = [p for p in finite if p.kind is ProbeKind.ORDINARY and len(p.inputs[0]) == 7]
+    chosen = [
+        *(
+            next((probe for probe in finite if probe.kind is kind), None)
+            for kind in (ProbeKind.EVERY_PADDING, ProbeKind.SATURATED, ProbeKind.RISING)
+        ),
+        *ordinary[:1],
+    ]
     golden = [probe for probe in chosen if probe is not None] or finite[:1]
-    return [_from_first_states(source, p) for p in golden] if source.state_count else golden
+    return [_from_first_states(loaded, p) for p in golden] if loaded.spec.states else golden
 
 
-def _from_first_states(source: Source, probe: Probe) -> Probe:
-    own = probe.inputs[: -source.state_count]
-    zeros = [np.zeros_like(state) for state in probe.inputs[-source.state_count :]]
-    answers = source.reference([*own, *zeros])
-    return Probe(probe.name, own, answers[: -source.state_count])
+def _from_first_states(loaded: LoadedModel, probe: Probe) -> Probe:
+    inputs, states = loaded.spec.split_inputs(probe.inputs)
+    zeros = [np.zeros_like(state) for state in states]
+    outputs, _ = loaded.spec.split_outputs(loaded.keras.reference([*inputs, *zeros]))
+    return Probe(probe.kind, probe.name, inputs, outputs)
+
+
+def _call_together(
+    loaded: LoadedModel, candidates: Sequence[Candidate]
+) -> dict[int, list[np.ndarray]]:
+    """Call Keras once for candidates of the same length, where a row's output is its own.
+
+    Keras's eager recurrences loop in Python, so one call costs as much as many rows. Whether rows
+    are independent is checked in every such call: one of its candidates is called alone as well,
+    a padded one if there is any. Ordinary candidates, the first of their shape, are always left to
+    be called alone.
+
+    Returns:
+        Outputs by the candidate's index; none where a row depends on the others.
+    """
+    if loaded.spec.states or any(spec.axes[0].size is not None for spec in loaded.spec.inputs):
+        return {}
+    outputs: dict[int, list[np.ndarray]] = {}
+    alone = _called_alone(candidates)
+    every = ProbeKind.EVERY_PADDING
+    for members in _same_length(candidates):
+        if len(set(members) - alone) < 2:
+            continue
+        witness = max(members, key=lambda i: (candidates[i].kind is every, i in alone, -i))
+        try:
+            found = _call_as_one(loaded.keras, [candidates[index].inputs for index in members])
+            own = loaded.keras.reference(candidates[witness].inputs)
+        except CALL_ERRORS:
+            continue  # the call of each alone shows why
+        if found is None or not _same(found[members.index(witness)], own):
+            return {}
+        outputs.update((i, one) for i, one in zip(members, found, strict=True) if i not in alone)
+        outputs[witness] = own
+    return outputs
+
+
+def _called_alone(candidates: Sequence[Candidate]) -> set[int]:
+    """The first ordinary candidate of every shape."""
+    first: dict[tuple[tuple[int, ...], ...], int] = {}
+    for index, candidate in enumerate(candidates):
+        if candidate.kind is ProbeKind.ORDINARY:
+            first.setdefault(tuple(array.shape for array in candidate.inputs), index)
+    return set(first.values())
+
+
+def _same_length(candidates: Sequence[Candidate]) -> list[list[int]]:
+    """The indices of candidates that differ in the batch alone, as many as fit in one call."""
+    groups: dict[tuple[tuple[int, ...], ...], list[list[int]]] = {}
+    for index, candidate in enumerate(candidates):
+        inputs = candidate.inputs
+        chunks = groups.setdefault(tuple(array.shape[1:] for array in inputs), [[]])
+        rows = sum(len(candidates[member].inputs[0]) for member in chunks[-1]) + len(inputs[0])
+        values = rows * sum(int(np.prod(array.shape[1:])) for array in inputs)
+        if chunks[-1] and rows > _MIN_CALL_ROWS and values > _MAX_CALL_VALUES:
+            chunks.append([])
+        chunks[-1].append(index)
+    return [members for chunks in groups.values() for members in chunks]
+
+
+def _call_as_one(
+    model: KerasModel, calls: Sequence[Sequence[np.ndarray]]
+) -> list[list[np.ndarray]] | None:
+    """Call the model once with the rows of several calls; None if the outputs have no rows."""
+    ends = np.cumsum([len(arrays[0]) for arrays in calls])
+    outputs = model.reference([np.concatenate(arrays) for arrays in zip(*calls, strict=True)])
+    if any(output.ndim == 0 or len(output) != ends[-1] for output in outputs):
+        return None
+    parts = [np.split(output, ends[:-1]) for output in outputs]
+    return [list(rows) for rows in zip(*parts, strict=True)]
+
+
+def _same(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    return all(
+        one.shape == other.shape
+        and compare(one, other, TOLERANCE).max_error_ratio <= _BATCH_ROUNDING
+        for one, other in zip(outputs, others, strict=True)
+    )

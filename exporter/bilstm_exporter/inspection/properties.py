@@ -1,28 +1,66 @@
-"""What holds for a model whatever the inputs: asked of Keras, told to the runtime."""
+"""What holds for a model whatever its inputs: found by calling it, and written into its spec."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from bilstm_exporter.inspection.interface import BATCH, REFUSALS, TIME, Interface
-from bilstm_exporter.inspection.probes import Probe
-from bilstm_exporter.keras_model import Source
-from bilstm_exporter.verification.tolerance import difference
+from bilstm_exporter.inspection.interface import CALL_ERRORS, find_interface
+from bilstm_exporter.inspection.probes import Probe, ProbeSet, make_probes
+from bilstm_exporter.keras_model import TOLERANCE, KerasModel, Origin
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_runtime.comparison import compare
 from bilstm_runtime.sampling import random_values
-from bilstm_runtime.spec import OutputSpec
+from bilstm_runtime.spec import BATCH, ModelSpec, OutputSpec, StateSpec
 
 
-def declared_difference(source: Source, probes: Sequence[Probe]) -> float | None:
-    """How far the model's own dtypes take it from its answers in float32, at most.
+def inspect_model(
+    model: KerasModel, origin: Origin, *, batch: int | None = None, time: int | None = None
+) -> tuple[LoadedModel, ProbeSet]:
+    """Describe a model, and make its probes.
+
+    Args:
+        model: The model.
+        origin: Where it came from.
+        batch: Fix the batch axis at this size.
+        time: Fix the time axes at this size.
+
+    Raises:
+        OptionError: An axis cannot be fixed at the given size.
+        UnsupportedModelError: The model takes no input that was tried, or draws random numbers.
+    """
+    found = find_interface(model, batch=batch, time=time)
+    inputs = found.inputs[: len(found.inputs) - model.state_count]
+    spec = ModelSpec(
+        name=model.name,
+        inputs=inputs,
+        outputs=found.outputs[: len(found.outputs) - model.state_count],
+        states=tuple(StateSpec(s.name, s.dtype, s.axes) for s in found.inputs[len(inputs) :]),
+        output_structure=model.output_structure,
+        preprocessing=model.preprocessing,
+    )
+    loaded = LoadedModel(model, origin, spec, found.typical_sizes, found.graph)
+    probes = make_probes(loaded)
+    spec = replace(
+        spec,
+        padding_neutral=is_padding_neutral(loaded),
+        # A divided batch of a stateful model would have nowhere to carry its states on from.
+        rows_independent=not spec.states and are_rows_independent(loaded, probes.probes),
+    )
+    return replace(loaded, spec=spec), probes
+
+
+def native_dtype_error(model: KerasModel, probes: Sequence[Probe]) -> float | None:
+    """How far the model's own dtypes take it from its outputs in float32, at most.
 
     Returns:
         The largest absolute difference over the probes; None if the model is float32 itself.
     """
     largest = None
     for probe in probes:
-        declared = source.declared_reference(probe.inputs)
+        declared = model.declared_reference(probe.inputs)
         if declared is None:
             return None
         for own, output in zip(declared, probe.outputs, strict=True):
@@ -32,55 +70,49 @@ def declared_difference(source: Source, probes: Sequence[Probe]) -> float | None
     return largest
 
 
-def independent_rows(source: Source, probes: Sequence[Probe], interface: Interface) -> bool:
-    """Whether other rows of a batch leave a row's answer alone."""
+def are_rows_independent(loaded: LoadedModel, probes: Sequence[Probe]) -> bool:
+    """Whether other rows of a batch leave a row's output alone."""
     probe = max(probes, key=lambda probe: len(probe.inputs[0]), default=None)
     if probe is None or len(probe.inputs[0]) == 1:
         return True
     rng = np.random.default_rng(11)
     changed = []
-    for spec, array in zip(interface.inputs, probe.inputs, strict=True):
+    for spec, array in zip(loaded.call_inputs, probe.inputs, strict=True):
         other = random_values(spec, array.shape, rng)
         other[0] = array[0]
         changed.append(other)
-    answers = source.reference(changed)
+    outputs = loaded.keras.reference(changed)
     return all(
-        answer.ndim > 0
-        and answer.shape[0] == len(probe.inputs[0])
-        and difference(answer[0], output[0]).ratio <= 1
-        for answer, output in zip(answers, probe.outputs, strict=True)
+        output.ndim > 0
+        and output.shape[0] == len(probe.inputs[0])
+        and compare(output[0], before[0], TOLERANCE).passed
+        for output, before in zip(outputs, probe.outputs, strict=True)
     )
 
 
-def neutral_padding(source: Source, interface: Interface) -> bool:
-    """Whether steps of the mask value after a sequence change no answer to it.
+def is_padding_neutral(loaded: LoadedModel) -> bool:
+    """Whether steps of the mask value after a sequence change no output for it.
 
     Where the model itself fixes the length there is nothing shorter to compare with;
-    then padding before and after the sequence must give the same answer.
+    then padding before and after the sequence must give the same output.
     """
     rng = np.random.default_rng(13)
-    timed = [
-        len(spec.axes) > 1 and spec.axes[1].name is not None and spec.axes[1].name.startswith(TIME)
-        for spec in interface.inputs
-    ]
-    masked = [spec.mask_value is not None for spec in interface.inputs]
-    lengths = [
-        spec.axes[1].size or 12 for spec, has in zip(interface.inputs, timed, strict=True) if has
-    ]
-    if (
-        not lengths
-        or not all(m for m, t in zip(masked, timed, strict=True) if t)
-        or min(lengths) == 1
-    ):
+    inputs, time_axes = loaded.call_inputs, loaded.time_axes
+    timed = [len(spec.axes) > 1 and spec.axes[1].name in time_axes for spec in inputs]
+    sequences = [spec for spec, has_time in zip(inputs, timed, strict=True) if has_time]
+    lengths = [spec.axes[1].size or 12 for spec in sequences]
+    if not lengths or min(lengths) == 1 or any(spec.mask_value is None for spec in sequences):
         return False
     fixed_by_model = any(
-        spec.shape[1] is not None for spec, has in zip(source.inputs, timed, strict=True) if has
+        declared.shape[1] is not None
+        for declared, has_time in zip(loaded.keras.inputs, timed, strict=False)
+        if has_time
     )
-    shapes = interface.shapes({n: a.min + 11 for n, a in interface.free_axes.items() if n != BATCH})
+    shapes = loaded.shapes({n: a.min + 11 for n, a in loaded.free_axes.items() if n != BATCH})
     short: list[np.ndarray] = []
     right: list[np.ndarray] = []
     left: list[np.ndarray] = []
-    for spec, shape, has_time in zip(interface.inputs, shapes, timed, strict=True):
+    for spec, shape, has_time in zip(inputs, shapes, timed, strict=True):
         array = random_values(spec, shape, rng)
         if not has_time:
             for arrays in (short, right, left):
@@ -92,18 +124,20 @@ def neutral_padding(source: Source, interface: Interface) -> bool:
         right.append(np.concatenate([short[-1], padding], axis=1))
         left.append(np.concatenate([padding, short[-1]], axis=1))
     try:
-        padded = source.reference(right)
-        plain = source.reference(left if fixed_by_model else short)
-    except REFUSALS:
+        padded = loaded.keras.reference(right)
+        plain = loaded.keras.reference(left if fixed_by_model else short)
+    except CALL_ERRORS:
         return False
     return all(
-        difference(_trimmed(spec, long, len_like), len_like).ratio <= 1
-        for spec, long, len_like in zip(interface.outputs, padded, plain, strict=True)
+        compare(_without_padding(spec, long, other, time_axes), other, TOLERANCE).passed
+        for spec, long, other in zip(loaded.spec.file_outputs, padded, plain, strict=True)
     )
 
 
-def _trimmed(spec: OutputSpec, long: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Cut an output that follows time to the length of the other."""
-    if len(spec.axes) > 1 and (spec.axes[1].name or "").startswith(TIME):
-        return long[:, : like.shape[1]]
+def _without_padding(
+    spec: OutputSpec | StateSpec, long: np.ndarray, other: np.ndarray, time_axes: Collection[str]
+) -> np.ndarray:
+    """An output that follows time, as long as the other."""
+    if len(spec.axes) > 1 and spec.axes[1].name in time_axes:
+        return long[:, : other.shape[1]]
     return long

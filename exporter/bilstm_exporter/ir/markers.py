@@ -1,45 +1,52 @@
-"""A stand-in for a recurrence in a TensorFlow graph, which tf2onnx carries through.
+"""A graph in which every recurrence is one marker operator, tied to no format.
 
-While the model is traced for ONNX every recurrence becomes one stateless marker
-operator with a token. tf2onnx converts everything around the markers and hands
-each of them to :meth:`Markers.handle`, which leaves one node of a private domain;
-``lowering.py`` then puts ONNX operators in its place. tf2onnx never sees a loop,
-so its own pattern matching of recurrences has nothing to match.
+The graph around the markers can be analysed, and a target can put its own operators in their
+places. A marker is a stateless TensorFlow operator with a token; it is never run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-from bilstm_exporter.errors import UnsupportedModelError
-from bilstm_exporter.frontends.tracing import without_captures
-from bilstm_exporter.ir import steps
-from bilstm_exporter.ir.recurrence import Recurrence, RecurrenceResult, StepCell, zeros_width
-from bilstm_exporter.targets.onnx.fused import fused_operator
+from bilstm_exporter.ir import gates
+from bilstm_exporter.ir.graphs import without_captures
+from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult, StepCell
 
-OP_TYPE = "PyFuncStateless"
-DOMAIN = "bilstm_edge.marker"
-TOKEN_ATTRIBUTE = "marker"  # noqa: S105 - no password
+MARKER_TYPE = "PyFuncStateless"
+"""The type of a marker in a TensorFlow graph."""
+
+
+class UnknownReadError(ValueError):
+    """The step of a cell reads a tensor that is neither an input, a state nor a weight.
+
+    Attributes:
+        layer: The layer's name.
+        tensor: The tensor's name.
+    """
+
+    def __init__(self, layer: str, tensor: str) -> None:
+        self.layer, self.tensor = layer, tensor
+        super().__init__(f"layer {layer!r} reads {tensor}")
 
 
 @dataclass(frozen=True)
 class Marker:
     """One recurrence met while tracing.
 
+    The marker's inputs are the sequences, the mask if there is one, then the initial states that
+    are given; its outputs are the last output, the outputs of all steps (in input order, only with
+    ``return_sequences``), then the final states.
+
     Attributes:
         recurrence: What it computes.
         has_state: For each state, whether an initial value is among the inputs.
         has_mask: Whether a mask is among the inputs.
-        step: One step ``(inputs, *states) -> [output, *states]`` as a ``tf.ConcreteFunction``
-            with no inputs but these; None where ONNX has the cell as an operator.
-
-    The marker's inputs are sequences, the mask if there is one, then the initial
-    states that are given; its outputs are last_output, outputs (in input order,
-    only with return_sequences), then the final states.
+        step: One step ``(inputs, *states) -> [output, *states]`` of a StepCell as a
+            ``tf.ConcreteFunction`` without other inputs; None for cells whose gates are known.
     """
 
     recurrence: Recurrence
@@ -48,40 +55,55 @@ class Marker:
     step: Any = None
 
 
-class Markers:
-    """The markers of one traced model, by token."""
+@dataclass(frozen=True)
+class MarkedGraph:
+    """A traced model whose recurrences are markers.
+
+    Attributes:
+        function: A ``tf.ConcreteFunction``.
+        markers: By token.
+    """
+
+    function: Any
+    markers: Mapping[str, Marker]
+
+    def has_shapes(self, shapes: Sequence[Sequence[int | None]]) -> bool:
+        """Whether the graph was traced with inputs of these shapes."""
+        found = [tuple(tensor.shape) for tensor in self.function.inputs]
+        return found == [tuple(shape) for shape in shapes]
+
+
+class MarkerLowering(Lowering):
+    """Writes a marker in the place of every recurrence.
+
+    Attributes:
+        markers: By token, in the order of the calls.
+    """
 
     def __init__(self) -> None:
-        self.by_token: dict[str, Marker] = {}
+        self.markers: dict[str, Marker] = {}
 
     def lower(
-        self,
-        recurrence: Recurrence,
-        sequences: Any,
-        initial_state: Sequence[Any],
-        mask: Any,
+        self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
-        """Write a marker into the graph being traced (a ``Lowering``)."""
+        """Write a marker into the graph being traced; see `Lowering.lower`."""
         cell = recurrence.cell
         batch, time = sequences.shape[0], sequences.shape[1]
         step = None
-        if fused_operator(cell) is None:
-            step = _traced_step(recurrence, sequences, initial_state)
-        if isinstance(cell, StepCell) and step is not None:
+        if isinstance(cell, StepCell):
+            step = trace_step(recurrence, sequences.shape, [s.shape for s in initial_state])
             output, *states = step.structured_outputs
             output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
         else:
-            output_shape = [zeros_width(cell)]
+            output_shape = [cell.units]
             state_shapes = [output_shape] * cell.state_count
-        marker = Marker(
+        token = f"{recurrence.layer}:{len(self.markers)}"
+        self.markers[token] = Marker(
             recurrence=recurrence,
             has_state=tuple(state is not None for state in initial_state),
             has_mask=mask is not None,
             step=step,
         )
-        token = f"{recurrence.layer}:{len(self.by_token)}"
-        self.by_token[token] = marker
-
         shapes = [[batch, *output_shape]]
         if recurrence.return_sequences:
             shapes.append([batch, time, *output_shape])
@@ -91,41 +113,47 @@ class Markers:
         results = tf.raw_ops.PyFuncStateless(
             input=inputs, token=token, Tout=[tf.float32] * len(shapes)
         )
-        # EnsureShape is what carries the shapes through a GraphDef; tf2onnx drops it.
+        # EnsureShape carries the shapes through a GraphDef.
         last_output, *rest = [
             tf.ensure_shape(tensor, shape) for tensor, shape in zip(results, shapes, strict=True)
         ]
         outputs = rest.pop(0) if recurrence.return_sequences else None
         return RecurrenceResult(last_output=last_output, outputs=outputs, states=rest)
 
-    def handle(self, context: Any, node: Any, _name: str, _args: Any) -> None:
-        """Keep a marker through tf2onnx (a ``custom_op_handler``)."""
-        token = node.get_attr_value("token").decode()
-        shapes, dtypes = node.output_shapes, node.output_dtypes
-        inputs, outputs = list(node.input), list(node.output)
-        context.remove_node(node.name)
-        context.make_node(
-            "Recurrence",
-            inputs=inputs,
-            outputs=outputs,
-            attr={TOKEN_ATTRIBUTE: token},
-            shapes=shapes,
-            dtypes=dtypes,
-            domain=DOMAIN,
-            name=node.name,
-        )
+
+def mark_recurrences(trace: Callable[[Lowering], Any]) -> MarkedGraph:
+    """Trace a model with a marker for every recurrence.
+
+    Args:
+        trace: Traces the model with a lowering.
+    """
+    lowering = MarkerLowering()
+    function = trace(lowering)
+    return MarkedGraph(function, lowering.markers)
 
 
-def _traced_step(recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]) -> Any:
-    """Trace one step by itself, while the weights it refers to are constants."""
+def trace_step(recurrence: Recurrence, sequences_shape: Any, state_shapes: Sequence[Any]) -> Any:
+    """Trace one step of a recurrence by itself.
+
+    Args:
+        recurrence: While its weights are constants, where its cell is a StepCell.
+        sequences_shape: ``[batch, time, ...]``.
+        state_shapes: ``[batch, ...]`` each; of a StepCell alone.
+
+    Returns:
+        A ``tf.ConcreteFunction`` ``(inputs, *states) -> [output, *states]``.
+
+    Raises:
+        UnknownReadError: It reads something else.
+    """
     cell = recurrence.cell
     if isinstance(cell, StepCell):
-        shapes = [[None, *sequences.shape[2:]], *([None, *s.shape[1:]] for s in initial_state)]
+        shapes = [[None, *sequences_shape[2:]], *([None, *shape[1:]] for shape in state_shapes)]
     else:
         shapes = [[None, cell.kernel.shape[1]], *[[None, cell.units]] * cell.state_count]
 
     def step(inputs: Any, *states: Any) -> list[Any]:
-        output, new_states = steps.step(cell, inputs, states)
+        output, new_states = gates.step(cell, inputs, states)
         # Identities, because an output may be a state, or a state an input.
         return [tf.identity(tensor) for tensor in (output, *new_states)]
 
@@ -136,8 +164,4 @@ def _traced_step(recurrence: Recurrence, sequences: Any, initial_state: Sequence
     try:
         return without_captures(function)
     except ValueError as error:
-        message = (
-            f"layer {recurrence.layer!r}: its cell reads {error}, which is neither an input of "
-            f"the step nor a weight; hand it to the cell as a state or as part of its inputs"
-        )
-        raise UnsupportedModelError(message) from error
+        raise UnknownReadError(recurrence.layer, str(error)) from error

@@ -7,9 +7,10 @@ with the tensors of one call, into its own operators. Neither knows the other.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,10 +196,26 @@ class RecurrenceResult:
     states: list[Tensor]
 
 
-class Lowering(Protocol):
-    """A target's way to write a recurrence into the graph being traced."""
+@dataclass(frozen=True)
+class Bidirectional:
+    """Two recurrences over one sequence from either end, in one layer.
 
-    def __call__(
+    Attributes:
+        layer: The layer's name.
+        forward: The recurrence of the layer's forward part; it may itself go backwards.
+        backward: That of its backward part.
+    """
+
+    layer: str
+    forward: Recurrence
+    backward: Recurrence
+
+
+class Lowering(abc.ABC):
+    """A target's way to write recurrences into the graph being traced."""
+
+    @abc.abstractmethod
+    def lower(
         self,
         recurrence: Recurrence,
         sequences: Tensor,
@@ -210,8 +227,31 @@ class Lowering(Protocol):
         Args:
             recurrence: What to lower.
             sequences: ``[batch, time, ...] float32``.
-            initial_state: One tensor ``[batch, ...]`` a state; None means zeros
-                (only for cells whose state shapes their weights tell).
-            mask: ``[batch, time] bool``, True where a step counts; or None.
+            initial_state: One tensor ``[batch, ...]`` per state; None means zeros
+                (only for cells whose weights give the shapes of the states).
+            mask: ``[batch, time] bool``, True where a step is valid; or None.
         """
-        ...
+
+    def lower_bidirectional(
+        self,
+        pair: Bidirectional,
+        sequences: Tensor,
+        initial_states: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
+        mask: Tensor | None,
+    ) -> tuple[RecurrenceResult, RecurrenceResult]:
+        """Write both recurrences of a pair: by default one after the other.
+
+        Args:
+            pair: What to lower.
+            sequences: As of `lower`, for both.
+            initial_states: As of `lower`, of each.
+            mask: As of `lower`, for both.
+
+        Returns:
+            The results of the forward and of the backward recurrence.
+        """
+        forward, backward = initial_states
+        return (
+            self.lower(pair.forward, sequences, forward, mask),
+            self.lower(pair.backward, sequences, backward, mask),
+        )

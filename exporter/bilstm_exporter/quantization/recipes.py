@@ -29,11 +29,17 @@ class PrecisionPlan:
 
     Attributes:
         default: For layers that are not named.
-        layers: By the layer's name, as ``Source.layers`` gives it.
+        layers: By the layer's name, as ``KerasModel.layers`` gives it.
+        integer_activations: Whether activations are integers too, after a calibration.
     """
 
     default: Precision
     layers: Mapping[str, Precision] = field(default_factory=dict)
+    integer_activations: bool = False
+
+    def is_all(self, precision: Precision) -> bool:
+        """Whether every weight gets this precision."""
+        return {self.default, *self.layers.values()} == {precision}
 
     def of(self, owners: Sequence[str]) -> Precision:
         """The precision of a weight: the highest that one of the layers sharing it has.
@@ -52,7 +58,6 @@ class Recipe:
         name: What users call it, and the middle of the file's name.
         summary: One line for the help.
         precision: Of every weight.
-        formats: Those that can hold it.
         calibrated: Whether it needs data to find the ranges of the activations; such a recipe
             computes in integers throughout.
     """
@@ -60,8 +65,12 @@ class Recipe:
     name: str
     summary: str
     precision: Precision
-    formats: tuple[str, ...] = ("onnx", "tflite")
     calibrated: bool = False
+
+    @property
+    def plan(self) -> PrecisionPlan:
+        """The precision of every weight."""
+        return PrecisionPlan(self.precision, integer_activations=self.calibrated)
 
 
 FLOAT32 = "float32"
@@ -76,7 +85,6 @@ RECIPES: Mapping[str, Recipe] = {
             "int8-full",
             "integers throughout, for NPUs and microcontrollers; needs --data, --batch, --time",
             Precision.INT8,
-            formats=("tflite",),
             calibrated=True,
         ),
         Recipe("int4", "the smallest, weights in 4 bits", Precision.INT4),

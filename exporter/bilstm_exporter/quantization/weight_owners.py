@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 
-class Owners:
+class WeightOwners:
     """Layers by the values of their weights.
 
     Args:

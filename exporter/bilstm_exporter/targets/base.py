@@ -1,15 +1,15 @@
-"""The formats a model can be exported to, by name."""
+"""The contract of a format: one call that builds a file of a loaded model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from bilstm_exporter.inspection.interface import Interface
-from bilstm_exporter.ir.recurrence import Lowering
+import numpy as np
+
+from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import PrecisionPlan
-from bilstm_exporter.quantization.weight_owners import Owners
 from bilstm_runtime.bundle.manifest import Quantization
 
 
@@ -20,7 +20,7 @@ class RecurrenceForm:
     Attributes:
         layer: The layer's name.
         form: What stands in the artifact, such as ``"LSTM"`` or ``"Scan"``.
-        reason: Why not the fastest form the format has, or "".
+        reason: Why not the fastest form that the format has, or "".
     """
 
     layer: str
@@ -37,8 +37,8 @@ class WeightForm:
         operator: What reads it, such as ``"LSTM"`` or ``"FULLY_CONNECTED"``.
         elements: How many numbers it has.
         storage: ``"float32"``, ``"float16"``, ``"int8"`` or ``"int4"``.
-        dynamic: Whether the operator computes in integers, its other input quantized as it runs;
-            otherwise the weight is taken back to float first.
+        dynamic: Whether the operator computes in integers, its other input quantized at run time;
+            otherwise the weight is dequantized first.
         reason: Why not as the recipe says, or why not the faster way; or "".
     """
 
@@ -52,16 +52,20 @@ class WeightForm:
 
 @dataclass(frozen=True)
 class Built:
-    """One artifact before it is checked.
+    """One artifact before it is verified.
 
     Attributes:
         content: The file's bytes.
         recurrences: How each recurrence was written.
-        weights: How each weight was stored, where not all are float32.
-        reset_between_runs: Whether a run leaves something behind that the next must not see.
-        operators: What a runtime needs to have, each operator once; "" names none.
-        quantized_inputs: By name, for those that take integers for floats.
+        weights: How each weight is stored, where not all are float32.
+        reset_between_runs: Whether a run leaves state behind that the next must not see.
+        operators: The operators that a runtime must have, each once; empty where nobody needs
+            the list.
+        missing_operators: By runtime, such as ``"TFLite Micro"``, those of them that it lacks.
+        quantized_inputs: By name, for inputs that take integers for floats.
         quantized_outputs: The same for the outputs.
+        float_form: The same operators in float32, for an artifact that computes in integers: what
+            is wrong there is wrong in structure, not in rounding. None for any other artifact.
     """
 
     content: bytes
@@ -69,67 +73,42 @@ class Built:
     weights: list[WeightForm] = field(default_factory=list)
     reset_between_runs: bool = False
     operators: tuple[str, ...] = ()
+    missing_operators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     quantized_inputs: Mapping[str, Quantization] = field(default_factory=dict)
     quantized_outputs: Mapping[str, Quantization] = field(default_factory=dict)
+    float_form: Built | None = None
 
 
-class Conversion(Protocol):
-    """A model converted to a format in float32, from which every recipe is written."""
-
-    def write(self, plan: PrecisionPlan, owners: Owners) -> Built:
-        """Write the artifact.
-
-        Args:
-            plan: Which precision each layer's weights get.
-            owners: Which layer a constant belongs to.
-        """
-        ...
-
-
-class Convert(Protocol):
-    """Converts a traced model to a format."""
-
-    def __call__(
-        self, trace: Callable[[Lowering], Any], interface: Interface, *, opset: int
-    ) -> Conversion:
-        """Convert it.
-
-        Args:
-            trace: Traces the model with a lowering, at the shapes of the interface.
-            interface: Names and shapes of the inputs and outputs.
-            opset: Of ONNX; other formats have none.
-        """
-        ...
+Calibration = Sequence[Sequence[np.ndarray]]
+"""Inputs to measure the ranges of the activations on: for each run one array per input."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A format.
+class TargetOptions:
+    """What a user can choose about a format.
 
     Attributes:
-        name: Of the format, and the ending of its files.
-        convert: Converts a model to it.
+        opset: Of the ONNX operators; other formats have none.
     """
 
-    name: str
-    convert: Convert
+    opset: int
 
 
-TARGETS: dict[str, Target] = {}
+class Target(Protocol):
+    """A format. One instance serves one model, and may keep what several recipes share."""
 
+    def build(
+        self, loaded: LoadedModel, plan: PrecisionPlan, calibration: Calibration | None = None
+    ) -> Built:
+        """Build one artifact.
 
-def target(name: str) -> Callable[[Convert], Convert]:
-    """Register what converts to a format.
+        Args:
+            loaded: The model, the same in every call.
+            plan: The precision of every layer's weights.
+            calibration: Given where ``plan.integer_activations``.
 
-    Raises:
-        ValueError: The format has one already.
-    """
-
-    def register(convert: Convert) -> Convert:
-        if name in TARGETS:
-            message = f"the format {name!r} is registered already"
-            raise ValueError(message)
-        TARGETS[name] = Target(name, convert)
-        return convert
-
-    return register
+        Raises:
+            UnsupportedModelError: The format cannot hold the model.
+            OptionError: The calibration, or a free axis, cannot serve.
+        """
+        ...

@@ -1,55 +1,53 @@
-"""Whether an artifact gives Keras's answer, and by how much it misses."""
+"""Whether an exact artifact reproduces Keras's outputs, and how large its errors are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from bilstm_exporter.errors import ParityError
 from bilstm_exporter.inspection.probes import Probe
-from bilstm_exporter.verification.tolerance import difference
-
-Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+from bilstm_exporter.keras_model import TOLERANCE
+from bilstm_runtime.comparison import Run, compare, replay
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The outcome of all probes on one artifact.
+    """The comparison of one artifact with Keras on all probes.
 
     Attributes:
         probes: How many probes were run, each of them twice.
         max_abs_error: Over all probes and outputs.
-        max_error_ratio: The same as a multiple of the tolerance.
+        max_error_ratio: The largest error as a multiple of the tolerance.
         worst_probe: Where that was.
         worst_output: Which output it was.
         reason: What is wrong if it is not a matter of size.
     """
 
     probes: int
-    max_abs_error: float
-    max_error_ratio: float
-    worst_probe: str
-    worst_output: str
+    max_abs_error: float = 0.0
+    max_error_ratio: float = -1.0
+    worst_probe: str = ""
+    worst_output: str = ""
     reason: str = ""
 
     @property
     def passed(self) -> bool:
-        """Whether every answer is within the tolerance."""
+        """Whether every output is within the tolerance."""
         return self.max_error_ratio <= 1
 
     @property
-    def nearness(self) -> str:
-        """How near it comes, in words."""
+    def closeness(self) -> str:
+        """The largest error in words."""
         return f"{self.max_error_ratio:.1%} of tolerance"
 
     @property
-    def verdict(self) -> str:
-        """What the checks say, in a word."""
+    def result(self) -> str:
+        """The outcome in a word."""
         return "pass" if self.passed else "FAIL"
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
         return {
             "probes": self.probes,
@@ -60,25 +58,24 @@ class Parity:
         }
 
 
-def check_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str]) -> Parity:
-    """Run every probe twice on one session, the second time in the opposite order.
-
-    What one run leaves behind for the next, as a state that is not reset, shows there.
+def measure_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str]) -> Parity:
+    """Replay the probes on one session, and compare every output with Keras's.
 
     Args:
         run: Runs the artifact once.
-        probes: With Keras's answers.
+        probes: With Keras's outputs.
         output_names: For the report.
     """
-    worst = Parity(len(probes), 0.0, -1.0, "", "")
+    first, second = replay(run, probes)
     largest = 0.0
-    for probe in (*probes, *reversed(probes)):
-        answers = run(probe.inputs)
-        for name, answer, reference in zip(output_names, answers, probe.outputs, strict=True):
-            found = difference(np.asarray(answer), reference)
-            largest = max(largest, found.absolute)
-            if found.ratio > worst.max_error_ratio:
-                worst = Parity(len(probes), largest, found.ratio, probe.name, name, found.reason)
+    worst = Parity(len(probes))
+    for probe, outputs in zip((*probes, *probes), (*first, *second), strict=True):
+        for name, output, reference in zip(output_names, outputs, probe.outputs, strict=True):
+            found = compare(output, reference, TOLERANCE)
+            largest = max(largest, found.max_abs_error)
+            if found.max_error_ratio > worst.max_error_ratio:
+                ratio, reason = found.max_error_ratio, found.mismatch
+                worst = Parity(len(probes), largest, ratio, probe.name, name, reason)
     return Parity(
         worst.probes,
         largest,
@@ -89,8 +86,8 @@ def check_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str])
     )
 
 
-def require(file: str, parity: Parity) -> None:
-    """Raise if an artifact does not give Keras's answer.
+def require_parity(file: str, parity: Parity) -> None:
+    """Raise if an artifact does not reproduce Keras's outputs.
 
     Raises:
         ParityError: Naming the output, the probe and the error.
@@ -99,8 +96,8 @@ def require(file: str, parity: Parity) -> None:
         return
     if not parity.probes:
         message = (
-            f"{file} could not be compared with Keras: on every probe Keras's own answer is "
-            f"undecided or not finite, as in a model that was never trained or that diverges"
+            f"{file} could not be compared with Keras: on every probe Keras's own output is badly "
+            f"conditioned or not finite, as in a model that was never trained or that diverges"
         )
         raise ParityError(message)
     what = parity.reason or (
@@ -108,7 +105,7 @@ def require(file: str, parity: Parity) -> None:
         f"(largest absolute error {parity.max_abs_error:.3g})"
     )
     message = (
-        f"{file} does not give Keras's answer: output {parity.worst_output!r} on the probe "
+        f"{file} does not reproduce Keras's outputs: output {parity.worst_output!r} on the probe "
         f"{parity.worst_probe!r} has {what}. No bundle was written. Please report the model's "
         f"layers; --formats leaves this format out"
     )

@@ -1,43 +1,38 @@
-"""Which backends exist, which model format each runs, and which package brings it."""
+"""The interface of the backends, their registry, and what all of them check."""
 
 from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bilstm_runtime.errors import (
+    ArtifactError,
     BackendMissingError,
     DuplicateBackendError,
     UnknownBackendError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from bilstm_runtime.bundle.manifest import Artifact
-    from bilstm_runtime.spec import ModelSpec
-
-Array: TypeAlias = npt.NDArray[np.generic]
+    from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
 
 
 class Session(Protocol):
     """An opened model file."""
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once.
 
         Args:
-            arrays: One C-contiguous array an input, in the order and dtypes of the manifest.
+            arrays: One C-contiguous array per file input, in the order and dtypes of the model.
 
         Returns:
-            One array an output, in the order of the manifest, owned by the caller.
+            One array per file output, in the order of the model, owned by the caller.
 
         Raises:
-            BackendRunError: The backend gave up.
+            BackendRunError: The backend failed.
         """
         ...
 
@@ -49,6 +44,12 @@ class Opener(Protocol):
         self, content: bytes, artifact: Artifact, spec: ModelSpec, threads: int
     ) -> Session:
         """Open a model from the bytes of its file.
+
+        Args:
+            content: The bytes.
+            artifact: The file, as the manifest describes it.
+            spec: The model.
+            threads: Threads that the backend may use.
 
         Raises:
             ArtifactError: The bytes are not the model that the manifest describes.
@@ -62,9 +63,9 @@ class Backend:
     """A way to run one model format.
 
     Attributes:
-        name: What users call it, such as "onnx".
+        name: The name that users give, such as "onnx".
         format: The artifact format it runs, such as "tflite".
-        package: The module whose presence means that it is installed.
+        package: The module that is present where it is installed.
         extra: The extra of bilstm-edge that installs it.
         open: Opens a model file.
     """
@@ -82,16 +83,67 @@ class Backend:
 
     @property
     def install_command(self) -> str:
-        """What to type to install it."""
+        """The command that installs it."""
         return f'pip install "bilstm-edge[{self.extra}]"'
 
     def missing(self, reason: object = None) -> BackendMissingError:
-        """The error for when it cannot be imported."""
+        """The error for a backend that cannot be imported."""
         why = "is not installed" if reason is None else f"cannot be imported ({reason})"
         return BackendMissingError(
             f"the backend {self.name!r} needs {self.package}, which {why}. "
             f"Install it: {self.install_command}"
         )
+
+
+def check_signature(
+    artifact: Artifact,
+    spec: ModelSpec,
+    inputs: Mapping[str, tuple[str, Sequence[Any]]],
+    outputs: Mapping[str, str],
+) -> None:
+    """Check that the inputs and outputs of a model file are those of the manifest.
+
+    Args:
+        artifact: The file, as the manifest describes it.
+        spec: The model.
+        inputs: For each name in the file its numpy dtype name and its axes: a positive int where
+            the size is fixed, anything else where it is free.
+        outputs: For each name in the file its numpy dtype name. Their shapes are known only at
+            run time, and checked then.
+
+    Raises:
+        ArtifactError: They differ.
+    """
+    if set(inputs) != set(artifact.inputs):
+        what = f"its inputs are {list(inputs)}, the manifest says {list(artifact.inputs)}"
+        raise mismatch(artifact, what)
+    if not set(outputs) >= set(artifact.outputs):
+        what = f"its outputs are {list(outputs)}, the manifest says {list(artifact.outputs)}"
+        raise mismatch(artifact, what)
+    for name, item in zip(artifact.inputs, spec.file_inputs, strict=True):
+        dtype, axes = inputs[name]
+        if dtype != item.dtype:
+            what = f"the input {name!r} is {dtype}, the manifest says {item.dtype}"
+            raise mismatch(artifact, what)
+        expected = [axis.size for axis in item.axes]
+        found = [size if isinstance(size, int) and size > 0 else None for size in axes]
+        if len(found) != len(expected) or any(
+            f not in (None, e) for f, e in zip(found, expected, strict=True)
+        ):
+            what = f"the input {name!r} has the shape {found}, the manifest says {expected}"
+            raise mismatch(artifact, what)
+    for name, output in zip(artifact.outputs, spec.file_outputs, strict=True):
+        if outputs[name] != output.dtype:
+            what = f"the output {name!r} is {outputs[name]}, the manifest says {output.dtype}"
+            raise mismatch(artifact, what)
+
+
+def mismatch(artifact: Artifact, what: str) -> ArtifactError:
+    """The error for a model file that differs from what the manifest describes."""
+    return ArtifactError(
+        f"{artifact.file}: {what}. "
+        "The file and the manifest do not belong together: export the model again."
+    )
 
 
 BACKENDS: dict[str, Backend] = {}
@@ -125,7 +177,7 @@ def find_backend(name: str) -> Backend:
     """The backend of that name.
 
     Raises:
-        UnknownBackendError: There is none; the message lists those there are.
+        UnknownBackendError: There is none; the message lists the registered ones.
     """
     if name not in BACKENDS:
         message = f"there is no backend {name!r}; choose one of: {', '.join(BACKENDS)}"

@@ -1,33 +1,154 @@
-"""Running TFLite files with LiteRT (ai-edge-litert)."""
+"""Running TFLite files with LiteRT (ai-edge-litert).
+
+All parts of a file that XNNPACK runs share a workspace. When the workspace has to grow, the parts
+that have run are set up again, with their old pointers. Where such a pointer into freed memory
+happens to equal the destination of a copy (of a split, of a concatenation), XNNPACK takes the copy
+for done and leaves it out of the next run (`initialize_workspace_values` and
+`setup_unary_elementwise_nc` of XNNPACK, as in LiteRT 2.3). Up to one in a hundred changes of shape
+gave a wrong output in this way.
+
+An interpreter that is planned for the largest shapes before its first run has a workspace that
+never grows. Where LiteRT knows a shape only at run time, as in attention, no plan is possible, and
+every change of shape takes a new interpreter. `_PlannedInterpreter` does both.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from bilstm_runtime.backends.agreement import check_agreement, disagreement
-from bilstm_runtime.backends.base import BACKENDS, Array, Session, register
-from bilstm_runtime.backends.litert_planning import ERRORS, PlannedInterpreter
+from bilstm_runtime.backends.base import (
+    BACKENDS,
+    Session,
+    check_signature,
+    mismatch,
+    register,
+)
 from bilstm_runtime.errors import ArtifactError, BackendRunError
 from bilstm_runtime.spec import integer_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bilstm_runtime.bundle.manifest import Artifact, Quantization
-    from bilstm_runtime.spec import ModelSpec
-    from bilstm_runtime.values import AnyArray
+    from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec, Quantization
 
-SIGNATURE = "serving_default"
+SIGNATURE: Final = "serving_default"
+
+Shapes: TypeAlias = list[tuple[int, ...]]
+"""One per input."""
+
+ERRORS: Final = (RuntimeError, ValueError, TypeError)
+"""The errors that an interpreter raises."""
+
+MAX_GROWTH: Final = 2
+"""Memory is planned for two sets of inputs together up to this multiple of the larger one."""
+
+
+class _PlannedInterpreter:
+    """One interpreter at a time, whose workspace does not grow after its first run."""
+
+    def __init__(
+        self, create: Callable[[], Any], inputs: Sequence[int], outputs: Sequence[int]
+    ) -> None:
+        """Nothing is created yet.
+
+        Args:
+            create: Creates an interpreter.
+            inputs: Tensor indices, in the order of the shapes.
+            outputs: Tensor indices.
+        """
+        self._create = create
+        self._inputs = inputs
+        self._outputs = outputs
+        self._interpreter: Any = None
+        self._shapes: Shapes | None = None
+        self._largest: Shapes = []
+        self._is_planned_whole = False
+        self._has_run = False
+
+    def prepare(self, shapes: Shapes) -> Any:
+        """The interpreter, ready for inputs of these shapes; raises `ERRORS`."""
+        if shapes != self._shapes:
+            self._shapes = None
+            has_room = self._is_planned_whole and _hold(self._largest, shapes)
+            if not self._has_run or not has_room:
+                self._make_room(shapes)
+            self._plan(shapes)
+        return self._interpreter
+
+    def invoke(self) -> None:
+        """Run the prepared interpreter."""
+        self._has_run = True
+        self._interpreter.invoke()
+
+    def drop(self) -> None:
+        """Discard the interpreter: the next run takes a new one."""
+        self._interpreter = self._shapes = None
+        self._has_run = False
+
+    def _make_room(self, shapes: Shapes) -> None:
+        """Plan an interpreter that has not run, for these shapes and the earlier ones."""
+        if self._has_run:
+            self.drop()  # its memory first
+        self._largest = _together(self._largest, shapes) if self._is_planned_whole else shapes
+        try:
+            self._plan(self._largest)
+        except ERRORS:
+            # Not every model takes the maximum of every axis at once.
+            self.drop()
+            self._largest = shapes
+            self._plan(shapes)
+        self._is_planned_whole = self._are_outputs_planned()
+
+    def _are_outputs_planned(self) -> bool:
+        """Whether LiteRT has allocated all outputs, which it does last, before any run."""
+        try:
+            for index in self._outputs:
+                self._interpreter.get_tensor(index)
+        except ValueError:
+            return False
+        return True
+
+    def _plan(self, shapes: Shapes) -> None:
+        if shapes == self._shapes:
+            return
+        if self._interpreter is None:
+            self._interpreter = self._create()
+        for index, shape in zip(self._inputs, shapes, strict=True):
+            self._interpreter.resize_tensor_input(index, shape)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
+
+
+def _hold(largest: Shapes, shapes: Shapes) -> bool:
+    """Whether no axis is longer than that of the largest shapes."""
+    return all(
+        size <= limit
+        for shape, limits in zip(shapes, largest, strict=True)
+        for size, limit in zip(shape, limits, strict=True)
+    )
+
+
+def _together(before: Shapes, shapes: Shapes) -> Shapes:
+    """The smallest shapes that hold both; the requested ones where that is far more than either."""
+    pairs = list(zip(before, shapes, strict=True))
+    both = [tuple(map(max, one, other)) for one, other in pairs]
+    larger = max(_numbers(before), _numbers(shapes))
+    return both if _numbers(both) <= MAX_GROWTH * larger else shapes
+
+
+def _numbers(shapes: Shapes) -> int:
+    return sum(map(math.prod, shapes))
 
 
 class LitertSession:
     """A TFLite model in a LiteRT interpreter.
 
-    The interpreter holds the shapes and values of the last run, so runs take turns under a lock,
-    and after a failure a new interpreter takes the place of the one that may be half changed.
+    The interpreter keeps the shapes and values of the last run, so a lock admits one run at a time.
+    After a failure a new interpreter replaces the one that may be in an inconsistent state.
     """
 
     def __init__(
@@ -43,11 +164,11 @@ class LitertSession:
         Args:
             create: Creates an interpreter.
             artifact: The file it runs, for messages.
-            inputs: Tensor indices, in the order of the manifest.
-            outputs: Tensor indices, in the order of the manifest.
-            quantized: How each input, and each output, holds its floats, or None.
+            inputs: Tensor indices, in the order of the model.
+            outputs: Tensor indices, in the order of the model.
+            quantized: The quantization of each input and of each output, or None.
         """
-        self._planned = PlannedInterpreter(create, inputs, outputs)
+        self._planned = _PlannedInterpreter(create, inputs, outputs)
         self._artifact = artifact
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
@@ -59,10 +180,10 @@ class LitertSession:
         """Plan the memory for inputs of these shapes, unless that is done already."""
         self._planned.prepare(shapes)
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once; see `Session.run`."""
         if self._quantizes:
-            arrays = list(map(_stored, arrays, self._quantized_inputs))
+            arrays = list(map(_quantize, arrays, self._quantized_inputs))
         with self._lock:
             try:
                 interpreter = self._planned.prepare([array.shape for array in arrays])
@@ -71,30 +192,34 @@ class LitertSession:
                 for index, array in zip(self._inputs, arrays, strict=True):
                     interpreter.set_tensor(index, array)
                 self._planned.invoke()
-                answers = [interpreter.get_tensor(index) for index in self._outputs]  # copies
+                outputs = [interpreter.get_tensor(index) for index in self._outputs]  # copies
             except ERRORS as error:
                 self._planned.drop()
                 shapes = ", ".join(str(array.shape) for array in arrays)
                 message = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
                 raise BackendRunError(message + str(error)) from error
-        return list(map(_value, answers, self._quantized_outputs)) if self._quantizes else answers
+        return (
+            list(map(_dequantize, outputs, self._quantized_outputs)) if self._quantizes else outputs
+        )
 
 
-def _stored(values: AnyArray, how: Quantization | None) -> Array:
-    """Floats as the integers that stand for them, if any do, `docs/manifest.md`."""
-    if how is None:
+def _quantize(values: AnyArray, quantization: Quantization | None) -> AnyArray:
+    """Quantize floats, if this input is quantized; see `docs/manifest.md`."""
+    if quantization is None:
         return values
-    low, high = integer_limits(how.dtype)
-    steps = np.rint(values / np.float32(how.scale)) + how.zero_point
-    integers: Array = np.clip(steps, low, high).astype(how.dtype)
+    low, high = integer_limits(quantization.dtype)
+    steps = np.rint(values / np.float32(quantization.scale)) + quantization.zero_point
+    integers: AnyArray = np.clip(steps, low, high).astype(quantization.dtype)
     return integers
 
 
-def _value(stored: AnyArray, how: Quantization | None) -> Array:
-    """The floats that integers stand for, if they do."""
-    if how is None:
+def _dequantize(stored: AnyArray, quantization: Quantization | None) -> AnyArray:
+    """Dequantize integers, if this output is quantized."""
+    if quantization is None:
         return stored
-    return (stored.astype(np.float32) - np.float32(how.zero_point)) * np.float32(how.scale)
+    return (stored.astype(np.float32) - np.float32(quantization.zero_point)) * np.float32(
+        quantization.scale
+    )
 
 
 @register("litert", format="tflite", package="ai_edge_litert", extra="litert")
@@ -119,9 +244,9 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
         [artifact.quantized_outputs.get(name) for name in artifact.outputs],
     )
     session = LitertSession(create, artifact, inputs, outputs, quantized)
-    least = [tuple(axis.size or axis.min for axis in item.axes) for item in spec.file_inputs]
+    min_shapes = [tuple(axis.size or axis.min for axis in item.axes) for item in spec.file_inputs]
     try:
-        session.prepare(least)
+        session.prepare(min_shapes)
     except ERRORS as error:
         message = (
             f"LiteRT cannot run {artifact.file}: {error}. "
@@ -139,14 +264,12 @@ def _indices(
     """Tensor indices of the inputs and outputs, compared with the manifest on the way."""
     signatures = interpreter.get_signature_list()
     if SIGNATURE not in signatures:
-        raise disagreement(
-            artifact, f"it has the signatures {list(signatures)}, none is {SIGNATURE!r}"
-        )
+        raise mismatch(artifact, f"it has the signatures {list(signatures)}, but not {SIGNATURE!r}")
     runner = interpreter.get_signature_runner(SIGNATURE)
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
     _check_quantization(artifact, "input", inputs, artifact.quantized_inputs)
     _check_quantization(artifact, "output", outputs, artifact.quantized_outputs)
-    check_agreement(
+    check_signature(
         artifact,
         spec,
         inputs={
@@ -162,7 +285,7 @@ def _indices(
     )
     main = sorted(int(item["index"]) for item in interpreter.get_input_details())
     if main != sorted(int(item["index"]) for item in inputs.values()):
-        raise disagreement(artifact, f"{SIGNATURE!r} is not the signature of its main graph")
+        raise mismatch(artifact, f"{SIGNATURE!r} is not the signature of its main graph")
     return (
         [int(inputs[name]["index"]) for name in artifact.inputs],
         [int(outputs[name]["index"]) for name in artifact.outputs],
@@ -170,7 +293,7 @@ def _indices(
 
 
 def _dtype(item: Mapping[str, Any], quantized: bool) -> str:  # noqa: FBT001 (read as a word)
-    """The dtype the file says, or float32 where integers stand for it."""
+    """The dtype in the file, or float32 for a quantized tensor."""
     return "float32" if quantized else np.dtype(item["dtype"]).name
 
 
@@ -181,15 +304,16 @@ def _check_quantization(
     quantized: Mapping[str, Quantization],
 ) -> None:
     """Compare the scales in the file with those in the manifest."""
-    for name, how in quantized.items():
+    for name, expected in quantized.items():
         item = items.get(name)
         if item is None:
-            raise disagreement(artifact, f"it has no {side} {name!r}")
+            raise mismatch(artifact, f"it has no {side} {name!r}")
         scale, zero_point = item["quantization"]
         found = (np.dtype(item["dtype"]).name, np.float32(scale), int(zero_point))
-        if found != (how.dtype, np.float32(how.scale), how.zero_point):
+        if found != (expected.dtype, np.float32(expected.scale), expected.zero_point):
             what = (
                 f"the {side} {name!r} holds {found[0]} with scale {found[1]} and zero point "
-                f"{found[2]}, the manifest says {how.dtype}, {how.scale} and {how.zero_point}"
+                f"{found[2]}, the manifest says {expected.dtype}, {expected.scale} and "
+                f"{expected.zero_point}"
             )
-            raise disagreement(artifact, what)
+            raise mismatch(artifact, what)

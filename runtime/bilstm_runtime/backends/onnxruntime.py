@@ -1,25 +1,57 @@
-"""Running ONNX files with onnxruntime."""
+"""Running ONNX files with onnxruntime.
+
+An ONNX file can keep weights outside itself. onnxruntime would follow such a reference to any path
+of the machine and, in its own dialect, to any address of its memory. A bundle has no use for them:
+`has_external_data` finds them, without the onnx package.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from bilstm_runtime.backends.agreement import check_agreement, disagreement
-from bilstm_runtime.backends.base import BACKENDS, Array, Session, register
-from bilstm_runtime.backends.onnx_external import has_external_data
+from bilstm_runtime.backends.base import (
+    BACKENDS,
+    Session,
+    check_signature,
+    mismatch,
+    register,
+)
 from bilstm_runtime.errors import ArtifactError, BackendRunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bilstm_runtime.bundle.manifest import Artifact
-    from bilstm_runtime.spec import ModelSpec
+    from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
 
 _ONLY_FATAL = 4
-"""onnxruntime's log level for crashes alone; its errors are raised, and need not be logged too."""
+"""onnxruntime's log level for fatal errors only: all others are raised, and not logged too."""
 
 _DTYPES = {"float": "float32", "double": "float64"}
 """onnxruntime's dtype names that differ from numpy's."""
+
+
+_VARINT: Final = 0
+_FIXED_64: Final = 1
+_BYTES: Final = 2
+_FIXED_32: Final = 5
+
+# Field numbers of onnx.proto3, by message: the fields that lead to tensors, and to which message.
+_CHILDREN: Final[dict[str, dict[int, str]]] = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {
+        5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor",
+    },
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {},
+}  # fmt: skip
+_EXTERNAL_DATA: Final = 13
+_DATA_LOCATION: Final = 14
+_MAX_DEPTH: Final = 64
+"""Graphs nest this deep at most (protobuf itself stops at 100 messages)."""
 
 
 class OnnxSession:
@@ -35,7 +67,7 @@ class OnnxSession:
 
         Args:
             session: An `onnxruntime.InferenceSession`.
-            artifact: Its names, in the order of the manifest.
+            artifact: The names in the file, in the order of the model.
             errors: What onnxruntime raises.
         """
         self._run = session.run
@@ -44,17 +76,17 @@ class OnnxSession:
         self._errors = errors
         self._file = artifact.file
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once; see `Session.run`."""
         try:
-            answers: list[Array] = self._run(
+            outputs: list[AnyArray] = self._run(
                 self._outputs, dict(zip(self._inputs, arrays, strict=True))
             )
         except self._errors as error:
             shapes = ", ".join(str(array.shape) for array in arrays)
             message = f"onnxruntime failed on {self._file} with inputs of shape {shapes}: {error}"
             raise BackendRunError(message) from error
-        return answers
+        return outputs
 
 
 @register("onnx", format="onnx", package="onnxruntime", extra="onnx")
@@ -68,7 +100,7 @@ def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int)
     try:
         external = has_external_data(content)
     except ValueError as error:
-        raise disagreement(artifact, f"not an ONNX file ({error})") from error
+        raise mismatch(artifact, f"not an ONNX file ({error})") from error
     if external:
         message = (
             f"{artifact.file} keeps weights in another file, which is never opened. "
@@ -91,7 +123,7 @@ def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int)
     except errors as error:
         message = f"onnxruntime cannot open {artifact.file}: {error}"
         raise ArtifactError(message) from error
-    check_agreement(
+    check_signature(
         artifact,
         spec,
         inputs={node.name: (_dtype(node.type), node.shape) for node in session.get_inputs()},
@@ -104,3 +136,69 @@ def _dtype(kind: str) -> str:
     """Numpy's name for a type of onnxruntime, such as "tensor(float)"."""
     inner = kind.removeprefix("tensor(").removesuffix(")")
     return _DTYPES.get(inner, inner)
+
+
+def has_external_data(content: bytes) -> bool:
+    """Whether any tensor of an ONNX file refers to data outside of the file.
+
+    Args:
+        content: The file.
+
+    Raises:
+        ValueError: This is not a protobuf message, or it nests too deeply.
+    """
+    return _scan(memoryview(content), "Model", _MAX_DEPTH)
+
+
+def _scan(buffer: memoryview, kind: str, depth: int) -> bool:
+    if not depth:
+        message = "its graphs nest too deeply"
+        raise ValueError(message)
+    children = _CHILDREN[kind]
+    position = 0
+    while position < len(buffer):
+        key, position = _varint(buffer, position)
+        number, wire = key >> 3, key & 7
+        value, position = _value(buffer, position, wire)
+        if kind == "Tensor" and (
+            number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
+        ):
+            return True
+        if (
+            number in children
+            and isinstance(value, memoryview)
+            and _scan(value, children[number], depth - 1)
+        ):
+            return True
+    return False
+
+
+def _value(buffer: memoryview, position: int, wire: int) -> tuple[int | memoryview, int]:
+    """The value at a position, and where the next field starts."""
+    if wire == _VARINT:
+        return _varint(buffer, position)
+    if wire == _BYTES:
+        size, position = _varint(buffer, position)
+    elif wire in (_FIXED_32, _FIXED_64):
+        size = 4 if wire == _FIXED_32 else 8
+    else:
+        message = f"it holds a protobuf field of the unknown wire type {wire}"
+        raise ValueError(message)
+    if position + size > len(buffer):
+        message = "it is cut short"
+        raise ValueError(message)
+    return buffer[position : position + size], position + size
+
+
+def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
+    result = 0
+    for shift in range(0, 70, 7):
+        if position >= len(buffer):
+            break
+        byte = buffer[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+    message = "it is cut short"
+    raise ValueError(message)

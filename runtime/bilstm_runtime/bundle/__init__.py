@@ -1,1 +1,1 @@
-"""The bundle folder, its manifest and its tuning."""
+"""The bundle folder: its manifest, its golden cases and its tuning."""

@@ -30,6 +30,8 @@ from typing import (
     get_type_hints,
 )
 
+import numpy as np
+
 from bilstm_runtime.bundle.manifest import (
     EXPORT_AGAIN,
     FORMAT_VERSION,
@@ -65,11 +67,18 @@ class Field:
 
     Attributes:
         value: The value as `json` read it.
-        where: Its path in words, such as `manifest.json: inputs[0].axes[1].size`.
+        document: What to call the document in messages, such as `manifest.json`.
+        path: Its place in the document, such as `inputs[0].axes[1].size`; empty for the whole.
     """
 
     value: object
-    where: str
+    document: str
+    path: str = ""
+
+    @property
+    def where(self) -> str:
+        """Document and path, for messages."""
+        return f"{self.document}: {self.path}" if self.path else f"{self.document}:"
 
     def refuse(self, expected: str) -> NoReturn:
         """Raise `ManifestError` with the value that is here and the one that is expected."""
@@ -99,7 +108,9 @@ class Field:
         """The items of this list."""
         if not isinstance(self.value, list) or (at_least_one and not self.value):
             self.refuse("a list of 1 or more items" if at_least_one else "a list")
-        return [Field(item, f"{self.where}[{i}]") for i, item in enumerate(self.value)]
+        return [
+            Field(item, self.document, f"{self.path}[{i}]") for i, item in enumerate(self.value)
+        ]
 
     def mapping(self) -> dict[str, object]:
         """This object with its members as `json` read them."""
@@ -145,15 +156,15 @@ class Field:
         return self.value
 
     def _member(self, key: str, value: object) -> Field:
-        return Field(value, f"{self.where}{' ' if self.where.endswith(':') else '.'}{key}")
+        return Field(value, self.document, f"{self.path}.{key}" if self.path else key)
 
 
-def parse_document(text: str, where: str) -> Field:
+def parse_document(text: str, document: str) -> Field:
     """Parse a JSON document strictly: no NaN, no key twice in one object.
 
     Args:
         text: The document.
-        where: What to call it in messages, such as `manifest.json`.
+        document: What to call it in messages, such as `manifest.json`.
 
     Raises:
         ManifestError: The text is not a JSON document of this kind.
@@ -161,10 +172,10 @@ def parse_document(text: str, where: str) -> Field:
     try:
         value = json.loads(text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        problem = f"{where} is not valid JSON ({error})"
+        problem = f"{document} is not valid JSON ({error})"
         remedy = "The file is damaged or cut short: copy the bundle again."
         raise ManifestError(problem, remedy) from error
-    return Field(value, f"{where}:")
+    return Field(value, document)
 
 
 def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -308,10 +319,6 @@ def _decoded(item: Field, hint: _Hint, siblings: Mapping[str, Any]) -> Any:
     return _DECODERS[hint.kind](item, hint)
 
 
-def _boolean(item: Field, _: _Hint) -> bool:
-    return item.boolean()
-
-
 def _integer(item: Field, hint: _Hint) -> int:
     low, high = integer_limits("int64")
     bounds = hint.find(Range) or Range(low, high)
@@ -340,7 +347,7 @@ def _of_dtype(item: Field, hint: _Hint, dtype: str) -> Number | tuple[Number, ..
 def _number_of(item: Field, dtype: str) -> Number:
     """A number of a dtype; a float that is not finite is written as a string."""
     value = item.value
-    if not dtype.startswith("float"):
+    if np.dtype(dtype).kind != "f":
         low, high = integer_limits(dtype)
         return item.integer(low=low, high=high)
     if isinstance(value, str) and value in _NOT_FINITE:
@@ -389,7 +396,7 @@ def _vocabulary(item: Field) -> tuple[str, ...]:
 
 
 _DECODERS: Final[dict[Any, Callable[[Field, _Hint], Any]]] = {
-    bool: _boolean,
+    bool: lambda item, _: item.boolean(),
     int: _integer,
     float: _number,
     str: _text,

@@ -1,4 +1,4 @@
-"""The bundle folder: finding its files, and reading them only after they are proved unchanged."""
+"""The bundle folder: finding its files, and reading them with size and checksum verified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest
 
 _MAX_MANIFEST_BYTES: Final = 4 * 2**20
-"""A manifest takes a few KB; more is not read into memory."""
+"""A manifest takes a few KB; a larger file is not read into memory."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Bundle:
 
     Attributes:
         folder: Where it is.
-        manifest: What it says it holds.
+        manifest: Its description.
     """
 
     folder: Path
     manifest: Manifest
 
     def read(self, item: Artifact | Golden) -> bytes:
-        """Read a file of the bundle once, and prove that these are the bytes meant.
+        """Read a file of the bundle once, and verify its size and checksum.
 
         Raises:
             BundleNotFoundError: The file is missing.
-            BundleError: It is no regular file, or is a link that leads out of the folder.
+            BundleError: It is not a regular file, or is a link that leads out of the folder.
             ChecksumError: It has another size or checksum than the manifest says.
         """
         path = self.folder / item.file
@@ -82,7 +82,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     size = _regular_file_size(folder, MANIFEST_FILE)
     if size > _MAX_MANIFEST_BYTES:
         message = (
-            f"{folder / MANIFEST_FILE} has {size} bytes, {_MAX_MANIFEST_BYTES} at most are read."
+            f"{folder / MANIFEST_FILE} has {size} bytes; at most {_MAX_MANIFEST_BYTES} are read"
         )
         raise ManifestError(message)
     try:
@@ -94,7 +94,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 
 def _regular_file_size(folder: Path, name: str) -> int:
-    """Size in bytes of a regular file that really lies in the folder."""
+    """Size in bytes of a regular file inside the folder, links resolved."""
     path = folder / name
     try:
         real = path.resolve(strict=True)

@@ -10,11 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final, NoReturn
 
-from bilstm_runtime.artifact import QUANTIZED_DTYPES, Artifact, Quantization
+import numpy as np
+
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.constraints import BYTES, COUNT, FILE_NAME, SHA256, WORD, Flag, Key
 from bilstm_runtime.errors import ManifestError
-from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec, StateSpec, TextPreprocessing
+from bilstm_runtime.spec import (
+    QUANTIZED_DTYPES,
+    Artifact,
+    Axis,
+    InputSpec,
+    ModelSpec,
+    OutputSpec,
+    Quantization,
+    StateSpec,
+    TextPreprocessing,
+)
 
 __all__ = ["EXPORT_AGAIN", "FORMAT_VERSION", "MANIFEST_FILE", "QUANTIZED_DTYPES", "Artifact",
            "Golden", "Manifest", "Quantization", "Source", "check_manifest"]  # fmt: skip
@@ -173,7 +184,7 @@ def _check_preprocessing(spec: ModelSpec) -> None:
         target = inputs.get(item.input)
         if target is None:
             _refuse(f"preprocessing names {item.input!r}, which is not an input")
-        if target.dtype.lstrip("u") not in ("int8", "int16", "int32", "int64"):
+        if np.dtype(target.dtype).kind not in "iu":
             _refuse(f"preprocessing makes ids for {item.input!r}, which takes {target.dtype}")
         if item.split is not None and len(target.axes) != 2:
             _refuse(f"preprocessing splits texts for {item.input!r}, which has no time axis")

@@ -1,4 +1,4 @@
-"""The command check-bilstm: does every model file of a bundle answer here as it should?"""
+"""The command check-bilstm: compares every model file of a bundle with its reference."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.check import ArtifactCheck, CheckReport, check
-from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, run_guarded
-from bilstm_runtime.cli.table import format_table
+from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, VersionAction, run_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Run every model file of a bundle on the recorded cases, each twice, and "
-        "compare with Keras's answers or, for quantized files, with those it gave at export.",
+        "compare its outputs with Keras's or, for quantized files, with those it had at export.",
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,6 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser.add_argument("--version", action=VersionAction)
     return parser.parse_args(argv)
 
 
@@ -83,6 +83,22 @@ def _table(report: CheckReport) -> str:
         for item in report.checks
     ]
     return format_table(header, rows)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align the columns of a table to the left, two spaces apart.
+
+    >>> print(format_table(["file", "ok"], [["model.onnx", "yes"], ["a", "no"]]))
+    file        ok
+    model.onnx  yes
+    a           no
+    """
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    padded = [
+        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
+    ]
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def _result(item: ArtifactCheck) -> str:

@@ -1,12 +1,13 @@
-"""How the commands end: exit codes, and errors in one line."""
+"""How the commands end: exit codes, errors in one line, and `--version`."""
 
 from __future__ import annotations
 
+import argparse
 import enum
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bilstm_runtime.errors import (
     BackendMissingError,
@@ -16,7 +17,7 @@ from bilstm_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class ExitCode(enum.IntEnum):
@@ -33,22 +34,22 @@ class ExitCode(enum.IntEnum):
 
 EXIT_CODES_HELP: Final = """\
 exit codes:
-  0    all is well
-  1    check failed: a model file does not give Keras's answers (check-bilstm only)
+  0    success
+  1    check failed: a model file does not agree with its reference (check-bilstm only)
   2    wrong usage, or input that the model does not take
   3    the bundle is missing, damaged, too new, or its model fails
   4    no installed backend can run the bundle
   130  interrupted
-  141  whoever read the output stopped reading
+  141  the reader of the output closed the pipe
 """
 
 
 def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
-    """Run a command, and tell errors raised on purpose in one line on stderr.
+    """Run a command, and report errors raised on purpose in one line on stderr.
 
     Args:
         prog: The name of the command.
-        action: What it does; returns its exit code.
+        action: Runs it, and returns its exit code.
         debug: Print the traceback too.
 
     Returns:
@@ -58,7 +59,7 @@ def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
         code = action()
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer must not be written again when Python exits.
+        # Python must not write the rest of the buffer again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
     except KeyboardInterrupt:
@@ -71,6 +72,24 @@ def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
         sys.stderr.write(f"{prog}: error: {words}\n")
         return _code(error)
     return code
+
+
+class VersionAction(argparse.Action):
+    """Prints the version and ends; it is looked up only then, as that takes milliseconds."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        """Take no argument."""
+        super().__init__(
+            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print the version",
+            **options,
+        )  # fmt: skip
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and exit with code 0."""
+        from bilstm_runtime.device import package_version  # noqa: PLC0415 (see above)
+
+        sys.stdout.write(f"{parser.prog} {package_version('bilstm-edge')}\n")
+        parser.exit()
 
 
 def _code(error: Exception) -> ExitCode:

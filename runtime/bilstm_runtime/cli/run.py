@@ -1,4 +1,4 @@
-"""The command run-bilstm: examples from a file through a bundle, answers to a file."""
+"""The command run-bilstm: predicts for examples from a file, and writes the outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, run_guarded
+from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, VersionAction, run_guarded
 from bilstm_runtime.errors import DataFileError
 from bilstm_runtime.io.readers import READERS
 from bilstm_runtime.io.writers import WRITERS, Table
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 PROG = "run-bilstm"
 STDIN = "-"
 _PIECE = 2**15
-"""Bytes written to stdout at once (JSON as written here is ASCII, so any cut will do)."""
+"""Bytes written to stdout at once. (The JSON is ASCII, so it may be divided anywhere.)"""
 
 _FORMATS_HELP = """\
 input formats:
-  jsonl  one example a line: a list of numbers (or of lists of numbers, one a step), or an
-         object by input name; lines may differ in length. A text ("so good") where the model
-         began with a text layer
-  csv    numbers without a header. A model that takes [batch, time] or [batch, features] gets
-         one example a row. A model that takes [batch, time, features] gets ONE sequence, with
-         one step a row
+  jsonl  one example per line: a list of numbers (or of lists of numbers, one per step), or an
+         object by input name; lines may differ in length. A text ("so good") where the Keras
+         model starts with a text layer
+  csv    numbers without a header. For a model that takes [batch, time] or [batch, features],
+         one example per row. For a model that takes [batch, time, features], ONE sequence,
+         with one step per row
   npy    one array with a batch axis
   npz    arrays with a batch axis, by input name
 
 output formats:
-  jsonl  one example a line, in the order of the input
-  csv    one output, one example a row (a single sequence: one step a row)
+  jsonl  one example per line, in the order of the input
+  csv    one output, one example per row (a single sequence: one step per row)
   npy    one output, as one array
   npz    arrays by output name; where lengths differ NAME.0, NAME.1, ... by example
 
@@ -63,7 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="where the answers go, replacing what is there; the name ends in "
+        help="where to write the outputs, replacing a file that exists; the name ends in "
         + ", ".join(f".{name}" for name in WRITERS)
         + " (default: stdout, as jsonl)",
     )
@@ -82,6 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors on stderr")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser.add_argument("--version", action=VersionAction)
     return parser.parse_args(argv)
 
 
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _format_of(file: str | None, default: str, known: Container[str]) -> str:
-    """The format that the name of a file says it has."""
+    """The format that a file name implies."""
     if file is None or file == STDIN:
         return default
     ending = Path(file).suffix.removeprefix(".").lower()
@@ -138,8 +139,8 @@ def _read(file: str) -> bytes:
 
 def _write(file: str | None, content: bytes) -> None:
     if file is None:
-        # In pieces: under PYTHONUNBUFFERED one long write that the reader cuts short would pass
-        # for a whole one.
+        # In pieces: under PYTHONUNBUFFERED, one long write that the reader interrupts would look
+        # like a complete one.
         for start in range(0, len(content), _PIECE):
             sys.stdout.write(content[start : start + _PIECE].decode())
         return

@@ -8,11 +8,12 @@ import json
 import re
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
-from bilstm_runtime.errors import DataFileError
+from bilstm_runtime.errors import DataFileError, DataFileProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ class Reader(Protocol):
 
 
 READERS: Final[dict[str, Reader]] = {}
-"""Every format by the end of its file names, without the dot."""
+"""The readers by file extension, without the dot."""
 
 
 def reader(name: str) -> Callable[[Reader], Reader]:
@@ -60,7 +61,7 @@ def reader(name: str) -> Callable[[Reader], Reader]:
 
 @reader("jsonl")
 def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
-    """One example a line: a list, or an object by input name; see `Reader`."""
+    """One example per line: a list, or an object by input name; see `Reader`."""
     names = [spec.name for spec in inputs]
     columns: dict[str, list[Any]] = {name: [] for name in names}
     # Not splitlines: a JSON string may hold the other ends of lines that Unicode knows.
@@ -92,9 +93,9 @@ def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Value
 def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     """Numbers without a header; see `Reader`.
 
-    A model that takes `[batch, n]` gets one example a row, and empty cells at the end of a row
-    are no part of it. One that takes `[batch, time, features]` gets a single sequence, one step
-    a row.
+    For a model that takes `[batch, n]`, each row is one example; empty cells at the end of a row
+    are ignored. For one that takes `[batch, time, features]`, the file is a single sequence with
+    one step per row.
     """
     rank = len(inputs[0].axes)
     if len(inputs) > 1 or rank not in (2, 3):
@@ -158,7 +159,29 @@ def _load(content: bytes, label: str) -> Any:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         message = f"{label} cannot be read as numpy data ({error})"
-        raise DataFileError(message) from error
+        code = DataFileProblem.OBJECT_ARRAY if _has_objects(content) else DataFileProblem.OTHER
+        raise DataFileError(message, code) from error
+
+
+def _has_objects(content: bytes) -> bool:
+    """Whether a numpy file that cannot be read has an array of Python objects."""
+    file = io.BytesIO(content)
+    try:
+        if not zipfile.is_zipfile(file):
+            return _is_object_array(file)
+        with zipfile.ZipFile(file) as archive:
+            return any(_is_object_array(archive.open(name)) for name in archive.namelist())
+    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile,
+            zlib.error):  # fmt: skip
+        return False
+
+
+def _is_object_array(file: IO[bytes]) -> bool:
+    """Whether the header of an array says so; raises `ValueError` for any other file."""
+    file.seek(0)
+    versions = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+    read_header = versions.get(read_magic(file))
+    return read_header is not None and bool(read_header(file)[2].hasobject)
 
 
 def _text(content: bytes, label: str) -> str:
@@ -180,4 +203,4 @@ def _cell(cell: str, label: str) -> float:
         message = (
             f"{label}: {cell!r} is not a number; the file must have no header and no empty cells"
         )
-        raise DataFileError(message) from error
+        raise DataFileError(message, DataFileProblem.NOT_A_NUMBER) from error

@@ -1,4 +1,4 @@
-"""Writing the answers of `Model.predict` to files."""
+"""Writing the outputs of `Model.predict` to files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bilstm_runtime.predictor import Output, Outputs
-    from bilstm_runtime.values import AnyArray
+    from bilstm_runtime.spec import AnyArray
 
 
 @dataclass(frozen=True)
 class Table:
-    """The answers of a model, by output.
+    """The outputs of a model.
 
     Attributes:
         names: The names of the outputs.
-        columns: For each output an array with a batch axis, or a list of one array an example.
+        columns: For each output an array with a batch axis, or a list of one array per example.
         structure: "single", "list" or "dict".
     """
 
@@ -34,11 +34,11 @@ class Table:
     structure: str
 
     @classmethod
-    def of(cls, answers: Outputs, names: Sequence[str], structure: str) -> Table:
+    def of(cls, outputs: Outputs, names: Sequence[str], structure: str) -> Table:
         """Arrange what `predict` returned."""
         if structure == "single":
-            return cls(names, [answers], structure)
-        columns = answers.values() if isinstance(answers, dict) else answers
+            return cls(names, [outputs], structure)
+        columns = outputs.values() if isinstance(outputs, dict) else outputs
         return cls(names, list(columns), structure)
 
 
@@ -49,13 +49,13 @@ class Writer(Protocol):
         """The content of the file.
 
         Raises:
-            DataFileError: The format cannot hold these answers.
+            DataFileError: The format cannot store these outputs.
         """
         ...
 
 
 WRITERS: Final[dict[str, Writer]] = {}
-"""Every format by the end of its file names, without the dot."""
+"""The writers by file extension, without the dot."""
 
 
 def writer(name: str) -> Callable[[Writer], Writer]:
@@ -73,7 +73,7 @@ def writer(name: str) -> Callable[[Writer], Writer]:
 
 @writer("jsonl")
 def write_jsonl(table: Table) -> bytes:
-    """One example a line, in the structure of the model's outputs; see `Writer`."""
+    """One example per line, in the structure of the model's outputs; see `Writer`."""
     lines = []
     for number, outputs in enumerate(zip(*table.columns, strict=True)):
         values = [plain(np.asarray(output)) for output in outputs]
@@ -86,8 +86,8 @@ def write_jsonl(table: Table) -> bytes:
             lines.append(json.dumps(line, allow_nan=False) + "\n")
         except ValueError as error:
             message = (
-                f"the answer to example {number} is not finite, and JSON has no word for that; "
-                "write .npy or .npz to look into it"
+                f"the output for example {number} is not finite, which JSON cannot express; "
+                "write .npy or .npz instead"
             )
             raise DataFileError(message) from error
     return "".join(lines).encode()
@@ -95,15 +95,15 @@ def write_jsonl(table: Table) -> bytes:
 
 @writer("csv")
 def write_csv(table: Table) -> bytes:
-    """One example a row or, for a single sequence, one step a row; see `Writer`."""
+    """One example per row or, for a single sequence, one step per row; see `Writer`."""
     column = table.columns[0]
     rows: Sequence[Any] = [np.asarray(row) for row in column]
     if len(rows) == 1 and rows[0].ndim == 2:
         rows = list(rows[0])
     if len(table.columns) > 1 or any(row.ndim > 1 for row in rows):
         message = (
-            "a .csv file holds one output with one row an example, or a single sequence with one "
-            "row a step; these answers are more: write .jsonl or .npz"
+            "a .csv file holds one output with one row per example, or a single sequence with one "
+            "row per step; these outputs have more axes: write .jsonl or .npz"
         )
         raise DataFileError(message)
     text = io.StringIO()
@@ -113,9 +113,9 @@ def write_csv(table: Table) -> bytes:
 
 @writer("npy")
 def write_npy(table: Table) -> bytes:
-    """The one output as one array; see `Writer`."""
+    """A single output as one array; see `Writer`."""
     if len(table.columns) > 1 or isinstance(table.columns[0], list):
-        message = "a .npy file holds one array; these answers are several: write .npz or .jsonl"
+        message = "a .npy file holds one array; these outputs are several: write .npz or .jsonl"
         raise DataFileError(message)
     content = io.BytesIO()
     np.save(content, table.columns[0], allow_pickle=False)
@@ -137,7 +137,7 @@ def write_npz(table: Table) -> bytes:
 
 
 def plain(array: AnyArray) -> Any:
-    """Python numbers in nested lists, each float as short as reads back to the same.
+    """Python numbers in nested lists; each float is the shortest that reads back the same.
 
     >>> plain(np.array([0.1], dtype=np.float32))
     [0.1]

@@ -27,8 +27,8 @@ from bilstm_exporter.frontends.tracing import (
     refuse_python,
     unique_names,
     untraceable,
-    without_captures,
 )
+from bilstm_exporter.ir.graphs import without_captures
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
 

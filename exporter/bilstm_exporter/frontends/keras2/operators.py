@@ -170,7 +170,7 @@ def _time_distributed_call(original: Any, lowering: Lowering) -> Any:
             return outputs
         held = Recurrence(layer.name, StepCell(_hold, 1), False, True, False)  # noqa: FBT003
         states = [tf.zeros([tf.shape(inputs)[0], 1])]
-        return lowering(held, outputs, states, tf.cast(mask, tf.bool)).outputs
+        return lowering.lower(held, outputs, states, tf.cast(mask, tf.bool)).outputs
 
     return call
 

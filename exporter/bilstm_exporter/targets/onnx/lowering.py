@@ -6,16 +6,17 @@ one step for every other cell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from bilstm_exporter.ir.markers import DOMAIN, TOKEN_ATTRIBUTE, Marker
+from bilstm_exporter.ir.markers import Marker
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.onnx import masking
 from bilstm_exporter.targets.onnx.builder import Builder
 from bilstm_exporter.targets.onnx.fused import FusedOperator, fused_operator, why_not_fused
+from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE
 from bilstm_exporter.targets.onnx.scan import write_scan
 
 
@@ -38,7 +39,9 @@ class MarkerCall:
     used: list[bool]
 
 
-def lower_markers(model: ir.Model, markers: dict[str, Marker], opset: int) -> list[RecurrenceForm]:
+def lower_markers(
+    model: ir.Model, markers: Mapping[str, Marker], opset: int
+) -> list[RecurrenceForm]:
     """Replace every marker of the model, in place, and tell what came in its place."""
     forms, places = [], masking.StepPlaces()
     for node in list(model.graph):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from bilstm_exporter.ir import steps
+from bilstm_exporter.ir import gates
+from bilstm_exporter.ir.markers import trace_step
 from bilstm_exporter.ir.recurrence import zeros_width
 from bilstm_exporter.targets.onnx.builder import Builder
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
@@ -35,7 +36,8 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     recurrence = call.marker.recurrence
     cell = recurrence.cell
     sequences = _projected(build, call)
-    body = _step_graph(call.marker.step, prefix, opset)
+    step = call.marker.step or trace_step(recurrence, (), ())
+    body = _step_graph(step, prefix, opset)
     step_output = body.outputs[0]
     output_shape = _trailing_shape(step_output, recurrence.layer)
 
@@ -77,7 +79,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
 
 def _projected(build: Builder, call: MarkerCall) -> ir.Value:
     """Project the inputs of all steps at once, for cells whose kernel is known."""
-    projection = steps.input_projection(call.marker.recurrence.cell)
+    projection = gates.input_projection(call.marker.recurrence.cell)
     if projection is None:
         return call.sequences
     kernel, bias = projection

@@ -1,30 +1,28 @@
-"""The whole way from a traced model to the bytes of ``model.onnx``."""
+"""The ONNX target: from a marked graph to the bytes of ``model.onnx``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
 import onnx_ir as ir
 
-from bilstm_exporter.inspection.interface import Interface
-from bilstm_exporter.ir.markers import DOMAIN, OP_TYPE, Markers
-from bilstm_exporter.ir.recurrence import Lowering
-from bilstm_exporter.quantization.recipes import PrecisionPlan
-from bilstm_exporter.quantization.weight_owners import Owners
-from bilstm_exporter.targets.base import Built, RecurrenceForm, target
+from bilstm_exporter.ir.markers import MARKER_TYPE
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
+from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, TargetOptions
 from bilstm_exporter.targets.onnx.cleanup import clean
 from bilstm_exporter.targets.onnx.lowering import lower_markers
+from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, keep_marker
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.onnx.weights import store_weights
-from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import Axis, InputSpec, OutputSpec, StateSpec
 
 
 @dataclass(frozen=True)
-class OnnxConversion:
-    """A model in ONNX, all float32, with the names of the interface.
+class OnnxModel:
+    """A model in ONNX, all float32, with the names of its inputs and outputs.
 
     Attributes:
         content: The file's bytes.
@@ -34,27 +32,42 @@ class OnnxConversion:
     content: bytes
     recurrences: list[RecurrenceForm]
 
-    def write(self, plan: PrecisionPlan, owners: Owners) -> Built:
-        """Write the artifact with these precisions; see ``Conversion``."""
-        model = ir.from_proto(onnx.load_model_from_string(self.content))
-        weights = store_weights(model, plan, owners)
+
+class OnnxTarget:
+    """Builds ``model.onnx``; see `bilstm_exporter.targets.base.Target`.
+
+    Args:
+        options: The opset.
+    """
+
+    def __init__(self, options: TargetOptions) -> None:
+        self._opset = options.opset
+        self._float32: OnnxModel | None = None
+
+    def build(
+        self, loaded: LoadedModel, plan: PrecisionPlan, calibration: Calibration | None = None
+    ) -> Built:
+        """Convert the model once, and write it in the precisions of the plan."""
+        del calibration  # no ONNX recipe has integer activations
+        converted = self.float32(loaded)
+        if plan.is_all(Precision.FLOAT32):
+            return Built(converted.content, converted.recurrences)
+        model = ir.from_proto(onnx.load_model_from_string(converted.content))
+        weights = store_weights(model, plan, loaded.weight_owners)
         if not weights:
-            return Built(self.content, self.recurrences)
-        return Built(_serialized(model), self.recurrences, weights)
+            return Built(converted.content, converted.recurrences)
+        return Built(_serialized(model), converted.recurrences, weights)
 
-
-@target("onnx")
-def convert_onnx(
-    trace: Callable[[Lowering], Any], interface: Interface, *, opset: int
-) -> OnnxConversion:
-    """Trace, convert, lower, clean, name."""
-    markers = Markers()
-    function = trace(markers.lower)
-    model = to_onnx(function, opset, {OP_TYPE: markers.handle}, DOMAIN)
-    forms = lower_markers(model, markers.by_token, opset)
-    clean(model)
-    _name_values(model.graph, interface)
-    return OnnxConversion(_serialized(model), forms)
+    def float32(self, loaded: LoadedModel) -> OnnxModel:
+        """The model in float32, converted once."""
+        if self._float32 is None:
+            graph = loaded.marked_graph
+            model = to_onnx(graph.function, self._opset, {MARKER_TYPE: keep_marker}, DOMAIN)
+            forms = lower_markers(model, graph.markers, self._opset)
+            clean(model)
+            _name_values(model.graph, loaded)
+            self._float32 = OnnxModel(_serialized(model), forms)
+        return self._float32
 
 
 def _serialized(model: ir.Model) -> bytes:
@@ -65,21 +78,23 @@ def _serialized(model: ir.Model) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _name_values(graph: ir.Graph, interface: Interface) -> None:
+def _name_values(graph: ir.Graph, loaded: LoadedModel) -> None:
     """Give inputs and outputs the model's own names and axes."""
-    names = {*interface.input_names, *interface.output_names}
+    names = {*loaded.input_names, *loaded.output_names}
     for node in graph.all_nodes():
         for value in node.outputs:
             if value.name in names:
                 value.name = f"{value.name}/inner"
     for name in names & set(graph.initializers):
         graph.initializers[name].name = f"{name}/constant"
-    _name(graph.inputs, interface.input_names, interface.inputs)
-    _name(graph.outputs, interface.output_names, interface.outputs)
+    _name(graph.inputs, loaded.input_names, loaded.spec.file_inputs)
+    _name(graph.outputs, loaded.output_names, loaded.spec.file_outputs)
 
 
 def _name(
-    values: Sequence[ir.Value], names: Sequence[str], specs: Sequence[InputSpec | OutputSpec]
+    values: Sequence[ir.Value],
+    names: Sequence[str],
+    specs: Sequence[InputSpec | OutputSpec | StateSpec],
 ) -> None:
     for value, name, spec in zip(values, names, specs, strict=True):
         value.name = name

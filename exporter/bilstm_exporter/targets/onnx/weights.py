@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from bilstm_exporter.quantization.affine import Quantized, quantize_multiplier
 from bilstm_exporter.quantization.limits import lowest_that_holds, serves_all, why_not_float16
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
-from bilstm_exporter.quantization.weight_owners import Owners
+from bilstm_exporter.quantization.weight_owners import WeightOwners
 from bilstm_exporter.targets.base import WeightForm
 from bilstm_exporter.targets.onnx.builder import Builder
 from bilstm_exporter.targets.onnx.weight_storage import (
@@ -74,7 +74,7 @@ class _Use:
         )
 
 
-def store_weights(model: ir.Model, plan: PrecisionPlan, owners: Owners) -> list[WeightForm]:
+def store_weights(model: ir.Model, plan: PrecisionPlan, owners: WeightOwners) -> list[WeightForm]:
     """Store every weight as the plan says, in place, and tell how each was stored.
 
     Args:
@@ -102,7 +102,7 @@ def store_weights(model: ir.Model, plan: PrecisionPlan, owners: Owners) -> list[
     return writer.forms if changed else []
 
 
-def _uses(node: ir.Node, plan: PrecisionPlan, owners: Owners) -> Iterator[_Use]:
+def _uses(node: ir.Node, plan: PrecisionPlan, owners: WeightOwners) -> Iterator[_Use]:
     arrays = {
         index: value.const_value.numpy()
         for index, value in enumerate(node.inputs)

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.ir.recurrence import Activation, Recurrence, RecurrenceResult, StepCell
+from bilstm_exporter.ir.recurrence import (
+    Activation,
+    Cell,
+    Lowering,
+    Recurrence,
+    RecurrenceResult,
+    StepCell,
+)
+from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.tflite import loop
 from bilstm_exporter.targets.tflite.tiling import is_walked_both_ways
 
@@ -30,21 +38,29 @@ class _Single:
     result: RecurrenceResult
 
 
-class Pairing:
-    """Lowers recurrences (a ``Lowering``), two at once where one loop can walk with both.
+class LoopLowering(Lowering):
+    """Writes recurrences as loops, the two directions of a layer as one where the caches hold it.
 
     Args:
         weight_bytes: Of one number of a kernel, as it is computed with.
+
+    Attributes:
+        cells: That of every recurrence, in the order of the calls.
+        forms: How each was written.
     """
 
     def __init__(self, weight_bytes: int) -> None:
+        self.cells: list[Cell] = []
+        self.forms: list[RecurrenceForm] = []
         self._weight_bytes = weight_bytes
         self._waiting: list[_Single] = []
 
-    def __call__(
+    def lower(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
-        """Write one recurrence, and perhaps the one before it anew; see ``Lowering``."""
+        """Write one recurrence, and perhaps the one before it anew; see `Lowering.lower`."""
+        self.cells.append(recurrence.cell)
+        self.forms.append(RecurrenceForm(recurrence.layer, "loop"))
         if any(state is not None for state in initial_state) or not is_walked_both_ways(
             recurrence.cell,
             sequences.shape[1],

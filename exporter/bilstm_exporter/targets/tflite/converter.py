@@ -20,7 +20,7 @@ _MISSING_OPERATORS = re.compile(r"(?:TF Select|Flex|Custom) ops: ([\w, ]+)")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class RepresentativeDataset:
     """What the official calibrator measures the ranges of the activations on.
 
     Attributes:
@@ -37,7 +37,7 @@ class Calibration:
             yield dict(zip(self.names, arrays, strict=True))
 
 
-def convert_function(function: Any, calibration: Calibration | None = None) -> bytes:
+def convert_function(function: Any, calibration: RepresentativeDataset | None = None) -> bytes:
     """Convert a traced model; to integers throughout if there is a calibration.
 
     Raises:

@@ -30,7 +30,7 @@ _MOVING: dict[str, tuple[int, ...]] = {
 _JOINING = ("PACK", "CONCATENATION")
 
 
-def mend(model: Any) -> None:
+def fix_converted(model: Any) -> None:
     """Set a converted model right, in place.
 
     Raises:

@@ -6,124 +6,122 @@ mends what they leave in the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.inspection.interface import Interface
-from bilstm_exporter.ir.recurrence import Lowering
-from bilstm_exporter.targets.base import Built, RecurrenceForm, WeightForm
-from bilstm_exporter.targets.tflite import flatbuffer
-from bilstm_exporter.targets.tflite.converter import Calibration, convert_function
-from bilstm_exporter.targets.tflite.converter_fixes import mend
+from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.targets.base import Built, Calibration, WeightForm
+from bilstm_exporter.targets.tflite import flatbuffer, micro
+from bilstm_exporter.targets.tflite.converter import RepresentativeDataset, convert_function
+from bilstm_exporter.targets.tflite.converter_fixes import fix_converted
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.integer_recurrence import FUSED, IntegerLowering
 from bilstm_exporter.targets.tflite.weights import LEAST_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
+from bilstm_runtime.spec import InputSpec
 
 # A range seen in n examples is left by the next one with a chance of about 2 in n + 1.
-LEAST_EXAMPLES = 16
+MIN_EXAMPLES = 16
 
 
-@dataclass(frozen=True)
 class FullInteger:
     """A model in the form that becomes integers.
 
-    Attributes:
-        float_content: The same operators in float32: what is wrong there is wrong in structure,
-            not in rounding. Its state must be reset between runs too.
-        interface: Its inputs and outputs.
-        recurrences: How each recurrence was written.
-        examples: What the activations' ranges are measured on, one list of arrays a run.
-    """
-
-    float_content: bytes
-    interface: Interface
-    recurrences: list[RecurrenceForm]
-    examples: list[list[np.ndarray]]
-    _function: Any
-
-    @property
-    def reset_between_runs(self) -> bool:
-        """Whether a run leaves something behind that the next must not see."""
-        return any(form.form == FUSED for form in self.recurrences)
-
-    def write(self) -> Built:
-        """Calibrate, and write the artifact."""
-        model = flatbuffer.read(
-            convert_function(self._function, Calibration(self._input_names(), self.examples))
-        )
-        mend(model)
-        weights, operators = _weights(model), flatbuffer.operators(model)
-        inputs, outputs = self.interface.input_names, self.interface.output_names
-        signature = model.signatureDefs[0]
-        quantized = [
-            _quantizations(model, maps, names)
-            for maps, names in ((signature.inputs, inputs), (signature.outputs, outputs))
-        ]
-        content = flatbuffer.finish(model, inputs, outputs)
-        return Built(
-            content, self.recurrences, weights, self.reset_between_runs, operators, *quantized
-        )
-
-    def _input_names(self) -> list[str]:
-        return [f"input_{index}" for index in range(len(self.interface.inputs))]
-
-
-def convert_full_integer(
-    trace: Callable[[Lowering], Any],
-    interface: Interface,
-    calibration: Iterable[Sequence[np.ndarray]],
-) -> FullInteger:
-    """Bring a model into the form that becomes integers.
-
     Args:
-        trace: Traces the model with a lowering.
-        interface: Names and shapes of the inputs and outputs; all of fixed size.
-        calibration: Inputs in the order of the interface, ``[batch, ...]`` of its batch size.
+        loaded: The model; all of its axes are fixed.
+        calibration: Inputs in the order of the file, ``[batch, ...]`` of its batch size.
 
     Raises:
         OptionError: An axis is free, or the data cannot serve.
-        UnsupportedModelError: The model has no such form.
     """
-    free = interface.free_axes
-    if free:
-        message = (
-            f"int8-full needs fixed shapes, and the model's axes {', '.join(free)} are free: add "
-            f"--batch 1 --time N"
+
+    def __init__(self, loaded: LoadedModel, calibration: Calibration) -> None:
+        free = loaded.free_axes
+        if free:
+            message = (
+                f"int8-full needs fixed shapes, and the model's axes {', '.join(free)} are free: "
+                f"add --batch 1 --time N"
+            )
+            raise OptionError(message)
+        self._names = loaded.input_names, loaded.output_names
+        self._examples = _checked(loaded.call_inputs, calibration)
+        lowering = IntegerLowering(_read_carries(loaded.first_graph))
+        self._function = loaded.trace(lowering)
+        self._forms = lowering.forms
+
+    def build(self) -> Built:
+        """Calibrate, and write the artifact beside its float form.
+
+        Raises:
+            UnsupportedModelError: The model has no such form.
+        """
+        model = flatbuffer.read(convert_function(self._function, self._dataset()))
+        fix_converted(model)
+        weights, operators = _weights(model), flatbuffer.operators(model)
+        signature = model.signatureDefs[0]
+        inputs, outputs = (
+            _quantizations(model, maps, names)
+            for maps, names in zip((signature.inputs, signature.outputs), self._names, strict=True)
         )
-        raise OptionError(message)
-    examples = _checked(interface, calibration)
-    lowering = IntegerLowering()
-    function = trace(lowering)
-    read = lowering.carries_read(function.graph)
-    if read:
-        lowering = IntegerLowering(read)
-        function = trace(lowering)
-    model = flatbuffer.read(convert_function(function))
-    mend(model)
-    content = flatbuffer.finish(model, interface.input_names, interface.output_names)
-    return FullInteger(content, interface, lowering.forms, examples, function)
+        return Built(
+            flatbuffer.finish(model, *self._names),
+            self._forms,
+            weights,
+            reset_between_runs=self._resets,
+            operators=operators,
+            missing_operators={micro.NAME: micro.missing(operators)},
+            quantized_inputs=inputs,
+            quantized_outputs=outputs,
+            float_form=self._float_form(),
+        )
+
+    @property
+    def _resets(self) -> bool:
+        """Whether a run leaves state behind, as the fused LSTM does."""
+        return any(form.form == FUSED for form in self._forms)
+
+    def _float_form(self) -> Built:
+        model = flatbuffer.read(convert_function(self._function))
+        fix_converted(model)
+        content = flatbuffer.finish(model, *self._names)
+        return Built(content, self._forms, reset_between_runs=self._resets)
+
+    def _dataset(self) -> RepresentativeDataset:
+        names = [f"input_{index}" for index in range(len(self._names[0]))]
+        return RepresentativeDataset(names, self._examples)
 
 
-def _checked(
-    interface: Interface, calibration: Iterable[Sequence[np.ndarray]]
-) -> list[list[np.ndarray]]:
-    """Refuse data from which no ranges can be learnt."""
+def _read_carries(graph: MarkedGraph) -> frozenset[int]:
+    """The LSTMs, counted from 0, whose final cell state something in the model reads."""
+    tokens = list(graph.markers)
+    read = set()
+    for operation in graph.function.graph.get_operations():
+        if operation.type == MARKER_TYPE:
+            number = tokens.index(operation.get_attr("token").decode())
+            # Every output of a marker goes through one EnsureShape.
+            shaped = [reader.outputs[0] for reader in operation.outputs[-1].consumers()]
+            if any(tensor.consumers() for tensor in shaped):
+                read.add(number)
+    return frozenset(read)
+
+
+def _checked(inputs: Sequence[InputSpec], calibration: Calibration) -> list[list[np.ndarray]]:
+    """Refuse data that no ranges can be measured on."""
     examples = []
     for number, arrays in enumerate(calibration):
-        if len(arrays) != len(interface.inputs):
+        if len(arrays) != len(inputs):
             message = (
-                f"calibration: run {number} has {len(arrays)} arrays, the model "
-                f"{len(interface.inputs)} inputs"
+                f"calibration: run {number} has {len(arrays)} arrays, the model {len(inputs)} "
+                f"inputs"
             )
             raise OptionError(message)
         examples.append([np.asarray(array) for array in arrays])
-        for array, spec in zip(examples[-1], interface.inputs, strict=True):
+        for array, spec in zip(examples[-1], inputs, strict=True):
             shape = tuple(axis.size for axis in spec.axes)
             if array.shape != shape or array.dtype != spec.dtype:
                 message = (
@@ -138,11 +136,11 @@ def _checked(
                 )
                 raise OptionError(message)
     count = sum(len(arrays[0]) for arrays in examples)
-    if count < LEAST_EXAMPLES:
+    if count < MIN_EXAMPLES:
         message = (
-            f"calibration: {count} examples, where at least {LEAST_EXAMPLES} are needed: with "
-            f"fewer, more than one answer in ten would leave the ranges that were seen. A "
-            f"hundred or more is better"
+            f"calibration: {count} examples, where at least {MIN_EXAMPLES} are needed: with fewer, "
+            f"more than one output in ten would leave the measured ranges. A hundred or more is "
+            f"better"
         )
         raise OptionError(message)
     return examples

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.ir.recurrence import (
+    Lowering,
     LSTMCell,
     Recurrence,
     RecurrenceResult,
@@ -29,37 +30,27 @@ MOST_STEPS = 200
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
-class IntegerLowering:
-    """A ``Lowering``; tells how it wrote each recurrence.
+class IntegerLowering(Lowering):
+    """Writes every recurrence as the fused LSTM, or unrolled; reports which.
 
     Args:
-        read: The recurrences, counted from 0, whose cell state something reads.
+        read_carries: The recurrences, counted from 0, whose final cell state something reads.
 
     Attributes:
-        forms: One entry a recurrence.
+        forms: One entry per recurrence.
     """
 
-    def __init__(self, read: frozenset[int] = frozenset()) -> None:
+    def __init__(self, read_carries: frozenset[int]) -> None:
         self.forms: list[RecurrenceForm] = []
-        self._read = read
-        self._carries: dict[int, str] = {}
+        self._read_carries = read_carries
 
-    def carries_read(self, graph: Any) -> frozenset[int]:
-        """The fused recurrences whose cell state something reads, though nothing stands there."""
-        names = {operation.name: operation for operation in graph.get_operations()}
-        return frozenset(
-            number
-            for number, name in self._carries.items()
-            if name not in names or any(item.consumers() for item in names[name].outputs)
-        )
-
-    def __call__(
+    def lower(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
         """Write one recurrence."""
         number = len(self.forms)
         reason = _why_not_fused(recurrence, initial_state)
-        if not reason and number in self._read:
+        if not reason and number in self._read_carries:
             reason = "its cell state is read, which the fused LSTM keeps to itself"
         self.forms.append(RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason))
         time = int(sequences.shape[1])
@@ -87,10 +78,8 @@ class IntegerLowering:
         else:
             final = [state[:, time - 1] for state in states]
         if not reason:
-            # Nobody asks for the cell state, as a rule; whoever does must not take this for it.
-            carry = tf.constant(np.full(first[1].shape, np.nan, np.float32), name="carry")
-            self._carries[number] = carry.op.name
-            final.append(carry)
+            # Nothing reads the cell state here; whatever did must not take this for it.
+            final.append(tf.constant(np.full(first[1].shape, np.nan, np.float32)))
         last_output = outputs[:, time - 1]
         if recurrence.go_backwards:
             outputs = tf.reverse(outputs, axis=[1])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.ir import steps
+from bilstm_exporter.ir import gates
 from bilstm_exporter.ir.recurrence import Cell, GRUCell, LSTMCell, StepCell
 
 Step = Callable[[list[Any], Sequence[Any]], tuple[Any, list[Any]]]
@@ -20,7 +20,7 @@ Step = Callable[[list[Any], Sequence[Any]], tuple[Any, list[Any]]]
 
 def projected(cell: Cell, sequences: Any) -> list[Any]:
     """What every step reads, ``[batch, time, ...]``: the input projection of each gate."""
-    projection = steps.input_projection(cell)
+    projection = gates.input_projection(cell)
     if projection is None:
         return [sequences]
     kernel, bias = projection
@@ -38,7 +38,7 @@ def stepper(cell: Cell) -> Step:
         return _lstm(cell)
     if isinstance(cell, GRUCell):
         return _gru(cell)
-    return lambda parts, states: steps.step(cell, parts[0], states)
+    return lambda parts, states: gates.step(cell, parts[0], states)
 
 
 def _lstm(cell: LSTMCell) -> Step:

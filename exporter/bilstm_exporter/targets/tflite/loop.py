@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bilstm_exporter.ir import steps
+from bilstm_exporter.ir import gates
 from bilstm_exporter.ir.recurrence import Cell, Recurrence, RecurrenceResult, StepCell, zeros_width
 from bilstm_exporter.targets.tflite.tensor_ops import part_of, put, select, time_major, turned
 from bilstm_exporter.targets.tflite.tiling import cut
@@ -269,7 +269,7 @@ class _Walk:
 
     def _step(self, inputs: Any, mask: Any, carry: list[Any]) -> tuple[list[Any], Any]:
         states = carry[: self.cell.state_count]
-        output, new_states = steps.step_together(self.cells, inputs, states)
+        output, new_states = gates.step_together(self.cells, inputs, states)
         if mask is None:
             return (new_states if self.output_is_state else [*new_states, output]), output
         states = [select(mask, new, old) for new, old in zip(new_states, states, strict=True)]
@@ -364,7 +364,7 @@ class _Walk:
         return tf.zeros([tf.shape(self.projected)[1], *shape])
 
     def _projected(self, cell: Cell, steps: Any) -> Any:
-        projection = steps.input_projection(cell)
+        projection = gates.input_projection(cell)
         if projection is None:
             return steps
         kernel, bias = projection

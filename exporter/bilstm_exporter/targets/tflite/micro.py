@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 # The builtin operators that tflite-micro registers: MicroMutableOpResolver in
 # tensorflow/lite/micro/micro_mutable_op_resolver.h, at this commit.
+NAME = "TFLite Micro"
 SOURCE = "tflite-micro 90b983c2 (2026-08-20)"
 OPERATORS = frozenset(
     """

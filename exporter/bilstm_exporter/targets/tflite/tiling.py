@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.ir import steps
+from bilstm_exporter.ir import gates
 from bilstm_exporter.ir.recurrence import Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
 
 # One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
@@ -205,7 +205,7 @@ def _are_kernels_held(cell: Cell, weight_bytes: int) -> bool:
     return bool(2 * weight_bytes * cell.recurrent_kernel.size <= COPIES_BYTES)
 
 
-def is_cut_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
+def is_tiled_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
     """Whether time is cut the same way for weights of either size, alone or both ways."""
     return all(
         rule(cell, factor * weight_bytes) == rule(cell, factor * other_bytes)
@@ -242,7 +242,7 @@ def holding_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
     for value in _HOLDING[type(cell)]:
         with tf.init_scope():  # asked now, not traced
             inputs = tf.fill([shape[0], width], value)
-            _, after = steps.step(cell, inputs, [tf.constant(state) for state in states])
+            _, after = gates.step(cell, inputs, [tf.constant(state) for state in states])
             pairs = zip(after, states, strict=True)
             if all(np.array_equal(new.numpy(), old) for new, old in pairs):
                 return value

@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
-from bilstm_exporter.quantization.weight_owners import Owners
+from bilstm_exporter.quantization.weight_owners import WeightOwners
 from bilstm_exporter.targets.base import WeightForm
 from bilstm_exporter.targets.tflite.embedding_lookup import write_lookup
 from bilstm_exporter.targets.tflite.graph_editor import (
@@ -49,7 +49,7 @@ _KINDS = {
 }
 
 
-def store_weights(model: Any, plan: PrecisionPlan, owners: Owners) -> list[WeightForm]:
+def store_weights(model: Any, plan: PrecisionPlan, owners: WeightOwners) -> list[WeightForm]:
     """Store every weight as the plan says, in place, and tell how each was stored.
 
     Args:
@@ -87,7 +87,7 @@ class _Use:
 class _Writer:
     """Decides once for all copies of a weight, and writes it once a subgraph."""
 
-    def __init__(self, model: Any, plan: PrecisionPlan, owners: Owners) -> None:
+    def __init__(self, model: Any, plan: PrecisionPlan, owners: WeightOwners) -> None:
         self.forms: dict[tuple[str, bytes], WeightForm] = {}
         self._model = model
         self._plan = plan

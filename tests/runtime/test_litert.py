@@ -1,4 +1,4 @@
-"""For which shapes LiteRT's memory is planned, and when an interpreter is given up."""
+"""For which shapes LiteRT's memory is planned, and when an interpreter is replaced."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from bilstm_runtime.backends.litert import LitertSession
 from bilstm_runtime.errors import BackendRunError
 
 RUN = "run"
-LEAST = (1, 1)
+SMALLEST = (1, 1)
 
 
 class Interpreter:
-    """Keeps what is done with it, and answers what it is given."""
+    """Records what is done with it, and returns its input."""
 
-    array = np.zeros(LEAST)
+    array = np.zeros(SMALLEST)
 
-    def __init__(self, done, *, most, is_planned_whole, failures):
-        self.done, self.most, self.failures = done, most, failures
+    def __init__(self, done, *, max_numbers, is_planned_whole, failures):
+        self.done, self.max_numbers, self.failures = done, max_numbers, failures
         self.is_planned_whole = is_planned_whole
 
     def resize_tensor_input(self, _, shape):
         self.shape = shape
 
     def allocate_tensors(self):
-        if np.prod(self.shape) > self.most:
+        if np.prod(self.shape) > self.max_numbers:
             message = f"no {self.shape}"
             raise RuntimeError(message)
         self.done.append(self.shape)
@@ -50,7 +50,7 @@ class Interpreter:
 class Planned:
     """A session, and what it does with each of its interpreters."""
 
-    def __init__(self, *, most=1000, is_planned_whole=True):
+    def __init__(self, *, max_numbers=1000, is_planned_whole=True):
         self.done = []
         self.failures = []
         artifact = SimpleNamespace(reset_between_runs=False, file="model.tflite")
@@ -59,36 +59,36 @@ class Planned:
             self.done.append([])
             return Interpreter(
                 self.done[-1],
-                most=most,
+                max_numbers=max_numbers,
                 is_planned_whole=is_planned_whole,
                 failures=self.failures,
             )
 
         self.session = LitertSession(create, artifact, [0], [0], ([None], [None]))
-        self.session.prepare([LEAST])
+        self.session.prepare([SMALLEST])
 
     def run(self, *shapes):
         for shape in shapes:
-            (answer,) = self.session.run([np.zeros(shape, np.float32)])
-            assert answer.shape == shape
+            (output,) = self.session.run([np.zeros(shape, np.float32)])
+            assert output.shape == shape
 
 
 CASES = {
     "smaller ones need no other": (
         [(1, 9), (1, 9), (1, 4), (1, 9)],
-        [[LEAST, (1, 9), RUN, RUN, (1, 4), RUN, (1, 9), RUN]],
+        [[SMALLEST, (1, 9), RUN, RUN, (1, 4), RUN, (1, 9), RUN]],
     ),
     "larger ones do": (
         [(1, 9), (1, 12), (1, 9)],
-        [[LEAST, (1, 9), RUN], [(1, 12), RUN, (1, 9), RUN]],
+        [[SMALLEST, (1, 9), RUN], [(1, 12), RUN, (1, 9), RUN]],
     ),
     "the new one has room for those of before": (
         [(2, 6), (3, 5), (2, 6)],
-        [[LEAST, (2, 6), RUN], [(3, 6), (3, 5), RUN, (2, 6), RUN]],
+        [[SMALLEST, (2, 6), RUN], [(3, 6), (3, 5), RUN, (2, 6), RUN]],
     ),
     "but not for far more": (
         [(1, 20), (20, 1), (1, 20)],
-        [[LEAST, (1, 20), RUN], [(20, 1), RUN], [(1, 20), RUN]],
+        [[SMALLEST, (1, 20), RUN], [(20, 1), RUN], [(1, 20), RUN]],
     ),
 }
 
@@ -102,7 +102,7 @@ def test_changes_of_shape(name):
 
 
 def test_shapes_that_do_not_go_together():
-    planned = Planned(most=15)
+    planned = Planned(max_numbers=15)
     planned.run((3, 5), (4, 2), (2, 4))
     assert planned.done[1:] == [[], [(4, 2), RUN], [], [(2, 4), RUN]]
 
@@ -110,21 +110,21 @@ def test_shapes_that_do_not_go_together():
 def test_shapes_that_are_known_only_as_it_runs():
     planned = Planned(is_planned_whole=False)
     planned.run((1, 9), (1, 9), (1, 4))
-    assert planned.done == [[LEAST, (1, 9), RUN, RUN], [(1, 4), RUN]]
+    assert planned.done == [[SMALLEST, (1, 9), RUN, RUN], [(1, 4), RUN]]
 
 
-def test_one_that_failed_is_given_up():
+def test_one_that_failed_is_replaced():
     planned = Planned()
     planned.run((2, 3))
     planned.failures.append(RuntimeError("overheated"))
     with pytest.raises(BackendRunError, match="overheated"):
         planned.run((2, 3))
     planned.run((2, 2))
-    assert planned.done == [[LEAST, (2, 3), RUN, RUN], [(2, 3), (2, 2), RUN]]
+    assert planned.done == [[SMALLEST, (2, 3), RUN, RUN], [(2, 3), (2, 2), RUN]]
 
 
 def test_shapes_that_cannot_be_planned():
-    planned = Planned(most=15)
+    planned = Planned(max_numbers=15)
     with pytest.raises(BackendRunError, match="no \\(4, 4\\)"):
         planned.run((4, 4))
     planned.run((2, 2))
