@@ -131,9 +131,9 @@ def own_reference(file: Path, weights: Path | None, options: dict[str, Any]) -> 
 
 def exporters_reference(source: Source) -> Answer:
     """The model as the exporter reads it, where its own library does not load or run it."""
-    states = source.inputs[len(source.inputs) - source.state_count :]
+    states = source.states
     zeros = [np.zeros([size or 1 for size in s.shape], s.dtype) for s in states]
-    count = len(source.output_names) - source.state_count
+    count = len(source.flat_output_names) - source.state_count
     return lambda arrays: source.reference([*arrays, *zeros])[:count]
 
 

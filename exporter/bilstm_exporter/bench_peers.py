@@ -10,7 +10,7 @@ import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ def keras_peers(
         )
         raise PeerError(message)
     with tempfile.TemporaryDirectory() as folder:
-        keras_model = source._model  # noqa: SLF001 - the model itself is what is timed
-        calls = _Calls(keras_model, source._structure, found)  # noqa: SLF001
+        keras_model = source.keras_model
+        calls = _Calls(keras_model, source.pack_inputs, found)
         yield [
             Peer("Keras predict", calls.predict),
             Peer("Keras predict_on_batch", calls.predict_on_batch),
@@ -96,16 +96,16 @@ def _read(model: str, threads: int, custom_objects: Sequence[str]) -> Any:
 class _Calls:
     """The ways to call a Keras model with numpy arrays by name."""
 
-    def __init__(self, model: Any, structure: Any, names: Sequence[str]) -> None:
+    def __init__(
+        self, model: Any, pack: Callable[[Sequence[Any]], Any], names: Sequence[str]
+    ) -> None:
         self._model = model
-        self._structure = structure
+        self._pack = pack
         self.names = names
 
     def packed(self, inputs: Mapping[str, np.ndarray]) -> Any:
         """The arrays in the structure that the model takes."""
-        import tensorflow as tf  # noqa: PLC0415
-
-        return tf.nest.pack_sequence_as(self._structure, [inputs[name] for name in self.names])
+        return self._pack([inputs[name] for name in self.names])
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """`model.predict`, all rows in one batch."""

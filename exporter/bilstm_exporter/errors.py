@@ -31,6 +31,9 @@ class ExportError(Exception):
 
     code: ClassVar[str] = "export"
     exit_code: ClassVar[int] = 3
+    # Keras makes a new exception of one raised inside a layer's call, whose message repeats the
+    # call's arguments and whose attributes are lost, unless it carries this mark.
+    _keras_call_info_injected: ClassVar[bool] = True
 
     def __init__(self, *args: object, layers: Sequence[str] = ()) -> None:
         super().__init__(*args)
@@ -137,6 +140,3 @@ class KerasContractError(ExportError, RuntimeError):
     """The installed Keras is built differently from those that this version knows."""
 
     code = "keras-contract"
-
-
-SeamError = KerasContractError

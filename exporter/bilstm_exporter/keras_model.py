@@ -83,27 +83,47 @@ class KerasModel(Protocol):
     Attributes:
         name: For the manifest.
         generation: Which library reads the model, and so defines what is right.
-        inputs: In the order of the model.
-        output_names: In the order in which ``reference`` returns them.
+        inputs: In the order of the model, without the states.
+        states: What a stateful model keeps from one call to the next.
+        output_names: In the order in which ``reference`` returns them, without the states.
         output_structure: ``"single"``, ``"list"`` or ``"dict"``.
-        state_count: How many of the last inputs, and as many of the last outputs, are states
-            that a stateful model carries from one call to the next.
+        keras_model: The Keras model that is called.
         preprocessing: How ids are made of text for the inputs that take text.
     """
 
     name: str
     generation: str
     inputs: tuple[DeclaredInput, ...]
+    states: tuple[DeclaredInput, ...]
     output_names: tuple[str, ...]
     output_structure: str
-    state_count: int
     preprocessing: tuple[TextPreprocessing, ...]
+    keras_model: Any
+
+    @property
+    def state_count(self) -> int:
+        """How many states there are."""
+        ...
+
+    @property
+    def flat_inputs(self) -> tuple[DeclaredInput, ...]:
+        """The inputs, then the states: what ``reference`` and ``trace`` take."""
+        ...
+
+    @property
+    def flat_output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, then of the states: what ``reference`` returns."""
+        ...
+
+    def pack_inputs(self, arrays: Sequence[Any]) -> Any:
+        """Arrays, one per input, in the structure that the Keras model takes."""
+        ...
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the model answers, called eagerly: the definition of right."""
         ...
 
-    def allows(self, shapes: Sequence[tuple[int, ...]]) -> bool:
+    def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
         """Whether the layers' own arithmetic of shapes allows inputs of these shapes.
 
         TensorFlow's kernels do not refuse all that is too short: a depthwise convolution
@@ -111,14 +131,14 @@ class KerasModel(Protocol):
         """
         ...
 
-    def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """What the model answers in its own dtypes, or None if it computes in float32 anyway.
 
         ``reference`` is the answer in float32, in which every model is exported.
         """
         ...
 
-    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    def perturbed_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
         """What the model answers when every weight is off by one rounding, up or down."""
         ...
 

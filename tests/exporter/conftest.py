@@ -20,7 +20,7 @@ from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.cli.export import main
-from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.interface import Interface, find_interface
 from bilstm_exporter.inspection.probes import ProbeSet, make_probes
 from bilstm_exporter.report import ExportReport
@@ -203,14 +203,14 @@ class Asked:
     """A model and what the exporter found out about it."""
 
     model: keras.Model
-    source: Keras3Source
+    source: Keras3Model
     interface: Interface
     probes: ProbeSet
 
 
 def ask(model: keras.Model) -> Asked:
     """Find a model's interface and let it answer its probes."""
-    source = Keras3Source(model)
+    source = Keras3Model(model)
     interface = find_interface(source)
     return Asked(model, source, interface, make_probes(source, interface))
 

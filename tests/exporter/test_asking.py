@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.interface import find_interface
 from bilstm_exporter.inspection.probes import make_probes
 from bilstm_exporter.inspection.reference_calls import EVERY_PADDING, answers_together
@@ -15,7 +15,7 @@ from bilstm_exporter.inspection.reference_calls import EVERY_PADDING, answers_to
 from .models import floats
 
 
-class Counting(Keras3Source):
+class Counting(Keras3Model):
     """Counts what it is asked."""
 
     def __init__(self, model):

@@ -42,8 +42,8 @@ def test_a_folder(fails, tmp_path):
     [
         ("empty.keras", b"", "empty"),
         ("empty.h5", b"", "empty"),
-        ("text.keras", b"this is no model", "no Keras model"),
-        ("binary.h5", bytes(range(256)), "no Keras model"),
+        ("text.keras", b"this is no model", "not a Keras model"),
+        ("binary.h5", bytes(range(256)), "not a Keras model"),
         ("noconfig.keras", _zip(("notes.txt", "x")), "config.json"),
         ("noconfig.zip", _zip(("metadata.json", "{}")), "config.json"),
         ("notjson.keras", _zip(("config.json", "{"), ("metadata.json", "{}")), "damaged"),
@@ -150,6 +150,51 @@ def test_an_unknown_layer_is_named_with_what_to_do(fails, with_layer):
     message = fails(MODEL, with_layer("Doubler"))
     assert "'Doubler'" in message
     assert "--custom-objects" in message
+
+
+def bent(x):
+    return keras.ops.tanh(x) * 0.5
+
+
+@keras.saving.register_keras_serializable("own package")
+class Packed(kl.Layer):
+    """Its registered name has the package in it."""
+
+
+class OwnCell(kl.LSTMCell):
+    """A cell of the user's own."""
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (lambda: kl.LSTM(2, activation=bent, name="own"), "bent"),
+        (lambda: kl.Activation(bent, name="own"), "bent"),
+        (lambda: Packed(name="own"), "Packed"),
+        (lambda: kl.RNN(OwnCell(2), name="own"), "OwnCell"),
+    ],
+)
+def test_an_unknown_object_is_named_as_the_user_wrote_it(
+    run, tmp_path, monkeypatch, layer, name, ending
+):
+    keras.Sequential([keras.Input((None, 3)), layer()]).save(tmp_path / f"own{ending}")
+    monkeypatch.setattr(keras.src.saving.object_registration, "GLOBAL_CUSTOM_OBJECTS", {})
+    monkeypatch.setattr(sys.modules[__name__], name, None)  # Keras looks in the module
+    ran = run(f"own{ending}")
+    assert ran.code == MODEL
+    assert f"uses {name!r}, which Keras {keras.__version__} does not know" in ran.message
+    assert ran.message.endswith(f"--custom-objects my_module (or my_module:{name})")
+    assert ran.table["own"][1].startswith("refused")
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_python_code_as_a_setting_names_the_layer(fails, tmp_path, ending):
+    model = floats(kl.Dense(3, activation=lambda x: x * 2, name="doubles"), kl.LSTM(2))
+    model.save(tmp_path / f"own{ending}")
+    message = fails(MODEL, f"own{ending}")
+    assert "Python code as a setting of the Dense layer 'doubles'" in message
+    assert "--builder" in message
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from keras import layers as kl
 
 from bilstm_exporter.errors import ParityError
-from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.probes import (
     PADDINGS,
     Probe,
@@ -241,8 +241,8 @@ def test_a_slightly_wrong_model_does_not_pass(asked, name):
     weights = found.model.get_weights()
     weights[-1] = weights[-1] + np.float32(1e-3)
     other.set_weights(weights)
-    run = Keras3Source(other).reference
-    parity = check_parity(run, found.probes.probes, found.source.output_names)
+    run = Keras3Model(other).reference
+    parity = check_parity(run, found.probes.probes, found.source.flat_output_names)
     assert not parity.passed
     assert parity.max_abs_error == pytest.approx(1e-3, rel=1e-2)
 

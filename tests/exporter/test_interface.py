@@ -9,7 +9,7 @@ from keras import layers as kl
 from keras import ops
 
 from bilstm_exporter.errors import ModelFileError, OptionError
-from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.interface import Interface, find_interface
 from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
 
@@ -19,7 +19,7 @@ BATCH, TIME = Axis("batch", None), Axis("time", None)
 
 
 def find(model: keras.Model, **fixed: int) -> Interface:
-    return find_interface(Keras3Source(model), **fixed)
+    return find_interface(Keras3Model(model), **fixed)
 
 
 def size(number: int) -> Axis:
@@ -193,7 +193,7 @@ def test_a_subclassed_model_of_a_dict():
 
 def test_a_subclassed_model_that_was_never_called():
     with pytest.raises(ModelFileError, match="never built"):
-        Keras3Source(Ids())
+        Keras3Model(Ids())
 
 
 # --- names
@@ -203,30 +203,30 @@ def test_dict_outputs_have_their_keys_as_names():
     x = floats_in()
     steps = bilstm(2)(x)
     model = keras.Model(x, {"steps": kl.Dense(2, name="p")(steps), "last": kl.LSTM(2)(steps)})
-    source = Keras3Source(model)
+    source = Keras3Model(model)
     assert source.output_structure == "dict"
     answers = source.reference([np.zeros((2, 5, 3), "float32")])
-    shapes = dict(zip(source.output_names, [answer.shape for answer in answers], strict=True))
+    shapes = dict(zip(source.flat_output_names, [answer.shape for answer in answers], strict=True))
     assert shapes == {"steps": (2, 5, 2), "last": (2, 2)}
-    assert [spec.name for spec in find(model).outputs] == list(source.output_names)
+    assert [spec.name for spec in find(model).outputs] == list(source.flat_output_names)
 
 
 def test_list_outputs_have_their_layers_as_names():
     x = floats_in()
     steps = bilstm(2)(x)
     model = keras.Model(x, [kl.Dense(2, name="tags")(steps), kl.LSTM(2, name="label")(steps)])
-    assert Keras3Source(model).output_structure == "list"
+    assert Keras3Model(model).output_structure == "list"
     assert [spec.name for spec in find(model).outputs] == ["tags", "label"]
 
 
 def test_one_output_in_a_list_is_a_list():
     x = floats_in()
-    source = Keras3Source(keras.Model(x, [kl.LSTM(2, name="label")(x)]))
-    assert (source.output_names, source.output_structure) == (("label",), "list")
+    source = Keras3Model(keras.Model(x, [kl.LSTM(2, name="label")(x)]))
+    assert (source.flat_output_names, source.output_structure) == (("label",), "list")
 
 
 def test_one_output_is_single():
-    assert Keras3Source(floats(kl.LSTM(2))).output_structure == "single"
+    assert Keras3Model(floats(kl.LSTM(2))).output_structure == "single"
 
 
 def test_outputs_of_one_name_are_told_apart():

@@ -156,7 +156,7 @@ def test_front_ends_know_no_target(path):
         (errors.ParityError, ArithmeticError),
         (errors.OutputFolderError, OSError),
         (errors.OptionError, ValueError),
-        (errors.SeamError, RuntimeError),
+        (errors.KerasContractError, RuntimeError),
     ],
 )
 def test_errors_have_the_base_and_the_fitting_builtin(error, builtin):

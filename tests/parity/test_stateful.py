@@ -42,10 +42,10 @@ def test_export_leaves_the_models_own_states_alone(exported):
     inputs = make_inputs(case, model, np.random.default_rng(0), 2, 5)
     call(model, inputs)
     states = [v.numpy() for layer in model.layers for v in getattr(layer, "states", None) or []]
-    from bilstm_exporter.frontends.keras3.model import Keras3Source
+    from bilstm_exporter.frontends.keras3.model import Keras3Model
 
-    source = Keras3Source(model)
-    zeros = [np.zeros([n or 2 for n in spec.shape], spec.dtype) for spec in source.inputs[1:]]
+    source = Keras3Model(model)
+    zeros = [np.zeros([n or 2 for n in spec.shape], spec.dtype) for spec in source.flat_inputs[1:]]
     source.reference([inputs[0], *zeros])
     after = [v.numpy() for layer in model.layers for v in getattr(layer, "states", None) or []]
     assert states

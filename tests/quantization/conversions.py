@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 import bilstm_exporter.artifacts  # noqa: F401 - registers the formats
-from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.interface import Interface, find_interface
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
 from bilstm_exporter.quantization.weight_owners import Owners
@@ -33,7 +33,7 @@ class Converted:
 
 
 def converted(model: keras.Model, format_name: str) -> Converted:
-    source = Keras3Source(model)
+    source = Keras3Model(model)
     interface = find_interface(source)
     conversion = TARGETS[format_name].convert(
         lambda lowering: source.trace(lowering, interface.declared()), interface, opset=18

@@ -6,7 +6,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
-from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.interface import find_interface
 from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.targets.tflite import flatbuffer, micro
@@ -63,7 +63,7 @@ def prepared(build, steps=STEPS):
     keras.utils.clear_session()
     model = build()
     randomize(model, 3, 0.7)
-    source = Keras3Source(model)
+    source = Keras3Model(model)
     return source, find_interface(source, batch=1, time=steps)
 
 
@@ -248,7 +248,7 @@ def test_a_constant_activation(value):
     randomize(model, 3)
     model.layers[0].kernel.assign(np.zeros((6, 5)))
     model.layers[0].bias.assign(np.full(5, value))
-    source = Keras3Source(model)
+    source = Keras3Model(model)
     interface = find_interface(source, batch=1, time=STEPS)
     data = examples(interface)
     full = convert_full_integer(

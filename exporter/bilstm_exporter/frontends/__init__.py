@@ -1,1 +1,1 @@
-"""Models as they come: reading, answering and tracing them."""
+"""Loads, calls and traces models of both generations of Keras."""

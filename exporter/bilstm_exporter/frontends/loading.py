@@ -1,8 +1,8 @@
-"""From a file, a file and its weights, or a function, to a model, trusting nothing in a file.
+"""Loads a model from a file, from a file and its weights, or from a function that builds it.
 
-A model file is JSON and arrays; Python code in it (a Lambda) is pickled and runs only
-where the user said so. Which Keras reads it is decided by the file: what Keras 2 wrote
-means what Keras 2 computes.
+Nothing in a file is trusted. A model file is JSON and arrays; Python code in it (a Lambda) is
+pickled, and runs only if the user allows it. The file decides which Keras reads it: for a file
+that Keras 2 wrote, the reference is the output of Keras 2.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 import keras
+from keras.src.ops.operation import Operation
 
 from bilstm_exporter.errors import (
     ExportError,
@@ -24,12 +26,12 @@ from bilstm_exporter.errors import (
     ModelFileError,
     OptionError,
     UnknownObjectError,
+    plain_text,
 )
-from bilstm_exporter.frontends.keras3 import model as keras3_model
-from bilstm_exporter.frontends.keras3.hdf5 import operations
 from bilstm_exporter.frontends.model_file import (
     KERAS3,
     NOTHING_SHA256,
+    ConfigLayer,
     ModelFile,
     config_layers,
     inspect,
@@ -38,11 +40,21 @@ from bilstm_exporter.frontends.model_file import (
     weights_version,
 )
 from bilstm_exporter.frontends.user_code import build_model
-from bilstm_exporter.keras_model import KerasModel, ModelLayers, Origin
+from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
-_UNKNOWN_CLASS = re.compile(
-    r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|[a-z ]*function):?|"
-    r"Unable to resolve) '?\"?([\w>.]+)"
+# How either Keras says that it does not know a class or function.
+_NAME = r"(?:'([^'{]+)'|\"([^\"{]+)\"|`([^`]+)`|([\w>.]+))"
+_UNKNOWN_OBJECT = (
+    re.compile(rf"Could not locate (?:class|function) {_NAME}"),
+    re.compile(rf"Unknown (?:layer|object|[a-z ]*function):? {_NAME}"),
+    re.compile(rf"Unknown [a-z ]*function:? '?\{{.*?'config': {_NAME}"),
+    re.compile(rf"Unable to resolve {_NAME}"),
+    re.compile(rf"Cannot deserialize object of type {_NAME}"),
+    re.compile(rf"Could not interpret [a-z ]*identifier: {_NAME}"),
+)
+_CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
+_FAILED_LAYER = re.compile(
+    r"Error when deserializing class '(\w+)' using config=\{'name': '([^']*)'"
 )
 # What either Keras raises for a file that it does not understand.
 _LOADING_ERRORS = (
@@ -70,9 +82,9 @@ def read(
         trust_code: Whether Python code inside the file may run.
 
     Raises:
-        ModelFileError: The file is missing, damaged, or no model.
+        ModelFileError: The file is missing, damaged, or not a model.
         UntrustedCodeError: It carries code and ``trust_code`` is False.
-        UnknownObjectError: It names a class or function that nobody registered.
+        UnknownObjectError: It names a class or function that is not registered.
         UnsupportedModelError: It can be read but not exported.
         OptionError: The options do not go together.
         MissingLibraryError: It is old, and tf_keras is not installed.
@@ -110,14 +122,10 @@ def _read_file(
             f"model.save_weights wrote, --weights FILE"
         )
         raise OptionError(message)
-    try:
-        if not trust_code:
-            refuse_code(file.path, file.config)
-        load = _load_keras3 if file.generation == KERAS3 else _load_keras2
-        model = load(file, custom_objects, trust_code=trust_code)
-    except ExportError as error:
-        _with_layers(error, file)
-        raise
+    if not trust_code:
+        refuse_code(file.path, file.config)
+    load = _load_keras3 if file.generation == KERAS3 else _load_keras2
+    model = load(file, custom_objects, trust_code=trust_code)
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # says what is wrong with a file that holds none
@@ -132,24 +140,8 @@ def _read_file(
 
 
 def _source(model: Any, name: str | None) -> KerasModel:
-    """The front end of a model, whichever Keras it belongs to."""
-    make: Callable[[Any, str | None], KerasModel]
-    if isinstance(model, keras.Model):
-        make = keras3_model.Keras3Source
-    elif _is_keras2(model):
-        from bilstm_exporter.frontends.keras2 import model as keras2_model  # noqa: PLC0415
-
-        make = keras2_model.Keras2Source
-    else:
-        raise ModelFileError(_no_model(model))
-    return make(model, name)
-
-
-def _no_model(model: Any) -> str:
-    return (
-        f"a {type(model).__module__}.{type(model).__qualname__} is no Keras model; expected the "
-        f"path of one, a keras.Model, or a tf_keras.Model"
-    )
+    """The front end of a model, by the Keras that it belongs to."""
+    return _front_end(model)[0](model, name)
 
 
 def layers_of(model: Any) -> ModelLayers | None:
@@ -165,22 +157,38 @@ def layers_of(model: Any) -> ModelLayers | None:
             return None
         layers = [(layer.name, layer.kind) for layer in config_layers(file.config)]
         return ModelLayers(file.path.stem, file.why, layers) if layers else None
-    if isinstance(model, keras.Model):
-        named, generation = keras3_model.layers_of(model), "keras"
-    elif _is_keras2(model):
-        from bilstm_exporter.frontends.keras2 import model as keras2_model  # noqa: PLC0415
-
-        named, generation = keras2_model.layers_of(model), "tf_keras"
-    else:
+    try:
+        _, named_layers = _front_end(model)
+    except ModelFileError:
         return None
-    return ModelLayers(model.name, f"{generation} {_version_of(model)}", named)
+    generation = f"{'tf_keras' if _is_keras2(model) else 'keras'} {_version_of(model)}"
+    return ModelLayers(model.name, generation, named_layers(model))
 
 
-def _with_layers(error: ExportError, file: ModelFile) -> None:
-    """Add the layers that an error is about, where the file's own configuration names them."""
-    if isinstance(error, UnknownObjectError) and not error.layers:
-        layers = config_layers(file.config)
-        error.layers = tuple(layer.name for layer in layers if error.unknown in layer.words)
+def _front_end(
+    model: Any,
+) -> tuple[Callable[[Any, str | None], KerasModel], Callable[[Any], list[NamedLayer]]]:
+    """What wraps a model of its Keras, and what lists its layers.
+
+    Raises:
+        ModelFileError: It is not a Keras model.
+    """
+    if isinstance(model, keras.Model):
+        from bilstm_exporter.frontends.keras3 import model as keras3  # noqa: PLC0415
+
+        return keras3.Keras3Model, keras3.layers_of
+    if _is_keras2(model):
+        from bilstm_exporter.frontends.keras2 import model as keras2  # noqa: PLC0415
+
+        return keras2.Keras2Model, keras2.layers_of
+    raise ModelFileError(_no_model(model))
+
+
+def _no_model(model: Any) -> str:
+    return (
+        f"a {type(model).__module__}.{type(model).__qualname__} is not a Keras model; expected the "
+        f"path of one, a keras.Model, or a tf_keras.Model"
+    )
 
 
 def _is_keras2(model: Any) -> bool:
@@ -204,7 +212,7 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                     return keras.models.model_from_json(
                         json.dumps(file.config), custom_objects=dict(custom_objects)
                     )
-            known = operations() if file.kind == "h5" else {}
+            known = _keras3_operations() if file.kind == "h5" else {}
             return keras.saving.load_model(
                 path,
                 custom_objects={**known, **custom_objects},
@@ -212,7 +220,8 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                 safe_mode=not trust_code,
             )
         except _LOADING_ERRORS as error:
-            raise _explained(file.path, error, f"Keras {keras.__version__}") from error
+            layers = list(config_layers(file.config))
+            raise _explained(file.path, error, f"Keras {keras.__version__}", layers) from error
 
 
 def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
@@ -236,13 +245,16 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                 f"or, where its module says tf.keras, set TF_USE_LEGACY_KERAS=1 before TensorFlow "
                 f"is imported"
             )
-            raise UnknownObjectError(message)
+            used_by = [layer.name for layer in config_layers(file.config) if layer.kind == name]
+            raise UnknownObjectError(message, layers=used_by)
     try:
         return loading.load(file, custom_objects, trust_code=trust_code)
     except ExportError:
         raise
     except _LOADING_ERRORS as error:
-        raise _explained(file.path, error, f"tf_keras {tf_keras.__version__}") from error
+        layers = list(config_layers(file.config))
+        reader = f"tf_keras {tf_keras.__version__}"
+        raise _explained(file.path, error, reader, layers) from error
 
 
 def _load_weights(model: Any, path: Path) -> None:
@@ -258,20 +270,92 @@ def _load_weights(model: Any, path: Path) -> None:
         raise _explained(path, error, f"{reader} {_version_of(model)}") from error
 
 
-def _explained(path: Path, error: Exception, reader: str) -> Exception:
-    text = str(error)
-    unknown = _UNKNOWN_CLASS.search(text)
-    if unknown:
-        message = (
-            f"{path} uses {unknown[1]!r}, which {reader} does not know. If it is yours, name the "
-            f"module that defines it: --custom-objects my_module (or my_module:{unknown[1]})"
-        )
-        return UnknownObjectError(message, unknown=unknown[1].rpartition(">")[2])
+def _explained(
+    path: Path, error: Exception, reader: str, layers: Sequence[ConfigLayer] = ()
+) -> ExportError:
+    """Explain an error that a Keras raises for a file.
+
+    What Keras found is only in its text, which this function alone reads.
+
+    Args:
+        path: The file.
+        error: What Keras raised.
+        reader: Which Keras, with its version.
+        layers: Those of the file's configuration.
+    """
+    text = plain_text(error).strip() or type(error).__name__
+    found = (pattern.search(text) for pattern in _UNKNOWN_OBJECT)
+    unknown = next((match for match in found if match is not None), None)
+    if unknown is not None:
+        name = unknown[unknown.lastindex or 0].rstrip(".")
+        return _unknown_object(path, name, reader, layers)
     if "marshal" in text:
         message = (
             f"{path} carries Python code that another Python wrote, and this one cannot read. "
             f"Build the model with a function instead: --builder my_module:build --weights {path}"
         )
         return ModelFileError(message)
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return ModelFileError(f"{path} cannot be loaded by {reader}: {first[:500]}")
+    coded = [layer for layer in layers if layer.has_code]
+    if coded:
+        message = (
+            f"{path} carries Python code as a setting of the {coded[0].kind} layer "
+            f"{coded[0].name!r}, such as activation=lambda x: ..., which {reader} does not read. "
+            f"Build the model with a function instead: --builder my_module:build --weights {path}"
+        )
+        return ModelFileError(message, layers=[layer.name for layer in coded])
+    # Keras wraps an error in one more text for each level of the model; the cause comes last.
+    cause = _CLASS.sub(r"\1", text.rpartition("Exception encountered: ")[2].splitlines()[0])[:500]
+    failed = _FAILED_LAYER.findall(text)
+    where = "in the {} layer '{}': ".format(*failed[-1]) if failed else ""
+    named = [one.name for one in layers if repr(one.name) in f"{where}{cause}"]
+    return ModelFileError(f"{path} cannot be loaded by {reader}: {where}{cause}", layers=named)
+
+
+def _unknown_object(
+    path: Path, registered: str, reader: str, layers: Sequence[ConfigLayer]
+) -> UnknownObjectError:
+    """Ask for the module of a class or function; its registered name is ``package>name``."""
+    name = registered.rpartition(">")[2]
+    one = f" (or my_module:{name})" if name.isidentifier() and not iskeyword(name) else ""
+    message = (
+        f"{path} uses {name!r}, which {reader} does not know. If it is yours, name the "
+        f"module that defines it: --custom-objects my_module{one}"
+    )
+    used_by = [layer.name for layer in layers if name in layer.words]
+    return UnknownObjectError(message, unknown=name, layers=used_by)
+
+
+def _keras3_operations() -> dict[str, Any]:
+    """Every operator of Keras 3 by the name of its class, as custom objects for an HDF5 file.
+
+    A functional model has an operator as a layer of its own where a function of keras.ops, or
+    the mask of an Embedding, is between its layers. The native format names its module. Keras
+    3's own HDF5 files have the class alone, and Keras 3 looks for it among its layers.
+    """
+    return {
+        cls.__name__: _layer_or_operation(getattr(keras.layers, cls.__name__, None), cls)
+        for cls in _subclasses(Operation)
+        if cls.__module__.startswith("keras.src.ops.")
+    }
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    subclasses: list[type] = cls.__subclasses__()
+    for subclass in subclasses:
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def _layer_or_operation(layer: Any, operation: Any) -> Any:
+    """The operator, or a class that selects between it and a layer of its name, such as Add."""
+    if layer is None:
+        return operation
+
+    class Either:
+        """Only the configuration of a layer says whether it is trainable."""
+
+        @staticmethod
+        def from_config(config: dict[str, Any]) -> Any:
+            return (layer if "trainable" in config else operation).from_config(config)
+
+    return Either

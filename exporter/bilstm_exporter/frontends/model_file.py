@@ -1,6 +1,6 @@
-"""What a model file is and who wrote it, found without loading a Keras.
+"""What a model file is and which Keras wrote it, found without loading it.
 
-Read from its bytes, not from its name, and trusting nothing in it.
+It goes by the bytes of the file, not by its name, and trusts nothing in the file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ModelFile:
         config: The model's configuration as the file has it; None in a SavedModel.
         version: Of the Keras that wrote it, or "" where the file does not say.
         generation: Which library must read it.
-        why: What tells, in a few words.
+        why: What decides the generation, in a few words.
     """
 
     path: Path
@@ -63,7 +63,7 @@ def inspect(path: Path) -> ModelFile:
     """Find out what a file is.
 
     Raises:
-        ModelFileError: It is missing, damaged, or no model.
+        ModelFileError: It is missing, damaged, or not a model.
     """
     try:
         is_folder = path.is_dir()
@@ -117,7 +117,7 @@ def is_legacy(model: str | None, weights: str | None) -> bool:
     """Whether a model, or where a builder makes it its weights, is older than Keras 3.
 
     Raises:
-        ModelFileError: A file is missing, damaged, or no model.
+        ModelFileError: A file is missing, damaged, or not a model.
     """
     if model is not None:
         return inspect(Path(model)).generation == TF_KERAS
@@ -132,16 +132,18 @@ class ConfigLayer:
     Attributes:
         name: Of the layer.
         kind: Its class.
-        words: Every string in its settings, and the class.
+        words: Every string in its settings, and the class; names without their package.
+        has_code: Whether a setting is pickled code, as a lambda is.
     """
 
     name: str
     kind: str
     words: frozenset[str]
+    has_code: bool
 
 
 def config_layers(config: Any) -> Iterator[ConfigLayer]:
-    """The layers in a configuration that do something themselves, in its order."""
+    """The layers in a configuration that compute something themselves, in its order."""
     if isinstance(config, list):
         for item in config:
             yield from config_layers(item)
@@ -157,7 +159,18 @@ def config_layers(config: Any) -> Iterator[ConfigLayer]:
         yield from config_layers(inside)
     elif isinstance(settings, dict):
         name = str(settings.get("name") or config.get("name") or kind)
-        yield ConfigLayer(name, kind, frozenset({kind, *_strings(settings)}))
+        words = frozenset(word.rpartition(">")[2] for word in (kind, *_strings(settings)))
+        yield ConfigLayer(name, kind.rpartition(">")[2], words, _has_pickled_setting(settings))
+
+
+def _has_pickled_setting(value: Any) -> bool:
+    """Whether a setting is a pickled function, ``{"value": [code, defaults, closure]}``."""
+    if isinstance(value, dict):
+        pickled = value.get("value") if len(value) == 1 else None
+        if isinstance(pickled, list) and len(pickled) == 3 and isinstance(pickled[0], str):
+            return True
+        return any(map(_has_pickled_setting, value.values()))
+    return isinstance(value, list) and any(map(_has_pickled_setting, value))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -172,15 +185,18 @@ def refuse_code(path: Path, config: Any) -> None:
     """Refuse Python code in a configuration.
 
     Raises:
-        UntrustedCodeError: There is some; naming the layers.
+        UntrustedCodeError: There is some; it names the layers.
     """
-    names = sorted(set(_code_in(config, "the model")))
-    if names:
+    places = list(dict.fromkeys(_layers_with_code(config, None)))
+    if places:
+        layers = sorted(name for name in places if name is not None)
+        where = ["the model"] if None in places else []
+        where += [f"layer {name!r}" for name in layers]
         message = (
-            f"{path} carries Python code in {', '.join(names)}, which could do anything when it "
+            f"{path} carries Python code in {', '.join(where)}, which could do anything when it "
             f"runs. If you trust where the file came from, export it with --trust-code"
         )
-        raise UntrustedCodeError(message)
+        raise UntrustedCodeError(message, layers=layers)
 
 
 def sha256(path: Path) -> str:
@@ -212,7 +228,7 @@ def _no_model(path: Path, start: bytes) -> str:
         )
     what = "is empty" if not start else f"starts with {start[:4]!r}"
     return (
-        f"{path} is no Keras model: it {what}, where a .keras file is a zip archive, a .h5 file "
+        f"{path} is not a Keras model: it {what}, where a .keras file is a zip archive, a .h5 file "
         f"is HDF5 and an architecture is JSON. Save the model with model.save('name.keras')"
     )
 
@@ -227,7 +243,7 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
             config = json.loads(_member(archive, "config.json"))
             metadata = json.loads(_member(archive, "metadata.json"))
     except KeyError as error:
-        message = f"{path} is a zip archive but no .keras file: it holds no {error.args[0]}"
+        message = f"{path} is a zip archive but not a .keras file: it holds no {error.args[0]}"
         raise ModelFileError(message) from error
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RecursionError) as error:
         if isinstance(error, ModelFileError):
@@ -291,7 +307,7 @@ def _inspect_json(path: Path) -> tuple[Any, str]:
         )
         raise ModelFileError(message)
     if not isinstance(config, dict) or "class_name" not in config:
-        message = f"{path} is JSON but no architecture: expected what model.to_json() writes"
+        message = f"{path} is JSON but not an architecture: expected what model.to_json() writes"
         raise ModelFileError(message)
     return config, str(config.get("keras_version", ""))
 
@@ -327,13 +343,18 @@ def _keys(config: Any) -> Iterator[str]:
             yield from _keys(value)
 
 
-def _code_in(config: Any, where: str) -> Iterator[str]:
-    """Names of the layers whose config holds pickled code, or a way out of the model."""
+def _layers_with_code(config: Any, outer: str | None) -> Iterator[str | None]:
+    """The layers whose config holds pickled code, or a function that reaches out of the model.
+
+    Args:
+        config: Of a model or a layer.
+        outer: Name of the layer around it, or None. Yielded for code that names no layer.
+    """
     if isinstance(config, dict):
         inner = config.get("config")
         inner = inner if isinstance(inner, dict) else {}
         name = inner.get("name")
-        here = f"layer {name!r}" if isinstance(name, str) else where
+        here = name if isinstance(name, str) else outer
         function = inner.get("function")
         if (
             config.get("class_name") in {"Lambda", "__lambda__"}
@@ -342,7 +363,7 @@ def _code_in(config: Any, where: str) -> Iterator[str]:
         ):
             yield here
         for value in config.values():
-            yield from _code_in(value, here)
+            yield from _layers_with_code(value, here)
     elif isinstance(config, list):
         for value in config:
-            yield from _code_in(value, where)
+            yield from _layers_with_code(value, outer)

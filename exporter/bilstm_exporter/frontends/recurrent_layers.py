@@ -1,57 +1,174 @@
-"""What Keras 2 and Keras 3 do alike around a recurrence, and how both are replaced."""
+"""Recurrent layers of Keras 2 and Keras 3: what both generations do around a recurrence.
+
+A front end describes each call of a recurrent layer as a `LayerCall`. `RecurrentLayers` lowers
+it, and gives back the tensors that Keras's own loops give.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from bilstm_exporter.ir.recurrence import (
     Activation,
+    Bidirectional,
     Cell,
     GRUCell,
     Lowering,
     LSTMCell,
     Recurrence,
+    RecurrenceResult,
     SimpleRNNCell,
     StepCell,
 )
 
-
-@contextlib.contextmanager
-def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
-    """Set attributes ``{(owner, name): value}``; put the old ones back on exit."""
-    saved = {key: vars(key[0]).get(key[1]) for key in replacements}
-    try:
-        for (owner, name), value in replacements.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name), value in saved.items():
-            if value is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)
+LoopOutputs = tuple[Any, Any, list[Any]]
+"""What Keras's loops return: last output, outputs in the order of processing, final states."""
 
 
-def named_layers(layers: Iterable[Any], library: Any) -> list[tuple[str, str]]:
-    """Name and class of every layer that does something itself.
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a recurrent layer.
+
+    Attributes:
+        recurrence: As the layer is set.
+        sequences: ``[batch, time, ...] float32``.
+        states: The initial states, flat; None for zeros that nothing has computed yet.
+        mask: ``[batch, time] bool``, or None.
+        unroll: Whether the layer unrolls its loop over time.
+        given: Sequences and mask as Keras handed them to the layer, before any cast.
+    """
+
+    recurrence: Recurrence
+    sequences: Any
+    states: Sequence[Any]
+    mask: Any
+    unroll: bool
+    given: tuple[Any, Any]
+
+    @property
+    def _zeros_in_input_order(self) -> bool:
+        """Whether Keras zeroes outputs with a mask that runs against them.
+
+        It zeroes the masked outputs of an unrolled backward layer with the mask in the order of
+        the input, not in the order of processing. Keras's output is the reference.
+        """
+        recurrence = self.recurrence
+        return bool(
+            self.mask is not None
+            and self.unroll
+            and recurrence.go_backwards
+            and recurrence.zero_output_for_mask
+        )
+
+    def to_lower(self) -> Recurrence:
+        """The recurrence for the target; `finish` does the rest."""
+        if self._zeros_in_input_order:
+            return replace(self.recurrence, zero_output_for_mask=False)
+        return self.recurrence
+
+    def initial_state(self) -> list[Any]:
+        """The initial states for the target: None for zeros, except for a StepCell."""
+        if isinstance(self.recurrence.cell, StepCell):
+            return list(self.states)
+        return [None if _is_zeros(state) else state for state in self.states]
+
+    def finish(self, result: RecurrenceResult) -> LoopOutputs:
+        """Turn the result of a target into what Keras's own loops give."""
+        last_output, outputs = result.last_output, result.outputs
+        if outputs is None:
+            outputs = tf.expand_dims(last_output, 1)
+        elif self.recurrence.go_backwards:
+            outputs = tf.reverse(outputs, [1])
+        if self._zeros_in_input_order:
+            zero = tf.zeros([], outputs.dtype)
+            rank = len(outputs.shape)
+            outputs = tf.where(_broadcast_to_rank(self.mask, rank), outputs, zero)
+            last_mask = _broadcast_to_rank(self.mask[:, 0], rank - 1)
+            last_output = tf.where(last_mask, last_output, zero)
+        return last_output, outputs, list(result.states)
+
+    def reads_the_same(self, other: LayerCall) -> bool:
+        """Whether two calls read the same tensors: sequences, mask and initial states."""
+        return (
+            all(one is two for one, two in zip(self.given, other.given, strict=True))
+            and len(self.states) == len(other.states)
+            and all(map(_are_equal_states, self.states, other.states))
+        )
+
+
+@dataclass
+class _BidirectionalCall:
+    """A call of a bidirectional layer that has not returned.
+
+    Attributes:
+        layer: Keras's layer.
+        describe_backward: Describes the call of the backward layer that will follow that of the
+            forward layer; None where the two cannot be lowered together.
+        backward: The backward call that was lowered with the forward one, and its result, until
+            Keras calls the backward layer.
+    """
+
+    layer: Any
+    describe_backward: Callable[[LayerCall], LayerCall | None]
+    backward: tuple[LayerCall, RecurrenceResult] | None = None
+
+
+class RecurrentLayers:
+    """Lowers the recurrent layers that Keras calls while a model is traced.
+
+    Keras calls the forward layer of a bidirectional layer, then its backward layer. The target
+    gets both at the first call. The result of the second waits until Keras calls that layer.
 
     Args:
-        layers: All of a model, nested ones too.
-        library: ``keras`` or ``tf_keras``.
+        lowering: The target's.
     """
-    layers = list(layers)
-    containers = (library.Model, library.layers.Wrapper, library.layers.InputLayer)
-    cells = {id(layer.cell) for layer in layers if isinstance(layer, library.layers.RNN)}
-    return [
-        (layer.name, type(layer).__name__)
-        for layer in layers
-        if not isinstance(layer, containers) and id(layer) not in cells
-    ]
+
+    def __init__(self, lowering: Lowering) -> None:
+        self._lowering = lowering
+        self._calls: list[_BidirectionalCall] = []
+
+    @contextlib.contextmanager
+    def calling_bidirectional(
+        self, layer: Any, describe_backward: Callable[[LayerCall], LayerCall | None]
+    ) -> Iterator[None]:
+        """Note that a bidirectional layer is being called; see `_BidirectionalCall`."""
+        self._calls.append(_BidirectionalCall(layer, describe_backward))
+        try:
+            yield
+        finally:
+            self._calls.pop()
+
+    def lower(self, layer: Any, call: LayerCall) -> LoopOutputs:
+        """Lower one call of a layer; return what Keras's own loop would."""
+        outer = self._calls[-1] if self._calls else None
+        if outer is not None and layer is outer.layer.backward_layer and outer.backward is not None:
+            (described, result), outer.backward = outer.backward, None
+            if described.reads_the_same(call):
+                return call.finish(result)
+        elif outer is not None and layer is outer.layer.forward_layer:
+            backward = outer.describe_backward(call)
+            if backward is not None:
+                return self._lower_both(outer, call, backward)
+        result = self._lowering.lower(
+            call.to_lower(), call.sequences, call.initial_state(), call.mask
+        )
+        return call.finish(result)
+
+    def _lower_both(
+        self, outer: _BidirectionalCall, forward: LayerCall, backward: LayerCall
+    ) -> LoopOutputs:
+        pair = Bidirectional(outer.layer.name, forward.to_lower(), backward.to_lower())
+        states = forward.initial_state(), backward.initial_state()
+        first, second = self._lowering.lower_bidirectional(
+            pair, forward.sequences, states, forward.mask
+        )
+        outer.backward = (backward, second)
+        return forward.finish(first)
 
 
 def describe_gates(
@@ -60,12 +177,12 @@ def describe_gates(
     read: Callable[[Any], Any],
     describe: Callable[[Any], Activation],
 ) -> Cell:
-    """Describe a cell of Keras's own, whose attributes have had the same names since Keras 2.
+    """Describe one of Keras's own cells; Keras 2 and 3 name their attributes alike.
 
     Args:
-        described: As what.
+        described: The class of the description.
         cell: The cell.
-        read: Gives a weight as an array, and None for none.
+        read: Gives a weight as an array, and None for None.
         describe: Names an activation.
     """
     kernels = {"kernel": read(cell.kernel), "recurrent_kernel": read(cell.recurrent_kernel)}
@@ -91,72 +208,30 @@ def describe_gates(
     )
 
 
-def lower_as_keras(  # noqa: PLR0913 - a layer's call and two settings
-    lowering: Lowering,
-    recurrence: Recurrence,
-    sequences: Any,
-    states: Sequence[Any],
-    mask: Any,
-    *,
-    unroll: bool,
-) -> tuple[Any, Any, list[Any]]:
-    """Lower a recurrence, and give back what Keras's own loops give.
-
-    Args:
-        lowering: The target's.
-        recurrence: As the layer is set.
-        sequences: ``[batch, time, ...] float32``.
-        states: The initial states, flat.
-        mask: ``[batch, time] bool``, or None.
-        unroll: Whether the layer writes its steps out.
-
-    Returns:
-        The last output, the outputs in the order they were processed (one step without
-        ``return_sequences``), and the final states.
-    """
-    # Keras zeroes the masked outputs of an unrolled backward layer with the mask in
-    # input order, not in the order it processed: the definition of right.
-    crossed_zeros = (
-        mask is not None and unroll and recurrence.go_backwards and recurrence.zero_output_for_mask
-    )
-    if crossed_zeros:
-        recurrence = replace(recurrence, zero_output_for_mask=False)
-    if not isinstance(recurrence.cell, StepCell):
-        states = [None if _is_zeros(state) else state for state in states]
-    result = lowering.lower(recurrence, sequences, states, mask)
-    last_output, outputs = result.last_output, result.outputs
-    if outputs is None:
-        outputs = tf.expand_dims(last_output, 1)
-    elif recurrence.go_backwards:
-        outputs = tf.reverse(outputs, [1])
-    if crossed_zeros:
-        zero = tf.zeros([], outputs.dtype)
-        rank = len(outputs.shape)
-        outputs = tf.where(_broadcast_to_rank(mask, rank), outputs, zero)
-        last_output = tf.where(_broadcast_to_rank(mask[:, 0], rank - 1), last_output, zero)
-    return last_output, outputs, list(result.states)
-
-
-def before_flip(tensor: Any, axis: int) -> Any:
-    """The tensor before a reversal of this very axis, or None if it comes from no such thing.
-
-    Bidirectional flips what its backward layer has just flipped.
-    """
-    operation = getattr(tensor, "op", None)
-    if operation is not None and operation.type == "ReverseV2":
-        before, axes = operation.inputs
-        if list(tf.get_static_value(axes)) == [axis % len(tensor.shape)]:
-            return before
-    return None
-
-
 def _is_zeros(tensor: Any) -> bool:
-    """Whether a tensor of the graph is all zeros, as Keras's default initial states are."""
-    operation = tensor.op
-    if operation.type == "Fill":
+    """Whether an initial state is all zeros, as Keras's default ones are; None means zeros."""
+    if tensor is None:
+        return True
+    operation = getattr(tensor, "op", None)  # an eager tensor has none
+    if operation is not None and operation.type == "Fill":
         tensor = operation.inputs[1]
     value = tf.get_static_value(tensor)
     return value is not None and not value.any()
+
+
+def _are_equal_states(one: Any, other: Any) -> bool:
+    """Whether two initial states are zeros, or else the same tensor."""
+    if one is None or other is None:
+        return _is_zeros(one) and _is_zeros(other)
+    return _before_identities(one) is _before_identities(other)
+
+
+def _before_identities(tensor: Any) -> Any:
+    operation = getattr(tensor, "op", None)
+    while operation is not None and operation.type == "Identity":
+        (tensor,) = operation.inputs
+        operation = tensor.op
+    return tensor
 
 
 def _broadcast_to_rank(mask: Any, rank: int) -> Any:

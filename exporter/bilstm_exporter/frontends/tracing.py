@@ -1,46 +1,129 @@
-"""What tracing leaves to do, whichever library was traced."""
+"""Tracing a model of either generation of Keras into a TensorFlow graph."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
+import tensorflow as tf
 
-from bilstm_exporter.errors import UnsupportedModelError, plain_text
+from bilstm_exporter.errors import ExportError, UnsupportedModelError, plain_text
 from bilstm_exporter.ir.markers import UnknownReadError
-from bilstm_exporter.keras_model import layer_of_node
+from bilstm_exporter.keras_model import DeclaredInput, layer_of_node
 
 # Not PyFuncStateless, which marks a recurrence on its way to ONNX.
 _PYTHON = frozenset({"EagerPyFunc", "PyFunc"})
 
 
-def off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The float32 values next to these, up or down at random; others as they are."""
-    if values.dtype != np.float32:
-        return values
-    towards = np.where(rng.integers(2, size=values.shape), np.float32(np.inf), -np.float32(np.inf))
-    return np.asarray(np.nextafter(values, towards, dtype=np.float32))
+@contextlib.contextmanager
+def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
+    """Set attributes ``{(owner, name): value}``; put the old ones back on exit."""
+    saved = {key: vars(key[0]).get(key[1]) for key in replacements}
+    try:
+        for (owner, name), value in replacements.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for (owner, name), value in saved.items():
+            if value is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
 
 
-def untraceable(error: Exception, written_with: str) -> UnsupportedModelError:
-    """Say that a model runs but cannot be traced, and how a layer must be written."""
-    if isinstance(error, UnknownReadError):
-        message = (
-            f"layer {error.layer!r}: its cell reads {error.tensor}, which is neither an input of "
-            f"the step nor a weight; pass it to the cell as a state or as part of its inputs"
-        )
-        return UnsupportedModelError(message, layers=(error.layer,))
+def before_flip(tensor: Any, axis: int) -> Any:
+    """The tensor before a reversal of this axis, or None if no such reversal gave it.
+
+    Bidirectional flips what its backward layer has just flipped.
+    """
+    operation = getattr(tensor, "op", None)
+    if operation is not None and operation.type == "ReverseV2":
+        before, axes = operation.inputs
+        if list(tf.get_static_value(axes)) == [axis % len(tensor.shape)]:
+            return before
+    return None
+
+
+def trace_function(
+    call: Callable[..., Any], inputs: Sequence[DeclaredInput], model: Any, *, library: Any, ops: str
+) -> Any:
+    """Trace a call of a model into a graph.
+
+    Args:
+        call: Takes one tensor per input.
+        inputs: Shapes and dtypes.
+        model: What it calls.
+        library: ``keras`` or ``tf_keras``.
+        ops: What a layer must be written with, for the message.
+
+    Returns:
+        A ``tf.ConcreteFunction`` of ``input_0``, ``input_1``, ...
+
+    Raises:
+        UnsupportedModelError: A layer cannot be traced; its name.
+    """
+    signature = [
+        tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}") for i, spec in enumerate(inputs)
+    ]
+    with _observed_failures(library.layers.Layer) as failed:
+        try:
+            return tf.function(call, autograph=False).get_concrete_function(*signature)
+        except ExportError:
+            raise
+        except UnknownReadError as error:
+            raise _unknown_read(error) from error
+        # A layer may be anybody's code: one that reads the values of a tensor, or uses numpy
+        # on it, raises any error.
+        except Exception as error:
+            raise _untraceable(error, [layer for layer in failed if layer is not model], ops) from (
+                error
+            )
+
+
+@contextlib.contextmanager
+def _observed_failures(layer_class: Any) -> Iterator[list[Any]]:
+    """Collect the layers whose call raises, innermost first; a call that returns forgets them."""
+    failed: list[Any] = []
+    original = layer_class.__call__
+
+    @functools.wraps(original)
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            result = original(layer, *args, **kwargs)
+        except Exception:
+            failed.append(layer)
+            raise
+        failed.clear()
+        return result
+
+    with replaced({(layer_class, "__call__"): call}):
+        yield failed
+
+
+def _untraceable(error: Exception, failed: Sequence[Any], ops: str) -> UnsupportedModelError:
+    """Say that a model runs but cannot be traced, and how its layer must be written."""
     lines = [line.strip() for line in plain_text(error).splitlines() if line.strip()]
-    return UnsupportedModelError(
-        f"the model runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
-        f"A layer that looks at the values of its inputs, or computes with numpy, must be "
-        f"written with {written_with}"
+    what = f"layer {failed[0].name!r} ({type(failed[0]).__name__})" if failed else "the model"
+    message = (
+        f"{what} runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
+        f"A layer that reads the values of its inputs, or computes with numpy, must be written "
+        f"with {ops}"
     )
+    return UnsupportedModelError(message, layers=[layer.name for layer in failed[:1]])
+
+
+def _unknown_read(error: UnknownReadError) -> UnsupportedModelError:
+    message = (
+        f"layer {error.layer!r}: its cell reads {error.tensor}, which is neither an input of the "
+        f"step nor a weight; pass it to the cell as a state or as part of its inputs"
+    )
+    return UnsupportedModelError(message, layers=(error.layer,))
 
 
 def refuse_python(function: Any, layers: Sequence[tuple[str, str]]) -> None:
-    """Refuse a graph that calls back into Python: it only looks like one that can be exported.
+    """Refuse a graph that calls back into Python, which no artifact can do.
 
     Args:
         function: A ``tf.ConcreteFunction``.
@@ -58,17 +141,4 @@ def refuse_python(function: Any, layers: Sequence[tuple[str, str]]) -> None:
                 f"{operation.type}), which no artifact can do; write it with keras.ops or "
                 f"TensorFlow operations, or compute it before the model"
             )
-            raise UnsupportedModelError(message)
-
-
-def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Number the names that stand twice."""
-    unique: list[str] = []
-    for name in names:
-        suffix = sum(other == name or other.startswith(f"{name}_") for other in unique)
-        candidate = name
-        while candidate in unique:
-            candidate = f"{name}_{suffix}"
-            suffix += 1
-        unique.append(candidate)
-    return tuple(unique)
+            raise UnsupportedModelError(message, layers=() if layer is None else (layer,))

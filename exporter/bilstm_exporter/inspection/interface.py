@@ -61,9 +61,9 @@ def find_interface(
         OptionError: An axis cannot be fixed at the given size.
         UnsupportedModelError: The model takes no input of any size tried.
     """
-    graph = mark_recurrences(lambda lowering: model.trace(lowering, model.inputs))
+    graph = mark_recurrences(lambda lowering: model.trace(lowering, model.flat_inputs))
     declared = _settled(model, input_facts(graph.function))
-    if declared != list(model.inputs):
+    if declared != list(model.flat_inputs):
         graph = mark_recurrences(lambda lowering: model.trace(lowering, declared))
     facts = input_facts(graph.function)
     inputs, typical, outputs = _tie_axes(model, declared, facts)
@@ -133,7 +133,7 @@ def _moved_from(tensor: Any) -> str:
 
 def _settled(model: KerasModel, facts: Sequence[InputFacts]) -> list[DeclaredInput]:
     """Complete what the model does not declare: dtypes of ids, and which axes are free."""
-    declared = list(model.inputs)
+    declared = list(model.flat_inputs)
     if all(spec.declared for spec in declared):
         return declared
     declared = [
@@ -286,7 +286,7 @@ def _with_minimums(
                 if size == typical[name]
                 or (
                     _runs(model, inputs, {**typical, name: size})
-                    and model.allows(shapes_at(inputs, {**typical, name: size}))
+                    and model.accepts_shapes(shapes_at(inputs, {**typical, name: size}))
                 )
             )
     return tuple(
@@ -357,7 +357,7 @@ def _output_specs(
                 outputs.append(result)
                 break
     specs = []
-    for index, name in enumerate(model.output_names):
+    for index, name in enumerate(model.flat_output_names):
         arrays = [output[index] for output in outputs]
         axes = tuple(
             _output_axis([array.shape[axis] for array in arrays], variants, axis)

@@ -196,7 +196,7 @@ def _sensitivity(
     model: KerasModel, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
 ) -> float:
     """How far, in tolerances, the outputs move when every weight is off by one rounding."""
-    perturbed = [model.rounded_reference(inputs, seed) for seed in range(_ROUNDING_SEEDS)]
+    perturbed = [model.perturbed_reference(inputs, seed) for seed in range(_ROUNDING_SEEDS)]
     return max(
         (
             compare(moved, output, TOLERANCE).max_error_ratio

@@ -32,12 +32,12 @@ def inspect_model(
         UnsupportedModelError: The model takes no input that was tried, or draws random numbers.
     """
     found = find_interface(model, batch=batch, time=time)
-    inputs = found.inputs[: len(found.inputs) - model.state_count]
+    count = len(model.inputs)
     spec = ModelSpec(
         name=model.name,
-        inputs=inputs,
-        outputs=found.outputs[: len(found.outputs) - model.state_count],
-        states=tuple(StateSpec(s.name, s.dtype, s.axes) for s in found.inputs[len(inputs) :]),
+        inputs=found.inputs[:count],
+        outputs=found.outputs[: len(model.output_names)],
+        states=tuple(StateSpec(s.name, s.dtype, s.axes) for s in found.inputs[count:]),
         output_structure=model.output_structure,
         preprocessing=model.preprocessing,
     )
@@ -60,7 +60,7 @@ def native_dtype_error(model: KerasModel, probes: Sequence[Probe]) -> float | No
     """
     largest = None
     for probe in probes:
-        declared = model.declared_reference(probe.inputs)
+        declared = model.native_dtype_reference(probe.inputs)
         if declared is None:
             return None
         for own, output in zip(declared, probe.outputs, strict=True):
@@ -105,7 +105,7 @@ def is_padding_neutral(loaded: LoadedModel) -> bool:
         return False
     fixed_by_model = any(
         declared.shape[1] is not None
-        for declared, has_time in zip(loaded.keras.inputs, timed, strict=False)
+        for declared, has_time in zip(loaded.keras.flat_inputs, timed, strict=False)
         if has_time
     )
     shapes = loaded.shapes({n: a.min + 11 for n, a in loaded.free_axes.items() if n != BATCH})

@@ -28,6 +28,9 @@ class UnknownReadError(ValueError):
         tensor: The tensor's name.
     """
 
+    # Keras makes another exception of one raised inside a layer's call, unless it has this mark.
+    _keras_call_info_injected = True
+
     def __init__(self, layer: str, tensor: str) -> None:
         self.layer, self.tensor = layer, tensor
         super().__init__(f"layer {layer!r} reads {tensor}")

@@ -241,6 +241,9 @@ class Lowering(abc.ABC):
     ) -> tuple[RecurrenceResult, RecurrenceResult]:
         """Write both recurrences of a pair: by default one after the other.
 
+        This is called in the name scope of the forward layer. The backward layer has a scope
+        beside it: a node of the graph tells by its scope which layer it belongs to.
+
         Args:
             pair: What to lower.
             sequences: As of `lower`, for both.
@@ -250,8 +253,41 @@ class Lowering(abc.ABC):
         Returns:
             The results of the forward and of the backward recurrence.
         """
-        forward, backward = initial_states
-        return (
-            self.lower(pair.forward, sequences, forward, mask),
-            self.lower(pair.backward, sequences, backward, mask),
-        )
+        import tensorflow as tf  # noqa: PLC0415 - the descriptions above do not need it
+
+        forward_state, backward_state = initial_states
+        forward = self.lower(pair.forward, sequences, forward_state, mask)
+        outer, _, own = tf.get_current_name_scope().rpartition("/")
+        number = own.removeprefix(pair.forward.layer)
+        # A scope with a slash at its end is entered as it is; any other would be numbered.
+        with tf.name_scope(f"{outer}/{pair.backward.layer}{number}/".lstrip("/")):
+            backward = self.lower(pair.backward, sequences, backward_state, mask)
+        return forward, backward
+
+
+LoweringFunction = Callable[
+    [Recurrence, Any, "Sequence[Any]", Any],
+    RecurrenceResult,
+]
+"""A function with the arguments of `Lowering.lower`."""
+
+
+class _FunctionLowering(Lowering):
+    """Lowers each recurrence by itself, with a function."""
+
+    def __init__(self, function: LoweringFunction) -> None:
+        self._function = function
+
+    def lower(
+        self,
+        recurrence: Recurrence,
+        sequences: Tensor,
+        initial_state: Sequence[Tensor | None],
+        mask: Tensor | None,
+    ) -> RecurrenceResult:
+        return self._function(recurrence, sequences, initial_state, mask)
+
+
+def as_lowering(lowering: Lowering | LoweringFunction) -> Lowering:
+    """The lowering itself, or one that calls a function."""
+    return lowering if isinstance(lowering, Lowering) else _FunctionLowering(lowering)

@@ -1,8 +1,8 @@
-"""Configurations of Keras 1 and of early Keras 2, in the words that tf_keras knows.
+"""Configurations of Keras 1 and of early Keras 2, rewritten for tf_keras.
 
-Each rule fires on the old word itself, not on a version, because files lie about
-theirs. What says only how a model was trained (initializers, regularizers,
-constraints, dropout of weights) is left out: the weights come from the file.
+Each rule goes by the old key or class itself, not by a version, because the version in a
+file is often wrong. Settings of training alone (initializers, regularizers, constraints,
+dropout of weights) are left out: the weights come from the file.
 """
 
 from __future__ import annotations
@@ -11,12 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from bilstm_exporter.errors import UnsupportedModelError
-from bilstm_exporter.frontends.keras2.legacy_merge import (
-    INPUT_DTYPE,
-    merge_layer,
-    with_typed_input,
-    without_merged_branches,
-)
 
 Config = dict[str, Any]
 
@@ -62,6 +56,18 @@ _TRAINED = _RECURRENT | {
     "LSTMCell", "LayerNormalization", "PReLU", "SeparableConv1D", "SimpleRNNCell",
 }  # fmt: skip
 _TRAINING_ENDINGS = ("_initializer", "_regularizer", "_constraint")
+# Where a repaired layer says what dtype the input before it has; tf_keras does not look there.
+_INPUT_DTYPE = "input_dtype"
+
+_MERGE_MODES = {
+    "ave": "Average",
+    "concat": "Concatenate",
+    "cos": "Dot",
+    "dot": "Dot",
+    "max": "Maximum",
+    "mul": "Multiply",
+    "sum": "Add",
+}
 _DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
 
 
@@ -70,12 +76,12 @@ def repaired(config: Any, custom_objects: Mapping[str, Any]) -> Config:
 
     Args:
         config: As the file has it; not changed.
-        custom_objects: Classes of the user's, whose configuration stays as it is.
+        custom_objects: The user's own classes, whose configuration stays as it is.
 
     Raises:
         UnsupportedModelError: It uses something of Keras 1 that no later Keras has.
     """
-    return without_merged_branches(_repaired_value(config, custom_objects))
+    return _without_merged_branches(_repaired_value(config, custom_objects))
 
 
 def _repaired_value(value: Any, custom_objects: Mapping[str, Any]) -> Any:
@@ -86,7 +92,7 @@ def _repaired_value(value: Any, custom_objects: Mapping[str, Any]) -> Any:
     inner = {key: _repaired_value(item, custom_objects) for key, item in value.items()}
     name = inner.get("class_name")
     if name == "Sequential":
-        return with_typed_input(inner)
+        return _with_typed_input(inner)
     if not isinstance(name, str) or name in custom_objects:
         return inner
     return _repaired_layer(inner, name) if isinstance(inner.get("config"), dict) else inner
@@ -94,7 +100,7 @@ def _repaired_value(value: Any, custom_objects: Mapping[str, Any]) -> Any:
 
 def _repaired_layer(layer: Config, name: str) -> Config:
     if name == "Merge":
-        return merge_layer(layer)
+        return _merge_layer(layer)
     config: Config = dict(layer["config"])
     if name in {"Model", "Functional"}:
         return {**layer, "class_name": "Functional"} if "input_layers" in config else layer
@@ -115,23 +121,23 @@ def _repaired_layer(layer: Config, name: str) -> Config:
 
 def _input_dtype(name: str, config: Config) -> Config:
     """Take Keras 1's ``input_dtype`` out of a layer: it is the input's, not the layer's."""
-    dtype = config.pop(INPUT_DTYPE, None)
+    dtype = config.pop(_INPUT_DTYPE, None)
     if dtype is None:
         return {}
     if name == "InputLayer":
         config["dtype"] = dtype
         return {}
-    return {INPUT_DTYPE: dtype}
+    return {_INPUT_DTYPE: dtype}
 
 
 def _rename_keras1(name: str, config: Config) -> None:
-    """Bring the keys of Keras 1 up to date, in place."""
+    """Rename the keys of Keras 1 to today's, in place."""
     training = _KERAS1_TRAINING & set(config)
     for key in training:
         del config[key]
     for old in _KERAS1_NAMES.keys() & config.keys():
         config[_KERAS1_NAMES[old]] = config.pop(old)
-    if config.get("strides", "") is None:  # Keras 1's word for the default
+    if config.get("strides", "") is None:  # the default, in Keras 1
         del config["strides"]
     if "nb_row" in config:
         config["kernel_size"] = [config.pop("nb_row"), config.pop("nb_col")]
@@ -155,12 +161,136 @@ def _refuse_mode(config: Config) -> None:
             f"layer {config.get('name')!r} is a BatchNormalization of Keras 1 in a mode that no "
             f"later Keras has; train the model again with mode=0, or with a later Keras"
         )
-        raise UnsupportedModelError(message)
+        raise UnsupportedModelError(message, layers=(str(config.get("name")),))
 
 
 def _input_shape(name: str, config: Config) -> None:
-    """``input_dim`` and ``input_length`` are a shape, unless that stands there too."""
+    """``input_dim`` and ``input_length`` are a shape, unless the shape is given too."""
     size, length = config.pop("input_dim", None), config.pop("input_length", None)
     if size is not None and "batch_input_shape" not in config:
         has_time = name in _RECURRENT or name == "Conv1D"
         config["batch_input_shape"] = [None, length, size] if has_time else [None, size]
+
+
+# --- Merge, and Sequential models that begin with merged branches
+
+
+def _merge_layer(layer: Config) -> Config:
+    """The layer of today for a Merge; its branches, if it has any, stay in ``"branches"``.
+
+    Raises:
+        UnsupportedModelError: It merges with a user's own function.
+    """
+    config = layer["config"]
+    mode, name = config.get("mode", "sum"), config.get("name")
+    if not isinstance(mode, str) or mode not in _MERGE_MODES:
+        message = (
+            f"layer {name!r} is a Merge of Keras 1 with a function of its own as mode; only the "
+            f"modes {', '.join(sorted(_MERGE_MODES))} can be read: replace it by one of these"
+        )
+        raise UnsupportedModelError(message, layers=(str(name),))
+    new: Config = {"name": name}
+    if mode == "concat":
+        new["axis"] = config.get("concat_axis", -1)
+    elif mode in {"dot", "cos"}:
+        axes = config.get("dot_axes", -1)
+        # Keras 1 writes one list of axes for each tensor.
+        new["axes"] = (
+            [a[0] if isinstance(a, list) else a for a in axes] if isinstance(axes, list) else axes
+        )
+        new["normalize"] = mode == "cos"
+    merged = {**layer, "class_name": _MERGE_MODES[mode], "config": new}
+    if config.get("layers"):
+        merged["branches"] = config["layers"]
+    return merged
+
+
+def _with_typed_input(model: Config) -> Config:
+    """A Sequential whose first layer says what dtype its input has, with that input."""
+    layers = _layers(model)
+    if (
+        not layers
+        or _INPUT_DTYPE not in layers[0]
+        or "batch_input_shape" not in layers[0]["config"]
+    ):
+        return model
+    layers = [_input_layer(layers[0]), *layers]
+    config = model["config"]
+    return {**model, "config": {**config, "layers": layers} if isinstance(config, dict) else layers}
+
+
+def _input_layer(first: Config) -> Config:
+    """The input that a Sequential makes for its first layer."""
+    config = first["config"]
+    return {
+        "class_name": "InputLayer",
+        "config": {
+            "batch_input_shape": config["batch_input_shape"],
+            "dtype": first.get(_INPUT_DTYPE, "float32"),
+            "name": f"{config['name']}_input",
+        },
+    }
+
+
+def _without_merged_branches(model: Config) -> Config:
+    """A Sequential that begins with merged branches, as the functional model it is."""
+    layers = _layers(model)
+    if model.get("class_name") != "Sequential" or not layers or "branches" not in layers[0]:
+        return model
+    graph = _Graph()
+    last = graph.add_chain(layers)
+    return {
+        **model,
+        "class_name": "Functional",
+        "config": {
+            "name": "sequential",
+            "layers": graph.layers,
+            "input_layers": [[name, 0, 0] for name in graph.inputs],
+            "output_layers": [[last, 0, 0]],
+        },
+    }
+
+
+class _Graph:
+    """The layers of a functional model, and the names of its inputs."""
+
+    def __init__(self) -> None:
+        self.layers: list[Config] = []
+        self.inputs: list[str] = []
+
+    def add_chain(self, layers: list[Config]) -> str:
+        """Add the layers of a Sequential; the name of the last."""
+        before: list[str] = []
+        for layer in layers:
+            if "branches" in layer:
+                before = [self.add_chain(_branch_layers(branch)) for branch in layer["branches"]]
+            elif not before and layer["class_name"] != "InputLayer":
+                before = [self.add_chain([_input_layer(layer)])]
+            name = layer["config"]["name"]
+            if layer["class_name"] == "InputLayer":
+                self.inputs.append(name)
+            self._add(layer, name, before)
+            before = [name]
+        return before[0]
+
+    def _add(self, layer: Config, name: str, before: list[str]) -> None:
+        nodes = [[[other, 0, 0, {}] for other in before]] if before else []
+        own = {key: value for key, value in layer.items() if key != "branches"}
+        self.layers.append({**own, "name": name, "inbound_nodes": nodes})
+
+
+def _layers(model: Config) -> list[Config]:
+    config = model.get("config")
+    if isinstance(config, dict):
+        config = config.get("layers")
+    return config if isinstance(config, list) else []
+
+
+def _branch_layers(branch: Config) -> list[Config]:
+    if branch.get("class_name") == "Sequential":
+        return _layers(branch)
+    message = (
+        f"a Merge of Keras 1 joins a {branch.get('class_name')}; only Sequential branches can be "
+        f"read: build the model with a later Keras, and export it with --builder and --weights"
+    )
+    raise UnsupportedModelError(message)

@@ -1,4 +1,4 @@
-"""Old files into tf_keras models."""
+"""Loads files that Keras 1 and 2 wrote as tf_keras models."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from tf_keras.protobuf import saved_metadata_pb2
 from tf_keras.src.saving.legacy import hdf5_format, model_config
 from tf_keras.src.saving.legacy.saved_model import json_utils
+from tf_keras.src.saving.legacy.saved_model import load as keras_loader
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.keras2.legacy_config import repaired
@@ -29,7 +30,7 @@ _UNSAFE_OPERATORS = frozenset(
         "DatasetFromGraph", "SaveV2", "MergeV2Checkpoints", "DebugIdentityV2", "PrintV2",
     }
 )  # fmt: skip
-# Every SavedModel has them, in the functions that save and restore it; a call runs neither.
+# Every SavedModel has them, in its functions that save and restore; a call runs neither.
 _CHECKPOINT_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints"})
 
 
@@ -43,13 +44,13 @@ def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool
 
     Raises:
         UntrustedCodeError: It carries code and ``trust_code`` is False.
-        ModelFileError: It holds no model.
+        ModelFileError: It does not hold a model.
     """
     if file.kind == "saved_model":
         return _load_saved_model(file.path, custom_objects, trust_code=trust_code)
     if file.kind == "keras":
         return _load_zip(file.path, custom_objects, trust_code=trust_code)
-    # Tuples, shapes and the like stand in JSON in words of tf_keras's own.
+    # tf_keras writes tuples, shapes and the like in JSON in a form of its own.
     config = json_utils.decode(json.dumps(repaired(file.config, custom_objects)))
     with tf_keras.utils.custom_object_scope(dict(custom_objects)):
         model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
@@ -98,7 +99,7 @@ def _is_in_another_order(weights: Any, model: Any) -> bool:
 
 @contextlib.contextmanager
 def _readable(group: Any) -> Iterator[Any]:
-    """The weights as tf_keras knows them: what Keras 1 wrote must say "1", if anything."""
+    """The weights as tf_keras reads them: those of Keras 1 must have the version "1", or none."""
     version = group.attrs.get("keras_version", "1")
     version = version.decode() if isinstance(version, bytes) else str(version)
     if not version.startswith("1."):
@@ -126,7 +127,16 @@ def _load_saved_model(path: Path, custom_objects: Mapping[str, Any], *, trust_co
             f"with model.save, and export that"
         )
         raise ModelFileError(message)
-    model = tf_keras.models.load_model(path, custom_objects=dict(custom_objects), compile=False)
+    try:
+        model = tf_keras.models.load_model(path, custom_objects=dict(custom_objects), compile=False)
+    except ValueError as error:
+        # tf_keras names the layer that it could not restore, not what in it is unknown.
+        known = {*custom_objects, *dir(tf_keras.layers), *dir(tf_keras.activations)}
+        unknown = [name for config in configs for name in _own_names(config) if name not in known]
+        if not unknown:
+            raise
+        message = f"Unknown object: '{unknown[0]}'"
+        raise ValueError(message) from error
     _refuse_revived(path, model)
     return model
 
@@ -138,13 +148,31 @@ def _saved_configs(path: Path) -> list[Any]:
         if (path / _METADATA_FILE).is_file():
             metadata.ParseFromString((path / _METADATA_FILE).read_bytes())
             texts = [node.metadata for node in metadata.nodes]
-        else:  # before TensorFlow 2.5 it stood in the graph
+        else:  # before TensorFlow 2.5 it was in the graph
             nodes = _saved_model(path).meta_graphs[0].object_graph_def.nodes
             texts = [n.user_object.metadata for n in nodes if n.user_object.metadata]
         return [json.loads(text) for text in texts]
     except (DecodeError, ValueError, OSError) as error:
         message = f"{path} is damaged or cut short: {error}. Copy or save it again"
         raise ModelFileError(message) from error
+
+
+def _own_names(config: Any) -> Iterator[str]:
+    """The activations, other functions, and classes of cells that a configuration names."""
+    if isinstance(config, list):
+        for item in config:
+            yield from _own_names(item)
+    if not isinstance(config, dict):
+        return
+    if config.get("class_name") == "function":
+        yield str(config["config"])
+    for key, value in config.items():
+        if key in {"activation", "recurrent_activation"} and isinstance(value, str):
+            yield value
+        if key in {"cell", "cells"}:
+            cells = value if isinstance(value, list) else [value]
+            yield from (str(cell.get("class_name")) for cell in cells)
+        yield from _own_names(value)
 
 
 def saved_by(path: Path) -> str:
@@ -176,11 +204,20 @@ def _refuse_unsafe_operators(path: Path) -> None:
 
 
 def _refuse_revived(path: Path, model: Any) -> None:
-    """Refuse layers that a SavedModel brings back as graphs, because nobody knows their class."""
+    """Refuse layers that a SavedModel restores as graphs, because their class is not known."""
     if not isinstance(model, tf_keras.Model):
-        message = f"{path} holds no Keras model but a {type(model).__name__}"
+        message = f"{path} holds a {type(model).__name__}, not a Keras model"
         raise ModelFileError(message)
     for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
-        if type(layer).__module__.endswith("saved_model.load"):
-            message = f"Unknown layer: '{type(layer).__name__}'"
-            raise ValueError(message)
+        if type(layer).__module__ != keras_loader.__name__:
+            continue
+        kind = type(layer).__name__
+        if hasattr(tf_keras.layers, kind):
+            message = (
+                f"{path} does not hold all settings of the {kind} layer {layer.name!r}; one of "
+                f"them may be Python code, such as activation=lambda x: ... Build the model with "
+                f"a function instead: --builder my_module:build"
+            )
+            raise ModelFileError(message, layers=(layer.name,))
+        message = f"Unknown layer: '{kind}'"
+        raise ValueError(message)

@@ -1,9 +1,9 @@
-"""Models of tf_keras, the last Keras 2: what they declare and answer, how they are traced."""
+"""Models of tf_keras, the last Keras 2: inputs and outputs, how they are called and traced."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,35 +11,39 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from bilstm_exporter.errors import ExportError, ModelFileError, UnsupportedModelError
-from bilstm_exporter.frontends.keras2.float32 import in_float32
-from bilstm_exporter.frontends.keras2.operators import plain_operators
+from bilstm_exporter.errors import ModelFileError, UnsupportedModelError
+from bilstm_exporter.frontends.base_model import (
+    BaseModel,
+    declared_states,
+    named_layers,
+    named_states,
+    output_names,
+    refuse_kind,
+    structure_name,
+    unique_names,
+)
+from bilstm_exporter.frontends.keras2.operators import convertible_operators
 from bilstm_exporter.frontends.keras2.recurrent import (
     check_contract,
     constant_weights,
     lowered_recurrences,
     observed_states,
 )
-from bilstm_exporter.frontends.layer_weights import weights_by_layer
-from bilstm_exporter.frontends.recurrent_layers import named_layers
-from bilstm_exporter.frontends.tracing import (
-    off_by_one_rounding,
-    refuse_python,
-    unique_names,
-    untraceable,
-)
+from bilstm_exporter.frontends.tracing import refuse_python, trace_function
 from bilstm_exporter.ir.graphs import without_captures
-from bilstm_exporter.ir.recurrence import Lowering
+from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction, as_lowering
 from bilstm_exporter.keras_model import DeclaredInput
+
+_OTHER_FLOATS = frozenset({"float16", "bfloat16", "float64"})
 
 
 def layers_of(model: Any) -> list[tuple[str, str]]:
-    """Name and class of every layer that does something itself, in the model's order."""
+    """Name and class of every layer that computes something itself, in the model's order."""
     return named_layers(model._flatten_layers(include_self=False), tf_keras)  # noqa: SLF001 - the only way
 
 
-class Keras2Source:
-    """A tf_keras model (a ``Source``).
+class Keras2Model(BaseModel):
+    """A tf_keras model.
 
     Args:
         model: Built, with its weights.
@@ -47,159 +51,111 @@ class Keras2Source:
 
     Raises:
         ModelFileError: The model was never built.
-        UnsupportedModelError: The model cannot be exported, whatever the format.
+        UnsupportedModelError: The model cannot be exported to any format.
     """
-
-    preprocessing: tuple[Any, ...] = ()
 
     def __init__(self, model: Any, name: str | None = None) -> None:
         check_contract()
-        self.preprocessing = ()
         self.generation = f"tf_keras {tf_keras.__version__}"
         self.name = name or model.name
         _refuse_unexportable(model)
-        self._declared, self._model = model, in_float32(model)
-        self._structure, inputs = _inputs(model)
-        outputs = self._output_structure(inputs)
-        nested = tf.nest.is_nested(outputs)
-        self.output_structure = (
-            "dict" if isinstance(outputs, dict) else "list" if nested else "single"
-        )
-        # A stateful model is one without memory whose states come and go with each call.
-        states = _named_states(self._model)
-        self.state_count = len(states)
-        self.inputs = (
-            *inputs,
-            *(DeclaredInput(name, tuple(state.shape), "float32") for name, state in states),
-        )
-        names = [*_output_names(model, outputs), *(name for name, _ in states)]
-        self.output_names = unique_names(names)
+        self._native, self.keras_model = model, _rebuilt_in_float32(model)
+        self._structure, self.inputs = _inputs(model)
+        outputs = self._output_structure()
+        self.output_structure = structure_name(outputs)
+        self.output_names = _output_names(model, outputs)
+        self.states = declared_states(_named_states(self.keras_model))
 
-    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What the model answers, called eagerly: the definition of right."""
-        return self._eager_answer(self._model, inputs)
+    def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """Call the model in its own dtype policies; None if they are all float32."""
+        if self._native is self.keras_model:
+            return None
+        return self._eager_outputs(self._native, inputs)
 
-    def allows(self, shapes: Sequence[tuple[int, ...]]) -> bool:
-        """Whether the layers' own arithmetic of shapes allows inputs of these shapes."""
-        count = len(self.inputs) - self.state_count
-        pairs = zip(self.inputs[:count], shapes[:count], strict=True)
+    def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether the layers' shape inference accepts inputs of these shapes."""
+        pairs = zip(self.inputs, shapes[: len(self.inputs)], strict=True)
         try:
-            function = _traced(
-                lambda *tensors: tf.nest.flatten(self._answer(self._model, tensors)),
+            function = self._traced(
+                lambda *tensors: self._flat_outputs(self.keras_model, tensors),
                 [replace(spec, shape=shape) for spec, shape in pairs],
             )
         except (UnsupportedModelError, tf.errors.OpError):
             return False
         return not any(0 in output.shape for output in function.outputs)
 
-    def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        """What the model answers in its own dtype policies, or None if they are all float32."""
-        if self._declared is self._model:
-            return None
-        return self._eager_answer(self._declared, inputs)
-
-    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-        """What the model answers when every weight is off by one rounding, up or down."""
-        rng = np.random.default_rng(seed)
-        with _restored(self._model.variables) as values:
-            for variable, value in zip(self._model.variables, values, strict=True):
-                variable.assign(off_by_one_rounding(value, rng))
-            return self.reference(inputs)
-
-    def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
-        with observed_states() as states:
-            self.reference(inputs)
-        return [state.numpy() for state in states]
-
     def layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that does something itself, in the model's order."""
-        return layers_of(self._model)
+        """Name and class of every layer that computes something itself, in the model's order."""
+        return layers_of(self.keras_model)
 
-    def text_layers(self) -> list[tuple[str, str]]:
-        """None: text into models of Keras 2 is refused."""
-        return []
+    def pack_inputs(self, arrays: Sequence[Any]) -> Any:
+        """Arrays or tensors, one per input, in the structure that the Keras model takes."""
+        return tf.nest.pack_sequence_as(self._structure, list(arrays))
 
-    def weights(self) -> list[tuple[str, np.ndarray]]:
-        """Every weight with the name of the layer it belongs to, as in ``layers``."""
-        return weights_by_layer(
-            self._model._flatten_layers(include_self=False),  # noqa: SLF001 - the only way
-            self.layers(),
-            np.asarray,
-        )
+    def trace(self, lowering: Lowering | LoweringFunction, inputs: Sequence[DeclaredInput]) -> Any:
+        """Trace the model at these shapes, weights as constants.
 
-    def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
-        """Trace the model at these shapes, weights as constants."""
-        variables = [variable for _, variable in _named_states(self._model)]
+        Args:
+            lowering: Writes the recurrences.
+            inputs: The inputs, then the states.
+
+        Returns:
+            A ``tf.ConcreteFunction`` from ``input_0``, ``input_1``, ... to a dict of
+            ``output_0000``, ``output_0001``, ...
+
+        Raises:
+            UnsupportedModelError: A layer cannot be traced, or calls Python.
+        """
+        lowering = as_lowering(lowering)
+        variables, count = self._state_variables(self.keras_model), len(self.inputs)
 
         def call(*tensors: Any) -> dict[str, Any]:
-            count = len(tensors) - len(variables)
             with constant_weights(variables, tensors[count:]) as states:
-                outputs = [*tf.nest.flatten(self._answer(self._model, tensors[:count])), *states()]
+                outputs = [*self._flat_outputs(self.keras_model, tensors[:count]), *states()]
             return {f"output_{i:04}": tf.identity(tensor) for i, tensor in enumerate(outputs)}
 
-        with lowered_recurrences(lowering), plain_operators(lowering):
-            function = _traced(call, inputs)
+        with lowered_recurrences(lowering), convertible_operators(lowering):
+            function = self._traced(call, inputs)
             refuse_python(function, self.layers())
             return without_captures(function)
 
-    def _eager_answer(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        variables = [variable for _, variable in _named_states(model)]
-        count = len(inputs) - len(variables)
-        with _restored(variables):
-            for variable, value in zip(variables, inputs[count:], strict=True):
-                variable.assign(value)
-            outputs = self._answer(model, [tf.constant(array) for array in inputs[:count]])
-            return [tensor.numpy() for tensor in (*tf.nest.flatten(outputs), *variables)]
+    def _all_layers(self) -> Iterable[Any]:
+        layers: Iterable[Any] = self.keras_model._flatten_layers(include_self=False)  # noqa: SLF001 - the only way
+        return layers
 
-    def _answer(self, model: Any, tensors: Sequence[Any]) -> Any:
-        packed = tf.nest.pack_sequence_as(self._structure, list(tensors))
-        # On a GPU tf_keras would take cuDNN, which answers masks differently or not at all.
+    def _state_variables(self, model: Any) -> list[Any]:
+        return [variable for _, variable in _named_states(model)]
+
+    def _outputs(self, model: Any, tensors: Sequence[Any]) -> Any:
+        # On a GPU tf_keras would take cuDNN, whose outputs differ for masks, if it takes them.
         with tf.device("/CPU:0"):
-            return model(packed, training=False)
+            return model(self.pack_inputs(tensors), training=False)
 
-    def _output_structure(self, inputs: Sequence[DeclaredInput]) -> Any:
-        structure = getattr(self._model, "_nested_outputs", None)
+    def _flat_outputs(self, model: Any, tensors: Sequence[Any]) -> list[Any]:
+        return list(tf.nest.flatten(self._outputs(model, tensors)))
+
+    def _output_structure(self) -> Any:
+        structure = getattr(self.keras_model, "_nested_outputs", None)
         if structure is not None:
             return structure
-        function = _traced(lambda *tensors: self._answer(self._model, tensors), inputs)
-        return function.structured_outputs
+        call = self._traced(lambda *tensors: self._outputs(self.keras_model, tensors), self.inputs)
+        return call.structured_outputs
 
+    def _traced(self, call: Callable[..., Any], inputs: Sequence[DeclaredInput]) -> Any:
+        ops = "TensorFlow operations"
+        return trace_function(call, inputs, self.keras_model, library=tf_keras, ops=ops)
 
-@contextlib.contextmanager
-def _restored(variables: Sequence[Any]) -> Iterator[list[np.ndarray]]:
-    """Put the values of variables back afterwards; yields them."""
-    values = [variable.numpy() for variable in variables]
-    try:
-        yield values
-    finally:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+    def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
+        return observed_states()
+
+    @staticmethod
+    def _to_numpy(tensor: Any) -> np.ndarray:
+        return np.asarray(tensor)
 
 
 def _named_states(model: Any) -> list[tuple[str, Any]]:
-    """The states that a stateful model keeps, by name."""
-    return [
-        (f"{layer.name}_state_{number}", variable)
-        for layer in model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
-        if getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN)
-        for number, variable in enumerate(tf.nest.flatten(layer.states))
-        if variable is not None
-    ]
-
-
-def _traced(call: Any, inputs: Sequence[DeclaredInput]) -> Any:
-    signature = [
-        tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}") for i, spec in enumerate(inputs)
-    ]
-    try:
-        return tf.function(call, autograph=False).get_concrete_function(*signature)
-    except ExportError:
-        raise
-    # A layer may be anybody's code: one that looks at the values of a tensor, or uses numpy
-    # on it, raises whatever that raises.
-    except Exception as error:
-        raise untraceable(error, "TensorFlow operations") from error
+    layers = model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
+    return named_states(layer for layer in layers if isinstance(layer, tf_keras.layers.RNN))
 
 
 def _inputs(model: Any) -> tuple[Any, tuple[DeclaredInput, ...]]:
@@ -245,14 +201,9 @@ def _input_names(model: Any, flat: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:
-    """The layer that gives each output, or its key in a dict; made unique."""
-    if isinstance(outputs, dict):
-        return unique_names([str(key) for key in sorted(outputs)])
-    count = len(tf.nest.flatten(outputs))
-    names = list(getattr(model, "output_names", None) or [])
-    if len(names) != count:
-        names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    return unique_names(names)
+    """The layer that gives each output, or its key in a dict."""
+    keys = [str(key) for key in sorted(outputs)] if isinstance(outputs, dict) else None
+    return output_names(len(tf.nest.flatten(outputs)), keys, getattr(model, "output_names", None))
 
 
 def _refuse_unexportable(model: Any) -> None:
@@ -260,14 +211,57 @@ def _refuse_unexportable(model: Any) -> None:
         spec = getattr(tensor, "type_spec", None)
         kind = {tf.RaggedTensorSpec: "ragged", tf.SparseTensorSpec: "sparse"}.get(type(spec))
         if kind:
-            message = (
-                f"input {tensor.name!r} is {kind}; only dense inputs can be exported: "
-                f"declare it dense and pad it, with a mask"
-            )
-            raise UnsupportedModelError(message)
+            refuse_kind(tensor.name, kind)
         if tensor.dtype == tf.string:
             message = (
                 f"input {tensor.name!r} takes text; the artifacts start at numbers: export the "
                 f"part of the model after its text layer, and look the ids up before it"
             )
             raise UnsupportedModelError(message)
+
+
+def _rebuilt_in_float32(model: Any) -> Any:
+    """The model itself; where its layers compute in another dtype, a copy in float32.
+
+    Raises:
+        UnsupportedModelError: It cannot be built again from its configuration.
+    """
+    layers = list(model._flatten_layers())  # noqa: SLF001 - no public way to nested layers
+    others = {
+        layer.name: layer.compute_dtype
+        for layer in layers
+        if layer.compute_dtype in _OTHER_FLOATS
+        and not isinstance(layer, tf_keras.layers.InputLayer)
+    }
+    if not others:
+        return model
+    try:
+        with tf_keras.utils.custom_object_scope({type(x).__name__: type(x) for x in layers}):
+            twin = type(model).from_config(_with_float32(model.get_config()))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        name, dtype = next(iter(others.items()))
+        message = (
+            f"layer {name!r} computes in {dtype}; only float32 can be exported, and the model "
+            f"cannot be built again in it ({error}): build it with the policy 'float32' and load "
+            f"the same weights"
+        )
+        raise UnsupportedModelError(message, layers=list(others)) from error
+    twin.set_weights([np.asarray(weight).astype(np.float32) for weight in model.get_weights()])
+    return twin
+
+
+def _with_float32(config: Any) -> Any:
+    """A configuration whose layers compute in float32; its inputs stay as they are."""
+    if isinstance(config, list):
+        return [_with_float32(item) for item in config]
+    if not isinstance(config, dict) or config.get("class_name") == "InputLayer":
+        return config
+    return {
+        key: "float32" if key == "dtype" and _is_float(value) else _with_float32(value)
+        for key, value in config.items()
+    }
+
+
+def _is_float(dtype: Any) -> bool:
+    name = dtype["config"].get("name") if isinstance(dtype, dict) else dtype
+    return isinstance(name, str) and "float" in name

@@ -1,6 +1,7 @@
-"""tf_keras layers in forms that both converters take, with the same values.
+"""tf_keras layers in forms that both converters can convert, with the same values.
 
-Only for the time a model is traced. Each says what the original does to a graph.
+They replace the originals only while a model is traced. Each docstring says what the original
+does to a graph.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from tf_keras.src.layers.convolutional import base_conv
 from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
 from bilstm_exporter.frontends.keras3.operators import softplus
-from bilstm_exporter.frontends.recurrent_layers import before_flip, replaced
+from bilstm_exporter.frontends.tracing import before_flip, replaced
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence, StepCell
 
 
 @contextlib.contextmanager
-def plain_operators(lowering: Lowering) -> Iterator[None]:
-    """Use the plain forms in this context."""
+def convertible_operators(lowering: Lowering) -> Iterator[None]:
+    """Use the convertible forms in this context."""
     embedding, repeated = tf_keras.layers.Embedding, tf_keras.layers.TimeDistributed
     with replaced(
         {
@@ -62,7 +63,7 @@ def _reverse(original: Any) -> Any:
 
 def _split(original: Any) -> Any:
     def split(value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Parts of a weight are constants too; TFLite asks that of a convolution's kernel."""
+        """Parts of a weight are constants too; TFLite requires that of a convolution's kernel."""
         if not isinstance(value, tf.Variable):
             return original(value, *args, **kwargs)
         with eager_mode():
@@ -142,7 +143,7 @@ def _initial_images(original: Any) -> Any:
 
 def _keep_graph(original: Any) -> Any:
     def build_graph(model: Any, *args: Any, **kwargs: Any) -> None:
-        if not model._graph_initialized:  # noqa: SLF001 - as the original asks it
+        if not model._graph_initialized:  # noqa: SLF001 - as the original checks it
             original(model, *args, **kwargs)
 
     return build_graph
@@ -160,8 +161,8 @@ def _time_distributed_call(original: Any, lowering: Lowering) -> Any:
     def call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Time joins the batch for one call, as tf_keras does itself for its own layers.
 
-        For any other layer an eager call walks over time, without the mask, and repeats
-        the output before a masked step.
+        For any other layer an eager call runs over time, without the mask, and a masked step
+        repeats the output before it.
         """
         if layer._always_use_reshape or tf.nest.is_nested(inputs):  # noqa: SLF001
             return original(layer, inputs, training=training, mask=mask)

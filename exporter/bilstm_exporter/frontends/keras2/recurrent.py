@@ -1,16 +1,17 @@
-"""Where tf_keras, the last Keras 2, hands its recurrences over.
+"""The recurrent layers of tf_keras, the last Keras 2, sent to a target's lowering.
 
-Every recurrent layer of Keras 2 ends in ``backend.rnn``: LSTM and GRU by way of
-``standard_lstm`` and ``standard_gru`` when called eagerly, of a function with a
-choice of backends in a graph. :func:`lowered_recurrences` sends the graph the eager
-way, and ``backend.rnn`` to a target's lowering, while a model is traced.
+Every recurrent layer of Keras 2 calls ``backend.rnn``: LSTM and GRU through
+``standard_lstm`` and ``standard_gru`` in eager mode, and through a function that selects a
+backend in a graph. While a model is traced, :func:`lowered_recurrences` makes the graph use
+the eager functions and replaces ``backend.rnn`` by a target's lowering. It also wraps
+``Bidirectional.call``, to lower both directions in one call.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
@@ -21,17 +22,20 @@ from tf_keras.src import backend
 from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
 
-from bilstm_exporter.errors import SeamError, UnsupportedModelError
-from bilstm_exporter.frontends.recurrent_layers import describe_gates, lower_as_keras, replaced
+from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
+from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
+from bilstm_exporter.frontends.tracing import replaced
 from bilstm_exporter.ir.recurrence import (
     Activation,
     Cell,
     GRUCell,
     Lowering,
+    LoweringFunction,
     LSTMCell,
     Recurrence,
     SimpleRNNCell,
     StepCell,
+    as_lowering,
 )
 
 _OWN_CELLS = {
@@ -41,16 +45,24 @@ _OWN_CELLS = {
     gru_v1.GRUCell: GRUCell,
     simple_rnn.SimpleRNNCell: SimpleRNNCell,
 }
-_OWN_LAYERS = "tf_keras.src.layers.rnn."
+_OWN_LAYERS = (
+    tf_keras.layers.RNN,
+    tf_keras.layers.SimpleRNN,
+    lstm.LSTM,
+    lstm_v1.LSTM,
+    gru.GRU,
+    gru_v1.GRU,
+)
+_OWN_MODULES = "tf_keras.src.layers.rnn."
 # Functions of Keras 2 that mean something else in Keras 3, under names of their own.
 _ONLY_IN_KERAS2 = {"hard_sigmoid": "hard_sigmoid_keras2"}
 
 
 def check_contract() -> None:
-    """Check that the installed tf_keras is built as this seam expects.
+    """Check that the installed tf_keras has what is replaced here.
 
     Raises:
-        SeamError: It is not; in plain words, what moved.
+        KerasContractError: It does not; the message says what is missing.
     """
     wanted = {
         lstm: ("standard_lstm", "lstm_with_backend_selection"),
@@ -72,15 +84,41 @@ def check_contract() -> None:
             f"versions known here ({'; '.join(moved)}). Install one that bilstm-edge names in "
             f"its requirements (pip install 'bilstm-edge[legacy]'), or a newer bilstm-edge"
         )
-        raise SeamError(message)
+        raise KerasContractError(message)
 
 
 @contextlib.contextmanager
-def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
+def lowered_recurrences(lowering: Lowering | LoweringFunction) -> Iterator[None]:
     """Send every recurrence that tf_keras runs in this context to ``lowering``."""
+    layers = RecurrentLayers(as_lowering(lowering))
 
     def rnn(step_function: Any, inputs: Any, initial_states: Any, **settings: Any) -> Any:
-        return _lower(lowering, _Loop(step_function, inputs, initial_states, **settings))
+        loop = _Loop(step_function, inputs, initial_states, **settings)
+        layer = base_layer_utils.call_context().layer
+        last_output, outputs, states = layers.lower(layer, _described_call(layer, loop))
+        if loop.time_major:
+            outputs = _swap_batch_and_time(outputs)
+        count = len(tf.nest.flatten(initial_states))
+        return last_output, outputs, tf.nest.pack_sequence_as(initial_states, states[:count])
+
+    original = tf_keras.layers.Bidirectional.call
+
+    # tf_keras reads the signature of a call method.
+    def bidirectional_call(  # noqa: PLR0913, PLR0917 - as tf_keras has it
+        layer: Any,
+        inputs: Any,
+        training: Any = None,
+        mask: Any = None,
+        initial_state: Any = None,
+        constants: Any = None,
+    ) -> Any:
+        def backward(forward: LayerCall) -> LayerCall | None:
+            if constants is not None:
+                return None
+            return _backward_call(layer, inputs, initial_state, forward)
+
+        with layers.calling_bidirectional(layer, backward):
+            return original(layer, inputs, training, mask, initial_state, constants)
 
     # Inactive dropout would still draw its masks and leave random operators behind.
     no_mask = dict.fromkeys(
@@ -92,6 +130,7 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
             (gru, "gru_with_backend_selection"): gru.standard_gru,
             (backend, "rnn"): rnn,
             (tf_keras.backend, "rnn"): rnn,
+            (tf_keras.layers.Bidirectional, "call"): bidirectional_call,
             **no_mask,
         }
     ):
@@ -115,16 +154,15 @@ class _Loop:
     return_all_outputs: bool = True
 
 
-def _lower(lowering: Lowering, loop: _Loop) -> tuple[Any, Any, Any]:
-    """Answer for ``backend.rnn``: ``(last_output, outputs, states)``."""
-    layer = base_layer_utils.call_context().layer
+def _described_call(layer: Any, loop: _Loop) -> LayerCall:
+    """Describe a call of ``backend.rnn``."""
     name = getattr(layer, "name", "") or "recurrence"
     if tf.nest.is_nested(loop.inputs):
         message = (
-            f"layer {name!r} walks over several sequences at once; only one can be exported: "
+            f"layer {name!r} runs over several sequences at once; only one can be exported: "
             f"concatenate them along the features before it, and split them in the cell"
         )
-        raise UnsupportedModelError(message)
+        raise UnsupportedModelError(message, layers=(name,))
     sequences, mask = loop.inputs, loop.mask
     constants = list(loop.constants or [])
     states = [*map(tf.convert_to_tensor, tf.nest.flatten(loop.initial_states)), *constants]
@@ -137,7 +175,7 @@ def _lower(lowering: Lowering, loop: _Loop) -> tuple[Any, Any, Any]:
         sequences = _swap_batch_and_time(sequences)
         mask = None if mask is None else _swap_batch_and_time(mask)
     cell = describe_cell(layer, loop.step_function) or _step_cell(loop)
-    if not states:  # one that nothing reads, for a loop that carries none
+    if not states:  # one that nothing reads, for a loop without states
         states = [tf.zeros([tf.shape(sequences)[0], 1])]
     recurrence = Recurrence(
         layer=name,
@@ -146,13 +184,55 @@ def _lower(lowering: Lowering, loop: _Loop) -> tuple[Any, Any, Any]:
         return_sequences=loop.return_all_outputs,
         zero_output_for_mask=loop.zero_output_for_mask,
     )
-    last_output, outputs, states = lower_as_keras(
-        lowering, recurrence, sequences, states, mask, unroll=loop.unroll
+    given = (loop.inputs, loop.mask)
+    return LayerCall(recurrence, sequences, states, mask, loop.unroll, given)
+
+
+def _backward_call(
+    wrapper: Any, inputs: Any, initial_state: Any, forward: LayerCall
+) -> LayerCall | None:
+    """Describe the call of the backward layer, as `tf_keras.layers.Bidirectional` will make it.
+
+    Args:
+        wrapper: The Bidirectional.
+        inputs: As given to it: sequences, or a list of sequences and initial states.
+        initial_state: As given to it. The second half of the states is for the backward layer.
+        forward: The call of the forward layer.
+
+    Returns:
+        The call; None where the layers or cells are not tf_keras's own, which may do anything
+        with what they are given, or where the two cannot read the same tensors.
+    """
+    first, layer = wrapper.forward_layer, wrapper.backward_layer
+    if (
+        not all(type(one) in _OWN_LAYERS and type(one.cell) in _OWN_CELLS for one in (first, layer))
+        or first.go_backwards == layer.go_backwards
+        or first.time_major != layer.time_major
+        or first.compute_dtype != layer.compute_dtype
+    ):
+        return None
+    cell = describe_gates(_OWN_CELLS[type(layer.cell)], layer.cell, _numpy, describe_activation)
+    if isinstance(inputs, list) and len(inputs) > 1:
+        initial_state = inputs[1:]
+    states: Sequence[Any] = [None] * cell.state_count
+    if initial_state is not None:
+        states = initial_state[len(initial_state) // 2 :]
+        if layer.stateful or not all(map(tf.is_tensor, states)):
+            return None  # a stateful layer reads what it is given only where its own is zero
+    elif layer.stateful:
+        states = [tf.convert_to_tensor(state) for state in tf.nest.flatten(layer.states)]
+    if len(states) != cell.state_count or any(
+        state is not None and state.dtype.base_dtype != tf.float32 for state in states
+    ):
+        return None
+    recurrence = Recurrence(
+        layer=layer.name,
+        cell=cell,
+        go_backwards=layer.go_backwards,
+        return_sequences=layer.return_sequences,
+        zero_output_for_mask=layer.zero_output_for_mask,
     )
-    if loop.time_major:
-        outputs = _swap_batch_and_time(outputs)
-    count = len(tf.nest.flatten(loop.initial_states))
-    return last_output, outputs, tf.nest.pack_sequence_as(loop.initial_states, states[:count])
+    return replace(forward, recurrence=recurrence, states=states, unroll=layer.unroll)
 
 
 def _require_float32(name: str, layer: Any, tensors: Sequence[Any]) -> None:
@@ -164,7 +244,7 @@ def _require_float32(name: str, layer: Any, tensors: Sequence[Any]) -> None:
                 f"float32 can be exported: build the model with the policy 'float32' and load "
                 f"the same weights"
             )
-            raise UnsupportedModelError(message)
+            raise UnsupportedModelError(message, layers=(name,))
 
 
 def _swap_batch_and_time(tensor: Any) -> Any:
@@ -174,13 +254,13 @@ def _swap_batch_and_time(tensor: Any) -> Any:
 def describe_cell(layer: Any, step_function: Callable[..., Any]) -> Cell | None:
     """Describe the gates of a layer's cell, if layer and cell are tf_keras's own."""
     cell: Any = getattr(layer, "cell", None)
-    is_own = getattr(step_function, "__module__", "").startswith(_OWN_LAYERS)
+    is_own = getattr(step_function, "__module__", "").startswith(_OWN_MODULES)
     described = _OWN_CELLS.get(type(cell)) if is_own else None
     return describe_gates(described, cell, _numpy, describe_activation) if described else None
 
 
 def _step_cell(loop: _Loop) -> StepCell:
-    """A step as it stands; its constants are states that never change."""
+    """The step function itself; its constants are states that never change."""
     structure = loop.initial_states
     own, count = len(tf.nest.flatten(structure)), len(loop.constants or [])
 

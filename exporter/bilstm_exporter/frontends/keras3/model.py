@@ -1,4 +1,4 @@
-"""Keras 3 models: what they declare, what they answer, how they are traced."""
+"""Keras 3 models: their inputs and outputs, how they are called and traced."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from bilstm_exporter.errors import ExportError, ModelFileError, UnsupportedModelError
-from bilstm_exporter.frontends.keras3.operators import plain_operators
+from bilstm_exporter.errors import ModelFileError
+from bilstm_exporter.frontends.base_model import (
+    BaseModel,
+    declared_states,
+    named_layers,
+    named_states,
+    output_names,
+    refuse_kind,
+    structure_name,
+)
+from bilstm_exporter.frontends.keras3.operators import convertible_operators
 from bilstm_exporter.frontends.keras3.recurrent import (
     check_contract,
     lowered_recurrences,
     observed_states,
 )
 from bilstm_exporter.frontends.keras3.text import cut_text
-from bilstm_exporter.frontends.layer_weights import weights_by_layer
-from bilstm_exporter.frontends.recurrent_layers import named_layers
-from bilstm_exporter.frontends.tracing import (
-    off_by_one_rounding,
-    refuse_python,
-    unique_names,
-    untraceable,
-)
+from bilstm_exporter.frontends.tracing import refuse_python, trace_function
 from bilstm_exporter.ir.graphs import without_captures
-from bilstm_exporter.ir.recurrence import Lowering
+from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction
 from bilstm_exporter.keras_model import DeclaredInput
 
 
 def layers_of(model: keras.Model) -> list[tuple[str, str]]:
-    """Name and class of every layer that does something itself, in the model's order."""
+    """Name and class of every layer that computes something itself, in the model's order."""
     return named_layers(model._flatten_layers(), keras)  # noqa: SLF001 - the only way to all
 
 
 def _removed_layers(whole: keras.Model, kept: keras.Model) -> list[tuple[str, str]]:
-    """Name and class of the layers that a model was cut behind."""
+    """Name and class of the layers that were cut off a model."""
     if kept is whole:
         return []
     left = set(map(id, kept.layers))
@@ -49,8 +51,8 @@ def _removed_layers(whole: keras.Model, kept: keras.Model) -> list[tuple[str, st
     ]
 
 
-class Keras3Source:
-    """A Keras 3 model on the TensorFlow backend (a ``Source``).
+class Keras3Model(BaseModel):
+    """A Keras 3 model on the TensorFlow backend.
 
     Args:
         model: Built, with its weights.
@@ -58,162 +60,121 @@ class Keras3Source:
 
     Raises:
         ModelFileError: The model was never built.
-        UnsupportedModelError: The model cannot be exported, whatever the format.
+        UnsupportedModelError: The model cannot be exported to any format.
     """
 
     generation = "keras3"
 
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
         check_contract()
-        kept, self.preprocessing = cut_text(model)
-        self._text_layers = _removed_layers(model, kept)
-        model = kept
-        self._model = model
-        self.name = name or model.name
-        self._structure, self.inputs = _inputs(model)
-        _refuse_unexportable(model, self.inputs)
+        self.keras_model, self.preprocessing = cut_text(model)
+        self._text_layers = _removed_layers(model, self.keras_model)
+        self.name = name or self.keras_model.name
+        self._structure, self.inputs = _inputs(self.keras_model)
+        _refuse_unexportable(self.keras_model, self.inputs)
         self._policies = {
             layer: layer.dtype_policy
-            for layer in model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
+            for layer in self._all_layers()
             if layer.dtype_policy.compute_dtype != "float32"
         }
         symbolic = [
             keras.KerasTensor(spec.shape, spec.dtype, name=spec.name) for spec in self.inputs
         ]
-        outputs = self._model_answer(symbolic)
-        self.output_structure = _structure_name(outputs)
-        # A stateful model is one without memory whose states come and go with each call.
-        states, self._states = _states(model)
-        self.state_count = len(states)
-        self.inputs = (*self.inputs, *states)
-        names = [*_output_names(model, outputs), *(spec.name for spec in states)]
-        self.output_names = unique_names(names)
+        outputs = self._outputs(self.keras_model, symbolic)
+        self.output_structure = structure_name(outputs)
+        self.output_names = _output_names(self.keras_model, outputs)
+        self.states = declared_states(named_states(self._all_layers()))
 
-    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What the model answers, called eagerly: the definition of right."""
-        with _restored(self._states):
-            outputs = self._call([tf.constant(array) for array in inputs])
-            return [keras.ops.convert_to_numpy(output) for output in outputs]
+    def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """Call the model in its own dtype policies; None if they are all float32."""
+        return self._eager_outputs(self.keras_model, inputs) if self._policies else None
 
-    def allows(self, shapes: Sequence[tuple[int, ...]]) -> bool:
-        """Whether the layers' own arithmetic of shapes allows inputs of these shapes."""
-        count = len(self.inputs) - self.state_count
+    def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether the layers' shape inference accepts inputs of these shapes."""
+        count = len(self.inputs)
         tensors = [
             keras.KerasTensor(shape, spec.dtype)
-            for shape, spec in zip(shapes[:count], self.inputs[:count], strict=True)
+            for shape, spec in zip(shapes[:count], self.inputs, strict=True)
         ]
         try:
-            outputs = tree.flatten(self._model_answer(tensors))
+            outputs = self._flat_outputs(self.keras_model, tensors)
         except (ValueError, TypeError, tf.errors.OpError):
             return False
         return all(size != 0 for output in outputs for size in output.shape)
 
-    def declared_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        """What the model answers in its own dtype policies, or None if they are all float32."""
-        if not self._policies:
-            return None
-        with _restored(self._states):
-            outputs = self._call([tf.constant(array) for array in inputs], policies={})
-            return [keras.ops.convert_to_numpy(output) for output in outputs]
-
-    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-        """What the model answers when every weight is off by one rounding, up or down."""
-        rng = np.random.default_rng(seed)
-        shifted = [
-            (variable, off_by_one_rounding(keras.ops.convert_to_numpy(variable), rng))
-            for variable in self._model.variables
-        ]
-        with keras.StatelessScope(state_mapping=shifted):
-            return self.reference(inputs)
-
-    def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
-        with observed_states() as states, _restored(self._states):
-            self._call([tf.constant(array) for array in inputs])
-        return [keras.ops.convert_to_numpy(state) for state in states]
-
     def layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that does something itself, in the model's order."""
-        return layers_of(self._model)
+        """Name and class of every layer that computes something itself, in the model's order."""
+        return layers_of(self.keras_model)
 
     def text_layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that the manifest describes in place of the artifacts."""
+        """Name and class of every layer that the manifest describes instead of the artifacts."""
         return self._text_layers
 
-    def weights(self) -> list[tuple[str, np.ndarray]]:
-        """Every weight with the name of the layer it belongs to, as in ``layers``."""
-        return weights_by_layer(
-            self._model._flatten_layers(),  # noqa: SLF001 - the only way to all
-            self.layers(),
-            keras.ops.convert_to_numpy,
-        )
+    def pack_inputs(self, arrays: Sequence[Any]) -> Any:
+        """Arrays or tensors, one per input, in the structure that the Keras model takes."""
+        return tree.pack_sequence_as(self._structure, list(arrays))
 
-    def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
-        """Trace the model at these shapes, weights as constants."""
-        values = [
-            (variable, keras.ops.convert_to_numpy(variable)) for variable in self._model.variables
-        ]
+    def trace(self, lowering: Lowering | LoweringFunction, inputs: Sequence[DeclaredInput]) -> Any:
+        """Trace the model at these shapes, weights as constants.
+
+        Args:
+            lowering: Writes the recurrences.
+            inputs: The inputs, then the states.
+
+        Returns:
+            A ``tf.ConcreteFunction`` from ``input_0``, ``input_1``, ... to a dict of
+            ``output_0000``, ``output_0001``, ...
+
+        Raises:
+            UnsupportedModelError: A layer cannot be traced, or calls Python.
+        """
+        values = [(variable, self._to_numpy(variable)) for variable in self.keras_model.variables]
+        states, count = self._state_variables(self.keras_model), len(self.inputs)
 
         def call(*tensors: Any) -> dict[str, Any]:
             # Made in the graph: a constant made outside would become one of its inputs.
             constants = [(variable, tf.constant(value)) for variable, value in values]
-            with keras.StatelessScope(state_mapping=constants):
-                outputs = [tf.identity(tensor) for tensor in self._call(tensors)]
+            with keras.StatelessScope(state_mapping=constants), self._in_float32():
+                for variable, value in zip(states, tensors[count:], strict=True):
+                    variable.assign(value)
+                outputs = self._flat_outputs(self.keras_model, tensors[:count])
+                outputs = [*outputs, *map(tf.convert_to_tensor, states)]
+                outputs = [tf.identity(tensor) for tensor in outputs]
             return {f"output_{i:04}": tensor for i, tensor in enumerate(outputs)}
 
-        signature = [
-            tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}")
-            for i, spec in enumerate(inputs)
-        ]
-        with lowered_recurrences(lowering), plain_operators():
-            try:
-                function = tf.function(call, autograph=False).get_concrete_function(*signature)
-            except ExportError:
-                raise
-            # A layer may be anybody's code: one that looks at the values of a tensor, or uses
-            # numpy on it, raises whatever that raises.
-            except Exception as error:
-                raise untraceable(error, "keras.ops") from error
+        with lowered_recurrences(lowering), convertible_operators():
+            function = trace_function(
+                call, inputs, self.keras_model, library=keras, ops="keras.ops"
+            )
         refuse_python(function, self.layers())
         return without_captures(function)
 
-    def _call(self, tensors: Sequence[Any], policies: dict[Any, Any] | None = None) -> list[Any]:
-        """The flat outputs and the new states, for the flat inputs and the states."""
-        count = len(tensors) - len(self._states)
-        for variable, value in zip(self._states, tensors[count:], strict=True):
-            variable.assign(value)
-        with _float32_policies(self._policies if policies is None else policies):
-            outputs = tree.flatten(self._model_answer(tensors[:count]))
-        return [*outputs, *(tf.convert_to_tensor(variable) for variable in self._states)]
+    def _all_layers(self) -> Iterable[Any]:
+        layers: Iterable[Any] = self.keras_model._flatten_layers()  # noqa: SLF001 - the only way
+        return layers
 
-    def _model_answer(self, tensors: Sequence[Any]) -> Any:
-        packed = tree.pack_sequence_as(self._structure, list(tensors))
-        # On a GPU Keras would take cuDNN, which answers masks differently or not at all.
+    def _state_variables(self, model: Any) -> list[Any]:
+        layers = model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
+        return [variable for _, variable in named_states(layers)]
+
+    def _outputs(self, model: Any, tensors: Sequence[Any]) -> Any:
+        # On a GPU Keras would take cuDNN, whose outputs differ for masks, if it takes them.
         with tf.device("/CPU:0"):
-            return self._model(packed, training=False)
+            return model(self.pack_inputs(tensors), training=False)
 
+    def _flat_outputs(self, model: Any, tensors: Sequence[Any]) -> list[Any]:
+        return list(tree.flatten(self._outputs(model, tensors)))
 
-@contextlib.contextmanager
-def _restored(variables: Sequence[Any]) -> Iterator[None]:
-    """Put the values of variables back afterwards."""
-    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+    def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
+        return observed_states()
 
+    def _in_float32(self) -> contextlib.AbstractContextManager[None]:
+        return _float32_policies(self._policies)
 
-def _states(model: keras.Model) -> tuple[list[DeclaredInput], list[Any]]:
-    """The states that a stateful model keeps, as inputs, and the variables that hold them."""
-    found = [
-        (f"{layer.name}_state_{number}", variable)
-        for layer in model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
-        if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None
-        for number, variable in enumerate(tree.flatten(layer.states))
-    ]
-    specs = [DeclaredInput(name, tuple(variable.shape), "float32") for name, variable in found]
-    return specs, [variable for _, variable in found]
+    @staticmethod
+    def _to_numpy(tensor: Any) -> np.ndarray:
+        array: np.ndarray = keras.ops.convert_to_numpy(tensor)
+        return array
 
 
 class _ComputesInFloat32(keras.DTypePolicy):  # type: ignore[misc] # keras has no types
@@ -261,7 +222,7 @@ def _inputs(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
 
 
 def _inputs_of_subclass(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
-    """A subclassed model tells only the shapes of the call that built it."""
+    """Of a subclassed model only the shapes of the call that built it are known."""
     config = model.get_build_config() or {}
     shapes = config.get("input_shape") or config.get("shapes_dict")
     if not shapes:
@@ -295,31 +256,16 @@ def _shape_structure(shapes: Any) -> tuple[Any, list[tuple[str, tuple[int | None
 
 
 def _output_names(model: keras.Model, outputs: Any) -> tuple[str, ...]:
-    """The layer that gives each output, or its key in a dict; made unique."""
-    inner = getattr(model, "_functional", None) or model
-    names: Iterable[str]
+    """The layer that gives each output, or its key in a dict."""
+    keys = None
     if isinstance(outputs, dict):
-        names = [str(path[0]) for path, _ in tree.flatten_with_path(outputs)]
-    else:
-        count = len(tree.flatten(outputs))
-        names = getattr(inner, "output_names", None) or []
-        if len(list(names)) != count:
-            names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    return unique_names(names)
-
-
-def _structure_name(outputs: Any) -> str:
-    if not tree.is_nested(outputs):
-        return "single"
-    return "dict" if isinstance(outputs, dict) else "list"
+        keys = [str(path[0]) for path, _ in tree.flatten_with_path(outputs)]
+    inner = getattr(model, "_functional", None) or model
+    return output_names(len(tree.flatten(outputs)), keys, getattr(inner, "output_names", None))
 
 
 def _refuse_unexportable(model: keras.Model, inputs: Sequence[DeclaredInput]) -> None:
     for spec, tensor in zip(inputs, getattr(model, "inputs", None) or inputs, strict=False):
         for kind in ("sparse", "ragged"):
             if getattr(tensor, kind, False):
-                message = (
-                    f"input {spec.name!r} is {kind}; only dense inputs can be exported: "
-                    f"declare it dense and pad it, with a mask"
-                )
-                raise UnsupportedModelError(message)
+                refuse_kind(spec.name, kind)

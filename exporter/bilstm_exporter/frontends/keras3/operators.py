@@ -1,6 +1,7 @@
-"""Keras 3 backend functions in forms that both converters take, with the same values.
+"""Keras 3 backend functions in forms that both converters can convert, with the same values.
 
-Only for the time a model is traced. Each says what the original does to a graph.
+They replace the originals only while a model is traced. Each docstring says what the original
+does to a graph.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import tensorflow as tf
 from keras.src import backend
 from keras.src.ops import nn as nn_ops
 
-from bilstm_exporter.frontends.recurrent_layers import before_flip, replaced
+from bilstm_exporter.frontends.tracing import before_flip, replaced
 
 
 @contextlib.contextmanager
-def plain_operators() -> Iterator[None]:
-    """Use the plain forms in this context."""
+def convertible_operators() -> Iterator[None]:
+    """Use the convertible forms in this context."""
     numpy, nn = backend.numpy, backend.nn
     with replaced(
         {
@@ -44,7 +45,7 @@ def plain_operators() -> Iterator[None]:
 
 def _name_scope(original: Any) -> Any:
     def name_scope(name: str, *args: Any) -> Any:
-        """Keras names its models and layers freely, TensorFlow its scopes not."""
+        """Keras allows any name for models and layers; TensorFlow does not for scopes."""
         plain = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", name)
         return original(plain if plain[:1].isalnum() else f"n{plain}", *args)
 
@@ -108,7 +109,7 @@ def _matmul(original: Any) -> Any:
 
 
 def _signbit(x: Any) -> Any:
-    """Keras reads the bits, with integer operators that no format has; 1 / -0.0 tells it too."""
+    """Keras reads the bits, with integer operators that no format has; 1 / x < 0 finds -0.0."""
     x = tf.convert_to_tensor(x)
     return tf.logical_or(x < 0, 1 / x < 0)
 
@@ -123,7 +124,7 @@ def softplus(x: Any) -> Any:
 
 def _normalize(original: Any) -> Any:
     def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Any:
-        """TFLite makes an operator of Keras's form that answers NaN to zeros."""
+        """TFLite makes an operator of Keras's form that returns NaN for zeros."""
         if order != 2 or not tf.is_tensor(x) or not len(x.shape):
             return original(x, axis=axis, order=order, epsilon=epsilon)
         epsilon = keras.config.epsilon() if epsilon is None else epsilon
@@ -190,13 +191,13 @@ def _embedding_call(layer: Any, inputs: Any) -> Any:
 
 
 def _time_distributed_call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-    """Time joins the batch for one call; Keras writes one call a step, or a vectorized_map."""
+    """Time joins the batch for one call; Keras writes one call per step, or a vectorized_map."""
     del training  # always inference
     shape = tf.shape(inputs)
     kwargs: dict[str, Any] = {}
-    if mask is not None and layer.layer._call_has_mask_arg:  # noqa: SLF001 - as Keras asks it
+    if mask is not None and layer.layer._call_has_mask_arg:  # noqa: SLF001 - as Keras checks it
         kwargs["mask"] = _merge_time(mask)
-    if layer.layer._call_has_training_arg:  # noqa: SLF001 - as Keras asks it
+    if layer.layer._call_has_training_arg:  # noqa: SLF001 - as Keras checks it
         kwargs["training"] = False
     outputs = layer.layer.call(_merge_time(inputs), **kwargs)
     return tf.nest.map_structure(lambda output: _split_time(output, inputs, shape), outputs)

@@ -1,37 +1,43 @@
-"""Where Keras 3 hands its recurrences over.
+"""The recurrent layers of Keras 3, sent to a target's lowering while a model is traced.
 
-While a model is traced, and only then, every recurrent layer of Keras passes
-through ``RNN.inner_loop`` (or the override of LSTM, GRU and ConvLSTM), however
-the layer is used: in a Sequential, nested, subclassed, inside Bidirectional,
-with masks, with initial states. :func:`lowered_recurrences` puts a target's
-lowering in its place and restores Keras afterwards.
+Every recurrent layer of Keras calls ``RNN.inner_loop`` (or the override in LSTM, GRU and
+ConvLSTM), however the layer is used: in a Sequential, nested, subclassed, inside
+Bidirectional, with masks, with initial states. :func:`lowered_recurrences` replaces that
+method by a target's lowering and restores Keras afterwards. It also wraps
+``Bidirectional.call``, to lower both directions in one call.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import tree
 
-from bilstm_exporter.errors import SeamError, UnsupportedModelError
-from bilstm_exporter.frontends.recurrent_layers import describe_gates, lower_as_keras, replaced
+from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
+from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
+from bilstm_exporter.frontends.tracing import replaced
 from bilstm_exporter.ir.recurrence import (
     Activation,
     Cell,
     GRUCell,
     Lowering,
+    LoweringFunction,
     LSTMCell,
     Recurrence,
     SimpleRNNCell,
     StepCell,
+    as_lowering,
 )
 
 _RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+_OWN_LAYERS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 _OWN_CELLS = {
     keras.layers.LSTMCell: LSTMCell,
     keras.layers.GRUCell: GRUCell,
@@ -42,10 +48,10 @@ _INNER_LOOP = ["self", "sequences", "initial_state", "mask", "training"]
 
 
 def check_contract() -> None:
-    """Check that the installed Keras is built as this seam expects.
+    """Check that the installed Keras has the methods that are replaced here, as they are known.
 
     Raises:
-        SeamError: It is not; in plain words, what moved.
+        KerasContractError: It does not; the message says what differs.
     """
     moved = []
     for cls in _RECURRENT_CLASSES:
@@ -70,23 +76,36 @@ def check_contract() -> None:
             f"known here ({'; '.join(moved)}). Install a Keras that bilstm-edge names in its "
             f"requirements, or a newer bilstm-edge"
         )
-        raise SeamError(message)
+        raise KerasContractError(message)
 
 
 @contextlib.contextmanager
-def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
+def lowered_recurrences(lowering: Lowering | LoweringFunction) -> Iterator[None]:
     """Send every recurrence that Keras runs in this context to ``lowering``."""
+    layers = RecurrentLayers(as_lowering(lowering))
 
     def inner_loop(
         layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = None
     ) -> tuple[Any, Any, Any]:
         del training  # always inference
-        return _lower_layer(lowering, layer, sequences, initial_state, mask)
+        call = _described_call(layer, sequences, initial_state, mask)
+        last_output, outputs, states = layers.lower(layer, call)
+        return last_output, outputs, tree.pack_sequence_as(initial_state, states)
+
+    original = keras.layers.Bidirectional.call
+
+    @functools.wraps(original)  # Keras reads the signature of a call method
+    def bidirectional_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(original).bind(layer, *args, **kwargs)
+        states = bound.arguments.get("initial_state")
+        with layers.calling_bidirectional(layer, lambda call: _backward_call(layer, states, call)):
+            return original(layer, *args, **kwargs)
 
     replacements: dict[tuple[type, str], Callable[..., Any]] = {
         (cls, "inner_loop"): inner_loop for cls in _RECURRENT_CLASSES
     }
-    # Bidirectional would go around inner_loop with a fused call of its own.
+    replacements[keras.layers.Bidirectional, "call"] = bidirectional_call
+    # Bidirectional would bypass inner_loop with a fused call of its own.
     for gate in _FUSED_GATES:
         if hasattr(keras.layers.Bidirectional, gate):
             replacements[keras.layers.Bidirectional, gate] = lambda *_args, **_kwargs: False
@@ -96,34 +115,70 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
         yield
 
 
-def _lower_layer(
-    lowering: Lowering, layer: Any, sequences: Any, initial_state: Any, mask: Any
-) -> tuple[Any, Any, Any]:
-    """Answer for ``layer.inner_loop``: ``(last_output, outputs, states)``."""
+def _described_call(layer: Any, sequences: Any, initial_state: Any, mask: Any) -> LayerCall:
+    """Describe a call of ``layer.inner_loop``."""
     if sequences.dtype != tf.float32:
         message = (
             f"layer {layer.name!r} computes in {sequences.dtype.name} (dtype policy "
             f"{layer.dtype_policy.name!r}); only float32 can be exported: build the model with "
             f"the policy 'float32' and load the same weights"
         )
-        raise UnsupportedModelError(message)
+        raise UnsupportedModelError(message, layers=(layer.name,))
     # The states of a stateful layer are variables.
     states = [tf.convert_to_tensor(state) for state in tree.flatten(initial_state)]
     mask = tree.flatten(mask)[0] if mask is not None else None
-    cell = describe_cell(layer, initial_state)
-    recurrence = Recurrence(
+    return LayerCall(
+        recurrence=_recurrence(layer, describe_cell(layer, initial_state)),
+        sequences=sequences,
+        states=states,
+        mask=None if mask is None else tf.cast(mask, tf.bool),
+        unroll=layer.unroll,
+        given=(sequences, mask),
+    )
+
+
+def _recurrence(layer: Any, cell: Cell) -> Recurrence:
+    return Recurrence(
         layer=layer.name,
         cell=cell,
         go_backwards=layer.go_backwards,
         return_sequences=layer.return_sequences,
         zero_output_for_mask=layer.zero_output_for_mask,
     )
-    if mask is not None:
-        mask = tf.cast(mask, tf.bool)
-    last_output, outputs, states = lower_as_keras(
-        lowering, recurrence, sequences, states, mask, unroll=layer.unroll
-    )
-    return last_output, outputs, tree.pack_sequence_as(initial_state, states)
+
+
+def _backward_call(wrapper: Any, initial_state: Any, forward: LayerCall) -> LayerCall | None:
+    """Describe the call of the backward layer, as `keras.layers.Bidirectional` will make it.
+
+    Args:
+        wrapper: The Bidirectional.
+        initial_state: As given to it; the second half is for the backward layer.
+        forward: The call of the forward layer.
+
+    Returns:
+        The call; None where the layers or cells are not Keras's own, which may do anything with
+        what they are given, or where the two cannot read the same tensors.
+    """
+    first, layer = wrapper.forward_layer, wrapper.backward_layer
+    if (
+        not all(type(one) in _OWN_LAYERS and type(one.cell) in _OWN_CELLS for one in (first, layer))
+        or first.go_backwards == layer.go_backwards
+        or first.compute_dtype != layer.compute_dtype
+        or first.variable_dtype != layer.variable_dtype
+    ):
+        return None
+    cell = describe_cell(layer, None)
+    states: Sequence[Any] = [None] * cell.state_count
+    if initial_state is not None:
+        states = initial_state[len(initial_state) // 2 :]
+        if not all(tf.is_tensor(state) and state.dtype == tf.float32 for state in states):
+            return None
+    elif layer.stateful:
+        states = [tf.convert_to_tensor(state) for state in tree.flatten(layer.states)]
+    if len(states) != cell.state_count:
+        return None
+    recurrence = _recurrence(layer, cell)
+    return replace(forward, recurrence=recurrence, states=states, unroll=layer.unroll)
 
 
 def describe_cell(layer: Any, initial_state: Any) -> Cell:

@@ -1,7 +1,7 @@
-"""Keras 3 models that begin with text: cut behind their text layers, which are described.
+"""Keras 3 models that begin with text: cut after their text layers, which are described.
 
-The artifacts start at the ids. What makes ids of text goes into the manifest, where any
-runtime can read it; only what can be said there exactly is accepted.
+The artifacts start at the ids. The manifest describes how ids are made of text, for any
+runtime; only what it can describe exactly is accepted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bilstm_runtime.text import TextEncoder
 _TABLES = (keras.layers.TextVectorization, keras.layers.StringLookup, keras.layers.IntegerLookup)
 _NO = (False,)
 _WORDS_AT_ONCE = 64
-# Written around words of the vocabulary: what layers may standardize, split at, or not know.
+# Texts around words of the vocabulary, with what layers may standardize, split at, or not know.
 _FRAMES = (
     "{}", " {}", "\t{}\r\n{}  ", "({}!)", "{}-{}, {}?", "\u00a0{}\u2003{}", "\u00c9{}\u00df",
     "'{}'s", "\U0001f642{}\u4e2d\u6587", "_{}_\v{}\f", "\u0130{}\u1e9e", "\x00{}",
@@ -42,7 +42,7 @@ class _TextInput:
 
 
 def cut_text(model: keras.Model) -> tuple[keras.Model, tuple[TextPreprocessing, ...]]:
-    """Cut a model behind its text layers.
+    """Cut a model after its text layers.
 
     Args:
         model: Any; it and its layers stay as they are.
@@ -83,7 +83,7 @@ def _behind(model: keras.Model, found: Sequence[_TextInput]) -> keras.Model:
                 f"input {item.tensor.name!r} takes text, and the model {model.name!r} returns the "
                 f"ids of its layer {item.layer.name!r} as they are; export it without that output"
             )
-            raise UnsupportedModelError(message)
+            raise UnsupportedModelError(message, layers=(item.layer.name,))
     ids = {id(item.tensor): item.ids for item in found}
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
@@ -110,7 +110,7 @@ def _text_inputs(model: keras.Model) -> list[_TextInput]:
     ):
         message = (
             f"the model {model.name!r} takes text and has a call method of its own, which cannot "
-            f"be cut behind its text layers; build it with keras.Model(inputs, outputs)"
+            f"be cut after its text layers; build it with keras.Model(inputs, outputs)"
         )
         raise UnsupportedModelError(message)
     return [_text_input(graph, tensor) for tensor in texts]
@@ -119,7 +119,7 @@ def _text_inputs(model: keras.Model) -> list[_TextInput]:
 def _text_input(graph: Any, tensor: Any) -> _TextInput:
     nodes = [
         node
-        for level in graph._nodes_by_depth.values()  # noqa: SLF001 - who else knows the takers?
+        for level in graph._nodes_by_depth.values()  # noqa: SLF001 - no public way to the readers
         for node in level
         if not node.is_input and any(tensor is taken for taken in node.input_tensors)
     ]
@@ -129,16 +129,16 @@ def _text_input(graph: Any, tensor: Any) -> _TextInput:
             f"input {tensor.name!r} takes text and goes to {names}; supported is one text layer. "
             f"Let that one give its ids to every layer that needs them"
         )
-        raise UnsupportedModelError(message)
+        raise UnsupportedModelError(message, layers=[node.operation.name for node in nodes])
     (node,) = nodes
     layer = node.operation
     if type(layer) not in (keras.layers.TextVectorization, keras.layers.StringLookup):
         message = (
             f"input {tensor.name!r} takes text and goes to {names}, a {type(layer).__name__}; "
-            f"supported are TextVectorization and StringLookup, right behind the input and not "
+            f"supported are TextVectorization and StringLookup, directly after the input and not "
             f"inside another model. Export the part of the model that takes ids"
         )
-        raise UnsupportedModelError(message)
+        raise UnsupportedModelError(message, layers=(layer.name,))
     return _TextInput(tensor, layer, node.output_tensors[0])
 
 
@@ -229,28 +229,28 @@ def _refuse(layer: Any, setting: str, found: Any, supported: str) -> NoReturn:
         f"{supported}. Change it, or export the model without this layer and make its numbers "
         f"before it"
     )
-    raise UnsupportedModelError(message)
+    raise UnsupportedModelError(message, layers=(layer.name,))
 
 
 def _forget_finished_tables() -> None:
-    """Drop the notes, all None, that tables made eagerly leave in TensorFlow's default graph.
+    """Drop the entries, all None, that tables made eagerly leave in TensorFlow's default graph.
 
-    Every graph traced later inherits them, and TensorFlow warns of each when it writes one.
+    Every graph traced later inherits them, and TensorFlow warns of each when it saves a graph.
     """
-    notes = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
-    notes[:] = [note for note in notes if note is not None]
+    entries = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
+    entries[:] = [entry for entry in entries if entry is not None]
 
 
 def _refuse_tables(model: keras.Model) -> None:
-    """Refuse what looks things up in a table anywhere else: no format has such tables."""
+    """Refuse layers with lookup tables anywhere else: no format has such tables."""
     for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
         if isinstance(layer, _TABLES):
             message = (
                 f"the model {model.name!r} has the {type(layer).__name__} layer {layer.name!r} "
-                f"inside; supported are TextVectorization and StringLookup right behind an input "
+                f"inside; supported are TextVectorization and StringLookup directly after an input "
                 f"of dtype 'string'. Export the model without it and look the ids up before it"
             )
-            raise UnsupportedModelError(message)
+            raise UnsupportedModelError(message, layers=(layer.name,))
 
 
 def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
@@ -269,15 +269,15 @@ def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
                     f"{ids[:20].tolist()}. Please report the layer's settings; the part of the "
                     f"model that takes ids can be exported without it"
                 )
-                raise ParityError(message)
+                raise ParityError(message, layers=(layer.name,))
 
 
 def _batches(preprocessing: TextPreprocessing) -> Iterator[list[str]]:
     """Texts that hold every word, and words in every frame, in lists for one call each."""
     words = list(preprocessing.vocabulary)
     join: Callable[[list[str]], str] = (" " if preprocessing.split == "whitespace" else "").join
-    most = preprocessing.output_sequence_length or _WORDS_AT_ONCE
-    step = 1 if preprocessing.split is None else min(most, _WORDS_AT_ONCE)
+    words_per_text = preprocessing.output_sequence_length or _WORDS_AT_ONCE
+    step = 1 if preprocessing.split is None else min(words_per_text, _WORDS_AT_ONCE)
     texts = [join(words[start : start + step]) for start in range(0, len(words), step)]
     for start in range(0, len(texts), 1024):
         yield texts[start : start + 1024]

@@ -363,12 +363,12 @@ class _Walk:
             return tf.zeros_like(self.projected[0, :, :1]) + tf.zeros(shape)
         return tf.zeros([tf.shape(self.projected)[1], *shape])
 
-    def _projected(self, cell: Cell, steps: Any) -> Any:
+    def _projected(self, cell: Cell, inputs: Any) -> Any:
         projection = gates.input_projection(cell)
         if projection is None:
-            return steps
+            return inputs
         kernel, bias = projection
-        projected = tf.matmul(steps, kernel)
+        projected = tf.matmul(inputs, kernel)
         return projected if bias is None else projected + bias
 
     def _output_shape(self, states: list[Any]) -> list[int]:

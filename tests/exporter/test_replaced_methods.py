@@ -1,17 +1,21 @@
-"""Where Keras hands its recurrences over: as expected, and afterwards as it was."""
+"""The methods of Keras that tracing replaces: as expected before, and restored afterwards."""
 
 from __future__ import annotations
+
+import contextlib
 
 import keras
 import numpy as np
 import pytest
+import tf_keras
 from keras import layers as kl
 from keras.src import backend
 
 from bilstm_exporter import export
-from bilstm_exporter.errors import SeamError
-from bilstm_exporter.frontends.keras3.model import Keras3Source
+from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
+from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.frontends.keras3.recurrent import check_contract, describe_activation
+from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.inspection.interface import find_interface
 from bilstm_exporter.ir.markers import Markers
 from bilstm_exporter.targets.tflite import loop
@@ -56,7 +60,7 @@ def test_a_renamed_parameter_is_told(monkeypatch, cls):
         """A Keras of the future."""
 
     monkeypatch.setattr(cls, "inner_loop", inner_loop)
-    with pytest.raises(SeamError) as raised:
+    with pytest.raises(KerasContractError) as raised:
         check_contract()
     words = str(raised.value)
     for part in (f"{cls.__name__}.inner_loop", "starting_state", f"Keras {keras.__version__}"):
@@ -69,14 +73,14 @@ def test_a_new_parameter_is_told(monkeypatch):
         """A Keras of the future."""
 
     monkeypatch.setattr(kl.LSTM, "inner_loop", inner_loop)
-    with pytest.raises(SeamError, match=r"LSTM\.inner_loop takes .*steps"):
+    with pytest.raises(KerasContractError, match=r"LSTM\.inner_loop takes .*steps"):
         check_contract()
 
 
 @pytest.mark.parametrize("cls", [kl.RNN, kl.LSTM, kl.GRU])
 def test_a_missing_loop_is_told(monkeypatch, cls):
     monkeypatch.delattr(cls, "inner_loop")
-    with pytest.raises(SeamError, match=f"{cls.__name__} has no inner_loop of its own"):
+    with pytest.raises(KerasContractError, match=f"{cls.__name__} has no inner_loop of its own"):
         check_contract()
 
 
@@ -85,20 +89,22 @@ def test_a_new_way_around_the_loop_is_told(monkeypatch):
         return True
 
     monkeypatch.setattr(kl.Bidirectional, "_can_attempt_fused_x", gate, raising=False)
-    with pytest.raises(SeamError, match="unknown way around inner_loop, _can_attempt_fused_x"):
+    with pytest.raises(
+        KerasContractError, match="unknown way around inner_loop, _can_attempt_fused_x"
+    ):
         check_contract()
 
 
 def test_missing_dropout_masks_are_told(monkeypatch):
     monkeypatch.delattr(kl.RNN, "_maybe_config_dropout_masks")
-    with pytest.raises(SeamError, match="_maybe_config_dropout_masks"):
+    with pytest.raises(KerasContractError, match="_maybe_config_dropout_masks"):
         check_contract()
 
 
 def test_all_that_moved_is_told_at_once(monkeypatch):
     monkeypatch.delattr(kl.GRU, "inner_loop")
     monkeypatch.delattr(kl.LSTM, "inner_loop")
-    with pytest.raises(SeamError) as raised:
+    with pytest.raises(KerasContractError) as raised:
         check_contract()
     assert "LSTM has no" in str(raised.value)
     assert "GRU has no" in str(raised.value)
@@ -124,7 +130,7 @@ def everything() -> keras.Model:
 @pytest.mark.usefixtures("keras_is_restored")
 @pytest.mark.parametrize("lower", [Markers().lower, loop.lower], ids=["onnx", "tflite"])
 def test_tracing_leaves_keras_as_it_was(lower):
-    source = Keras3Source(everything())
+    source = Keras3Model(everything())
     function = source.trace(lower, find_interface(source).declared())
     assert len(function.inputs) == 1
 
@@ -141,7 +147,7 @@ class Unlucky(Exception):  # noqa: N818
 @pytest.mark.usefixtures("keras_is_restored")
 @pytest.mark.parametrize("error", [Unlucky, KeyboardInterrupt, ValueError, SystemExit])
 def test_a_failed_tracing_leaves_keras_as_it_was(error):
-    source = Keras3Source(everything())
+    source = Keras3Model(everything())
     declared = find_interface(source).declared()
 
     def lower(*_args):
@@ -160,10 +166,50 @@ def test_a_layer_that_cannot_be_traced_leaves_keras_as_it_was(fails, tmp_path):
         def compute_output_spec(self, x):
             return keras.KerasTensor(x.shape, x.dtype)
 
-    from bilstm_exporter.errors import UnsupportedModelError
+    model = floats(floats(Looks(name="inner")), kl.LSTM(2))
+    with pytest.raises(
+        UnsupportedModelError, match=r"'inner' \(Looks\) .* cannot be traced"
+    ) as raised:
+        export(model, tmp_path / "b")
+    assert raised.value.layers == ("inner",)
 
-    with pytest.raises(UnsupportedModelError, match="cannot be traced"):
-        export(floats(Looks(), kl.LSTM(2)), tmp_path / "b")
+
+def test_a_layer_of_keras_2_that_cannot_be_traced_is_named():
+    class Looks(tf_keras.layers.Layer):
+        def call(self, x):
+            return x * 2 if np.max(x.numpy()) > 0 else x
+
+    class Own(tf_keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = tf_keras.layers.LSTM(2), Looks(name="inner")
+
+        def call(self, x):
+            return self.last(self.first(x))
+
+    model = Own()
+    model(np.ones((2, 3, 4), np.float32))
+    with pytest.raises(UnsupportedModelError, match="cannot be traced") as raised:
+        read(model)
+    assert raised.value.layers == ("inner",)
+
+
+def test_a_model_that_cannot_be_traced_itself_names_no_layer():
+    class Own(tf_keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = tf_keras.layers.LSTM(2)
+
+        def call(self, x):
+            with contextlib.suppress(TypeError):
+                self.first(x, unknown=1)
+            return self.first(x) * np.max(x.numpy())
+
+    model = Own()
+    model(np.ones((2, 3, 4), np.float32))
+    with pytest.raises(UnsupportedModelError, match="the model runs eagerly") as raised:
+        read(model)
+    assert raised.value.layers == ()
 
 
 @pytest.mark.usefixtures("keras_is_restored")

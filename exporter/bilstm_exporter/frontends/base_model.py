@@ -1,0 +1,280 @@
+"""What the models of Keras 2 and Keras 3 do alike: calls, states, names, weights."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import tensorflow as tf
+
+from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.keras_model import DeclaredInput
+from bilstm_runtime.spec import TextPreprocessing
+
+
+class BaseModel(ABC):
+    """A Keras model that can be called and traced (a ``Source``).
+
+    A stateful model is treated as one without memory: its states are inputs and outputs of
+    every call.
+
+    Attributes:
+        name: For the manifest.
+        generation: Which library reads the model; its outputs are the reference.
+        keras_model: The model that is called, in the library of its generation.
+        inputs: In the order of the model, without the states.
+        states: Of a stateful model; each is an input and an output.
+        output_names: In the order in which ``reference`` returns them, without the states.
+        output_structure: ``"single"``, ``"list"`` or ``"dict"``.
+        preprocessing: How ids are made of text, for the inputs that take text.
+    """
+
+    name: str
+    generation: str
+    keras_model: Any
+    inputs: tuple[DeclaredInput, ...]
+    states: tuple[DeclaredInput, ...]
+    output_names: tuple[str, ...]
+    output_structure: str
+    preprocessing: tuple[TextPreprocessing, ...] = ()
+
+    @property
+    def state_count(self) -> int:
+        """How many states there are."""
+        return len(self.states)
+
+    @property
+    def flat_inputs(self) -> tuple[DeclaredInput, ...]:
+        """The inputs, then the states: what ``reference`` and ``trace`` take."""
+        return (*self.inputs, *self.states)
+
+    @property
+    def flat_output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, then of the states: what ``reference`` returns."""
+        return unique_names([*self.output_names, *(spec.name for spec in self.states)])
+
+    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Call the model eagerly in float32, in which every model is exported.
+
+        Args:
+            inputs: One array per input, then one per state.
+
+        Returns:
+            One array per output, then one per state.
+        """
+        with self._in_float32():
+            return self._eager_outputs(self.keras_model, inputs)
+
+    @abstractmethod
+    def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """Call the model in the dtypes it declares; None if they are all float32."""
+
+    def perturbed_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+        """Call the model with every weight off by one rounding, up or down at random."""
+        rng = np.random.default_rng(seed)
+        variables = self.keras_model.variables
+        with self._restored(variables) as values:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(_off_by_one_rounding(value, rng))
+            return self.reference(inputs)
+
+    def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
+        with self._observed_states() as states:
+            self.reference(inputs)
+        return [self._to_numpy(state) for state in states]
+
+    @abstractmethod
+    def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether the layers' shape inference accepts inputs of these shapes.
+
+        TensorFlow's kernels do not refuse everything that is too short: a depthwise convolution
+        returns what it finds in memory.
+        """
+
+    @abstractmethod
+    def layers(self) -> list[tuple[str, str]]:
+        """Name and class of every layer that computes something itself, in the model's order."""
+
+    def text_layers(self) -> list[tuple[str, str]]:
+        """Name and class of every layer that the manifest describes instead of the artifacts."""
+        return []
+
+    def weights(self) -> list[tuple[str, np.ndarray]]:
+        """Every weight with the name of the layer it belongs to, as in ``layers``."""
+        return _weights_by_layer(self._all_layers(), self.layers(), self._to_numpy)
+
+    @abstractmethod
+    def pack_inputs(self, arrays: Sequence[Any]) -> Any:
+        """Arrays or tensors, one per input, in the structure that the Keras model takes."""
+
+    # --- what a generation of Keras does in its own way
+
+    @abstractmethod
+    def _all_layers(self) -> Iterable[Any]:
+        """All layers, outer ones before the layers inside them."""
+
+    @abstractmethod
+    def _state_variables(self, model: Any) -> list[Any]:
+        """The variables of the states."""
+
+    @abstractmethod
+    def _flat_outputs(self, model: Any, tensors: Sequence[Any]) -> list[Any]:
+        """Call a model on flat inputs; its outputs, flat."""
+
+    @abstractmethod
+    def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
+        """Collect the final states of every recurrence in a context."""
+
+    def _in_float32(self) -> contextlib.AbstractContextManager[None]:
+        """Make the layers of ``keras_model`` compute in float32."""
+        return contextlib.nullcontext()
+
+    @staticmethod
+    @abstractmethod
+    def _to_numpy(tensor: Any) -> np.ndarray:
+        """The value of a variable or tensor."""
+
+    # --- shared
+
+    def _eager_outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        variables, count = self._state_variables(model), len(self.inputs)
+        with self._restored(variables):
+            for variable, value in zip(variables, inputs[count:], strict=True):
+                variable.assign(value)
+            outputs = self._flat_outputs(model, [tf.constant(array) for array in inputs[:count]])
+            return [self._to_numpy(tensor) for tensor in (*outputs, *variables)]
+
+    @contextlib.contextmanager
+    def _restored(self, variables: Sequence[Any]) -> Iterator[list[np.ndarray]]:
+        """Put the values of variables back afterwards; yields them."""
+        values = [self._to_numpy(variable) for variable in variables]
+        try:
+            yield values
+        finally:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+
+def named_states(layers: Iterable[Any]) -> list[tuple[str, Any]]:
+    """Name and variable of every state that recurrent layers keep."""
+    return [
+        (f"{layer.name}_state_{number}", variable)
+        for layer in layers
+        if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None
+        for number, variable in enumerate(tf.nest.flatten(layer.states))
+        if variable is not None
+    ]
+
+
+def declared_states(named: Iterable[tuple[str, Any]]) -> tuple[DeclaredInput, ...]:
+    """The states as inputs."""
+    return tuple(DeclaredInput(name, tuple(state.shape), "float32") for name, state in named)
+
+
+def structure_name(outputs: Any) -> str:
+    """``"single"``, ``"list"`` or ``"dict"``."""
+    if not tf.nest.is_nested(outputs):
+        return "single"
+    return "dict" if isinstance(outputs, dict) else "list"
+
+
+def output_names(count: int, keys: Sequence[str] | None, declared: Any) -> tuple[str, ...]:
+    """A name for each output, made unique.
+
+    Args:
+        count: How many outputs there are.
+        keys: Their keys, for outputs in a dict.
+        declared: The names that the model gives them, if it gives any.
+    """
+    names = list(declared or []) if keys is None else list(keys)
+    if len(names) != count:
+        names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    return unique_names(names)
+
+
+def refuse_kind(name: str, kind: str) -> NoReturn:
+    """Refuse an input that is sparse or ragged.
+
+    Raises:
+        UnsupportedModelError: Always.
+    """
+    message = (
+        f"input {name!r} is {kind}; only dense inputs can be exported: declare it dense and pad "
+        f"it, with a mask"
+    )
+    raise UnsupportedModelError(message)
+
+
+def named_layers(layers: Iterable[Any], library: Any) -> list[tuple[str, str]]:
+    """Name and class of every layer that computes something itself.
+
+    Args:
+        layers: All of a model, nested ones too.
+        library: ``keras`` or ``tf_keras``.
+    """
+    layers = list(layers)
+    containers = (library.Model, library.layers.Wrapper, library.layers.InputLayer)
+    cells = {id(layer.cell) for layer in layers if isinstance(layer, library.layers.RNN)}
+    return [
+        (layer.name, type(layer).__name__)
+        for layer in layers
+        if not isinstance(layer, containers) and id(layer) not in cells
+    ]
+
+
+def unique_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Number the names that occur more than once."""
+    unique: list[str] = []
+    for name in names:
+        suffix = sum(other == name or other.startswith(f"{name}_") for other in unique)
+        candidate = name
+        while candidate in unique:
+            candidate = f"{name}_{suffix}"
+            suffix += 1
+        unique.append(candidate)
+    return tuple(unique)
+
+
+def _weights_by_layer(
+    layers: Iterable[Any], named: list[tuple[str, str]], to_numpy: Callable[[Any], np.ndarray]
+) -> list[tuple[str, np.ndarray]]:
+    """Every float weight with the name of its layer, and the parts a target may divide it into.
+
+    Args:
+        layers: All layers of a model, outer ones before the layers inside them.
+        named: Name and class of those that compute something themselves.
+        to_numpy: Reads a variable.
+    """
+    names = {name for name, _ in named}
+    owners: dict[int, tuple[Any, Any]] = {}
+    for layer in layers:
+        if layer.name in names:
+            # A Bidirectional has the weights of the layers in it, which come after it.
+            owners.update((id(variable), (variable, layer)) for variable in layer.weights)
+    found = []
+    for variable, layer in owners.values():
+        value = np.asarray(to_numpy(variable))
+        if value.dtype.kind == "f" or value.dtype.name == "bfloat16":
+            value = value.astype(np.float32)
+            found += [(layer.name, part) for part in (value, *_gate_parts(layer, value))]
+    return found
+
+
+def _gate_parts(layer: Any, weight: np.ndarray) -> list[np.ndarray]:
+    """A GRU with ``reset_after=False`` multiplies by two gates, then by the third."""
+    units = getattr(layer, "units", None)
+    if not isinstance(units, int) or weight.ndim != 2 or weight.shape[1] != 3 * units:
+        return []
+    return [weight[:, : 2 * units], weight[:, 2 * units :]]
+
+
+def _off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The neighbouring float32 values, up or down at random; other dtypes unchanged."""
+    if values.dtype != np.float32:
+        return values
+    towards = np.where(rng.integers(2, size=values.shape), np.float32(np.inf), -np.float32(np.inf))
+    return np.asarray(np.nextafter(values, towards, dtype=np.float32))
