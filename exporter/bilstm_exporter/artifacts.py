@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import ExportError, ParityError, UnsupportedModelError
-from bilstm_exporter.evaluation.evaluator import Verdict
+from bilstm_exporter.evaluation.evaluator import Evaluation
 from bilstm_exporter.explanation import FormatOutcome
 from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.loaded import LoadedModel
@@ -39,7 +39,7 @@ class VerifiedArtifact:
     built: Built
     parity: Parity | Agreement
     session: Session
-    verdict: Verdict | None = None
+    verdict: Evaluation | None = None
 
     def renamed(self, recipe: str) -> VerifiedArtifact:
         """The same under the name of another recipe."""

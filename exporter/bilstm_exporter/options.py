@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.evaluation.budget import parse_budget
+from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS
 
@@ -47,9 +47,9 @@ class ExportOptions:
         formats: Which artifacts to write: a sequence of names, or one string with commas.
         recipes: How the numbers of the artifacts are stored: a sequence of names, one string
             with commas, or ``"all"``.
-        data: Examples to judge the artifacts by, and to calibrate with: a file (.npz, .npy, .csv,
-            .jsonl) or arrays; see ``bilstm_exporter.evaluation.data.read_data``.
-        metric: What to judge by, such as ``"f1"`` or ``"tags=f1,score=mae"``; chosen from the
+        data: Examples to evaluate the artifacts on, and to calibrate with: a file (.npz, .npy,
+            .csv, .jsonl) or arrays; see ``bilstm_exporter.evaluation.data.read_data``.
+        metric: The metric, such as ``"f1"`` or ``"tags=f1,score=mae"``; chosen from the
             outputs and labels by default.
         max_drop: The most a recipe may lose by the metric, such as ``"0.5%"``. Any of the three
             limits starts a search over the recipes and mixes of them.
@@ -99,7 +99,7 @@ class ExportOptions:
             message = f"formats: {', '.join(self.formats)} names one twice"
             raise OptionError(message)
         budget = parse_budget(self.max_drop, self.max_kb, self.max_ms)
-        if self.recipes == FLOAT32 and not budget.is_open:
+        if self.recipes == FLOAT32 and not budget.is_unlimited:
             object.__setattr__(self, "recipes", ALL)  # what else would there be to search?
         parse_recipes(self.recipes)
         for name in ("batch", "time"):

@@ -12,9 +12,9 @@ from bilstm_exporter.artifacts import ArtifactBuilder
 from bilstm_exporter.bundle.folder import check_writable, default_folder, staged
 from bilstm_exporter.bundle.writer import write_bundle
 from bilstm_exporter.errors import ExportError
-from bilstm_exporter.evaluation.budget import parse_budget
-from bilstm_exporter.evaluation.reference_evaluation import Opinion, form_opinion
+from bilstm_exporter.evaluation.evaluator import EvaluationSet, make_evaluation_set
 from bilstm_exporter.evaluation.search import SearchResult
+from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.explanation import (
     Explanation,
     FormatOutcome,
@@ -147,17 +147,17 @@ def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Att
 
 def prepare_evaluation(
     loaded: LoadedModel, probes: ProbeSet, options: ExportOptions, stages: Stages
-) -> Opinion | None:
+) -> EvaluationSet | None:
     """What artifacts are evaluated on: the user's data, or for a search without any the probes."""
     budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
-    if options.data is None and budget.is_open:
+    if options.data is None and budget.is_unlimited:
         return None
-    return form_opinion(loaded, probes, options.data, options.metric, stages)
+    return make_evaluation_set(loaded, probes, options.data, options.metric, stages)
 
 
 def select_artifacts(
     builder: ArtifactBuilder,
-    evaluation: Opinion | None,
+    evaluation: EvaluationSet | None,
     options: ExportOptions,
     stages: Stages,
     attempt: Attempt,
@@ -166,7 +166,7 @@ def select_artifacts(
     selector = RecipeSelector(builder, options.formats, evaluation, stages)
     recipes = parse_recipes(options.recipes)
     budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
-    if budget.is_open:
+    if budget.is_unlimited:
         return selector.build(recipes, skip_failed_calibration=options.recipes == ALL)
     selection = selector.search(recipes, budget)
     attempt.searches = selection.searches

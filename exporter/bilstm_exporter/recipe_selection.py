@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from bilstm_exporter.artifacts import ArtifactBuilder, VerifiedArtifact
 from bilstm_exporter.errors import BudgetError, ExportError, OptionError
-from bilstm_exporter.evaluation.budget import Budget
-from bilstm_exporter.evaluation.calibration import calibration_runs
+from bilstm_exporter.evaluation.evaluator import EvaluationSet
 from bilstm_exporter.evaluation.latency import latencies_ms, questions
-from bilstm_exporter.evaluation.overall import overall
-from bilstm_exporter.evaluation.reference_evaluation import Opinion
-from bilstm_exporter.evaluation.search import Measured, SearchResult, search
-from bilstm_exporter.evaluation.selection import Candidate
-from bilstm_exporter.evaluation.units import units_of
+from bilstm_exporter.evaluation.predictions import calibration_runs
+from bilstm_exporter.evaluation.reasons import NO_DATA, Wording
+from bilstm_exporter.evaluation.search import Measurement, SearchResult, recommend, search
+from bilstm_exporter.evaluation.selection import Budget, Candidate
+from bilstm_exporter.evaluation.weight_groups import find_weight_groups
 from bilstm_exporter.progress import Stages
 from bilstm_exporter.quantization.recipes import (
     FLOAT32,
@@ -77,7 +76,7 @@ class RecipeSelector:
         self,
         builder: ArtifactBuilder,
         formats: Sequence[str],
-        evaluation: Opinion | None,
+        evaluation: EvaluationSet | None,
         stages: Stages,
     ) -> None:
         self._builder = builder
@@ -131,9 +130,11 @@ class RecipeSelector:
             )
             for name in self._formats
         }
-        found = overall(results)
+        found = recommend(results)
         if found is None:
-            reasons = " ".join(f"{name}: {result.reason}" for name, result in results.items())
+            sentences = [] if evaluation.own_data else [NO_DATA]
+            sentences += [f"{name}: {result.reason}" for name, result in results.items()]
+            reasons = " ".join(sentences)
             message = (
                 f"{reasons} Nothing was written. Allow more, give the search other --recipes, or "
                 f"leave a format out with --formats"
@@ -147,15 +148,15 @@ class RecipeSelector:
         return Selection([*exact, *best], recommended, results)
 
     def _search(
-        self, name: str, recipes: Sequence[Recipe], budget: Budget, evaluation: Opinion
+        self, name: str, recipes: Sequence[Recipe], budget: Budget, evaluation: EvaluationSet
     ) -> SearchResult:
-        def evaluate(recipe: str, plan: PrecisionPlan) -> Measured:
+        def evaluate(recipe: str, plan: PrecisionPlan) -> Measurement:
             made = self._artifact(name, recipe, plan)
             verdict = made.verdict
             if verdict is None:
                 message = "nothing was evaluated"
                 raise ValueError(message)
-            return Measured(made.artifact.bytes, verdict.drop, verdict.relative_error, made)
+            return Measurement(made.artifact.bytes, verdict.drop, verdict.relative_error, made)
 
         def measure(candidates: Sequence[Candidate]) -> list[float]:
             spec = self._builder.loaded.spec
@@ -166,12 +167,12 @@ class RecipeSelector:
             result = search(
                 name,
                 recipes,
-                units_of(self._builder.smallest(name).weights),
+                find_weight_groups(self._builder.smallest(name).weights),
                 budget,
                 evaluate,
                 measure=measure,
                 progress=self._stages.tell,
-                drop_unit=evaluation.drop_unit,
+                wording=Wording(evaluation.drop_unit, evaluation.own_data),
             )
         sentences = _kept_higher(result.recommended)
         return replace(result, reason=" ".join([result.reason, *sentences]))
@@ -190,14 +191,14 @@ class RecipeSelector:
             made = self._builder.recipe(name, recipe, plan, calibration)
         if self._evaluation is None:
             return made
-        verdict = self._evaluation.of(
+        verdict = self._evaluation.evaluate(
             Predictor(self._builder.loaded.spec, made.session, label=name)
         )
         parity = {**made.artifact.parity, "judged": verdict.to_dict()}
         return replace(made, verdict=verdict, artifact=replace(made.artifact, parity=parity))
 
     def _calibration(self, recipe: str) -> Calibration:
-        if self._evaluation is None or not self._evaluation.on_data:
+        if self._evaluation is None or not self._evaluation.own_data:
             message = f"{recipe} finds the ranges of the activations in your data: add --data FILE"
             raise OptionError(message)
         loaded = self._builder.loaded

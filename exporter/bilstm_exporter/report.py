@@ -9,8 +9,7 @@ from typing import Any
 
 from bilstm_exporter.artifacts import VerifiedArtifact
 from bilstm_exporter.errors import ExportError
-from bilstm_exporter.evaluation.evaluator import Verdict
-from bilstm_exporter.evaluation.reference_evaluation import Opinion
+from bilstm_exporter.evaluation.evaluator import Evaluation, EvaluationSet
 from bilstm_exporter.evaluation.search import SearchResult
 from bilstm_exporter.explanation import Explanation
 from bilstm_exporter.inspection.probes import ProbeSet
@@ -47,7 +46,7 @@ class ArtifactReport:
     parity: Parity | Agreement
     recurrences: list[RecurrenceForm]
     weights: list[WeightForm]
-    verdict: Verdict | None = None
+    verdict: Evaluation | None = None
     operators: tuple[str, ...] = ()
     missing_in_micro: tuple[str, ...] = ()
 
@@ -140,7 +139,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
     bundle: Path,
     loaded: LoadedModel,
     probes: ProbeSet,
-    evaluation: Opinion | None,
+    evaluation: EvaluationSet | None,
     selection: Selection,
     seconds: dict[str, float],
 ) -> ExportReport:
@@ -148,7 +147,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
     judged = None
     if evaluation is not None:
         judged = Judged(
-            evaluation.dataset.described, evaluation.on_data, evaluation.judge.resolution
+            evaluation.dataset.described, evaluation.own_data, evaluation.evaluator.resolution
         )
     return ExportReport(
         bundle=bundle,

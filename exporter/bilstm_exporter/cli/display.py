@@ -1,7 +1,11 @@
-"""What the command shows: progress on stderr, a table at the end."""
+"""The output of export-bilstm: progress on stderr, tables and notes at the end.
+
+A log without a terminal has 80 columns. Numbers are never shortened or wrapped.
+"""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -9,23 +13,28 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from bilstm_exporter.evaluation.reasons import NO_DATA
+from bilstm_exporter.evaluation.selection import MIXED
 from bilstm_exporter.evaluation.tables import (
-    NO_DATA,
+    add_number_column,
+    add_text_column,
+    evaluation_notes,
+    evaluation_tables,
+    milliseconds,
+    new_table,
     pareto_table,
     search_notes,
-    verdict_notes,
-    verdict_table,
 )
 from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from bilstm_exporter.evaluation.search import SearchResult
     from bilstm_exporter.explanation import Explanation, LayerForm
     from bilstm_exporter.report import ArtifactReport, ExportReport
@@ -36,9 +45,9 @@ _COLOURED = {"pass": "[green]pass[/green]", "FAIL": "[red]FAIL[/red]"}
 
 @contextlib.contextmanager
 def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
-    """Show the stage that runs, with the time it takes, on stderr.
+    """Show the current stage, with the time it takes, on stderr.
 
-    On a terminal one line that is gone at the end; elsewhere a line a stage.
+    On a terminal it is one line, which is removed at the end; in a log, one line per stage.
     """
     if quiet:
         yield None
@@ -49,7 +58,7 @@ def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
         yield lambda name: console.print(f"{name} ...", highlight=False)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    # What is written to stderr is captured at times, and would be the display with it.
+    # Stderr is captured at times; the display must not be captured with it.
     with (
         os.fdopen(os.dup(console.file.fileno()), "w", encoding=console.encoding) as terminal,
         Progress(
@@ -74,38 +83,14 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         sys.stdout.write("\n")
         return
     console = Console()
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=escape(f"{report.model} -> {report.bundle}"),
-        title_justify="left",
-    )
-    for heading, justify in (
-        ("artifact", "left"),
-        ("size", "right"),
-        ("recurrences", "left"),
-        ("max error", "right"),
-        ("relative", "right"),
-        ("parity", "left"),
-    ):
-        is_file = heading == "artifact"
-        table.add_column(heading, justify=justify, no_wrap=is_file)  # type: ignore[arg-type]
-    for artifact in report.artifacts:
-        parity = artifact.parity
-        table.add_row(
-            artifact.file,
-            _size(artifact.bytes),
-            _forms(artifact),
-            f"{parity.max_abs_error:.1e}",
-            parity.closeness,
-            _COLOURED.get(parity.result, parity.result),
-        )
-    console.print(table)
+    _print_line(console, f"{report.model} -> {report.bundle}")
+    console.print(_artifact_table(report))
     print_searches(report.searches, console)
-    verdicts = [(item.file, item.verdict) for item in report.artifacts if item.verdict is not None]
     if report.judged is not None and report.judged.own_data:
-        console.print(verdict_table(verdicts))
-    for line in (*_notes(report), *_data_notes(report)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        evaluations = [(a.file, a.verdict) for a in report.artifacts if a.verdict is not None]
+        console.print(evaluation_tables(evaluations))
+    for line in (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report)):
+        _print_line(console, line)
 
 
 def print_searches(searches: Mapping[str, SearchResult], console: Console | None = None) -> None:
@@ -113,57 +98,43 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
 
     Args:
         searches: By format.
-        console: Where to; without, on stderr, where an error has told the conclusion already.
+        console: Where to print tables and notes; by default only the tables, on stderr, after an
+            error that has reported the notes already.
     """
-    for result in searches.values():
-        if console is None:
+    if console is None:
+        for result in searches.values():
             Console(stderr=True).print(pareto_table(result))
-            continue
+        return
+    if not all(result.own_data for result in searches.values()):
+        _print_line(console, NO_DATA)
+    for result in searches.values():
         console.print(pareto_table(result))
         for line in search_notes(result):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _data_notes(report: ExportReport) -> Iterator[str]:
-    if report.judged is not None and report.judged.own_data:
-        limits = next((result.budget for result in report.searches.values()), None)
-        resolution = report.judged.resolution
-        yield from verdict_notes(report.judged.on, resolution=resolution, budget=limits)
-    elif any(artifact.recipe != FLOAT32 for artifact in report.artifacts):
-        yield NO_DATA
-    for recipe, reason in report.left_out.items():
-        yield f"{recipe} was left out: {reason}"
-    for artifact in report.artifacts:
-        if artifact.recipe in RECIPES and RECIPES[artifact.recipe].calibrated:
-            yield _micro_note(artifact)
-        reasons = {form.reason: form for form in artifact.weights if form.reason}
-        for reason, form in reasons.items():
-            yield f"{artifact.file}: {form.operator} of {form.layer or 'the model'}: {reason}."
+            _print_line(console, line)
 
 
 def print_explanation(
     explanation: Explanation, *, as_json: bool = False, failed: Exception | None = None
 ) -> None:
-    """Print a model layer by layer, or the same as JSON, on stdout.
+    """Print what every layer of a model becomes, as a table or as JSON, on stdout.
 
     Args:
-        explanation: The model's.
+        explanation: What every layer becomes.
         as_json: Print JSON.
-        failed: What ended an export, and was told; the table goes to stderr, and does not
-            repeat it.
+        failed: The error that ended an export and was reported already; then the table goes to
+            stderr and does not repeat it.
     """
     if as_json:
         json.dump(explanation.to_dict(), sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    told = str(failed) if failed else None
+    reported = None if failed is None else str(failed)
     console = Console(stderr=failed is not None)
-    title = f"{explanation.model} ({explanation.generation})"
-    console.print(title, highlight=False, markup=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD)
+    _print_line(console, f"{explanation.model} ({explanation.generation})")
+    table = new_table()
     formats = list(explanation.layers[0].formats) if explanation.layers else []
     for heading in ("layer", "class", *formats):
-        table.add_column(heading)
+        add_text_column(table, heading)
     for layer in explanation.layers:
         table.add_row(
             escape(layer.layer), layer.kind, *(_form(layer.formats[name]) for name in formats)
@@ -171,14 +142,108 @@ def print_explanation(
     console.print(table)
     for layer in explanation.layers:
         for name, form in layer.formats.items():
-            if form.reason and form.reason != told:
-                line = f"{layer.layer} in {name}: {form.form}; {form.reason}."
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            if form.reason and form.reason != reported:
+                _print_line(console, f"{layer.layer} in {name}: {form.form}; {form.reason}.")
     for name, reason in explanation.failures.items():
-        if reason == told:
-            continue
-        line = f"{name} cannot be written: {reason}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if reason != reported:
+            _print_line(console, f"{name} cannot be written: {reason}")
+
+
+def _print_line(console: Console, line: str) -> None:
+    """Print a sentence as one line, which a terminal wraps and a log does not."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _artifact_table(report: ExportReport) -> Table:
+    """One row per artifact, with its time where a search measured it."""
+    times = _times(report)
+    evaluated = report.judged is not None and report.judged.own_data
+    table = new_table()
+    add_text_column(table, "artifact", wraps=False)
+    add_number_column(table, "size")
+    if times:
+        add_number_column(table, "ms")
+    if evaluated:
+        add_number_column(table, "drop")
+    add_number_column(table, "max\nerror")
+    add_text_column(table, "relative")
+    add_text_column(table, "parity")
+    for artifact in report.artifacts:
+        parity, evaluation = artifact.parity, artifact.verdict
+        drop = "" if evaluation is None else f"{evaluation.drop:.2f}"
+        table.add_row(
+            escape(artifact.file),
+            _size(artifact.bytes),
+            *([milliseconds(times.get((artifact.format, artifact.recipe)))] if times else []),
+            *([drop] if evaluated else []),
+            f"{parity.max_abs_error:.1e}",
+            parity.closeness,
+            _COLOURED.get(parity.result, parity.result),
+        )
+    return table
+
+
+def _times(report: ExportReport) -> dict[tuple[str, str], float]:
+    """The milliseconds of one example, by format and recipe, where a search measured them."""
+    times = {}
+    for name, result in report.searches.items():
+        found = {c.recipe: c for c in result.candidates if c.recipe != MIXED}
+        if result.recommended is not None:
+            found[report.recommended] = result.recommended
+        for recipe, candidate in found.items():
+            if candidate.milliseconds is not None:
+                times[name, recipe] = candidate.milliseconds
+    return times
+
+
+def _comparison_notes(report: ExportReport) -> Iterator[str]:
+    """How the artifacts were compared with Keras."""
+    probes = report.artifacts[0].parity.probes
+    state = report.largest_state
+    reach = f" The largest value in a recurrent state was {state:.2g}." if state else ""
+    yield f"Compared with Keras on {probes} probes, each run twice.{reach}"
+    if report.declared_difference is not None:
+        yield (
+            f"The model computes in another precision than float32. It was exported and checked in "
+            f"float32; its own outputs differ by up to {report.declared_difference:.1e}."
+        )
+    for name, reason in report.probes_left_out.items():
+        yield f"Not compared: {name} ({reason})."
+
+
+def _evaluation_notes(report: ExportReport) -> Iterator[str]:
+    """What the artifacts were evaluated on, and which recipes are missing."""
+    if report.judged is not None and report.judged.own_data:
+        budget = next((result.budget for result in report.searches.values()), None)
+        resolution = report.judged.resolution
+        yield from evaluation_notes(report.judged.on, resolution=resolution, budget=budget)
+    elif not report.searches and any(artifact.recipe != FLOAT32 for artifact in report.artifacts):
+        yield NO_DATA
+    for recipe, reason in report.left_out.items():
+        yield f"{recipe} was left out: {reason}"
+
+
+def _format_notes(report: ExportReport) -> Iterator[str]:
+    """How recurrences and weights are stored, and which operators the artifacts need."""
+    files: dict[str, list[str]] = {}
+    for artifact in report.artifacts:
+        if artifact.recurrences:
+            files.setdefault(_recurrence_counts(artifact), []).append(artifact.file)
+    for counts, names in files.items():
+        yield f"Recurrences: {counts} in {', '.join(names)}."
+    for artifact in report.artifacts:
+        for recurrence in artifact.recurrences:
+            if recurrence.reason:
+                yield (
+                    f"{artifact.file}: {recurrence.layer} is a {recurrence.form}, exact but "
+                    f"slower: {recurrence.reason}."
+                )
+    for artifact in report.artifacts:
+        if artifact.recipe in RECIPES and RECIPES[artifact.recipe].calibrated:
+            yield _micro_note(artifact)
+        reasons = {form.reason: form for form in artifact.weights if form.reason}
+        for reason, form in reasons.items():
+            yield f"{artifact.file}: {form.operator} of {form.layer or 'the model'}: {reason}."
 
 
 def _form(form: LayerForm) -> str:
@@ -192,40 +257,14 @@ def _form(form: LayerForm) -> str:
 def _micro_note(artifact: ArtifactReport) -> str:
     operators = ", ".join(artifact.operators)
     lacks = ", ".join(artifact.missing_in_micro)
-    verdict = f"TFLite Micro lacks {lacks}" if lacks else "TFLite Micro has them all"
-    return f"{artifact.file} needs the operators {operators}; {verdict}."
+    support = f"TFLite Micro lacks {lacks}" if lacks else "TFLite Micro has all of them"
+    return f"{artifact.file} needs the operators {operators}; {support}."
 
 
 def _size(count: int) -> str:
     return f"{count / _KIB:.1f} KiB" if count < _KIB**2 else f"{count / _KIB**2:.2f} MiB"
 
 
-def _forms(artifact: ArtifactReport) -> str:
-    counts: dict[str, int] = {}
-    for recurrence in artifact.recurrences:
-        counts[recurrence.form] = counts.get(recurrence.form, 0) + 1
-    return ", ".join(f"{count} x {form}" for form, count in counts.items()) or "none"
-
-
-def _notes(report: ExportReport) -> Iterator[str]:
-    for artifact in report.artifacts:
-        for recurrence in artifact.recurrences:
-            if recurrence.reason:
-                yield (
-                    f"{artifact.file}: {recurrence.layer} is a {recurrence.form}, exact but "
-                    f"slower: {recurrence.reason}."
-                )
-    probes = report.artifacts[0].parity.probes
-    reach = (
-        ""
-        if report.largest_state is None
-        else f", which drive the recurrent states up to {report.largest_state:.1f}"
-    )
-    yield f"Compared with Keras on {probes} probes{reach}, each run twice."
-    if report.declared_difference is not None:
-        yield (
-            f"The model declares another precision than float32, in which it was exported and "
-            f"checked; its own answers differ by up to {report.declared_difference:.1e}."
-        )
-    for name, reason in report.probes_left_out.items():
-        yield f"Not compared: {name} ({reason})."
+def _recurrence_counts(artifact: ArtifactReport) -> str:
+    counts = collections.Counter(recurrence.form for recurrence in artifact.recurrences)
+    return ", ".join(f"{count} x {form}" for form, count in counts.items())

@@ -1,1 +1,1 @@
-"""What a recipe does to the answers on the user's own data."""
+"""Evaluating artifacts on the user's data, and searching for the best one within limits."""

@@ -1,48 +1,49 @@
-"""The user's own examples, as the runtime read them, and their labels."""
+"""The user's examples and labels, checked against the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from bilstm_exporter.errors import DataError
-from bilstm_exporter.evaluation.labels import read_labels
 from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.inputs import InputReader, Values
-from bilstm_runtime.spec import ModelSpec
+from bilstm_runtime.spec import ModelSpec, OutputSpec
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:  # it loads TensorFlow
     from bilstm_exporter.inspection.probes import Probe
 
 Column: TypeAlias = AnyArray | list[AnyArray]
-"""An array with a batch axis or, where the examples differ in length, one array an example."""
+"""An array with a batch axis or, if the examples differ in length, one array per example."""
 
-LIMIT = 2_000
-"""Examples judged on by default: Keras answers each once, eagerly."""
+MAX_EXAMPLES = 2_000
+"""Examples used by default. Keras runs each of them once, eagerly."""
+
+LABEL_KEY = "y"
+"""The key of labels in a user's file or dict; ``y_OUTPUT`` names the labels of one output."""
 
 _SEED = 0
-PROBES = "the probes"
 
 
 @dataclass(frozen=True)
 class RawData:
-    """Data as somebody gave it.
+    """Data as the user gave it.
 
     Attributes:
         values: The inputs, in any form that `bilstm_runtime.Model.predict` takes.
         labels: In any form that `read_labels` takes, or None.
         origin: What to call the data in messages.
-        cut: Whether reading stopped before the end of the data.
+        truncated: Whether reading stopped before the end of the data.
     """
 
     values: Values
     labels: object
     origin: str
-    cut: bool = False
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ class Dataset:
     """Examples that the model takes, with their labels.
 
     Attributes:
-        inputs: By the input's name, in its dtype; ids where the model was given text.
-        labels: By the output's name, where there are any.
-        count: How many examples.
-        given: How many the data held, or None where nobody looked (it was read up to `count`).
-        origin: What to call the data, such as the file.
-        together: How many examples make one question to a model whose rows, or calls, depend on
-            each other; None where every example is a question of its own.
+        inputs: By the input's name, in its dtype; ids where the model takes text.
+        labels: By the output's name; only outputs that have labels.
+        count: The number of examples.
+        given: The number of examples in the data, or None if it was read only up to `count`.
+        origin: What to call the data, such as the name of the file.
+        together: The number of examples in one call, for a model whose rows or calls depend on
+            each other; None if every example can be run alone.
+        from_probes: Whether the examples are those of the probes, not the user's own.
     """
 
     inputs: Mapping[str, Column]
@@ -65,6 +67,7 @@ class Dataset:
     given: int | None
     origin: str
     together: int | None = None
+    from_probes: bool = False
 
     def part(self, rows: slice) -> dict[str, Column]:
         """The inputs of some of the examples."""
@@ -80,75 +83,197 @@ class Dataset:
         return f"{self.count:,} of the {self.given:,} examples of {self.origin}"
 
 
-def make_dataset(raw: RawData, manifest: ModelSpec, limit: int = LIMIT) -> Dataset:
-    """Check data as the runtime would, and choose the examples to judge on.
+def make_dataset(raw: RawData, spec: ModelSpec, max_examples: int = MAX_EXAMPLES) -> Dataset:
+    """Check data as the runtime would, and choose the examples to use.
 
     Args:
         raw: The data.
-        manifest: What the model takes and answers.
-        limit: Examples at most; of more, that many are drawn, the same every time.
+        spec: What the model takes and returns.
+        max_examples: If there are more, this many are drawn, the same ones every time.
 
     Raises:
-        DataError: The model does not take it, or there are too few examples.
+        DataError: The model does not take the data, or there are too few examples.
     """
     try:
-        request = InputReader(manifest).read(raw.values)
+        request = InputReader(spec).read(raw.values)
     except BilstmRuntimeError as error:
         message = f"{raw.origin}: {error}"
         raise DataError(message) from error
-    labels = read_labels(raw.labels, manifest.outputs, request.count, raw.origin)
-    rows = _chosen(request.count, limit)
+    labels = read_labels(raw.labels, spec.outputs, request.count, raw.origin)
+    rows = _chosen_rows(request.count, max_examples)
     together = None
-    if manifest.states or not manifest.rows_independent:
-        together = manifest.batch.size or 1
+    if spec.states or not spec.rows_independent:
+        together = spec.batch.size or 1
         rows = rows[: len(rows) - len(rows) % together]
         if not len(rows):
             message = (
-                f"{raw.origin}: it holds {request.count} examples; this model answers for "
-                f"{together} at once. Give at least that many"
+                f"{raw.origin}: it holds {request.count} examples; this model takes {together} "
+                f"per call. Give at least that many"
             )
             raise DataError(message)
-    names = [spec.name for spec in manifest.inputs]
+    names = [item.name for item in spec.inputs]
     return Dataset(
-        inputs={n: _taken(column, rows) for n, column in zip(names, request.columns, strict=True)},
-        labels={name: _taken(column, rows) for name, column in labels.items()},
+        inputs={n: _take(column, rows) for n, column in zip(names, request.columns, strict=True)},
+        labels={name: _take(column, rows) for name, column in labels.items()},
         count=len(rows),
-        given=None if raw.cut else request.count,
+        given=None if raw.truncated else request.count,
         origin=raw.origin,
         together=together,
     )
 
 
-def dataset_of_probes(probes: Sequence[Probe], manifest: ModelSpec) -> Dataset:
-    """The rows of the probes as examples, for judging where there is no data.
+def dataset_of_probes(probes: Sequence[Probe], spec: ModelSpec) -> Dataset:
+    """The rows of the probes as examples, for a search without data.
 
-    Probes are random and adversarial: what they show is how well the answers agree, not how
-    well the model does its work.
+    Probes are random and adversarial: they show how closely the outputs agree with Keras's, not
+    how accurate the model is.
 
     Args:
-        probes: With the model's own inputs, states left out or not.
-        manifest: What the model takes.
+        probes: With one array per input of the model, and further ones for states.
+        spec: What the model takes and returns.
 
     Raises:
         DataError: No probe can be read as examples.
     """
-    names = [spec.name for spec in manifest.inputs]
-    usable = [p for p in probes if all(np.isfinite(a).all() for a in p.outputs)]
+    usable = [probe for probe in probes if all(np.isfinite(a).all() for a in probe.outputs)]
     values = {
-        name: [row for probe in usable for row in probe.inputs[number]]
-        for number, name in enumerate(names)
+        item.name: [row for probe in usable for row in probe.inputs[number]]
+        for number, item in enumerate(spec.inputs)
     }
-    return make_dataset(RawData(values, None, PROBES), manifest)
+    dataset = make_dataset(RawData(values, None, "the probes"), spec)
+    return replace(dataset, from_probes=True)
 
 
-def _chosen(count: int, limit: int) -> AnyArray:
-    """`[examples] int64`: which to use, in the order given."""
+def label_keys(spec: ModelSpec) -> list[str]:
+    """The keys under which data may hold labels: ``y`` and ``y_OUTPUT``.
+
+    Inputs come first: if an input is called ``y``, that key is the input.
+    """
+    inputs = [item.name for item in spec.inputs]
+    keys = [LABEL_KEY, *(f"{LABEL_KEY}_{item.name}" for item in spec.outputs)]
+    return [key for key in keys if key not in inputs]
+
+
+def labels_from_keys(found: Mapping[str, Any], outputs: Sequence[OutputSpec]) -> object:
+    """What was found under `label_keys`, in a form that `read_labels` takes."""
+    if not found:
+        return None
+    if LABEL_KEY in found and len(found) == 1:
+        return found[LABEL_KEY]
+    keys = {item.name: f"{LABEL_KEY}_{item.name}" for item in outputs}
+    by_output = {name: found[key] for name, key in keys.items() if key in found}
+    if LABEL_KEY in found:
+        by_output.setdefault(outputs[0].name, found[LABEL_KEY])
+    return by_output
+
+
+def read_labels(
+    labels: Any, outputs: Sequence[OutputSpec], count: int, origin: str
+) -> dict[str, Column]:
+    """Read labels in any form into one column per output.
+
+    Args:
+        labels: None; for a model with one output an array or a list of ``count``; for any model
+            a dict of those by output, a list of them in the order of the outputs, or a list of
+            ``count`` dicts. The label of a class is its index; padding in a sequence is -1.
+        outputs: The outputs of the model.
+        count: The number of examples.
+        origin: What to call the data in messages.
+
+    Raises:
+        DataError: There is another number of labels, or they are not numbers.
+    """
+    if labels is None:
+        return {}
+    names = [item.name for item in outputs]
+    return {
+        name: _label_column(value, count, f"{origin}: the labels of {name!r}")
+        for name, value in _labels_by_output(labels, names, count, origin).items()
+    }
+
+
+def _labels_by_output(labels: Any, names: Sequence[str], count: int, origin: str) -> dict[str, Any]:
+    if isinstance(labels, (list, tuple)) and labels and all(isinstance(i, Mapping) for i in labels):
+        keys = set(labels[0])
+        for example, item in enumerate(labels):
+            if set(item) != keys:
+                message = (
+                    f"{origin}: example {example} has labels for {_quoted(item)}, the first for "
+                    f"{_quoted(labels[0])}; label the same outputs in every example"
+                )
+                raise DataError(message)
+        labels = {name: [item[name] for item in labels] for name in labels[0]}
+    if isinstance(labels, Mapping):
+        unknown = [name for name in labels if name not in names]
+        if unknown:
+            message = (
+                f"{origin}: there are labels for {_quoted(unknown)}; the outputs of the model are "
+                f"{_quoted(names)}"
+            )
+            raise DataError(message)
+        return dict(labels)
+    if len(names) == 1:
+        return {names[0]: labels}
+    if (
+        isinstance(labels, (list, tuple))
+        and len(labels) == len(names)
+        and all(np.ndim(item) and len(item) == count for item in labels)
+    ):
+        return dict(zip(names, labels, strict=True))
+    message = (
+        f"{origin}: it does not say which output the labels 'y' are for; the model has "
+        f"{_quoted(names)}. Name them "
+        f"{' and '.join(repr(f'{LABEL_KEY}_{name}') for name in names[:2])}, or give a dict"
+    )
+    raise DataError(message)
+
+
+def _label_column(value: Any, count: int, label: str) -> Column:
+    if isinstance(value, (list, tuple)):
+        examples = [_label_array(item, f"{label}, example {i}") for i, item in enumerate(value)]
+        same = examples and len({example.shape for example in examples}) == 1
+        column: Column = np.stack(examples) if same else examples
+    else:
+        column = _label_array(value, label)
+    found = len(column) if isinstance(column, list) or column.ndim else 0
+    if found != count:
+        message = f"{label} are {found or 'none'}, for {count} examples; give one per example"
+        raise DataError(message)
+    return column
+
+
+def _label_array(value: Any, label: str) -> AnyArray:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        message = f"{label} cannot be read as an array ({error})"
+        raise DataError(message) from error
+    if array.dtype.kind not in "biuf":
+        message = (
+            f"{label}: {value!r:.40} is not a number; the label of a class is its index, from 0"
+        )
+        raise DataError(message)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        message = (
+            f"{label} hold NaN or infinity; leave such examples out, or, in a sequence of "
+            f"classes, label the step -1"
+        )
+        raise DataError(message)
+    return array
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _chosen_rows(count: int, limit: int) -> AnyArray:
+    """`[examples] int64`, ascending: which examples to use."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(_SEED).permutation(count)[:limit])
 
 
-def _taken(column: Column, rows: Iterable[int]) -> Column:
+def _take(column: Column, rows: Iterable[int]) -> Column:
     if isinstance(column, list):
         return [column[row] for row in rows]
     taken: AnyArray = column[np.fromiter(rows, np.int64)]

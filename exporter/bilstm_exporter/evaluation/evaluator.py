@@ -1,48 +1,65 @@
-"""What the answers of an artifact are worth, next to Keras's and to the labels."""
+"""Evaluating the predictions of artifacts against Keras's predictions and the labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bilstm_exporter.errors import DataError
-from bilstm_exporter.evaluation.dataset import Column, Dataset
-from bilstm_exporter.evaluation.metrics import loss, measure
-from bilstm_exporter.evaluation.steps import TENTHS, Steps, find_steps
-from bilstm_exporter.evaluation.task import Task, choose_task
-from bilstm_runtime.spec import ModelSpec
+from bilstm_exporter.evaluation.data import read_data
+from bilstm_exporter.evaluation.dataset import Column, Dataset, dataset_of_probes
+from bilstm_exporter.evaluation.predictions import keras_predictions, predict_dataset
+from bilstm_exporter.evaluation.steps import MAX_PARTS, Steps, find_steps
+from bilstm_exporter.evaluation.task import (
+    SHARES,
+    Task,
+    TaskKind,
+    choose_task,
+    measure,
+    metric_loss,
+    parse_metrics,
+)
+from bilstm_exporter.progress import Stages
+from bilstm_runtime.predictor import Predictor
+from bilstm_runtime.spec import Axis, ModelSpec
 from bilstm_runtime.values import AnyArray
+
+if TYPE_CHECKING:  # they load TensorFlow
+    from bilstm_exporter.inspection.probes import ProbeSet
+    from bilstm_exporter.loaded import LoadedModel
 
 UNCHANGED = "unchanged decisions"
 RELATIVE = "relative rmse"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class OutputEvaluation:
     """One output of one artifact.
 
     Attributes:
         output: Its name.
         kind: ``"classification"``, ``"binary"``, ``"tagging"``, ``"multilabel"`` or
             ``"regression"``.
-        metric: ``"accuracy"``, ``"f1"`` (both in percent), ``"mae"`` or ``"rmse"`` (in the labels'
-            unit); without labels ``"unchanged decisions"`` (percent of them) or, for numbers,
-            ``"relative rmse"`` (percent of the spread of Keras's answers).
-        value: Of the artifact.
-        keras: Of the Keras model.
-        drop: What the artifact loses by that metric: percentage points of a share, percent of
-            Keras's error, and never below 0.
-        decisions: How many were compared; 0 for numbers.
-        decisions_unchanged: The share of them that Keras makes too, in percent; None for numbers.
-        max_error: The largest ``|answer - keras|``; infinite where an answer is not a number.
-        mean_error: The mean of those.
-        relative_error: The root mean square of those, in percent of the spread of Keras's answers.
+        metric: ``"accuracy"`` or ``"f1"``, in percent; ``"mae"`` or ``"rmse"``, in the unit of the
+            labels. Without labels ``"unchanged decisions"``, in percent or, for numbers,
+            ``"relative rmse"``, in percent of the spread of Keras's predictions.
+        value: The metric of the artifact.
+        keras: The metric of the Keras model.
+        drop: What the artifact loses by the metric, at least 0: percentage points of a share,
+            percent of Keras's error.
+        decisions: The number of decisions that were compared; 0 for numbers.
+        decisions_unchanged: The share of decisions that equal Keras's, in percent; None for
+            numbers.
+        max_error: The largest ``|prediction - keras|``; infinite if a value is not a number.
+        mean_error: The mean of the same.
+        relative_error: The root mean square of the same, in percent of the spread of Keras's
+            predictions.
         error_by_position: The mean error along the sequence, in up to ten equal parts of each
-            sequence's own length; None where the output does not follow time.
+            sequence; None if the output does not follow time.
     """
 
     output: str
@@ -60,24 +77,39 @@ class Judgement:
 
     @property
     def change(self) -> float:
-        """The value less Keras's, in its own unit: percentage points of a share."""
+        """The metric less Keras's, in its own unit: percentage points of a share."""
         return self.value - self.keras
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the metric is measured by labels."""
+        return self.metric not in {UNCHANGED, RELATIVE}
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the metric is a share of decisions, which changes by percentage points."""
+        return self.metric in {*SHARES, UNCHANGED}
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether the metric is in percent."""
+        return self.is_share or self.metric == RELATIVE
+
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values for JSON, None for what is infinite."""
+        """The same as plain values for JSON, None for infinite numbers."""
         return {**{k: _finite(v) for k, v in asdict(self).items()}, "change": _finite(self.change)}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Evaluation:
     """All outputs of one artifact.
 
     Attributes:
-        outputs: One each.
-        examples: How many were answered.
+        outputs: In the order of the model.
+        examples: The number of examples.
     """
 
-    outputs: tuple[Judgement, ...]
+    outputs: tuple[OutputEvaluation, ...]
     examples: int
 
     @property
@@ -99,57 +131,117 @@ class Verdict:
         }
 
 
-class Judge:
-    """Compares the answers of artifacts with Keras's and with the labels.
+class Evaluator:
+    """Evaluates predictions against Keras's predictions and the labels.
 
     Args:
-        manifest: The outputs, their axes and the mask values.
-        dataset: What was asked.
-        keras: Keras's answers, from `bilstm_exporter.evaluation.predictions.keras_answers`.
-        metrics: The metric wanted for an output, by its name; see `parse_metrics`.
+        spec: What the model takes and returns.
+        dataset: The examples.
+        keras: Keras's predictions for them, by the output's name.
+        metrics: The metric that the user chose, by the output's name; see `parse_metrics`.
 
     Raises:
-        DataError: Labels do not suit an output or are missing for a metric, or nothing is left
-            to compare.
+        DataError: Labels do not fit an output or are missing for a metric, or there is nothing to
+            compare.
     """
 
     def __init__(
         self,
-        manifest: ModelSpec,
+        spec: ModelSpec,
         dataset: Dataset,
         keras: Mapping[str, Column],
         metrics: Mapping[str, str] | None = None,
     ) -> None:
-        self.examples = dataset.count
+        self._examples = dataset.count
         self._outputs = [
-            _OutputJudge(
-                find_steps(spec, manifest, dataset, keras[spec.name]),
-                keras[spec.name],
-                dataset.labels.get(spec.name),
-                (metrics or {}).get(spec.name),
+            _OutputEvaluator(
+                find_steps(output, spec, dataset, keras[output.name]),
+                keras[output.name],
+                dataset.labels.get(output.name),
+                (metrics or {}).get(output.name),
             )
-            for spec in manifest.outputs
+            for output in spec.outputs
         ]
 
     @property
-    def has_labels(self) -> bool:
-        """Whether any output is judged by labels."""
-        return any(output.task.labels is not None for output in self._outputs)
-
-    @property
     def resolution(self) -> float:
-        """The drop that one changed decision makes, in percentage points; 0 with numbers alone."""
+        """The drop of one changed decision, in percentage points; 0 if all outputs are numbers."""
         counts = [output.decisions for output in self._outputs if output.decisions]
         return max((100 / count for count in counts), default=0.0)
 
-    def compare(self, answers: Mapping[str, Column]) -> Verdict:
-        """Judge the answers of one artifact to the same questions."""
-        judged = [output.compare(answers[output.name]) for output in self._outputs]
-        return Verdict(tuple(judged), self.examples)
+    def evaluate(self, predictions: Mapping[str, Column]) -> Evaluation:
+        """Evaluate the predictions of one artifact for the same examples."""
+        found = [output.evaluate(predictions[output.name]) for output in self._outputs]
+        return Evaluation(tuple(found), self._examples)
 
 
-class _OutputJudge:
-    """Judges one output."""
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What artifacts are evaluated on.
+
+    Attributes:
+        dataset: The examples.
+        evaluator: Holds Keras's predictions for them.
+    """
+
+    dataset: Dataset
+    evaluator: Evaluator
+
+    @property
+    def own_data(self) -> bool:
+        """Whether the examples are the user's own, not those of the probes."""
+        return not self.dataset.from_probes
+
+    @property
+    def drop_unit(self) -> str:
+        """The unit of a drop."""
+        return "points" if self.evaluator.resolution else "%"
+
+    def evaluate(self, predictor: Predictor) -> Evaluation:
+        """Run an artifact on the examples, one example per call, and evaluate its predictions."""
+        return self.evaluator.evaluate(predict_dataset(predictor, self.dataset))
+
+
+def make_evaluation_set(
+    loaded: LoadedModel, probes: ProbeSet, data: Any, metric: str | None, stages: Stages
+) -> EvaluationSet:
+    """Read the data, and call Keras on it.
+
+    Args:
+        loaded: The model.
+        probes: What to evaluate on if there is no data.
+        data: As `read_data` takes it, or None.
+        metric: As `parse_metrics` takes it.
+        stages: Told what runs.
+
+    Raises:
+        DataError: The data cannot be used.
+        OptionError: A metric is unknown.
+    """
+    spec = loaded.spec
+    metrics = parse_metrics(metric, [output.name for output in spec.outputs])
+    with stages.stage("reading the data"):
+        dataset = dataset_of_probes(probes.probes, spec) if data is None else read_data(data, spec)
+    with stages.stage("calling Keras on the data"):
+        keras = keras_predictions(loaded.keras, _with_free_batch(loaded), dataset)
+    return EvaluationSet(dataset, Evaluator(spec, dataset, keras, metrics))
+
+
+def _with_free_batch(loaded: LoadedModel) -> ModelSpec:
+    """The spec for Keras, which can run any number of examples if only the artifacts fix it."""
+    spec = loaded.spec
+    if spec.states or any(declared.shape[0] for declared in loaded.keras.inputs):
+        return spec
+    free = Axis(spec.batch.name, None)
+    return replace(
+        spec,
+        inputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in spec.inputs),
+        outputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in spec.outputs),
+    )
+
+
+class _OutputEvaluator:
+    """Evaluates one output."""
 
     def __init__(
         self, steps: Steps, keras: Column, labels: Column | None, metric: str | None
@@ -157,44 +249,46 @@ class _OutputJudge:
         self.name = steps.output.name
         self._steps = steps
         rows = steps.rows(keras)
-        # Keras divides by the steps that count, and may answer NaN where none does.
+        # Keras divides by the number of steps that count, and can return NaN if there is none.
         self._kept = np.asarray(np.isfinite(rows).all(axis=1))
         if not self._kept.any():
             message = (
-                f"Keras gives no finite answer for {self.name!r} on this data, or every step of it "
-                f"is padding; there is nothing to compare"
+                f"Keras gives no finite output {self.name!r} on this data, or every step of it is "
+                f"padding; there is nothing to compare"
             )
             raise DataError(message)
         self._rows = rows
-        self.task: Task = choose_task(steps, rows, labels, metric)
-        self._labelled = self.task.labelled & self._kept
-        if self.task.labels is not None:
-            taken = self.task.labels[self._kept[self.task.labelled]]
-            self.task = replace(self.task, labels=taken)
+        self._task: Task = choose_task(steps, rows, labels, metric)
+        self._labelled = self._task.labelled & self._kept
+        if self._task.labels is not None:
+            kept = self._task.labels[self._kept[self._task.labelled]]
+            self._task = replace(self._task, labels=kept)
         self.decisions = 0
-        self._decided: AnyArray | None = None
-        if self.task.kind != "regression":
-            self._decided = self.task.decisions(rows[self._kept])
-            self.decisions = self._decided.size
-        self._value = None if self.task.labels is None else measure(self.task, self._of(rows))
+        self._keras_decisions: AnyArray | None = None
+        if self._task.kind is not TaskKind.REGRESSION:
+            self._keras_decisions = self._task.decisions(rows[self._kept])
+            self.decisions = self._keras_decisions.size
+        self._keras_value: float | None = None
+        if self._task.labels is not None:
+            self._keras_value = measure(self._task, rows[self._labelled])
         self._spread = _spread(rows[self._kept])
-        self._places = steps.places[self._kept] if steps.per_step else None
+        self._positions = steps.positions[self._kept] if steps.per_step else None
 
-    def compare(self, answers: Column) -> Judgement:
-        rows = self._steps.rows(answers)
-        found, wanted = (a[self._kept].astype(np.float64) for a in (rows, self._rows))
+    def evaluate(self, predictions: Column) -> OutputEvaluation:
+        rows = self._steps.rows(predictions)
+        found, reference = (a[self._kept].astype(np.float64) for a in (rows, self._rows))
         with np.errstate(over="ignore", invalid="ignore"):
-            error = np.abs(found - wanted)
+            error = np.abs(found - reference)
             error = np.where(np.isnan(error), np.inf, error)
             relative = 100 * math.sqrt(np.square(error).mean()) / self._spread
         unchanged = None
-        if self._decided is not None:
-            same = self.task.decisions(rows[self._kept]) == self._decided
+        if self._keras_decisions is not None:
+            same = self._task.decisions(rows[self._kept]) == self._keras_decisions
             unchanged = 100 * float(same.mean())
         metric, value, keras, drop = self._metric(rows, unchanged, relative)
-        return Judgement(
+        return OutputEvaluation(
             output=self.name,
-            kind=self.task.name,
+            kind=self._task.name,
             metric=metric,
             value=value,
             keras=keras,
@@ -210,31 +304,27 @@ class _OutputJudge:
     def _metric(
         self, rows: AnyArray, unchanged: float | None, relative: float
     ) -> tuple[str, float, float, float]:
-        """Name, value, Keras's value, and drop."""
-        if self._value is not None:
-            value = measure(self.task, self._of(rows))
-            return self.task.metric, value, self._value, loss(self.task, value, self._value)
+        """The name of the metric, its value, Keras's value, and the drop."""
+        if self._keras_value is not None:
+            value = measure(self._task, rows[self._labelled])
+            drop = metric_loss(self._task, value, self._keras_value)
+            return self._task.metric, value, self._keras_value, drop
         if unchanged is not None:
             return UNCHANGED, unchanged, 100.0, 100 - unchanged
         return RELATIVE, relative, 0.0, relative
 
-    def _of(self, rows: AnyArray) -> AnyArray:
-        """The rows that have labels."""
-        taken: AnyArray = rows[self._labelled]
-        return taken
-
     def _by_position(self, error: AnyArray) -> tuple[float, ...] | None:
-        if self._places is None:
+        if self._positions is None:
             return None
-        parts = min(TENTHS, self._steps.longest)
-        part = np.minimum((self._places * parts + 1e-9).astype(np.int64), parts - 1)
+        parts = min(MAX_PARTS, self._steps.longest)
+        part = np.minimum((self._positions * parts + 1e-9).astype(np.int64), parts - 1)
         counts = np.bincount(part, minlength=parts)
         sums = np.bincount(part, weights=error, minlength=parts)
         return tuple((sums / np.maximum(counts, 1)).tolist())
 
 
 def _spread(rows: AnyArray) -> float:
-    """What an error is measured against: the standard deviation, or else the size, of answers."""
+    """The scale of errors: the standard deviation of predictions or, if it is 0, their size."""
     values = rows.astype(np.float64)
     return float(values.std()) or float(np.abs(values).max(initial=0)) or 1.0
 

@@ -1,96 +1,156 @@
-"""Asking Keras and every artifact the same questions.
+"""The predictions of Keras and of artifacts for the same examples; inputs to calibrate with.
 
-An artifact is asked one example at a time, as it is on a device: an operator that finds the range
-of its input as it runs (DynamicQuantizeLSTM does) finds it over the whole batch, so that what one
-example is answered depends on the others. Keras, whose rows were proven independent, is
-asked for many at once.
+An artifact runs one example per call, as on a device. An operator that finds the range of its
+input at run time (onnxruntime's DynamicQuantizeLSTM does) finds it over the whole batch, so that
+the output for one example would depend on the others. Keras runs many examples per call if its
+rows were proven independent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bilstm_exporter.errors import DataError, plain_text
 from bilstm_exporter.evaluation.dataset import Column, Dataset
 from bilstm_runtime.errors import BackendRunError, InputError
-from bilstm_runtime.predictor import Predictor
+from bilstm_runtime.predictor import Predictor, RecordingSession
 from bilstm_runtime.spec import ModelSpec
 from bilstm_runtime.values import AnyArray
 
 if TYPE_CHECKING:  # it loads TensorFlow
     from bilstm_exporter.keras_model import KerasModel
 
-KERAS_ROWS = 256
-"""Examples that Keras answers at once at most: its eager call takes as long for one as for many."""
+MAX_KERAS_ROWS = 256
+"""Examples in one call of Keras: an eager call takes nearly as long for one as for many."""
 
-_MOST_STEPS = 2**14
-"""Steps in one such call: long sequences go in smaller batches, so that activations stay small."""
+MIN_CALIBRATION = 16
+"""Fewer examples leave the ranges of the activations to chance."""
+
+MAX_CALIBRATION = 128
+"""More examples hardly change the ranges of the activations."""
+
+_MAX_KERAS_STEPS = 2**14
+"""Steps in one call of Keras: limits the memory that its activations take."""
 
 
 class KerasSession:
-    """Keras's eager answers behind the interface of a backend (a ``Session``).
+    """A Keras model, called eagerly, as a ``Session`` of the runtime.
 
     Args:
-        source: The model.
+        model: The model.
     """
 
-    def __init__(self, source: KerasModel) -> None:
-        self._source = source
+    def __init__(self, model: KerasModel) -> None:
+        self._model = model
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
-        """Answer once; see ``Session.run``."""
+        """Call the model once; see ``Session.run``."""
         try:
-            answers = self._source.reference(arrays)
+            outputs = self._model.reference(arrays)
         except Exception as error:
             lines = plain_text(error).strip().splitlines() or [type(error).__name__]
             shapes = ", ".join(str(list(array.shape)) for array in arrays)
             message = f"Keras itself refuses inputs of shape {shapes}: {lines[0][:200]}"
             raise BackendRunError(message) from error
-        return [np.asarray(answer) for answer in answers]
+        return [np.asarray(output) for output in outputs]
 
 
-def keras_answers(source: KerasModel, manifest: ModelSpec, dataset: Dataset) -> dict[str, Column]:
-    """Keras's own answers to all examples, padded and grouped by the runtime; see `ask`."""
-    longest = max(map(_longest, dataset.inputs.values()))
-    rows = max(1, min(KERAS_ROWS, _MOST_STEPS // longest))
-    return ask(Predictor(manifest, KerasSession(source), label="Keras"), dataset, rows=rows)
+def predict_dataset(
+    predictor: Predictor, dataset: Dataset, *, batch_size: int = 1
+) -> dict[str, Column]:
+    """Predict for all examples.
 
-
-def ask(model: Predictor, dataset: Dataset, *, rows: int = 1) -> dict[str, Column]:
-    """Let a model answer all examples.
-
-    A model whose rows or calls depend on each other is asked question by question, each time from
-    its first states.
+    If the rows or calls of the model depend on each other, each call starts from zero states.
 
     Args:
-        model: An artifact, as the runtime presents it.
+        predictor: An artifact, or Keras.
         dataset: The examples.
-        rows: How many run at once, where the model does not fix that.
+        batch_size: Examples per call, unless the model fixes that.
 
     Returns:
-        By the output's name; an array with a batch axis, or one array an example.
+        By the output's name an array with a batch axis, or a list of one array per example.
 
     Raises:
         DataError: The examples cannot be run in such batches.
         BackendRunError: The model failed.
     """
+    names = [spec.name for spec in predictor.outputs]
     try:
         if dataset.together is None:
-            size = None if model.inputs[0].axes[0].size else rows
-            return _by_name(model, model.predict(dataset.part(slice(None)), batch_size=size))
+            size = None if predictor.spec.batch.size else batch_size
+            outputs = predictor.predict(dataset.part(slice(None)), batch_size=size)
+            return _by_name(outputs, names, predictor.output_structure)
         parts = []
         for start in range(0, dataset.count, dataset.together):
-            model.reset()
-            part = dataset.part(slice(start, start + dataset.together))
-            parts.append(_by_name(model, model.predict(part)))
-        model.reset()
+            predictor.reset()
+            outputs = predictor.predict(dataset.part(slice(start, start + dataset.together)))
+            parts.append(_by_name(outputs, names, predictor.output_structure))
+        predictor.reset()
     except InputError as error:
         message = f"{dataset.origin}: {error}"
         raise DataError(message) from error
-    return {spec.name: _joined([part[spec.name] for part in parts]) for spec in model.outputs}
+    return {name: _concatenated([part[name] for part in parts]) for name in names}
+
+
+def keras_predictions(model: KerasModel, spec: ModelSpec, dataset: Dataset) -> dict[str, Column]:
+    """Keras's predictions for all examples, padded and grouped by the runtime.
+
+    Args:
+        model: The model.
+        spec: What it takes and returns.
+        dataset: The examples.
+
+    Returns:
+        As `predict_dataset`.
+
+    Raises:
+        DataError: The examples cannot be run in such batches.
+        BackendRunError: Keras refuses them.
+    """
+    longest = max(map(_longest, dataset.inputs.values()))
+    rows = max(1, min(MAX_KERAS_ROWS, _MAX_KERAS_STEPS // longest))
+    predictor = Predictor(spec, KerasSession(model), label="Keras")
+    return predict_dataset(predictor, dataset, batch_size=rows)
+
+
+def calibration_runs(
+    model: KerasModel, spec: ModelSpec, dataset: Dataset, *, max_examples: int = MAX_CALIBRATION
+) -> list[list[AnyArray]]:
+    """The first examples as the arrays that the runtime would give to a model file.
+
+    Keras runs them, so that the states of a stateful model get the values they have in use.
+
+    Args:
+        model: The model.
+        spec: What it takes and returns; the examples are padded to its fixed axes.
+        dataset: The examples.
+        max_examples: The largest number of examples to use.
+
+    Returns:
+        For each run one array per file input, in the order of the spec.
+
+    Raises:
+        DataError: There are too few examples, or none of the user's own.
+    """
+    if dataset.from_probes:
+        message = "int8-full finds the ranges of the activations in your data; give it with --data"
+        raise DataError(message)
+    if dataset.count < MIN_CALIBRATION:
+        message = (
+            f"{dataset.origin}: {dataset.count} examples are too few to calibrate with; give at "
+            f"least {MIN_CALIBRATION}, of every kind that the device will see"
+        )
+        raise DataError(message)
+    count = min(dataset.count, max(max_examples, dataset.together or 1))
+    count -= count % (dataset.together or 1)
+    first = replace(dataset, inputs=dataset.part(slice(count)), labels={}, count=count)
+    recording = RecordingSession(KerasSession(model))
+    predict_dataset(Predictor(spec, recording, label="Keras"), first)
+    return recording.runs
 
 
 def _longest(column: Column) -> int:
@@ -101,19 +161,13 @@ def _longest(column: Column) -> int:
     return max(int(shape[0]) if shape else 1 for shape in shapes)
 
 
-def _by_name(model: Predictor, answers: object) -> dict[str, Column]:
-    if isinstance(answers, dict):
-        return dict(answers)
-    names = [spec.name for spec in model.outputs]
-    if model.output_structure == "single":
-        answers = [answers]
-    if not isinstance(answers, list):
-        message = f"{model!r} answers {type(answers).__name__}"
-        raise TypeError(message)
-    return dict(zip(names, answers, strict=True))
+def _by_name(outputs: Any, names: Sequence[str], structure: str) -> dict[str, Column]:
+    if structure == "dict":
+        return dict(outputs)
+    return dict(zip(names, [outputs] if structure == "single" else outputs, strict=True))
 
 
-def _joined(parts: Sequence[Column]) -> Column:
+def _concatenated(parts: Sequence[Column]) -> Column:
     shapes = {part.shape[1:] for part in parts if not isinstance(part, list)}
     if len(shapes) == 1 and not any(isinstance(part, list) for part in parts):
         return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Data from Python: arrays, dicts of them, and whatever yields examples or batches."""
+"""Reading Python objects: arrays, dicts of arrays, and anything that yields examples or batches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from bilstm_exporter.errors import DataError
-from bilstm_exporter.evaluation.dataset import RawData
-from bilstm_exporter.evaluation.labels import label_keys, labels_from_keys
+from bilstm_exporter.evaluation.dataset import RawData, label_keys, labels_from_keys
 from bilstm_runtime.spec import InputSpec, ModelSpec
 
 ORIGIN = "the data"
 
 
-def read_object(data: Any, manifest: ModelSpec, limit: int) -> RawData:
+def read_object(data: Any, spec: ModelSpec, max_examples: int) -> RawData:
     """Read data given in Python.
 
     Args:
@@ -23,35 +22,35 @@ def read_object(data: Any, manifest: ModelSpec, limit: int) -> RawData:
 
             - what ``Model.predict`` takes: an array, a list of examples, a dict by input name, a
               list of arrays in the order of several inputs;
-            - such a dict that holds labels too, under ``y`` or ``y_OUTPUT``;
+            - such a dict with labels too, under ``y`` or ``y_OUTPUT``;
             - a tuple ``(x, y)`` of such data and its labels (several inputs then are a dict
               or a list);
-            - anything that yields, or a function without arguments that returns what yields, such
-              examples or batches of them, alone or as tuples ``(x, y)`` or ``(x, y, weights)``: a
-              generator, a list of tuples, a ``tf.data.Dataset``, a ``keras.utils.PyDataset``.
+            - anything that yields examples or batches, alone or as tuples ``(x, y)`` or
+              ``(x, y, weights)``: a generator, a list of tuples, a ``tf.data.Dataset``, a
+              ``keras.utils.PyDataset``; or a function without arguments that returns one.
 
-        manifest: What the model takes and answers.
-        limit: Of what yields, no more examples are read than these.
+        spec: What the model takes and returns.
+        max_examples: The largest number of examples to read from what yields them.
 
     Raises:
-        DataError: It is none of these.
+        DataError: The data is none of these.
     """
-    names = [spec.name for spec in manifest.inputs]
+    names = [item.name for item in spec.inputs]
     if callable(data) and not hasattr(data, "__len__") and not isinstance(data, Iterable):
         data = data()
     if isinstance(data, Mapping):
-        values, labels = _parted(data, manifest)
+        values, labels = _split_labels(data, spec)
         return RawData(values, labels, ORIGIN)
     # A tuple of two is always inputs and labels; of three, with weights, unless there are three.
     if isinstance(data, tuple) and (len(data) == 2 or (len(data) == 3 and len(names) != 3)):
         x, y = data[:2]
-        values, labels = _parted(x, manifest) if isinstance(x, Mapping) else (x, None)
+        values, labels = _split_labels(x, spec) if isinstance(x, Mapping) else (x, None)
         return RawData(values, y if labels is None else labels, ORIGIN)
     if isinstance(data, np.ndarray) or hasattr(data, "__array__"):
         return RawData(data if isinstance(data, np.ndarray) else np.asarray(data), None, ORIGIN)
     if isinstance(data, (list, tuple)):
         in_order = len(names) > 1 and len(data) == len(names)
-        if in_order or not data or not all(_is_pair(item, manifest) for item in data):
+        if in_order or not data or not all(_has_structure(item, spec) for item in data):
             return RawData(list(data), None, ORIGIN)
     items = _items(data)
     if items is None:
@@ -60,11 +59,11 @@ def read_object(data: Any, manifest: ModelSpec, limit: int) -> RawData:
             f"input name, a tuple (x, y), or something that yields examples"
         )
         raise DataError(message)
-    return _Stream(manifest).read(items, limit)
+    return _StreamReader(spec).read(items, max_examples)
 
 
-def _is_pair(item: Any, manifest: ModelSpec) -> bool:
-    """Whether an item of a list is inputs by name or with labels; else it is one example."""
+def _has_structure(item: Any, spec: ModelSpec) -> bool:
+    """Whether an item of a list holds inputs by name, or labels too; else it is one example."""
     if isinstance(item, Mapping):
         return True
     if not isinstance(item, tuple) or len(item) not in {2, 3}:
@@ -72,7 +71,7 @@ def _is_pair(item: Any, manifest: ModelSpec) -> bool:
     return (
         isinstance(item[0], (str, list, tuple, Mapping))
         or np.ndim(item[0]) > 0
-        or len(manifest.inputs[0].axes) == 1
+        or len(spec.inputs[0].axes) == 1
     )
 
 
@@ -86,48 +85,48 @@ def _items(data: Any) -> Iterator[Any] | None:
     return None
 
 
-def _parted(data: Mapping[str, Any], manifest: ModelSpec) -> tuple[dict[str, Any], object]:
-    """A dict of inputs and labels, as the inputs and the labels."""
-    keys = label_keys(manifest.outputs, [spec.name for spec in manifest.inputs])
+def _split_labels(data: Mapping[str, Any], spec: ModelSpec) -> tuple[dict[str, Any], object]:
+    """Divide a dict of inputs and labels into the inputs and the labels."""
+    keys = label_keys(spec)
     labels = {key: data[key] for key in keys if key in data}
     values = {name: value for name, value in data.items() if name not in labels}
-    return values, labels_from_keys(labels, manifest.outputs)
+    return values, labels_from_keys(labels, spec.outputs)
 
 
-class _Stream:
-    """Gathers what is yielded: columns of examples, whether they come alone or in batches."""
+class _StreamReader:
+    """Collects what is yielded, single examples or batches, into columns."""
 
-    def __init__(self, manifest: ModelSpec) -> None:
-        self._manifest = manifest
-        self._names = [spec.name for spec in manifest.inputs]
-        self._outputs = [spec.name for spec in manifest.outputs]
-        first = manifest.inputs[0]
-        texts = [text for text in manifest.preprocessing if text.input == first.name]
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._names = [item.name for item in spec.inputs]
+        self._outputs = [item.name for item in spec.outputs]
+        first = spec.inputs[0]
+        texts = [text for text in spec.preprocessing if text.input == first.name]
         self._rank = len(first.axes)
-        self._text_rank = 1 if texts and (texts[0].split or _one_each(first)) else self._rank
+        self._text_rank = 1 if texts and (texts[0].split or _takes_one_value(first)) else self._rank
         self._columns: dict[str, list[Any]] = {name: [] for name in self._names}
         self._labels: dict[str, list[Any]] = {}
         self._count = 0
 
-    def read(self, items: Iterator[Any], limit: int) -> RawData:
-        """Read up to ``limit`` examples."""
-        cut = False
+    def read(self, items: Iterator[Any], max_examples: int) -> RawData:
+        """Read up to ``max_examples`` examples."""
+        truncated = False
         for number, item in enumerate(items):
-            if self._count >= limit:
-                cut = True
+            if self._count >= max_examples:
+                truncated = True
                 break
             self._add(item, f"{ORIGIN}, item {number}")
         if not self._count:
             message = f"{ORIGIN}: it yields no examples"
             raise DataError(message)
-        return RawData(self._columns, self._labels or None, ORIGIN, cut=cut)
+        return RawData(self._columns, self._labels or None, ORIGIN, truncated=truncated)
 
     def _add(self, item: Any, label: str) -> None:
         x, y = item, None
         if isinstance(item, tuple) and len(item) in {2, 3}:
             x, y = item[0], item[1]
         if isinstance(x, Mapping):
-            x, own = _parted(x, self._manifest)
+            x, own = _split_labels(x, self._spec)
             y = own if y is None else y
         inputs = self._by_name(x, label)
         is_batch = self._is_batch(inputs[self._names[0]])
@@ -136,13 +135,11 @@ class _Stream:
         if y is not None:
             labels = y if isinstance(y, Mapping) else self._labels_by_output(y, label)
             if set(labels) != set(self._labels) and self._count:
-                self._refuse_labels(label)
+                self._raise_label_error(label)
             for name, value in labels.items():
-                self._labels.setdefault(name, []).extend(
-                    _plain_list(value) if is_batch else [value]
-                )
+                self._labels.setdefault(name, []).extend(_to_list(value) if is_batch else [value])
         elif self._labels:
-            self._refuse_labels(label)
+            self._raise_label_error(label)
         for name, part in parts.items():
             if len(part) != rows:
                 message = f"{label}: the inputs differ in the number of examples"
@@ -158,18 +155,20 @@ class _Stream:
                     f"inputs {', '.join(map(repr, self._names))}"
                 )
                 raise DataError(message)
-            return {name: _plain(x[name]) for name in self._names}
+            return {name: _to_numpy(x[name]) for name in self._names}
         if isinstance(x, (list, tuple)) and len(x) == len(self._names):
             alone = len(x) == 1
-            if not alone or self._depth(x[0]) == self._rank:  # [x], as TFLite's own tools take it
-                return {name: _plain(value) for name, value in zip(self._names, x, strict=True)}
+            if (
+                not alone or self._depth(x[0]) == self._rank
+            ):  # [x], as the TFLite converter takes it
+                return {name: _to_numpy(value) for name, value in zip(self._names, x, strict=True)}
         if len(self._names) > 1:
             message = (
                 f"{label} is one {type(x).__name__}; the model has the inputs "
                 f"{', '.join(map(repr, self._names))}: yield a dict by name, or tuples (x, y)"
             )
             raise DataError(message)
-        return {self._names[0]: _plain(x)}
+        return {self._names[0]: _to_numpy(x)}
 
     def _labels_by_output(self, y: Any, label: str) -> dict[str, Any]:
         if len(self._outputs) == 1:
@@ -187,18 +186,18 @@ class _Stream:
         return depth >= (self._text_rank if _is_text(value) else self._rank)
 
     def _depth(self, value: Any) -> int:
-        """The rank of an array, or of what lists would be."""
+        """The rank of an array, or of the array that nested lists would make."""
         depth = 0
         while isinstance(value, (list, tuple)) and value:
             value, depth = value[0], depth + 1
         return depth + np.ndim(value)
 
-    def _refuse_labels(self, label: str) -> None:
-        message = f"{label}: its labels are not for the same outputs as those before it"
+    def _raise_label_error(self, label: str) -> None:
+        message = f"{label}: its labels are for other outputs than the labels before it"
         raise DataError(message)
 
 
-def _one_each(spec: InputSpec) -> bool:
+def _takes_one_value(spec: InputSpec) -> bool:
     return len(spec.axes) == 2 and spec.axes[1].size == 1
 
 
@@ -208,13 +207,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, (str, bytes)) or getattr(value, "dtype", np.dtype(float)).kind in "UST"
 
 
-def _plain(value: Any) -> Any:
-    """A tensor as an array; anything else as it is."""
+def _to_numpy(value: Any) -> Any:
+    """A tensor as an array; anything else unchanged."""
     if isinstance(value, (np.ndarray, list, tuple, str, bytes)) or not hasattr(value, "__array__"):
         return value
     return np.asarray(value)
 
 
-def _plain_list(value: Any) -> list[Any]:
-    value = _plain(value)
+def _to_list(value: Any) -> list[Any]:
+    value = _to_numpy(value)
     return list(value) if np.ndim(value) or isinstance(value, (list, tuple)) else [value]

@@ -1,4 +1,4 @@
-"""Why a search recommends what it does, in a sentence."""
+"""The sentences in which a search explains its recommendation."""
 
 from __future__ import annotations
 
@@ -7,26 +7,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bilstm_exporter.evaluation.budget import Budget
-from bilstm_exporter.evaluation.mixing import Costs
-from bilstm_exporter.evaluation.selection import MIXED, Candidate, keeps_drop, misses
-from bilstm_exporter.evaluation.units import Assignment, Unit, listed
+from bilstm_exporter.evaluation.selection import (
+    MIXED,
+    Budget,
+    Candidate,
+    Limit,
+    exceeded,
+    keeps_drop,
+)
+from bilstm_exporter.evaluation.weight_groups import (
+    Assignment,
+    MeasuredDrops,
+    WeightGroup,
+    join_words,
+)
 from bilstm_exporter.quantization.recipes import Precision
 
-_SHOWN = 3
+NO_DATA = (
+    "Nothing is known about accuracy: without --data, artifacts are compared with Keras on random "
+    "probes only. Use --data FILE to evaluate them on your own examples."
+)
+
+_MAX_SHOWN = 3
+_TOO_BAD = {
+    Limit.DROP: "loses too much",
+    Limit.SIZE: "is too large",
+    Limit.TIME: "is too slow",
+}
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A layer, or some that share a weight, kept in a higher precision than others, or than wanted.
+class KeptGroup:
+    """A group of weights that keeps a higher precision than others of the artifact could.
 
     Attributes:
         layers: Their names.
-        precision: The precision they keep.
-        lower: The precision that it could not bear.
-        drop: The drop with this one lowered, or None where nobody tried.
-        alone: Whether that was with this one alone lowered; else beside the others of the mix.
-        label: The layers in words.
+        precision: The precision that they keep.
+        lower: The precision that lost too much.
+        drop: The drop in that precision, or None if it was not measured.
+        alone: Whether only this group was in that precision; otherwise the whole mix was, with
+            this group in that precision too.
+        label: The group in a sentence.
     """
 
     layers: tuple[str, ...]
@@ -48,94 +69,110 @@ class Kept:
         }
 
     def sentence(self, drop_unit: str) -> str:
-        """Why it is kept."""
-        stays = "stay" if len(self.layers) > 1 else "stays"
-        where = f"{self.label} {stays} in {self.precision.label}"
+        """Why the group keeps its precision."""
+        verb = "stay" if len(self.layers) > 1 else "stays"
+        start = f"{self.label} {verb} in {self.precision.label}"
         if self.drop is None:
-            return where
-        cost = _amount(self.drop, drop_unit)
+            return start
+        drop = _amount(self.drop, drop_unit)
         if self.alone:
-            return f"{where}: {self.lower.label} of {self.label} alone costs {cost}"
-        return f"{where}: with {self.label} in {self.lower.label} too the drop would be {cost}"
+            return f"{start}: {self.lower.label} of {self.label} alone loses {drop}"
+        return f"{start}: with {self.label} in {self.lower.label} too, the drop would be {drop}"
 
 
-def kept_layers(
-    units: Sequence[Unit], assignment: Assignment, costs: Costs, budget: Budget
-) -> tuple[Kept, ...]:
-    """What an artifact keeps above its lowest precision: the highest first, then the costliest.
+def kept_groups(
+    groups: Sequence[WeightGroup], assignment: Assignment, drops: MeasuredDrops, budget: Budget
+) -> tuple[KeptGroup, ...]:
+    """The groups that an artifact keeps above its lowest precision, the highest precision first.
 
-    Of a plain recipe, all of one precision, it is what made a mix with a lower one lose too much.
+    For a plain recipe, in which all groups have the same precision, these are the groups that
+    lost too much in a lower one.
     """
     found = []
     is_plain = len(set(assignment)) == 1
-    for unit, precision in zip(units, assignment, strict=True):
+    for group, precision in zip(groups, assignment, strict=True):
         if precision == min(assignment) and not is_plain:
             continue
-        tried = {lower for owner, lower in (*costs.alone, *costs.beside) if owner == unit}
+        tried = {level for owner, level in (*drops.alone, *drops.in_mix) if owner == group}
         lower = max((level for level in tried if level < precision), default=min(assignment))
-        alone, beside = costs.alone.get((unit, lower)), costs.beside.get((unit, lower))
-        # What one layer alone can bear is no reason to keep it.
-        tells = alone is not None and (budget.max_drop is None or not keeps_drop(alone, budget))
-        drop = alone if tells else beside
+        alone, in_mix = drops.alone.get((group, lower)), drops.in_mix.get((group, lower))
+        # A drop within the limit does not explain why the group keeps its precision.
+        explains = alone is not None and (budget.max_drop is None or not keeps_drop(alone, budget))
+        drop = alone if explains else in_mix
         if drop is not None or not is_plain:
-            found.append(Kept(unit.layers, precision, lower, drop, tells, unit.label))
+            found.append(KeptGroup(group.layers, precision, lower, drop, explains, group.label))
     return tuple(sorted(found, key=lambda kept: (-kept.precision, -(kept.drop or 0), kept.layers)))
 
 
-def reason_for(  # noqa: PLR0913, PLR0917 - each is another thing
-    recommended: Candidate | None,
-    nearest: Candidate | None,
+@dataclass(frozen=True)
+class Wording:
+    """How drops are written.
+
+    Attributes:
+        drop_unit: ``"points"`` or ``"%"``.
+        own_data: Whether drops were measured on the user's data, not on random probes.
+    """
+
+    drop_unit: str = "points"
+    own_data: bool = True
+
+    def drop(self, candidate: Candidate) -> str:
+        """A drop with its unit."""
+        return _amount(candidate.drop, self.drop_unit)
+
+    def figures(self, candidate: Candidate) -> str:
+        """The drop, size and time of a candidate."""
+        where = "" if self.own_data else " on random probes"
+        parts = [f"a drop of {self.drop(candidate)}{where}", f"{candidate.kib:,.0f} KiB"]
+        if candidate.milliseconds is not None:
+            parts.append(f"{candidate.milliseconds:.3g} ms")
+        return join_words(parts)
+
+
+def explain_recommendation(
+    recommended: Candidate,
     candidates: Sequence[Candidate],
     budget: Budget,
-    kept: Sequence[Kept],
-    drop_unit: str,
+    kept: Sequence[KeptGroup],
+    wording: Wording,
 ) -> str:
-    """One sentence: why this one, or that none fits and which comes nearest."""
-    if recommended is None:
-        if nearest is None:
-            return f"No mix of recipes keeps within {budget.described}."
-        broken = {"drop": "loses too much", "size": "is too large", "time": "is too slow"}
-        what = listed([broken[name] for name in misses(nearest, budget)])
-        return (
-            f"No mix of recipes keeps within {budget.described}: the nearest, "
-            f"{nearest.description}, {what}, with {_figures(nearest, drop_unit)}."
-        )
-    if budget.max_drop is None:
-        start = f"{recommended.description} loses least within {budget.described}"
-    else:
-        start = f"{recommended.description} is the smallest within {budget.described}"
-    figures = f"{start}, with {_figures(recommended, drop_unit)}"
+    """One sentence: why this candidate is recommended."""
+    best = "loses least" if budget.max_drop is None else "is the smallest"
+    start = (
+        f"{recommended.description} {best} within {budget.described}, with "
+        f"{wording.figures(recommended)}"
+    )
     if kept:
-        whys = "; ".join(item.sentence(drop_unit) for item in kept[:_SHOWN])
-        more = len(kept) - _SHOWN
-        rest = f"; {more} more {'stays' if more == 1 else 'stay'} higher too" if more > 0 else ""
-        return f"{figures}; {whys}{rest}."
-    smaller = [
-        candidate
-        for candidate in candidates
-        if candidate.recipe != MIXED and candidate.bytes < recommended.bytes
-    ]
-    if budget.max_drop is not None and smaller:
-        next_one = max(smaller, key=lambda c: c.bytes)
-        broken_by = {"drop": "loses", "time": "takes", "size": "takes"}
-        for name in misses(next_one, budget)[:1]:
-            figure = (
-                _amount(next_one.drop, drop_unit)
-                if name == "drop"
-                else f"{next_one.milliseconds or 0:.3g} ms"
-            )
-            return f"{figures}; {next_one.recipe} {broken_by[name]} {figure}."
-    return f"{figures}."
+        sentences = "; ".join(item.sentence(wording.drop_unit) for item in kept[:_MAX_SHOWN])
+        more = len(kept) - _MAX_SHOWN
+        verb = "keeps" if more == 1 else "keep"
+        rest = f"; {more} more {verb} a higher precision" if more > 0 else ""
+        return f"{start}; {sentences}{rest}."
+    smaller = [c for c in candidates if c.recipe != MIXED and c.bytes < recommended.bytes]
+    if budget.max_drop is None or not smaller:
+        return f"{start}."
+    next_smaller = max(smaller, key=lambda c: c.bytes)
+    limit = next(iter(exceeded(next_smaller, budget)), None)
+    if limit is Limit.DROP:
+        return f"{start}; {next_smaller.recipe} loses {wording.drop(next_smaller)}."
+    if limit is Limit.TIME and next_smaller.milliseconds is not None:
+        return f"{start}; {next_smaller.recipe} takes {next_smaller.milliseconds:.3g} ms."
+    return f"{start}."
 
 
-def _figures(candidate: Candidate, drop_unit: str) -> str:
-    time = "" if candidate.milliseconds is None else f" and {candidate.milliseconds:.3g} ms"
-    drop = f"a drop of {_amount(candidate.drop, drop_unit)}"
-    return f"{drop}{',' if time else ' and'} {candidate.kib:,.0f} KiB{time}"
+def explain_failure(closest: Candidate | None, budget: Budget, wording: Wording) -> str:
+    """One sentence: that no candidate is within the limits, and which one comes closest."""
+    start = f"No mix of recipes keeps within {budget.described}"
+    if closest is None:
+        return f"{start}."
+    problems = join_words([_TOO_BAD[limit] for limit in exceeded(closest, budget)])
+    return (
+        f"{start}: the closest, {closest.description}, {problems}, with {wording.figures(closest)}."
+    )
 
 
 def _amount(drop: float, unit: str) -> str:
     if not math.isfinite(drop):
-        return "everything (an answer is not a number)"
+        return "everything (an output is not a number)"
     digits = f"{drop:.1f}" if drop >= 1 or drop == 0 else f"{drop:.2g}"
     return f"{digits} {unit}"

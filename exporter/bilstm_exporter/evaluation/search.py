@@ -1,4 +1,8 @@
-"""The search: recipes, then mixes in which the layers that hurt most keep a higher precision."""
+"""The search within limits: plain recipes, then mixes that keep the sensitive layers more precise.
+
+`search` runs it for one format. `Trials` evaluates each artifact once, `Mixer` decides which mixes
+to try, and `recommend` joins the results of several formats.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +11,58 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from bilstm_exporter.errors import BudgetError, ExportError
-from bilstm_exporter.evaluation.budget import Budget
-from bilstm_exporter.evaluation.mixing import Mixer
-from bilstm_exporter.evaluation.reasons import Kept, kept_layers, reason_for
-from bilstm_exporter.evaluation.selection import MIXED, Candidate, choose, misses, nearest, pareto
-from bilstm_exporter.evaluation.units import Assignment, Unit, described, plan_of
+from bilstm_exporter.evaluation.reasons import (
+    KeptGroup,
+    Wording,
+    explain_failure,
+    explain_recommendation,
+    kept_groups,
+)
+from bilstm_exporter.evaluation.selection import (
+    KIB,
+    MIXED,
+    Budget,
+    Candidate,
+    choose,
+    closest,
+    exceeded,
+    keeps_drop,
+    pareto,
+)
+from bilstm_exporter.evaluation.weight_groups import (
+    Assignment,
+    MeasuredDrops,
+    WeightGroup,
+    describe_mix,
+    mix_plan,
+)
 from bilstm_exporter.quantization.recipes import FLOAT32, Precision, PrecisionPlan, Recipe
 
-MOST_EVALUATIONS = 60
-"""Artifacts of one format that a search writes and judges at most."""
+MAX_EVALUATIONS = 60
+"""The largest number of artifacts that a search in one format builds and evaluates."""
 
-MOST_TIMED = 12
-"""Of those that keep the other limits, the smallest are timed."""
+MAX_TIMED = 12
+"""The largest number of mixes that are timed: the smallest within the other limits."""
+
+# The weight of the error beside the drop, in points per percent: a tie-breaker between equal
+# drops, because decisions change in steps and errors do not.
+_ERROR_WEIGHT = 1e-3
 
 Measure = Callable[[Sequence[Candidate]], Sequence[float]]
-"""Times some artifacts in turn, in milliseconds for one example."""
+"""Times artifacts in turn; returns the milliseconds of one example for each."""
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What evaluating one artifact gave.
+class Measurement:
+    """The result of evaluating one artifact.
 
     Attributes:
         bytes: The file's size.
         drop: See `Candidate`.
         error: See `Candidate`.
-        payload: What to keep with the candidate.
+        payload: What the candidate keeps, such as the artifact itself.
     """
 
     bytes: int
@@ -44,17 +72,17 @@ class Measured:
 
 
 class Evaluate(Protocol):
-    """Writes an artifact of one format and judges it."""
+    """Builds an artifact of one format and evaluates it."""
 
-    def __call__(self, recipe: str, plan: PrecisionPlan) -> Measured:
-        """Evaluate.
+    def __call__(self, recipe: str, plan: PrecisionPlan) -> Measurement:
+        """Build and evaluate one artifact.
 
         Args:
-            recipe: A recipe's name, or ``"mixed"``.
+            recipe: The name of a recipe, or ``"mixed"``.
             plan: The precision of every layer.
 
         Raises:
-            ExportError: The format cannot hold it; the search goes on without.
+            ExportError: The format cannot hold it; the search continues without it.
         """
         ...
 
@@ -66,14 +94,15 @@ class SearchResult:
     Attributes:
         format: The format.
         budget: The limits.
-        candidates: All that was tried, the plain recipes first.
-        pareto: Those that no other one beats, the largest first.
-        recommended: The best that keeps all limits, or None.
-        nearest: Otherwise, what misses them least.
-        kept: The layers that stay in a higher precision than others, or than was wanted.
-        reason: One sentence: why this one.
-        failed: Recipes that the format cannot hold, with the reason.
-        exhausted: Whether the search ended because it had tried as many as it may.
+        candidates: Everything that was tried, the plain recipes first.
+        pareto: The candidates that no other one beats, the largest first.
+        recommended: The best candidate within all limits, or None.
+        nearest: If there is none, the candidate that exceeds the limits least.
+        kept: The groups of weights that keep a higher precision, and why.
+        reason: One sentence that explains the recommendation.
+        failed: Recipes and mixes that the format cannot hold, with the reason.
+        exhausted: Whether the search ended at the largest number of evaluations.
+        own_data: Whether drops were measured on the user's data, not on random probes.
     """
 
     format: str
@@ -82,10 +111,11 @@ class SearchResult:
     pareto: tuple[Candidate, ...]
     recommended: Candidate | None
     nearest: Candidate | None
-    kept: tuple[Kept, ...]
+    kept: tuple[KeptGroup, ...]
     reason: str
     failed: Mapping[str, str]
     exhausted: bool
+    own_data: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and the manifest."""
@@ -101,97 +131,126 @@ class SearchResult:
         }
 
 
-def search(  # noqa: PLR0913 - each is another thing
+def search(  # noqa: PLR0913 - independent settings
     format_name: str,
     recipes: Sequence[Recipe],
-    units: Sequence[Unit],
+    groups: Sequence[WeightGroup],
     budget: Budget,
     evaluate: Evaluate,
     *,
     measure: Measure | None = None,
     progress: Progress | None = None,
-    most: int = MOST_EVALUATIONS,
-    drop_unit: str = "points",
+    max_evaluations: int = MAX_EVALUATIONS,
+    wording: Wording | None = None,
 ) -> SearchResult:
-    """Find the best artifact of one format that keeps the limits.
+    """Find the best artifact of one format within limits.
 
-    All plain recipes are tried. Where a lower precision breaks the limit on the drop, every layer
-    is lowered alone to see what it costs; layers then go back up, most harm per byte first, as
-    far as is needed, and what need not have gone up comes down again. Nothing is random: the same
-    evaluations give the same result.
+    1. Evaluate all plain recipes.
+    2. If a lower precision exceeds the limit on the drop, lower each group of weights alone to
+       measure its drop.
+    3. Raise groups, the largest drop per byte first, until the limit is kept.
+    4. Lower groups that need not have been raised.
+
+    Nothing is random: the same evaluations give the same result.
 
     Args:
         format_name: ``"onnx"`` or ``"tflite"``.
-        recipes: Those to try, and whose precisions a mix may use.
-        units: The layers, from `units_of`.
+        recipes: The recipes to try; a mix may use their precisions.
+        groups: The groups of weights, from `find_weight_groups`.
         budget: The limits; at least one.
-        evaluate: Writes and judges one artifact.
+        evaluate: Builds and evaluates one artifact.
         measure: Times artifacts; needed for a limit on the time.
-        progress: Told what is being tried.
-        most: Artifacts tried at most.
-        drop_unit: What a drop is counted in, for the sentence.
+        progress: Called with what is being tried.
+        max_evaluations: The largest number of artifacts to try.
+        wording: How drops are written in the reason.
 
     Raises:
-        BudgetError: Not one artifact could be written.
-        ValueError: There is no limit, or a limit on the time and nothing to measure it.
+        BudgetError: No artifact could be built.
+        ValueError: There is no limit, or a limit on the time without ``measure``.
     """
-    if budget.is_open or (budget.max_ms is not None and measure is None):
-        message = "a search needs a limit, and a limit on the time something to measure it"
+    wording = wording or Wording()
+    if budget.is_unlimited or (budget.max_ms is not None and measure is None):
+        message = "a search needs a limit, and a limit on the time needs a way to measure it"
         raise ValueError(message)
-    trial = Trial(format_name, tuple(units), evaluate, progress, most)
-    usable = list(recipes)
-    for recipe in usable:
-        trial.plain(recipe)
-    if not trial.candidates:
-        message = f"{format_name}: no recipe can be written; {'; '.join(trial.failed.values())}"
+    trials = Trials(format_name, tuple(groups), evaluate, progress, max_evaluations)
+    for recipe in recipes:
+        trials.plain(recipe)
+    if not trials.candidates:
+        message = f"{format_name}: no recipe can be written; {'; '.join(trials.failed.values())}"
         raise BudgetError(message)
-    mixer = Mixer(trial, _levels(usable, trial), budget)
+    mixer = Mixer(trials, _levels(recipes, trials), budget)
     mixer.run()
-    timed = _timed(trial.candidates, budget, measure)
+    timed = _timed(trials.candidates, budget, measure)
     recommended = choose(timed, budget)
-    if _too_slow(recommended, budget) and mixer.run_for_speed():
-        timed = _timed(trial.candidates, budget, measure)
+    if _is_too_slow(recommended, budget) and mixer.run_for_speed():
+        timed = _timed(trials.candidates, budget, measure)
         recommended = choose(timed, budget)
-    others = None if recommended else nearest(timed, budget)
-    shown = recommended or others
-    kept: tuple[Kept, ...] = ()
-    if shown is not None and shown.description in trial.assignments:
-        assignment = trial.assignments[shown.description]
-        kept = kept_layers(trial.units, assignment, mixer.costs, budget)
+    nearest = None if recommended else closest(timed, budget)
+    shown = recommended or nearest
+    kept: tuple[KeptGroup, ...] = ()
+    if shown is not None and shown.description in trials.assignments:
+        assignment = trials.assignments[shown.description]
+        kept = kept_groups(trials.groups, assignment, mixer.drops, budget)
+    if recommended is None:
+        reason = explain_failure(nearest, budget, wording)
+    else:
+        reason = explain_recommendation(recommended, timed, budget, kept, wording)
     return SearchResult(
         format=format_name,
         budget=budget,
         candidates=tuple(timed),
         pareto=pareto(timed),
         recommended=recommended,
-        nearest=others,
+        nearest=nearest,
         kept=kept,
-        reason=reason_for(recommended, others, timed, budget, kept, drop_unit),
-        failed=trial.failed,
-        exhausted=trial.exhausted,
+        reason=reason,
+        failed=trials.failed,
+        exhausted=trials.exhausted,
+        own_data=wording.own_data,
     )
 
 
-class Trial:
-    """Evaluates each artifact once, up to a number.
+def recommend(results: Mapping[str, SearchResult]) -> tuple[str, dict[str, Candidate]] | None:
+    """The recipe that the manifest recommends for all formats that were searched.
+
+    If the formats agree on a recipe, it is that one. Otherwise it is ``"mixed"``, and the best
+    artifact of each format is written under that name, plain recipes included.
+
+    Args:
+        results: By format.
+
+    Returns:
+        The name of the recipe, and the best candidate of each format; None if a format has no
+        candidate within the limits.
+    """
+    found = {name: result.recommended for name, result in results.items()}
+    chosen = {name: candidate for name, candidate in found.items() if candidate is not None}
+    if not chosen or len(chosen) < len(results):
+        return None
+    names = {candidate.recipe for candidate in chosen.values()}
+    return (names.pop() if len(names) == 1 else MIXED), chosen
+
+
+class Trials:
+    """Evaluates each artifact once, up to a largest number.
 
     Attributes:
-        units: What is moved.
-        candidates: All that could be evaluated, in the order of evaluation.
-        assignments: The precisions of their units, by the candidate's description.
-        failed: What could not be written, with the reason.
-        exhausted: Whether something was asked for beyond the number.
+        groups: The groups of weights.
+        candidates: What was evaluated, in that order.
+        assignments: The precisions of the groups, by the candidate's description.
+        failed: What the format cannot hold, with the reason.
+        exhausted: Whether a mix was left out because of the largest number.
     """
 
     def __init__(
         self,
         format_name: str,
-        units: tuple[Unit, ...],
+        groups: tuple[WeightGroup, ...],
         evaluate: Evaluate,
         progress: Progress | None,
-        most: int,
+        max_evaluations: int,
     ) -> None:
-        self.units = units
+        self.groups = groups
         self.candidates: list[Candidate] = []
         self.assignments: dict[str, Assignment] = {}
         self.failed: dict[str, str] = {}
@@ -199,61 +258,225 @@ class Trial:
         self._format = format_name
         self._evaluate = evaluate
         self._progress = progress
-        self._most = most
+        self._max_evaluations = max_evaluations
         self._count = 0
         self._known: dict[Assignment, Candidate | None] = {}
 
     def plain(self, recipe: Recipe) -> Candidate | None:
-        """Evaluate a recipe; None where the format cannot hold it."""
-        plan = recipe.plan
-        found = self._try(recipe.name, recipe.name, plan)
+        """Evaluate a recipe; None if the format cannot hold it."""
+        found = self._try(recipe.name, recipe.name, recipe.plan)
         if not recipe.calibrated:
-            assignment = (recipe.precision,) * len(self.units)
+            assignment = (recipe.precision,) * len(self.groups)
             self._known[assignment] = found
             self.assignments[recipe.name] = assignment
         return found
 
     def mix(self, assignment: Assignment) -> Candidate | None:
-        """Evaluate a mix; None where it cannot be written, or the number is used up."""
+        """Evaluate a mix; None if the format cannot hold it, or at the largest number."""
         if assignment not in self._known:
-            if self._count >= self._most:
+            if self._count >= self._max_evaluations:
                 self.exhausted = True
                 return None
-            words = described(self.units, assignment)
-            self.assignments[words] = assignment
-            plan = plan_of(self.units, assignment)
-            self._known[assignment] = self._try(MIXED, words, plan)
+            description = describe_mix(self.groups, assignment)
+            self.assignments[description] = assignment
+            plan = mix_plan(self.groups, assignment)
+            self._known[assignment] = self._try(MIXED, description, plan)
         return self._known[assignment]
 
-    def _try(self, recipe: str, words: str, plan: PrecisionPlan) -> Candidate | None:
+    def _try(self, recipe: str, description: str, plan: PrecisionPlan) -> Candidate | None:
         self._count += 1
         if self._progress is not None:
-            number = f"{self._count} of at most {self._most}"
-            self._progress(f"trying {self._format} as {words} ({number})")
+            number = f"{self._count} of at most {self._max_evaluations}"
+            self._progress(f"trying {self._format} as {description} ({number})")
         try:
             found = self._evaluate(recipe, plan)
         except BudgetError:
             raise
         except ExportError as error:
-            self.failed[words] = str(error)
+            self.failed[description] = str(error)
             return None
         candidate = Candidate(
-            recipe, words, plan, found.bytes, found.drop, found.error, payload=found.payload
+            recipe, description, plan, found.bytes, found.drop, found.error, payload=found.payload
         )
         self.candidates.append(candidate)
         return candidate
 
 
-def _too_slow(best: Candidate | None, budget: Budget) -> bool:
-    """Whether a limit on the time rules out what there is, or, without one on the drop, float32."""
+class Mixer:
+    """Tries mixes between the lowest precision within the limits and the one below it.
+
+    Args:
+        trials: Evaluates the mixes.
+        levels: The precisions, the lowest first, each with its plain recipe.
+        budget: The limits; the limit on the time is ignored here.
+
+    Attributes:
+        drops: What was measured with single groups in a lower precision.
+    """
+
+    def __init__(
+        self, trials: Trials, levels: Sequence[tuple[Precision, Candidate]], budget: Budget
+    ) -> None:
+        self.drops = MeasuredDrops()
+        self._trials = trials
+        self._groups = trials.groups
+        self._levels = [level for level, _ in levels]
+        self._plain = dict(levels)
+        self._budget = Budget(max_drop=budget.max_drop, max_kb=budget.max_kb)
+
+    def run(self) -> None:
+        """Try mixes that can be better than every plain recipe."""
+        if len(self._levels) < 2 or len(self._groups) < 2:
+            return
+        if self._budget.max_drop is not None:
+            self._within_drop()
+        elif self._budget.max_kb is not None:
+            self._within_size()
+
+    def run_for_speed(self) -> bool:
+        """Try mixes of int8, which is fast, and float32, which needs no conversion at run time.
+
+        Returns:
+            Whether the format has both.
+        """
+        low, high = Precision.INT8, Precision.FLOAT32
+        if not {low, high} <= set(self._levels) or len(self._groups) < 2:
+            return False
+        order = self._raising_order(low, high)
+        if self._budget.max_drop is not None:
+            self._shortest(order, low, high)
+            return True
+        for quarter in (1, 2, 3):
+            self._trials.mix(self._raised(order[: len(order) * quarter // 4], low, high))
+        return True
+
+    def _within_drop(self) -> None:
+        """Look for the smallest file within the limit on the drop."""
+        fitting = [level for level in self._levels if self._keeps_drop(self._plain[level])]
+        if not fitting or fitting[0] == self._levels[0]:
+            return
+        high = fitting[0]
+        low = self._levels[self._levels.index(high) - 1]
+        raised = self._shortest(self._raising_order(low, high), low, high)
+        if raised is not None:
+            self._lower_groups(raised)
+
+    def _within_size(self) -> None:
+        """Look for the smallest drop within the limit on the size."""
+        limit = (self._budget.max_kb or 0) * KIB
+        fitting = [level for level in self._levels if self._plain[level].bytes <= limit]
+        if not fitting or fitting[-1] == self._levels[-1]:
+            return
+        low = fitting[-1]
+        high = self._levels[self._levels.index(low) + 1]
+        order = self._raising_order(low, high)
+        room = limit - self._plain[low].bytes
+        total = sum(group.elements for group in self._groups)
+        bytes_per_weight = (self._plain[high].bytes - self._plain[low].bytes) / max(1, total)
+        chosen: list[WeightGroup] = []
+        for group in order:
+            if group.elements * bytes_per_weight <= room:
+                chosen.append(group)
+                room -= group.elements * bytes_per_weight
+        while chosen:
+            found = self._trials.mix(self._raised(chosen, low, high))
+            if found is None or found.bytes <= limit:
+                return
+            chosen.pop()
+
+    def _raising_order(self, low: Precision, high: Precision) -> list[WeightGroup]:
+        """The groups by drop per weight, the largest first; each is lowered alone to measure it."""
+        base = self._plain[high]
+        harm = {}
+        for group in self._groups:
+            others = [other for other in self._groups if other is not group]
+            found = self._trials.mix(self._raised(others, low, high))
+            if found is None:
+                harm[group] = float("inf")
+                continue
+            self.drops.alone[group, low] = found.drop
+            harm[group] = max(0.0, found.drop - base.drop) + _ERROR_WEIGHT * found.error
+        index = {group: number for number, group in enumerate(self._groups)}
+        return sorted(
+            self._groups, key=lambda g: (-harm[g] / max(1, g.elements), g.elements, index[g])
+        )
+
+    def _shortest(
+        self, order: Sequence[WeightGroup], low: Precision, high: Precision
+    ) -> Assignment | None:
+        """Find by bisection how many groups of this order to raise to keep the limit on the drop.
+
+        Returns:
+            The mix with the fewest raised groups that was found; None if it could not be
+            evaluated or exceeds the limit.
+        """
+        too_few, enough = 0, len(order)
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            found = self._trials.mix(self._raised(order[:middle], low, high))
+            if found is not None and self._keeps_drop(found):
+                enough = middle
+            else:
+                too_few = middle
+        assignment = self._raised(order[:enough], low, high)
+        found = self._trials.mix(assignment)
+        return assignment if found is not None and self._keeps_drop(found) else None
+
+    def _lower_groups(self, assignment: Assignment) -> None:
+        """Lower groups by one precision at a time, the most bytes first, within the limit.
+
+        The first pass goes down to the lowest precision of the mix, the second to the lowest of
+        all.
+        """
+        current = assignment
+        for floor in (min(current), self._levels[0]):
+            lowered = True
+            while lowered:
+                lowered = False
+                for number in self._by_saving(current):
+                    level = self._levels.index(current[number])
+                    if current[number] <= floor:
+                        continue
+                    lower = self._levels[level - 1]
+                    tried = (*current[:number], lower, *current[number + 1 :])
+                    group = self._groups[number]
+                    if (group, lower) in self.drops.in_mix:
+                        continue
+                    found = self._trials.mix(tried)
+                    if found is None:
+                        continue
+                    if self._keeps_drop(found):
+                        current, lowered = tried, True
+                    else:
+                        self.drops.in_mix[group, lower] = found.drop
+
+    def _by_saving(self, assignment: Assignment) -> list[int]:
+        """Groups by the bits that one precision lower would save, the most first."""
+
+        def saved(number: int) -> int:
+            level = self._levels.index(assignment[number])
+            lower = self._levels[max(0, level - 1)]
+            return self._groups[number].elements * (assignment[number] - lower)
+
+        return sorted(range(len(self._groups)), key=lambda number: (-saved(number), number))
+
+    def _raised(self, raised: Sequence[WeightGroup], low: Precision, high: Precision) -> Assignment:
+        return tuple(high if group in raised else low for group in self._groups)
+
+    def _keeps_drop(self, candidate: Candidate) -> bool:
+        return keeps_drop(candidate.drop, self._budget)
+
+
+def _is_too_slow(best: Candidate | None, budget: Budget) -> bool:
+    """Whether the time excludes all candidates or, without a limit on the drop, float32."""
     if budget.max_ms is None:
         return False
     return best is None or (budget.max_drop is None and best.recipe != FLOAT32)
 
 
-def _levels(recipes: Sequence[Recipe], trial: Trial) -> list[tuple[Precision, Candidate]]:
-    """The precisions that a mix may use, the lowest first, with the plain recipe of each."""
-    plain = {c.recipe: c for c in trial.candidates}
+def _levels(recipes: Sequence[Recipe], trials: Trials) -> list[tuple[Precision, Candidate]]:
+    """The precisions that a mix may use, the lowest first, each with its plain recipe."""
+    plain = {c.recipe: c for c in trials.candidates}
     found = {r.precision: plain[r.name] for r in recipes if r.name in plain and not r.calibrated}
     return sorted(found.items())
 
@@ -261,14 +484,14 @@ def _levels(recipes: Sequence[Recipe], trial: Trial) -> list[tuple[Precision, Ca
 def _timed(
     candidates: Sequence[Candidate], budget: Budget, measure: Measure | None
 ) -> list[Candidate]:
-    """Time the plain recipes and the smallest of what keeps the other limits, all in turn."""
+    """Time the plain recipes, and the best mixes within the other limits, in turn."""
     if measure is None or budget.max_ms is None:
         return list(candidates)
     other = replace(budget, max_ms=None)
-    mixes = [c for c in candidates if c.recipe == MIXED and not misses(c, other)]
+    mixes = [c for c in candidates if c.recipe == MIXED and not exceeded(c, other)]
     mixes.sort(
         key=lambda c: (c.bytes, c.drop) if budget.max_drop is not None else (c.drop, c.bytes)
     )
-    wanted = [c for c in candidates if c.recipe != MIXED] + mixes[:MOST_TIMED]
-    times = dict(zip(map(id, wanted), measure(wanted), strict=True))
+    chosen = [c for c in candidates if c.recipe != MIXED] + mixes[:MAX_TIMED]
+    times = dict(zip(map(id, chosen), measure(chosen), strict=True))
     return [replace(c, milliseconds=times.get(id(c))) for c in candidates]

@@ -1,4 +1,4 @@
-"""Which numbers of an output count: every example's, or every step's that is no padding."""
+"""Which rows of an output count: one per example, or one per step that is not padding."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from bilstm_exporter.evaluation.dataset import Column, Dataset
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 from bilstm_runtime.values import AnyArray
 
-TENTHS = 10
+MAX_PARTS = 10
+"""Parts of a sequence for which errors are reported."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How the answers of one output are taken apart.
+    """The rows of one output.
 
-    A row is what is decided at once: an example or, where the output follows time, a step.
+    A row holds the values of one decision: of an example or, if the output follows time, of a
+    step.
 
     Attributes:
         output: The output.
         per_step: Whether a row is a step.
-        masks: For each example which of its steps count, ``[steps, ...] bool`` (``[] bool``
-            without steps).
+        masks: For each example ``[steps, ...] bool``, which of its steps count; ``[] bool`` if a
+            row is an example.
     """
 
     output: OutputSpec
@@ -35,7 +37,7 @@ class Steps:
         """The rows that count.
 
         Args:
-            column: Answers, or labels made of the same shape: the steps, then the values.
+            column: Predictions, or labels of the same shape: the steps, then the values.
 
         Returns:
             ``[rows, values]``.
@@ -46,7 +48,7 @@ class Steps:
         return np.concatenate(parts)
 
     def values(self, example: AnyArray) -> AnyArray:
-        """One example's answer as ``[steps, ..., values]``, or ``[values]`` without steps."""
+        """The output for one example as ``[steps, ..., values]``, or ``[values]`` without steps."""
         return example if self.has_values_axis else np.asarray(example)[..., np.newaxis]
 
     @property
@@ -56,51 +58,51 @@ class Steps:
         return len(axes) > 1 or (len(axes) == 1 and not self.per_step)
 
     @property
-    def places(self) -> AnyArray:
-        """Where in its sequence each row is, from 0 to below 1, ``[rows] float64``."""
-        return np.concatenate([_places(mask) for mask in self.masks])
+    def positions(self) -> AnyArray:
+        """The relative position of each row in its sequence, in [0, 1): ``[rows] float64``."""
+        return np.concatenate([_positions(mask) for mask in self.masks])
 
     @property
     def longest(self) -> int:
-        """Steps that count, of the longest sequence."""
-        return max((int(_moments(mask).sum()) for mask in self.masks), default=0)
+        """The number of steps that count in the longest sequence."""
+        return max((int(_counted_steps(mask).sum()) for mask in self.masks), default=0)
 
 
-def find_steps(output: OutputSpec, manifest: ModelSpec, dataset: Dataset, answers: Column) -> Steps:
+def find_steps(output: OutputSpec, spec: ModelSpec, dataset: Dataset, predictions: Column) -> Steps:
     """Find the rows of an output that count.
 
-    A step is padding where every masked input of its axis holds the mask value there.
+    A step is padding if every masked input of its axis holds the mask value there.
 
     Args:
         output: The output.
-        manifest: Names its axes, and the mask values.
-        dataset: What was asked.
-        answers: To that, of any model: only the shapes matter.
+        spec: What the model takes and returns.
+        dataset: The examples.
+        predictions: The output for them; only the shapes matter.
     """
-    per_step = is_per_step(output, manifest)
+    per_step = is_per_step(output, spec)
     axes = _step_axes(output, per_step=per_step)
-    valid = [
-        _valid(spec, dataset.inputs[spec.name], axes)
-        for spec in manifest.inputs
-        if spec.mask_value is not None and axes and any(a.name == axes[0].name for a in spec.axes)
+    unmasked = [
+        _unmasked_steps(item, dataset.inputs[item.name], axes)
+        for item in spec.inputs
+        if item.mask_value is not None and axes and any(a.name == axes[0].name for a in item.axes)
     ]
     masks = []
-    for number, answer in enumerate(answers):
-        shape = answer.shape[: len(axes)]
+    for number, prediction in enumerate(predictions):
+        shape = prediction.shape[: len(axes)]
         mask = np.ones(shape, bool)
-        found = [masks_of[number] for masks_of in valid]
-        if found and all(_fits(one.shape, shape) for one in found):
+        found = [masks_of[number] for masks_of in unmasked]
+        if found and all(_broadcasts(one.shape, shape) for one in found):
             mask = np.broadcast_to(np.logical_or.reduce(found), shape)
         masks.append(mask)
     return Steps(output, per_step, masks)
 
 
-def is_per_step(output: OutputSpec, manifest: ModelSpec) -> bool:
-    """Whether an output follows time: its second axis is no axis of values."""
+def is_per_step(output: OutputSpec, spec: ModelSpec) -> bool:
+    """Whether an output follows time: its second axis is not an axis of values."""
     axes = output.axes[1:]
     if len(axes) != 1:
         return len(axes) > 1
-    return axes[0].name in manifest.sequence_axes or axes[0].size is None
+    return axes[0].name in spec.sequence_axes or axes[0].size is None
 
 
 def _step_axes(output: OutputSpec, *, per_step: bool) -> tuple[Axis, ...]:
@@ -108,8 +110,8 @@ def _step_axes(output: OutputSpec, *, per_step: bool) -> tuple[Axis, ...]:
     return (axes if len(axes) == 1 else axes[:-1]) if per_step else ()
 
 
-def _valid(spec: InputSpec, column: Column, axes: Sequence[Axis]) -> list[AnyArray]:
-    """Which steps of each example hold anything but the mask value, in the order of ``axes``."""
+def _unmasked_steps(spec: InputSpec, column: Column, axes: Sequence[Axis]) -> list[AnyArray]:
+    """For each example which steps hold more than the mask value, in the order of ``axes``."""
     own = [axis.name for axis in spec.axes[1:]]
     wanted = [axis.name for axis in axes]
     kept = [name for name in own if name is not None and name in wanted]
@@ -118,28 +120,28 @@ def _valid(spec: InputSpec, column: Column, axes: Sequence[Axis]) -> list[AnyArr
     found: list[AnyArray] = []
     for example in column:
         values = np.asarray(example)
-        holds = np.asarray(~np.isnan(values) if is_nan else values != spec.mask_value, bool)
-        holds = np.asarray(holds.any(axis=dropped))
+        has_value = np.asarray(~np.isnan(values) if is_nan else values != spec.mask_value, bool)
+        has_value = np.asarray(has_value.any(axis=dropped))
         order = sorted(range(len(kept)), key=lambda i: wanted.index(kept[i]))
-        holds = holds.transpose(order)
-        sizes = iter(holds.shape)
-        found.append(holds.reshape([next(sizes) if name in kept else 1 for name in wanted]))
+        has_value = has_value.transpose(order)
+        sizes = iter(has_value.shape)
+        found.append(has_value.reshape([next(sizes) if name in kept else 1 for name in wanted]))
     return found
 
 
-def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def _broadcasts(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return all(a in {1, b} for a, b in zip(found, wanted, strict=True))
 
 
-def _moments(mask: AnyArray) -> AnyArray:
-    """Which steps of the first axis count, ``[steps] bool``."""
+def _counted_steps(mask: AnyArray) -> AnyArray:
+    """Which steps of the first axis hold a counted row, ``[steps] bool``."""
     return np.asarray(mask.reshape(len(mask), -1).any(axis=1) if mask.ndim else mask.reshape(1))
 
 
-def _places(mask: AnyArray) -> AnyArray:
-    moments = _moments(mask)
-    count = max(1, int(moments.sum()))
-    place = (np.cumsum(moments) - 1) / count
-    shaped = place.reshape(-1, *[1] * (mask.ndim - 1)) if mask.ndim else place.reshape(())
+def _positions(mask: AnyArray) -> AnyArray:
+    counted = _counted_steps(mask)
+    count = max(1, int(counted.sum()))
+    position = (np.cumsum(counted) - 1) / count
+    shaped = position.reshape(-1, *[1] * (mask.ndim - 1)) if mask.ndim else position.reshape(())
     taken: AnyArray = np.broadcast_to(shaped, mask.shape)[mask]
     return taken

@@ -1,4 +1,7 @@
-"""What is shown of judgements and searches: tables and sentences."""
+"""Tables and notes about evaluations and searches, for a terminal or a log of 80 columns.
+
+Numbers are never shortened or wrapped: a table that would be wider has its text in several lines.
+"""
 
 from __future__ import annotations
 
@@ -10,179 +13,184 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from bilstm_exporter.evaluation.budget import Budget
-from bilstm_exporter.evaluation.evaluator import RELATIVE, UNCHANGED, Judgement, Verdict
+from bilstm_exporter.evaluation.evaluator import Evaluation, OutputEvaluation
 from bilstm_exporter.evaluation.latency import STATED
 from bilstm_exporter.evaluation.search import SearchResult
-from bilstm_exporter.evaluation.selection import MIXED, Candidate, misses
+from bilstm_exporter.evaluation.selection import MIXED, Budget, Candidate, Limit, exceeded
 
 _BARS = "▁▂▃▄▅▆▇█"
-_SHARES = ("accuracy", "f1", UNCHANGED)
-
-NO_DATA = (
-    "Only the agreement with Keras on the probes is known, which are random: how well these "
-    "artifacts do their work is not. --data judges them on your own examples."
-)
+_NOT_A_NUMBER = "not a number"
+_TOO_BAD = {Limit.DROP: "loses too much", Limit.SIZE: "too large", Limit.TIME: "too slow"}
 
 
-def verdict_table(verdicts: Sequence[tuple[str, Verdict]]) -> Group:
-    """What every artifact does on the data, a table an output.
+def evaluation_tables(evaluations: Sequence[tuple[str, Evaluation]]) -> Group:
+    """The evaluations of all artifacts, one table per output.
 
     Args:
-        verdicts: The artifacts' files, each with what was found; all of one model.
+        evaluations: The files of artifacts of one model, each with its evaluation.
     """
-    count = len(verdicts[0][1].outputs) if verdicts else 0
-    return Group(*(_output_table(verdicts, number) for number in range(count)))
-
-
-def _output_table(verdicts: Sequence[tuple[str, Verdict]], number: int) -> Table:
-    first = verdicts[0][1].outputs[number]
-    has_decisions = first.decisions_unchanged is not None
-    has_steps = first.error_by_position is not None
-    metric = f"{first.metric}, %" if _is_percent(first) else first.metric
-    headings = [("artifact", "left"), (metric, "right"), ("change", "right")]
-    headings += [("same, %", "right")] if has_decisions else []
-    headings += [("mean\nerror", "right"), ("max\nerror", "right")]
-    headings += [("along the\nsequence", "left")] if has_steps else []
-    table = _table(f"{first.output}, {first.kind}: {_keras(first)}", headings)
-    for file, verdict in verdicts:
-        item = verdict.outputs[number]
-        same = item.decisions_unchanged
-        table.add_row(
-            escape(file),
-            _value(item, item.value),
-            _change(item),
-            *([] if same is None else [f"{same:.2f}"]),
-            _error(item.mean_error),
-            _error(item.max_error),
-            *([_along(item.error_by_position)] if item.error_by_position is not None else []),
-        )
-    return table
+    count = len(evaluations[0][1].outputs) if evaluations else 0
+    return Group(*(_output_table(evaluations, number) for number in range(count)))
 
 
 def pareto_table(result: SearchResult) -> Table:
-    """The plain recipes, what no other beats, and the recommendation, the largest first."""
+    """The plain recipes, the Pareto front and the recommendation, the largest file first."""
     timed = any(candidate.milliseconds is not None for candidate in result.candidates)
-    headings = [("recipe", "left"), ("layers", "left"), ("size", "right"), ("drop", "right")]
-    headings += [("ms", "right")] if timed else []
-    table = _table(
-        f"{result.format}: what {result.budget.described} allows", [*headings, ("", "left")]
-    )
-    for candidate in _shown(result):
-        time = "" if candidate.milliseconds is None else f"{candidate.milliseconds:.3g}"
-        drop = f"{candidate.drop:.2f}" if math.isfinite(candidate.drop) else "not a number"
+    table = new_table(f"{result.format}: what {result.budget.described} allows")
+    add_text_column(table, "recipe")
+    for heading in ("KiB", "drop", *(["ms"] if timed else [])):
+        add_number_column(table, heading)
+    add_text_column(table, "")
+    for candidate in _shown_candidates(result):
+        words = candidate.description if candidate.recipe == MIXED else candidate.recipe
         table.add_row(
-            candidate.recipe,
-            escape(candidate.description) if candidate.recipe == MIXED else "",
-            f"{candidate.kib:,.1f} KiB",
-            drop,
-            *([time] if timed else []),
-            _note(candidate, result),
+            escape(f"{MIXED}: {words}" if candidate.recipe == MIXED else words),
+            f"{candidate.kib:,.1f}",
+            f"{candidate.drop:.2f}" if math.isfinite(candidate.drop) else _NOT_A_NUMBER,
+            *([milliseconds(candidate.milliseconds)] if timed else []),
+            _candidate_note(candidate, result),
         )
     return table
 
 
-def verdict_notes(described: str, *, resolution: float, budget: Budget | None) -> Iterator[str]:
-    """Sentences that go below the verdicts.
+def evaluation_notes(described: str, *, resolution: float, budget: Budget | None) -> Iterator[str]:
+    """Sentences below the tables of evaluations.
 
     Args:
         described: Which examples were used (`Dataset.described`).
-        resolution: The drop that one decision makes (`Judge.resolution`), in points.
-        budget: The limits, where there are any.
+        resolution: The drop of one changed decision (`Evaluator.resolution`), in points.
+        budget: The limits, if there are any.
     """
     yield (
-        f"Judged on {described}, asked one at a time; the change is in percentage points, or in "
-        f"percent of Keras's error; same are the decisions that Keras makes too; errors are "
-        f"against Keras's answers, along the sequence in up to ten parts of its own length."
+        f"Evaluated on {described}, one example per call. The change is in percentage points, or "
+        f"in percent of Keras's error. \"same\" is the share of decisions that equal Keras's. "
+        f"Errors are differences from Keras's outputs. Along the sequence, each bar is the mean "
+        f"error in one of up to ten equal parts."
     )
     limit = None if budget is None else budget.max_drop
     if limit is not None and 0 < limit < resolution:
         yield (
-            f"One changed decision is {resolution:.2g} points here, more than the {limit:g} that "
-            f"may be lost: with more examples the limit would mean more."
+            f"One changed decision is {resolution:.2g} points on this data, more than the limit of "
+            f"{limit:g}. Use more examples."
         )
 
 
 def search_notes(result: SearchResult) -> Iterator[str]:
-    """Sentences that go below the Pareto table."""
+    """Sentences below the table of a search."""
     yield result.reason
     for name, why in result.failed.items():
         yield f"{name} was left out: {why}"
     if result.exhausted:
         yield (
-            f"The search ended after {len(result.candidates)} artifacts; a better mix may remain."
+            f"The search ended after {len(result.candidates)} artifacts, its largest number. There "
+            f"may be a better mix."
         )
     if result.budget.max_ms is not None:
         yield f"Times: {STATED}."
 
 
-def _table(title: str, headings: Sequence[tuple[str, str]]) -> Table:
-    table = Table(
+def new_table(title: str | None = None) -> Table:
+    """A table without columns, in the style of this command."""
+    return Table(
         box=box.SIMPLE_HEAD,
-        title=escape(title),
+        title=None if title is None else escape(title),
         title_justify="left",
         pad_edge=False,
         collapse_padding=True,
     )
-    for heading, justify in headings:
-        wraps = heading in {"layers", ""}
-        table.add_column(heading, justify=justify, no_wrap=not wraps)  # type: ignore[arg-type]
+
+
+def add_number_column(table: Table, heading: str) -> None:
+    """Add a column of numbers, which are neither wrapped nor shortened."""
+    table.add_column(heading, justify="right", no_wrap=True)
+
+
+def add_text_column(table: Table, heading: str, *, wraps: bool = True) -> None:
+    """Add a column of words, which wrap to the width of the terminal and are never shortened."""
+    table.add_column(heading, no_wrap=not wraps, overflow="fold")
+
+
+def milliseconds(value: float | None) -> str:
+    """A time without its unit; empty if it was not measured."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def _output_table(evaluations: Sequence[tuple[str, Evaluation]], number: int) -> Table:
+    first = evaluations[0][1].outputs[number]
+    has_decisions = first.decisions_unchanged is not None
+    has_steps = first.error_by_position is not None
+    metric = f"{first.metric}, %" if first.is_percent else first.metric
+    table = new_table(f"{first.output}, {first.kind}: {_reference(first)}")
+    add_text_column(table, "artifact", wraps=False)
+    add_number_column(table, metric.replace(" ", "\n", 1))
+    add_number_column(table, "change")
+    if has_decisions:
+        add_number_column(table, "same,\n%")
+    add_number_column(table, "mean\nerror")
+    add_number_column(table, "max\nerror")
+    if has_steps:
+        add_text_column(table, "along the\nsequence", wraps=False)
+    for file, evaluation in evaluations:
+        item = evaluation.outputs[number]
+        same, parts = item.decisions_unchanged, item.error_by_position
+        table.add_row(
+            escape(file),
+            _metric_value(item, item.value),
+            _change(item),
+            *([] if same is None else [f"{same:.2f}"]),
+            _error(item.mean_error),
+            _error(item.max_error),
+            *([] if parts is None else [_bars(parts)]),
+        )
     return table
 
 
-def _shown(result: SearchResult) -> list[Candidate]:
+def _shown_candidates(result: SearchResult) -> list[Candidate]:
     plain = [candidate for candidate in result.candidates if candidate.recipe != MIXED]
     special = [c for c in (result.recommended, result.nearest) if c is not None]
     found = {c.description: c for c in (*plain, *result.pareto, *special)}
     return sorted(found.values(), key=lambda c: (-c.bytes, c.drop))
 
 
-def _note(candidate: Candidate, result: SearchResult) -> str:
+def _candidate_note(candidate: Candidate, result: SearchResult) -> str:
     if candidate == result.recommended:
         return "[green]recommended[/green]"
-    words = {"drop": "loses too much", "size": "too large", "time": "too slow"}
-    broken = misses(candidate, result.budget)
-    if "time" in broken and candidate.milliseconds is None:
-        words["time"] = "not timed"
-    notes = [words[name] for name in broken]
-    if candidate == result.nearest:
-        notes.insert(0, "[yellow]nearest[/yellow]")
+    notes = ["[yellow]closest[/yellow]"] if candidate == result.nearest else []
+    for limit in exceeded(candidate, result.budget):
+        unknown = limit is Limit.TIME and candidate.milliseconds is None
+        notes.append("not timed" if unknown else _TOO_BAD[limit])
     return ", ".join(notes)
 
 
-def _keras(item: Judgement) -> str:
-    if item.metric in {UNCHANGED, RELATIVE}:
+def _reference(item: OutputEvaluation) -> str:
+    if not item.has_labels:
         return "compared with Keras, without labels"
-    percent = " %" if _is_percent(item) else ""
-    return f"Keras has {_value(item, item.keras)}{percent} {item.metric}"
+    percent = " %" if item.is_percent else ""
+    return f"Keras has {_metric_value(item, item.keras)}{percent} {item.metric}"
 
 
-def _value(item: Judgement, value: float) -> str:
+def _metric_value(item: OutputEvaluation, value: float) -> str:
     if not math.isfinite(value):
-        return "not a number"
-    return f"{value:.2f}" if _is_percent(item) else f"{value:.4g}"
+        return _NOT_A_NUMBER
+    return f"{value:.2f}" if item.is_percent else f"{value:.4g}"
 
 
-def _is_percent(item: Judgement) -> bool:
-    return item.metric in _SHARES or item.metric == RELATIVE
-
-
-def _change(item: Judgement) -> str:
+def _change(item: OutputEvaluation) -> str:
     if not math.isfinite(item.change):
         return "[red]lost[/red]"
-    if item.metric in _SHARES:
+    if item.is_share:
         return f"{item.change:+.2f}"
     return f"+{item.drop:.2f} %" if item.drop > 0 else f"{item.change:+.2g}"
 
 
 def _error(value: float) -> str:
-    return f"{value:.1e}" if math.isfinite(value) else "not a number"
+    return f"{value:.1e}" if math.isfinite(value) else _NOT_A_NUMBER
 
 
-def _along(errors: tuple[float, ...]) -> str:
-    """Bars, from nothing to the largest."""
+def _bars(errors: tuple[float, ...]) -> str:
+    """One bar per part of a sequence, as high as its error relative to the largest."""
     largest = max(errors)
     if not math.isfinite(largest):
-        return "not a number"
+        return _NOT_A_NUMBER
     top = len(_BARS) - 1
     return "".join(_BARS[round(top * error / largest) if largest else 0] for error in errors)

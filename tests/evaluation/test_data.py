@@ -13,13 +13,13 @@ from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.data import read_data
 from bilstm_runtime.spec import Axis, InputSpec, TextPreprocessing
 
-from .fakes import BATCH, FEATURES, IDS, TIME, manifest, output
+from .fakes import BATCH, FEATURES, IDS, TIME, model_spec, output
 
 X = np.array([[1, 2, 3], [4, 5, 0]], np.int32)
 Y = np.array([0, 2])
 RAGGED = [[1, 2, 3], [4, 5]]
-TWO = manifest([IDS, InputSpec("more", "float32", (BATCH, Axis(None, 2)))])
-TWO_OUTPUTS = manifest(outputs=[output(3, name="a"), output(1, name="b")])
+TWO = model_spec([IDS, InputSpec("more", "float32", (BATCH, Axis(None, 2)))])
+TWO_OUTPUTS = model_spec(outputs=[output(3, name="a"), output(1, name="b")])
 
 
 def as_lists(column):
@@ -50,7 +50,7 @@ GOOD_FILES = {
         [0, 2],
     ),
     "bare lines": ("d.jsonl", "[1, 2, 3]\n[4, 5]\n", RAGGED, None),
-    "labels a step": (
+    "one label per step": (
         "d.jsonl",
         '{"ids": [1, 2, 3], "y": [0, 1, 0]}\n{"ids": [4, 5], "y": [1, 1]}',
         RAGGED,
@@ -65,16 +65,16 @@ GOOD_FILES = {
 @pytest.mark.parametrize("case", GOOD_FILES)
 def test_files(tmp_path, case):
     name, content, inputs, labels = GOOD_FILES[case]
-    dataset = read_data(written(tmp_path, name, content), manifest())
+    dataset = read_data(written(tmp_path, name, content), model_spec())
     assert as_lists(dataset.inputs["ids"]) == inputs
     assert (as_lists(dataset.labels["out"]) if dataset.labels else None) == labels
     assert dataset.count == dataset.given == 2
     assert name in dataset.described
 
 
-def test_csv_of_one_sequence_has_a_label_a_step(tmp_path):
+def test_csv_of_one_sequence_has_one_label_per_step(tmp_path):
     content = "a,b,c,y\n1,2,3,0\n4,5,6,1\n"
-    dataset = read_data(written(tmp_path, "d.csv", content), manifest([FEATURES]))
+    dataset = read_data(written(tmp_path, "d.csv", content), model_spec([FEATURES]))
     assert dataset.inputs["x"].shape == (1, 2, 3)
     assert as_lists(dataset.labels["out"]) == [[0, 1]]
 
@@ -115,7 +115,7 @@ GOOD_OBJECTS = {
 @pytest.mark.parametrize("case", GOOD_OBJECTS)
 def test_objects(case):
     data, inputs, labels = GOOD_OBJECTS[case]
-    dataset = read_data(data, manifest())
+    dataset = read_data(data, model_spec())
     assert as_lists(dataset.inputs["ids"]) == inputs
     assert (as_lists(dataset.labels["out"]) if dataset.labels else None) == labels
 
@@ -155,7 +155,7 @@ def test_several_outputs(tmp_path):
 
 
 def test_an_input_called_y():
-    described = manifest([InputSpec("y", "float32", (BATCH, Axis(None, 2)))])
+    described = model_spec([InputSpec("y", "float32", (BATCH, Axis(None, 2)))])
     dataset = read_data({"y": np.ones((2, 2)), "y_out": Y}, described)
     assert dataset.inputs["y"].shape == (2, 2)
     assert as_lists(dataset.labels["out"]) == [0, 2]
@@ -167,7 +167,7 @@ WORDS = TextPreprocessing(
 
 
 def test_texts_become_ids(tmp_path):
-    described = manifest(preprocessing=[WORDS])
+    described = model_spec(preprocessing=[WORDS])
     forms = (
         ["A b", "b"],
         {"ids": ["a b", "b"], "y": [1, 0]},
@@ -181,7 +181,7 @@ def test_texts_become_ids(tmp_path):
 
 def test_lists_of_tokens_are_examples_of_a_generator():
     lookup = TextPreprocessing("ids", "string_lookup", None, None, None, ("a", "b"), 2, "", 0, 1)
-    described = manifest(outputs=[output(TIME, 3)], preprocessing=[lookup])
+    described = model_spec(outputs=[output(TIME, 3)], preprocessing=[lookup])
     dataset = read_data(iter([(["a", "b"], [0, 1]), (["b"], [2])]), described)
     assert as_lists(dataset.inputs["ids"]) == [[2, 3], [3]]
     assert as_lists(dataset.labels["out"]) == [[0, 1], [2]]
@@ -189,8 +189,8 @@ def test_lists_of_tokens_are_examples_of_a_generator():
 
 def test_of_many_examples_the_same_are_drawn():
     many = np.arange(1000).reshape(-1, 1) % 10
-    first = read_data((many, np.arange(1000)), manifest(), limit=50)
-    again = read_data((many, np.arange(1000)), manifest(), limit=50)
+    first = read_data((many, np.arange(1000)), model_spec(), max_examples=50)
+    again = read_data((many, np.arange(1000)), model_spec(), max_examples=50)
     drawn = first.labels["out"]
     assert first.count == 50
     assert first.given == 1000
@@ -204,61 +204,66 @@ def test_a_generator_without_end_is_read_as_far_as_needed():
         while True:
             yield X, Y
 
-    dataset = read_data(forever(), manifest(), limit=5)
+    dataset = read_data(forever(), model_spec(), max_examples=5)
     assert dataset.count == 5
     assert dataset.given is None
     assert "the first 5" in dataset.described
 
 
-def test_a_model_that_answers_batches_gets_whole_ones():
+def test_a_model_with_a_fixed_batch_gets_whole_ones():
     fixed = InputSpec("ids", "int32", (Axis("batch", 4), TIME), range=(0, 9))
-    described = manifest([fixed], rows_independent=False)
+    described = model_spec([fixed], rows_independent=False)
     dataset = read_data(np.ones((10, 3), int), described)
     assert (dataset.count, dataset.together) == (8, 4)
-    with pytest.raises(DataError, match="answers for 4 at once"):
+    with pytest.raises(DataError, match="takes 4 per call"):
         read_data(np.ones((3, 3), int), described)
 
 
 NAN = np.array([[[1, 2, np.nan]]])
 BAD_FILES = {
-    "another ending": ("d.txt", "1", manifest(), r"\.npz, \.npy, \.csv, \.jsonl"),
-    "not npz": ("d.npz", b"1", manifest(), "cannot be read as numpy data"),
-    "not npy": ("d.npy", b"1", manifest(), "cannot be read as numpy data"),
+    "another ending": ("d.txt", "1", model_spec(), r"\.npz, \.npy, \.csv, \.jsonl"),
+    "not npz": ("d.npz", b"1", model_spec(), "cannot be read as numpy data"),
+    "not npy": ("d.npy", b"1", model_spec(), "cannot be read as numpy data"),
     "pickles": (
         "d.npz",
         {"ids": np.array([[1], [2, 3]], object), "y": Y},
-        manifest(),
-        "different lengths go into a .jsonl file",
+        model_spec(),
+        "different lengths into a .jsonl file",
     ),
-    "another name": ("d.npz", {"ids": X, "z": X}, manifest(), "holds the arrays ids, z"),
+    "another name": ("d.npz", {"ids": X, "z": X}, model_spec(), "holds the arrays ids, z"),
     "another name beside labels": (
         "d.npz",
         {"a": X, "more": X, "y": Y},
         TWO,
         "holds the arrays a, more, y; expected ids, more, y",
     ),
-    "labels of no output": ("d.npz", {"ids": X, "y_z": Y}, manifest(), "ids, y_z"),
+    "labels of no output": ("d.npz", {"ids": X, "y_z": Y}, model_spec(), "ids, y_z"),
     "which output": ("d.npz", {"ids": X, "y": Y}, TWO_OUTPUTS, "'y_a' and 'y_b'"),
     "a line without a label": (
         "d.jsonl",
         '{"ids": [1], "y": 0}\n{"ids": [1]}',
-        manifest(),
+        model_spec(),
         "line 2: the keys are ids; expected ids, y",
     ),
     "a label that is a word": (
         "d.jsonl",
         '{"ids": [1], "y": "de"}',
-        manifest(),
-        "'de' is no number; the label of a class is its index",
+        model_spec(),
+        "'de' is not a number; the label of a class is its index",
     ),
-    "a label that is null": ("d.jsonl", '{"ids": [1], "y": null}', manifest(), "None is no number"),
-    "not json": ("d.jsonl", "[1,\n", manifest(), "line 1: not valid JSON"),
-    "no line": ("d.jsonl", "", manifest(), "holds no examples"),
-    "a header without labels": ("d.csv", "a,b\n1,2\n", manifest(), "names a column of labels, y"),
-    "an empty label": ("d.csv", "a,y\n1,0\n2,\n", manifest(), "line 3: the label y is 'empty'"),
-    "a word in csv": ("d.csv", "a,y\n1,0\nb,1\n", manifest(), "line 3: 'b' is not a number"),
+    "a label that is null": (
+        "d.jsonl",
+        '{"ids": [1], "y": null}',
+        model_spec(),
+        "None is not a number",
+    ),
+    "not json": ("d.jsonl", "[1,\n", model_spec(), "line 1: not valid JSON"),
+    "no line": ("d.jsonl", "", model_spec(), "holds no examples"),
+    "a header without labels": ("d.csv", "a,b\n1,2\n", model_spec(), "names a column of labels, y"),
+    "an empty label": ("d.csv", "a,y\n1,0\n2,\n", model_spec(), "line 3: the label y is 'empty'"),
+    "a word in csv": ("d.csv", "a,y\n1,0\nb,1\n", model_spec(), "line 3: 'b' is not a number"),
     "csv for several inputs": ("d.csv", "1,2\n", TWO, r"use \.jsonl or \.npz"),
-    "not text": ("d.csv", b"\xff\xfe1", manifest(), "not UTF-8"),
+    "not text": ("d.csv", b"\xff\xfe1", model_spec(), "not UTF-8"),
 }
 
 
@@ -273,7 +278,7 @@ def test_bad_files(tmp_path, case):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"no\.npz cannot be read: No such file"):
-        read_data(tmp_path / "no.npz", manifest())
+        read_data(tmp_path / "no.npz", model_spec())
 
 
 def test_a_file_that_unpacks_to_more_than_is_read(tmp_path):
@@ -287,44 +292,44 @@ def test_a_file_that_unpacks_to_more_than_is_read(tmp_path):
     with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(path, "w") as _:
         assert archive.infolist()[0].file_size == 0xFFFFFFF0
     path.write_bytes(bytes(content))
-    from bilstm_exporter.evaluation import data_files
+    from bilstm_exporter.evaluation import data as data_module
 
-    least = {**data_files.LARGEST, "npz": 2**20}
+    least = {**data_module.MAX_BYTES, "npz": 2**20}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="GiB; at most"):
-        patch.setattr(data_files, "LARGEST", least)
-        read_data(path, manifest())
+        patch.setattr(data_module, "MAX_BYTES", least)
+        read_data(path, model_spec())
 
 
 BAD_OBJECTS = {
-    "rank": (np.ones((2, 3, 4), int), manifest(), r"has the shape \[2, 3, 4\]"),
-    "no batch axis": (np.ones(3, int), manifest(), "no batch axis"),
-    "features": (np.ones((2, 5, 4)), manifest([FEATURES]), "where the model takes 3"),
-    "nan": (NAN, manifest([FEATURES]), "nan at .* is not finite; clean the data first"),
-    "vocabulary": (X * 9, manifest(), "outside of the vocabulary 0 to 9"),
-    "fractions": (X + 0.5, manifest(), "not a whole number"),
-    "nothing": ([], manifest(), "holds no examples"),
-    "an empty generator": (iter([]), manifest(), "yields no examples"),
-    "a number": (3, manifest(), "int cannot be read"),
+    "rank": (np.ones((2, 3, 4), int), model_spec(), r"has the shape \[2, 3, 4\]"),
+    "no batch axis": (np.ones(3, int), model_spec(), "no batch axis"),
+    "features": (np.ones((2, 5, 4)), model_spec([FEATURES]), "where the model takes 3"),
+    "nan": (NAN, model_spec([FEATURES]), "nan at .* is not finite; clean the data first"),
+    "vocabulary": (X * 9, model_spec(), "outside of the vocabulary 0 to 9"),
+    "fractions": (X + 0.5, model_spec(), "not a whole number"),
+    "nothing": ([], model_spec(), "holds no examples"),
+    "an empty generator": (iter([]), model_spec(), "yields no examples"),
+    "a number": (3, model_spec(), "int cannot be read"),
     "a missing input": ({"ids": X}, TWO, "the dict holds 'ids'"),
-    "an unknown input": ({"ids": X, "z": X}, manifest(), "the dict holds 'ids', 'z'"),
-    "too few labels": ((X, Y[:1]), manifest(), "are 1, for 2 examples"),
-    "one label": ((X, 3), manifest(), "are none, for 2 examples"),
-    "labels of an unknown output": ((X, {"z": Y}), manifest(), "labels for 'z'; the outputs"),
-    "labels that are nan": ((X, [np.nan, 1]), manifest(), "NaN or infinity"),
+    "an unknown input": ({"ids": X, "z": X}, model_spec(), "the dict holds 'ids', 'z'"),
+    "too few labels": ((X, Y[:1]), model_spec(), "are 1, for 2 examples"),
+    "one label": ((X, 3), model_spec(), "are none, for 2 examples"),
+    "labels of an unknown output": ((X, {"z": Y}), model_spec(), "labels for 'z'; the outputs"),
+    "labels that are nan": ((X, [np.nan, 1]), model_spec(), "NaN or infinity"),
     "labels for which output": ((X, Y), TWO_OUTPUTS, "which output the labels 'y' are for"),
     "labels for some": (
         iter([(X[0], 0), X[1]]),
-        manifest(),
-        "item 1: its labels are not for the same outputs",
+        model_spec(),
+        "item 1: its labels are for other outputs",
     ),
-    "labels from the second on": (iter([X[0], (X[1], 0)]), manifest(), "item 1: its labels"),
+    "labels from the second on": (iter([X[0], (X[1], 0)]), model_spec(), "item 1: its labels"),
     "labels of some outputs": (
         ([[1], [2]], [{"a": 0, "b": 1}, {"a": 0}]),
         TWO_OUTPUTS,
         "example 1 has labels for 'a'",
     ),
     "one array of two": (iter([X]), TWO, "yield a dict by name"),
-    "names in a generator": (iter([{"z": X}]), manifest(), "item 0 holds 'z'"),
+    "names in a generator": (iter([{"z": X}]), model_spec(), "item 0 holds 'z'"),
     "lengths that differ in a batch": (
         iter([{"ids": X, "more": np.ones((3, 2))}]),
         TWO,
@@ -340,20 +345,20 @@ def test_bad_objects(case):
         read_data(data, described)
 
 
-def test_a_mask_of_nan_is_no_bad_value():
+def test_a_mask_value_of_nan_is_accepted():
     spec = InputSpec("x", "float32", (BATCH, TIME, Axis(None, 3)), mask_value=float("nan"))
-    assert read_data(NAN, manifest([spec])).count == 1
+    assert read_data(NAN, model_spec([spec])).count == 1
 
 
 def test_lengths_that_differ_where_nothing_may_be_padded():
-    dataset = read_data(RAGGED, manifest(padding_neutral=False))
+    dataset = read_data(RAGGED, model_spec(padding_neutral=False))
     assert as_lists(dataset.inputs["ids"]) == RAGGED
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=9))
-def test_whatever_the_lengths_a_list_and_a_generator_are_the_same(examples):
+def test_a_list_and_a_generator_of_any_lengths_are_the_same(examples):
     labels = list(range(len(examples)))
-    whole = read_data((examples, labels), manifest())
-    single = read_data(iter(zip(examples, labels, strict=True)), manifest())
+    whole = read_data((examples, labels), model_spec())
+    single = read_data(iter(zip(examples, labels, strict=True)), model_spec())
     assert as_lists(whole.inputs["ids"]) == as_lists(single.inputs["ids"]) == examples
     assert as_lists(whole.labels["out"]) == as_lists(single.labels["out"]) == labels

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.evaluation.budget import Budget, parse_budget
+from bilstm_exporter.evaluation.selection import Budget, parse_budget
 
 GOOD = [
     ({"max_drop": "0.5%"}, Budget(max_drop=0.5)),
@@ -78,5 +78,5 @@ def test_in_words():
     assert Budget(0.5, 800, 5).described == "a drop of 0.5 %, 800 KiB and 5 ms"
     assert Budget(0.5, None, 5).described == "a drop of 0.5 % and 5 ms"
     assert Budget(max_kb=800).described == "800 KiB"
-    assert Budget().is_open
-    assert not Budget(max_drop=0).is_open
+    assert Budget().is_unlimited
+    assert not Budget(max_drop=0).is_unlimited

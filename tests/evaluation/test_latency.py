@@ -7,9 +7,9 @@ from bilstm_exporter.evaluation.data import read_data
 from bilstm_exporter.evaluation.latency import EXAMPLES, ROUNDS, WARM_UPS, latencies_ms, questions
 from bilstm_runtime.spec import Axis, InputSpec
 
-from .fakes import TIME, manifest, model, output
+from .fakes import TIME, model_spec, output, predictor
 
-SUMS = manifest(outputs=[output(name="sum")])
+SUMS = model_spec(outputs=[output(name="sum")])
 
 
 class Clock:
@@ -34,7 +34,7 @@ class Clock:
                 log.append(name)
             return [ids.sum(axis=1).astype(np.float32)]
 
-        return model(answer, SUMS)
+        return predictor(answer, SUMS)
 
 
 def asked():
@@ -64,7 +64,7 @@ def test_examples_of_ordinary_length_are_asked_one_by_one():
 
 def test_a_fixed_batch_is_asked_whole():
     ids = InputSpec("ids", "int32", (Axis("batch", 2), TIME), range=(0, 9))
-    described = manifest([ids], [output(name="sum")])
+    described = model_spec([ids], [output(name="sum")])
     found = questions(read_data(np.ones((5, 3), int), described), described)
     assert [q["ids"].shape for q in found] == [(2, 3), (2, 3)]
     few = questions(read_data(np.ones((1, 3), int), described), described)

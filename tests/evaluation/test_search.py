@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilstm_exporter.errors import BudgetError, UnsupportedModelError
-from bilstm_exporter.evaluation.budget import Budget
-from bilstm_exporter.evaluation.overall import overall
-from bilstm_exporter.evaluation.search import MOST_EVALUATIONS, Measured, search
-from bilstm_exporter.evaluation.selection import MIXED, misses
-from bilstm_exporter.evaluation.units import MOST_UNITS, Unit, units_of
+from bilstm_exporter.evaluation.search import MAX_EVALUATIONS, Measurement, recommend, search
+from bilstm_exporter.evaluation.selection import MIXED, Budget, exceeded
+from bilstm_exporter.evaluation.weight_groups import MAX_GROUPS, WeightGroup, find_weight_groups
 from bilstm_exporter.quantization.recipes import RECIPES, Precision, PrecisionPlan
 
 F32, F16, I8, I4 = Precision.FLOAT32, Precision.FLOAT16, Precision.INT8, Precision.INT4
@@ -35,19 +33,21 @@ class Made:
         self.costs = dict(costs)
         self.together = together
         self.refuses = refuses
-        self.asked = []
+        self.built = []
+        self.plans = []
 
     @property
-    def units(self):
-        units = [Unit((name,), size) for name, size in self.sizes.items()]
-        return tuple(sorted(units, key=lambda unit: -unit.elements))
+    def groups(self):
+        groups = [WeightGroup((name,), size) for name, size in self.sizes.items()]
+        return tuple(sorted(groups, key=lambda group: -group.elements))
 
     def of(self, plan):
         return {name: plan.of([name]) for name in self.sizes}
 
     def __call__(self, recipe, plan):
         levels = self.of(plan)
-        self.asked.append((recipe, tuple(levels.items())))
+        self.plans.append(plan)
+        self.built.append((recipe, tuple(levels.items())))
         if recipe in self.refuses:
             message = f"{recipe} cannot be written"
             raise UnsupportedModelError(message)
@@ -60,10 +60,10 @@ class Made:
             cost for names, at, cost in self.together if all(levels[name] <= at for name in names)
         )
         error = sum((32 - level) * 0.01 for level in levels.values())
-        return Measured(size, drop, error, payload=levels)
+        return Measurement(size, drop, error, payload=levels)
 
     def search(self, budget, recipes=PLAIN, **options):
-        return search("onnx", recipes, self.units, budget, self, **options)
+        return search("onnx", recipes, self.groups, budget, self, **options)
 
 
 SIZES = {"embedding": 20_000, "forward": 80_000, "backward": 80_000, "dense": 4_000}
@@ -77,7 +77,7 @@ def test_one_ruinous_layer_is_named_and_kept():
     assert result.recommended.description == "int8, but 'dense' in float16"
     (kept,) = result.kept
     assert (kept.layers, kept.precision, kept.lower, kept.drop) == (("dense",), F16, I8, 31.0)
-    assert "'dense' stays in float16: int8 of 'dense' alone costs 31.0 points" in result.reason
+    assert "'dense' stays in float16: int8 of 'dense' alone loses 31.0 points" in result.reason
     assert "a drop of 0.5 %" in result.reason
     assert result.nearest is None
 
@@ -94,18 +94,18 @@ def test_where_the_ruinous_layer_is_most_of_the_model_it_is_named_too():
     sizes = {"big": 500_000, "small": 90_000}
     result = Made(sizes, {"big": {I8: 20.0}}).search(Budget(max_drop=1), PLAIN[:3])
     assert result.recommended.payload == {"big": F16, "small": I8}
-    assert "int8 of 'big' alone costs 20.0 points" in result.reason
+    assert "int8 of 'big' alone loses 20.0 points" in result.reason
     sizes = {"big": 500_000, "small": 5_000}  # which saves less than 2 %
     result = Made(sizes, {"big": {I8: 20.0}}).search(Budget(max_drop=1), PLAIN[:3])
     assert result.recommended.recipe == "float16"
-    assert "int8 of 'big' alone costs 20.0 points" in result.reason
+    assert "int8 of 'big' alone loses 20.0 points" in result.reason
 
 
 def test_two_layers_that_ruin_only_together():
     made = Made(SIZES, together=[(("forward", "dense"), I8, 9.0)])
     result = made.search(Budget(max_drop=0.5), PLAIN[:3])
     assert result.recommended.payload == {**dict.fromkeys(SIZES, I8), "dense": F16}
-    assert "with 'dense' in int8 too the drop would be 9.0 points" in result.reason
+    assert "with 'dense' in int8 too, the drop would be 9.0 points" in result.reason
 
 
 def test_a_layer_raised_for_nothing_comes_down_again():
@@ -140,13 +140,13 @@ def test_nothing_fits():
     result = Made(SIZES, {"dense": {I8: 5.0}}).search(Budget(max_drop=0.5, max_kb=50))
     assert result.recommended is None
     assert result.nearest is not None
-    assert misses(result.nearest, result.budget)
+    assert exceeded(result.nearest, result.budget)
     assert result.reason.startswith("No mix of recipes keeps within a drop of 0.5 % and 50 KiB")
     assert result.nearest.description in result.reason
     assert "is too large" in result.reason or "loses too much" in result.reason
 
 
-def test_the_nearest_is_what_misses_by_the_least_part():
+def test_the_closest_candidate_exceeds_its_limit_by_the_smallest_fraction():
     result = Made(SIZES, {"dense": {I8: 5.0}}).search(Budget(max_kb=1))
     assert result.nearest.recipe == "int4"
 
@@ -218,34 +218,32 @@ def test_mixes_that_cannot_be_written_leave_the_plain_ones():
     assert made.search(Budget(max_drop=0.5)).recommended.recipe == "float16"
 
 
-def test_a_calibrated_recipe_is_tried_where_its_format_holds_it():
-    made = Made(SIZES)
-    search("tflite", ALL, made.units, Budget(max_drop=0.5), made)
-    assert "int8-full" in [recipe for recipe, _ in made.asked]
-    made = Made(SIZES)
-    search("onnx", ALL, made.units, Budget(max_drop=0.5), made)
-    assert "int8-full" not in [recipe for recipe, _ in made.asked]
+def test_a_calibrated_recipe_is_tried_and_no_mix_is_made_of_it():
+    made = Made(SIZES, {"dense": {I8: 31.0}})
+    search("tflite", ALL, made.groups, Budget(max_drop=0.5), made)
+    assert [recipe for recipe, _ in made.built][: len(ALL)] == [recipe.name for recipe in ALL]
+    assert not any(plan.integer_activations for plan in made.plans if plan.layers)
 
 
-def test_an_answer_that_is_not_a_number_is_never_recommended():
+def test_a_prediction_that_is_not_a_number_is_never_recommended():
     result = Made(SIZES, {"dense": {I8: math.inf}}).search(Budget(max_drop=100), PLAIN[:3])
     assert result.recommended.payload["dense"] == F16
     assert all(math.isfinite(candidate.drop) for candidate in result.pareto)
 
 
-def test_no_artifact_is_evaluated_twice_and_every_step_is_told():
-    made, told = Made(SIZES, {"dense": {I8: 31.0}, "forward": {I4: 4.0}}), []
-    made.search(Budget(max_drop=0.5), progress=told.append)
-    assert len(set(made.asked)) == len(made.asked) == len(told)
-    assert told[0] == f"trying onnx as float32 (1 of at most {MOST_EVALUATIONS})"
+def test_no_artifact_is_evaluated_twice_and_every_step_is_reported():
+    made, reported = Made(SIZES, {"dense": {I8: 31.0}, "forward": {I4: 4.0}}), []
+    made.search(Budget(max_drop=0.5), progress=reported.append)
+    assert len(set(made.built)) == len(made.built) == len(reported)
+    assert reported[0] == f"trying onnx as float32 (1 of at most {MAX_EVALUATIONS})"
 
 
-def test_a_bound_on_the_evaluations_holds_and_is_told():
+def test_a_bound_on_the_evaluations_holds_and_is_reported():
     made = Made({f"layer{n}": 1000 + n for n in range(12)}, {"layer3": {I8: 9.0}})
-    result = made.search(Budget(max_drop=0.5), most=7)
-    assert len(made.asked) == 7
+    result = made.search(Budget(max_drop=0.5), max_evaluations=7)
+    assert len(made.built) == 7
     assert result.exhausted
-    assert not misses(result.recommended, result.budget)
+    assert not exceeded(result.recommended, result.budget)
     assert not made.search(Budget(max_drop=0.5)).exhausted
 
 
@@ -263,24 +261,24 @@ LIMITS = st.builds(
     Budget,
     max_drop=st.none() | st.floats(0, 5),
     max_kb=st.none() | st.floats(50, 800),
-).filter(lambda budget: not budget.is_open)
+).filter(lambda budget: not budget.is_unlimited)
 
 
 @settings(max_examples=150, deadline=None)
 @given(COSTS, LIMITS)
-def test_whatever_the_losses(costs, budget):
+def test_any_losses_and_limits(costs, budget):
     made = Made(SIZES, costs)
     result = made.search(budget)
-    assert len(made.asked) <= MOST_EVALUATIONS
+    assert len(made.built) <= MAX_EVALUATIONS
     if result.recommended is not None:
-        assert not misses(result.recommended, budget)
-        worse = [c for c in result.candidates if not misses(c, budget) and c.recipe != MIXED]
+        assert not exceeded(result.recommended, budget)
+        worse = [c for c in result.candidates if not exceeded(c, budget) and c.recipe != MIXED]
         if budget.max_drop is not None:
             assert all(result.recommended.bytes * 0.98 <= c.bytes for c in worse)
         else:
             assert all(result.recommended.drop <= c.drop for c in worse)
     else:
-        assert all(misses(candidate, budget) for candidate in result.candidates)
+        assert all(exceeded(candidate, budget) for candidate in result.candidates)
     again = Made(SIZES, costs).search(budget)
     assert again.to_dict() == result.to_dict()
     for one in result.pareto:
@@ -308,13 +306,13 @@ def test_formats_that_agree_and_that_do_not():
     agree = Made(SIZES, {"dense": {I4: 9.0}}).search(Budget(max_drop=0.5), PLAIN[:3])
     mixed = RUINED.search(Budget(max_drop=0.5), PLAIN[:3])
     none = RUINED.search(Budget(max_drop=0.5, max_kb=1))
-    name, chosen = overall({"onnx": agree, "tflite": agree})
+    name, chosen = recommend({"onnx": agree, "tflite": agree})
     assert name == "int8"
     assert set(chosen) == {"onnx", "tflite"}
-    name, chosen = overall({"onnx": agree, "tflite": mixed})
+    name, chosen = recommend({"onnx": agree, "tflite": mixed})
     assert name == MIXED
     assert chosen["onnx"].recipe == "int8"
-    assert overall({"onnx": agree, "tflite": none}) is None
+    assert recommend({"onnx": agree, "tflite": none}) is None
 
 
 class Form:
@@ -322,28 +320,32 @@ class Form:
         self.layer, self.elements, self.storage = layer, elements, storage
 
 
-def test_units_are_the_layers_that_share_no_weight():
+def test_groups_are_the_layers_that_share_no_weight():
     forms = [
         Form("a", 10), Form("a", 20), Form("b, c", 50), Form("c", 1), Form("", 5),
         Form("kept", 99, "float32"),
     ]  # fmt: skip
-    assert units_of(forms) == (Unit(("b", "c"), 51), Unit(("a",), 30), Unit((), 5))
-    assert units_of([Form("a, b", 1), Form("b, c", 1), Form("c, d", 1)]) == (
-        Unit(("a", "b", "c", "d"), 3),
+    assert find_weight_groups(forms) == (
+        WeightGroup(("b", "c"), 51),
+        WeightGroup(("a",), 30),
+        WeightGroup((), 5),
+    )
+    assert find_weight_groups([Form("a, b", 1), Form("b, c", 1), Form("c, d", 1)]) == (
+        WeightGroup(("a", "b", "c", "d"), 3),
     )
 
 
-def test_many_small_layers_move_together():
-    units = units_of([Form(f"layer{n}", n) for n in range(100, 130)])
-    assert len(units) == MOST_UNITS
-    assert sum(len(unit.layers) for unit in units) == 30
-    assert sum(unit.elements for unit in units) == sum(range(100, 130))
-    assert "19 small layers" in units[-1].label
+def test_many_small_layers_form_one_group():
+    groups = find_weight_groups([Form(f"layer{n}", n) for n in range(100, 130)])
+    assert len(groups) == MAX_GROUPS
+    assert sum(len(group.layers) for group in groups) == 30
+    assert sum(group.elements for group in groups) == sum(range(100, 130))
+    assert "19 small layers" in groups[-1].label
 
 
-def test_what_belongs_to_no_layer_follows_its_own_unit():
+def test_weights_of_no_layer_are_a_group_of_their_own():
     made = Made(SIZES, {"dense": {I8: 31.0}})
-    units = (*made.units, Unit((), 100))
+    groups = (*made.groups, WeightGroup((), 100))
     seen = []
 
     def evaluate(recipe, plan):
@@ -351,6 +353,6 @@ def test_what_belongs_to_no_layer_follows_its_own_unit():
         found = made(recipe, plan)
         return replace(found, bytes=found.bytes + 1000 * plan.of(()) // 8)
 
-    result = search("onnx", PLAIN[:3], units, Budget(max_drop=0.5), evaluate)
+    result = search("onnx", PLAIN[:3], groups, Budget(max_drop=0.5), evaluate)
     assert result.recommended.plan.default == I8
     assert F16 in seen[3:]

@@ -1,4 +1,4 @@
-"""Manifests and models without a file, a backend or TensorFlow."""
+"""Descriptions and models without a file, a backend or TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bilstm_exporter.evaluation.predictions import session_model
-from bilstm_runtime.bundle.manifest import Golden, Manifest, Source
-from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.model import Model
-from bilstm_runtime.spec import Axis, InputSpec, OutputSpec, StateSpec, TextPreprocessing
+from bilstm_runtime.predictor import Predictor, RecordingSession
+from bilstm_runtime.spec import (
+    Axis,
+    InputSpec,
+    ModelSpec,
+    OutputSpec,
+    StateSpec,
+    TextPreprocessing,
+)
 
 BATCH = Axis("batch", None)
 TIME = Axis("time", None)
@@ -25,7 +29,7 @@ def output(*axes: Axis | int, name: str = "out", dtype: str = "float32") -> Outp
     return OutputSpec(name, dtype, (BATCH, *shaped))
 
 
-def manifest(
+def model_spec(
     inputs: Sequence[InputSpec] = (IDS,),
     outputs: Sequence[OutputSpec] = (output(3),),
     *,
@@ -33,51 +37,52 @@ def manifest(
     rows_independent: bool = True,
     states: Sequence[StateSpec] = (),
     preprocessing: Sequence[TextPreprocessing] = (),
-) -> Manifest:
-    return Manifest(
+) -> ModelSpec:
+    return ModelSpec(
         name="fake",
-        source=Source("fake.keras", "0" * 64, "fake"),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
+        states=tuple(states),
         output_structure="single" if len(outputs) == 1 else "dict",
         padding_neutral=padding_neutral,
         rows_independent=rows_independent,
-        recommended_recipe="float32",
-        artifacts=(),
-        golden=Golden("golden.npz", 0, "0" * 64, 0),
-        tolerance=Tolerance(1e-5, 1e-4),
-        states=tuple(states),
         preprocessing=tuple(preprocessing),
     )
 
 
-class FakeSession:
-    """Answers with a function, and remembers what it was asked."""
+class FunctionSession:
+    """A session that computes with a function."""
 
     def __init__(self, function: Callable[..., list[np.ndarray]]) -> None:
         self._function = function
-        self.asked: list[list[np.ndarray]] = []
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        self.asked.append([array.copy() for array in arrays])
         return self._function(*arrays)
 
 
-class FakeSource:
-    """As much of a `Source` as judging needs."""
+def recording(function: Callable[..., list[np.ndarray]]) -> RecordingSession:
+    return RecordingSession(FunctionSession(function))
+
+
+class FakeKeras:
+    """As much of a `KerasModel` as evaluation needs; records its calls."""
 
     def __init__(self, function: Callable[..., list[np.ndarray]]) -> None:
-        self.session = FakeSession(function)
+        self._session = recording(function)
+
+    @property
+    def calls(self) -> list[list[np.ndarray]]:
+        return self._session.runs
 
     def reference(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return self.session.run(arrays)
+        return self._session.run(arrays)
 
 
-def model(function: Callable[..., list[np.ndarray]], described: Manifest) -> Model:
-    return session_model(FakeSession(function), described, "fake")
+def predictor(function: Callable[..., list[np.ndarray]], spec: ModelSpec) -> Predictor:
+    return Predictor(spec, FunctionSession(function), label="fake")
 
 
 def one_hot(classes: Sequence[int], count: int, *, sure: float = 0.9) -> np.ndarray:
-    """Probabilities that decide for these classes."""
+    """Probabilities of which that of these classes is the largest."""
     rest = (1 - sure) / (count - 1)
     return np.where(np.eye(count, dtype=bool)[np.asarray(classes)], sure, rest).astype(np.float32)
