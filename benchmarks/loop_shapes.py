@@ -1,16 +1,17 @@
-"""How the TFLite loop is cut up: what each choice of `tflite/tiling.py` costs.
+"""What each choice in `targets/tflite/tiling.py` costs: how the TFLite loop is tiled and unrolled.
 
     python benchmarks/loop_shapes.py [--only WHAT ...] [--rounds N] [--json FILE]
 
-- ``iteration``: steps an iteration of the inner loop, shapes free and fixed, T=100;
-- ``chunk``: what a loop is taken to cost, from which the steps a chunk of the outer loop follow;
+- ``iteration``: steps per iteration of the inner loop, shapes free and fixed, T=100;
+- ``chunk``: the assumed cost of a loop, which determines the steps per chunk of the outer loop;
   shapes free, at 400 and 1,600 steps;
-- ``unroll``: no loop at all against the loop, batch and time fixed, short sequences;
+- ``unroll``: no loop against the loop, batch and time fixed, short sequences;
+- ``directions``: one loop per direction against one loop for both;
 - ``form``: gates in another order, shapes fixed, T=100.
 
-Every choice is exported with parts of the exporter replaced (so it passes the checks of every
-export), and all choices of a case run in turn, one thread. A figure above 1 is faster than what
-the exporter does now. Nothing here asserts a time; run it on an idle machine.
+For contributors who change these constants. Every choice is exported with parts of the exporter
+replaced, and verified like any other export. All choices of a case run in turns, with one thread. A
+figure above 1 is faster than the current choice. No time is asserted; run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -33,10 +34,8 @@ from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.ir import gates
 from bilstm_exporter.quantization.recipes import RECIPES, file_name
 from bilstm_exporter.targets.tflite import tiling
-from speed_lab import STEPS, features, model
-from speed_measuring import race
-from speed_report import describe_machine
-from speed_runners import bound_of, litert_runner
+from speed_measuring import describe_machine, race
+from speed_runners import STEPS, bound_of, features, litert_runner, model
 
 NOW = "now"
 UNITS = (64, 128, 256)
@@ -55,7 +54,7 @@ class Part:
 
     Attributes:
         owner: A module or class.
-        name: Of its attribute.
+        name: The name of its attribute.
         value: The replacement.
     """
 
@@ -68,8 +67,8 @@ Choice: TypeAlias = tuple[Part, ...]
 
 
 def iteration(steps: int) -> Choice:
-    """So many steps an iteration; a sequence no longer than that is written out."""
-    # As many as that, whatever the cache holds.
+    """This many steps per iteration; a sequence that is no longer is unrolled."""
+    # Whatever the size of the cache.
     return (
         Part(tiling, "STEPS_PER_ITERATION", steps),
         Part(tiling, "COPIES_BYTES", 1 << 40),
@@ -77,7 +76,7 @@ def iteration(steps: int) -> Choice:
 
 
 def chunk(loop_bytes: int) -> Choice:
-    """Chunks as if a loop cost so much; the longer it takes to start one, the longer they are."""
+    """Chunks for this cost of a loop; the more a loop costs, the longer they are."""
     return (Part(tiling, "LOOP_BYTES", loop_bytes),)
 
 
@@ -109,19 +108,19 @@ def sigmoids_together() -> Choice:
 
 
 def both_ways() -> dict[str, Choice]:
-    """One loop for each direction, and one for both whatever the length."""
+    """One loop per direction, and one for both at any length."""
     return {
-        "a loop each": (Part(tiling, "MOST_UNITS_BOTH_WAYS", 0),),
-        "one loop": (Part(tiling, "BOTH_WAYS_BYTES", 1 << 40),),
+        "one loop per direction": (Part(tiling, "MOST_UNITS_BOTH_WAYS", 0),),
+        "one loop for both": (Part(tiling, "BOTH_WAYS_BYTES", 1 << 40),),
     }
 
 
 @dataclass(frozen=True)
-class Question:
+class Comparison:
     """Choices to compare on one input.
 
     Attributes:
-        name: What is asked, and of which model.
+        name: The model and its shapes.
         units: Of the model.
         steps: Of the input, in each of these lengths.
         fixed: Whether batch and time are fixed.
@@ -135,21 +134,21 @@ class Question:
     choices: Mapping[str, Choice]
 
 
-def questions() -> dict[str, list[Question]]:
-    """All questions by what ``--only`` calls them."""
+def comparisons() -> dict[str, list[Comparison]]:
+    """All comparisons by the names of ``--only``."""
     shapes = {False: "shapes free", True: "shapes fixed"}
-    by_iteration = {f"{n} an iteration": iteration(n) for n in ITERATIONS}
-    by_chunk = {f"{n >> 10} KiB a loop": chunk(n) for n in LOOP_COSTS}
+    by_iteration = {f"{n} per iteration": iteration(n) for n in ITERATIONS}
+    by_chunk = {f"{n >> 10} KiB per loop": chunk(n) for n in LOOP_COSTS}
     by_form = {"sigmoids together": sigmoids_together()}
     now: dict[str, Choice] = {NOW: ()}
     return {
         "iteration": [
-            Question(f"{units} units, {words}", units, [STEPS], fixed, now | by_iteration)
+            Comparison(f"{units} units, {words}", units, [STEPS], fixed, now | by_iteration)
             for units in UNITS
             for fixed, words in shapes.items()
         ],
         "chunk": [
-            Question(
+            Comparison(
                 f"{CHUNK_UNITS} units, shapes free",
                 CHUNK_UNITS,
                 CHUNK_LENGTHS,
@@ -158,7 +157,7 @@ def questions() -> dict[str, list[Question]]:
             )
         ],
         "unroll": [
-            Question(
+            Comparison(
                 f"{units} units, T={steps} fixed",
                 units,
                 [steps],
@@ -169,7 +168,7 @@ def questions() -> dict[str, list[Question]]:
             for steps in UNROLLED
         ],
         "directions": [
-            Question(f"{units} units, {words}", units, lengths, fixed, now | both_ways())
+            Comparison(f"{units} units, {words}", units, lengths, fixed, now | both_ways())
             for units in (16, 64, 128)
             for fixed, words, lengths in (
                 (True, "shapes fixed", [STEPS]),
@@ -177,7 +176,7 @@ def questions() -> dict[str, list[Question]]:
             )
         ],
         "form": [
-            Question(
+            Comparison(
                 f"{units} units, shapes fixed", units, [STEPS], fixed=True, choices=now | by_form
             )
             for units in UNITS
@@ -186,7 +185,7 @@ def questions() -> dict[str, list[Question]]:
 
 
 def unrolling(steps: int) -> dict[str, Choice]:
-    """What the exporter does not do now for a sequence of this length."""
+    """The alternative to the current choice for a sequence of this length."""
     if steps <= tiling.STEPS_PER_ITERATION:
         return {"loop": iteration(steps - 1)}
     return {"unrolled": iteration(steps)}
@@ -194,7 +193,7 @@ def unrolling(steps: int) -> dict[str, Choice]:
 
 @contextlib.contextmanager
 def replaced(parts: Choice) -> Iterator[None]:
-    """Let the loop be written with other parts."""
+    """Build the loop with other parts."""
     before = [getattr(part.owner, part.name) for part in parts]
     try:
         for part in parts:
@@ -205,15 +204,19 @@ def replaced(parts: Choice) -> Iterator[None]:
             setattr(part.owner, part.name, value)
 
 
-def measure(question: Question, recipe: str, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Export every choice, check it, and let all run in turn."""
+def measure(
+    comparison: Comparison, recipe: str, rounds: int, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Export every choice, check it, and time all in turns."""
     files = {}
-    for number, (choice, parts) in enumerate(question.choices.items()):
+    for number, (choice, parts) in enumerate(comparison.choices.items()):
         out = folder / f"{number}"
-        shape: dict[str, Any] = {"batch": 1, "time": question.steps[0]} if question.fixed else {}
+        shape: dict[str, Any] = (
+            {"batch": 1, "time": comparison.steps[0]} if comparison.fixed else {}
+        )
         with replaced(parts), captured_stderr():
             export(
-                model("plain", question.units),
+                model("plain", comparison.units),
                 out,
                 formats=("tflite",),
                 recipes=(recipe,),
@@ -221,14 +224,14 @@ def measure(question: Question, recipe: str, rounds: int, folder: Path) -> Itera
                 **shape,
             )
         files[choice] = out / file_name(recipe, "tflite")
-    for steps in question.steps:
-        work = features(question.units, steps=steps)
+    for steps in comparison.steps:
+        work = features(comparison.units, steps=steps)
         runners = [litert_runner(f, name, bound=bound_of(recipe)) for name, f in files.items()]
         timing = race([runner.on(work) for runner in runners], rounds)
         latencies = timing.details()["latency_ms"]
         for choice, file in files.items():
             yield {
-                "question": question.name,
+                "question": comparison.name,
                 "steps": steps,
                 "choice": choice,
                 "latency_ms": latencies[choice],
@@ -247,9 +250,9 @@ def line(row: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """Run the benchmark."""
-    asked = questions()
+    found = comparisons()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=list(asked), help="(default: all)")
+    parser.add_argument("--only", nargs="+", choices=list(found), help="(default: all)")
     parser.add_argument("--units", nargs="+", type=int, choices=(16, *UNITS), help="(default: all)")
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default: 30)")
     parser.add_argument(
@@ -264,15 +267,15 @@ def main() -> int:
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in args.only or asked:
-            for question in asked[name]:
-                if args.units and question.units not in args.units:
+        for name in args.only or found:
+            for comparison in found[name]:
+                if args.units and comparison.units not in args.units:
                     continue
-                for row in measure(question, args.recipe, args.rounds, Path(folder)):
+                for row in measure(comparison, args.recipe, args.rounds, Path(folder)):
                     print(line(row), flush=True)
                     rows.append({"what": name, **row})
     if args.json:
-        found = {
+        document = {
             "machine": machine,
             "threads": 1,
             "rounds": args.rounds,
@@ -286,7 +289,7 @@ def main() -> int:
             },
             "rows": rows,
         }
-        Path(args.json).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Whether model files that others trained export in both formats and agree with their Keras.
+"""Exports model files that others trained, in both formats, and compares them with Keras.
 
 Give it files or folders. An architecture in JSON takes its weights as ``ARCHITECTURE=WEIGHTS``;
 in a folder they are found beside it by name. Every model is exported, then compared once more,
-apart from the export's own checks: at two batches, two lengths and every padding that it masks,
-twice, in both backends. The reference is the file as tf_keras or Keras loads it by itself, or,
-where neither can, as the exporter reads it.
+independently of the export's own checks: with two batches, two lengths and every kind of masked
+padding, twice, in both backends. The reference is the file as tf_keras or Keras loads it or, if
+neither can, as the exporter reads it.
 """
 
 from __future__ import annotations
@@ -32,31 +32,37 @@ from bilstm_exporter.errors import ExportError
 from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.frontends.model_file import KERAS3, inspect
 from bilstm_exporter.frontends.user_code import import_objects
-from bilstm_exporter.inspection.probes import PADDINGS, Probe, ProbeSet, decided, padding_mask
-from bilstm_exporter.keras_model import Source
-from bilstm_exporter.verification.tolerance import difference
+from bilstm_exporter.inspection.probes import (
+    PADDINGS,
+    Probe,
+    ProbeKind,
+    ProbeSet,
+    padding_mask,
+)
+from bilstm_exporter.keras_model import TOLERANCE, KerasModel
+from bilstm_runtime.comparison import Difference, compare, replay
 from bilstm_runtime.sampling import random_values
 
 ENDINGS = {".h5", ".hdf5", ".keras", ".json"}
 BATCHES = (1, 3)
 # Steps above the shortest length.
 EXTRA_STEPS = (6, 13)
-Answer = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+Reference = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one model.
+    """The result for one model.
 
     Attributes:
         model: Its file.
         generation: Which Keras read it, and why.
-        outcome: "agrees", "DIFFERS", or what refused it, in words.
-        reference: Who loaded the model that the bundle is compared with.
+        outcome: "agrees", "DIFFERS", or the error.
+        reference: The library that loaded the model to compare with.
         max_abs_error: Over both backends, all inputs and outputs; None if nothing ran.
         share: The largest error as a share of the tolerance.
-        left_out: Inputs on which float32 does not decide Keras's own answer.
-        seconds: The export took.
+        left_out: The number of badly conditioned inputs.
+        seconds: The duration of the export.
     """
 
     model: str
@@ -103,7 +109,9 @@ def _holds_weights_only(file: Path) -> bool:
         return "model_config" not in content.attrs
 
 
-def own_reference(file: Path, weights: Path | None, options: dict[str, Any]) -> tuple[str, Answer]:
+def own_reference(
+    file: Path, weights: Path | None, options: dict[str, Any]
+) -> tuple[str, Reference]:
     """The model as tf_keras or Keras loads it, with no help from the exporter."""
     import keras  # noqa: PLC0415 - heavy
     import tensorflow as tf  # noqa: PLC0415
@@ -119,17 +127,17 @@ def own_reference(file: Path, weights: Path | None, options: dict[str, Any]) -> 
     stateful = any(getattr(layer, "stateful", False) for layer in model.layers)
     single = len(model.inputs) == 1
 
-    def answer(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def reference(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         if stateful:
             model.reset_states()
         tensors = [tf.constant(array) for array in arrays]
         outputs = model(tensors[0] if single else tensors, training=False)
         return [np.asarray(output) for output in tf.nest.flatten(outputs)]
 
-    return f"{library.__name__} {library.__version__}", answer
+    return f"{library.__name__} {library.__version__}", reference
 
 
-def exporters_reference(source: Source) -> Answer:
+def exporters_reference(source: KerasModel) -> Reference:
     """The model as the exporter reads it, where its own library does not load or run it."""
     states = source.states
     zeros = [np.zeros([size or 1 for size in s.shape], s.dtype) for s in states]
@@ -159,38 +167,47 @@ def inputs(model: bilstm_runtime.Model) -> Iterator[list[np.ndarray]]:
                     break
 
 
-def compare(bundle: Path, answer: Answer, source: Source) -> tuple[float, float, int]:
-    """The largest error of a bundle in both backends.
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs, one array per input."""
+
+    inputs: list[np.ndarray]
+
+
+def compare_bundle(
+    bundle: Path, reference: Reference, source: KerasModel
+) -> tuple[Difference, int]:
+    """Compare a bundle with its reference in both backends, each case twice.
 
     Returns:
-        It, as it is and as a share of the tolerance, and how many inputs are left out because
-        Keras's own answer moves when its weights are off by one rounding (docs/numerics.md).
+        The total difference, and the number of cases that are left out since they are badly
+        conditioned: one rounding of the weights changes Keras's own output (docs/numerics.md).
     """
-    largest = share = 0.0
-    undecided: set[int] = set()
+    total = Difference()
+    left_out: set[int] = set()
     for backend in ("onnx", "litert"):
-        with captured_stderr():  # LiteRT greets
+        with captured_stderr():  # LiteRT prints a greeting
             model = bilstm_runtime.load(bundle, backend=backend)
-        cases = [(arrays, answer(arrays)) for arrays in inputs(model)]
-        for index in (*range(len(cases)), *reversed(range(len(cases)))):
-            arrays, wanted = cases[index]
-            model.reset()
-            found = model.predict(arrays[0] if len(arrays) == 1 else arrays)
-            found = list(found.values()) if isinstance(found, dict) else found
-            found = list(found) if isinstance(found, (list, tuple)) else [found]
-            apart = [difference(one, other) for one, other in zip(found, wanted, strict=True)]
-            ratio = max(one.ratio for one in apart)
-            if ratio > 1 and not source.state_count and _undecided(source, arrays, wanted):
-                undecided.add(index)
-                continue
-            share = max(share, ratio)
-            largest = max(largest, *(one.absolute for one in apart))
-    return largest, share, len(undecided)
+        cases = [Case(arrays) for arrays in inputs(model)]
+        expected = [reference(case.inputs) for case in cases]
+        for outputs in replay(model.run_case, cases):
+            for index, case in enumerate(cases):
+                pairs = zip(outputs[index], expected[index], strict=True)
+                found = sum((compare(*pair, TOLERANCE) for pair in pairs), Difference())
+                if found.passed or _is_well_conditioned(source, case.inputs, expected[index]):
+                    total += found
+                else:
+                    left_out.add(index)
+    return total, len(left_out)
 
 
-def _undecided(source: Source, arrays: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
-    probes = ProbeSet([Probe("input", arrays, wanted)], {}, None)
-    return not decided(source, probes).probes
+def _is_well_conditioned(
+    source: KerasModel, arrays: list[np.ndarray], outputs: list[np.ndarray]
+) -> bool:
+    if source.state_count:
+        return True  # not known
+    probe = Probe(ProbeKind.ORDINARY, "input", arrays, outputs)
+    return not ProbeSet(source, [probe], {}, None).keep_well_conditioned()
 
 
 def run(file: Path, weights: Path | None, options: dict[str, Any]) -> Outcome:
@@ -204,17 +221,20 @@ def run(file: Path, weights: Path | None, options: dict[str, Any]) -> Outcome:
         seconds = round(time.perf_counter() - begin, 1)
         source, _ = read(file, weights=weights, **options)
         try:
-            name, answer = own_reference(file, weights, options)
+            name, reference = own_reference(file, weights, options)
             with captured_stderr():
                 model = bilstm_runtime.load(report.bundle)
-            answer(next(inputs(model)))
-        # Whatever the library stumbles on: an old word, or a layer that needs a GPU. What it
-        # answers, once it answers, is compared outside of this.
+            reference(next(inputs(model)))
+        # The library may fail for any reason, such as an old option or a layer that needs a GPU.
+        # Its outputs are compared outside of this block.
         except Exception:  # noqa: BLE001
-            name, answer = "the exporter", exporters_reference(source)
-        largest, share, left_out = compare(report.bundle, answer, source)
+            name, reference = "the exporter", exporters_reference(source)
+        found, left_out = compare_bundle(report.bundle, reference, source)
+    share = found.max_error_ratio
     verdict = "agrees" if share <= 1 else "DIFFERS"
-    return Outcome(str(file), report.generation, verdict, name, largest, share, left_out, seconds)
+    return Outcome(
+        str(file), report.generation, verdict, name, found.max_abs_error, share, left_out, seconds
+    )
 
 
 def main() -> int:

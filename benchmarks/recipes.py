@@ -1,12 +1,12 @@
-"""What each recipe does to size, answers and speed, next to the bars this project sets itself.
+"""What each recipe does to size, outputs and speed, with the targets of this project.
 
 Three models trained on real data (see real_data.py), a BiLSTM of 4 million parameters, and plain
-BiLSTMs of 64 to 512 units for the speed. Answers are judged on held-out examples against Keras.
-Latencies are medians of one-thread runs, float and int8 in turn within this one process.
+BiLSTMs of 64 to 512 units for the speed. Outputs are evaluated on held-out examples against Keras.
+Latencies are medians of runs with one thread, float and int8 in turns within one process.
 
     python benchmarks/recipes.py [--cache DIR] [--json FILE] [--rows real large speed search]
 
-Prints tables; a bar that is missed says so. Nothing here asserts a time.
+Prints tables, which say what misses its target. No time is asserted.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from bilstm_exporter import export
 from bilstm_exporter.errors import ExportError
 from bilstm_exporter.report import ArtifactReport, ExportReport
 from real_data import TASKS, prepare
-from speed_lab import STEPS, Lab
-from speed_report import Finding
-from speed_rows_onnx import onnx_int8
-from speed_rows_tflite import tflite_int8
+from speed_measuring import Finding
+from speed_rows import onnx_int8, tflite_int8
+from speed_runners import STEPS, Lab
 
 FORMATS = ("onnx", "tflite")
 SIZE_BARS = {"int8": 3.8, "int4": 6.5}
@@ -76,7 +75,7 @@ def ruined_model() -> keras.Model:
         ]
     )
     kernel, bias = model.get_layer("ruinous").get_weights()
-    kernel[0] = 12.0  # of an input that `fine` makes constant, and the bias takes off again
+    kernel[0] = 12.0  # its input is constant, and the bias subtracts it again
     fine_kernel, fine_bias = model.get_layer("fine").get_weights()
     fine_kernel[:, 0], fine_bias[0] = 0.0, 20.0
     model.get_layer("fine").set_weights([fine_kernel, fine_bias])
@@ -87,7 +86,7 @@ def ruined_model() -> keras.Model:
 
 
 def real_rows(cache: Path, scratch: Path) -> Iterator[Row]:
-    """Size and answers of every recipe on every real model."""
+    """Size and outputs of every recipe on every real model."""
     for name, task in TASKS.items():
         model_file, data_file = prepare(name, cache)
         with np.load(data_file) as arrays:
@@ -98,7 +97,7 @@ def real_rows(cache: Path, scratch: Path) -> Iterator[Row]:
             recipes="float32,float16,int8,int4",
             data=(data[task.input], data["y"]),
         )
-        yield from _judged_rows(name, report)
+        yield from _evaluated_rows(name, report)
         fixed = export(
             model_file,
             scratch / f"{name}-fixed",
@@ -108,7 +107,7 @@ def real_rows(cache: Path, scratch: Path) -> Iterator[Row]:
             time=data[task.input].shape[1],
             data=(data[task.input], data["y"]),
         )
-        yield from (row for row in _judged_rows(name, fixed) if row["recipe"] == "int8-full")
+        yield from (row for row in _evaluated_rows(name, fixed) if row["recipe"] == "int8-full")
         for format_name in FORMATS:
             searched = export(
                 model_file,
@@ -118,32 +117,32 @@ def real_rows(cache: Path, scratch: Path) -> Iterator[Row]:
                 data=(data[task.input], data["y"]),
                 max_drop=1.0,
             )
-            row = list(_judged_rows(name, searched))[-1]
+            row = list(_evaluated_rows(name, searched))[-1]
             smaller = report.artifacts[0].bytes / row["bytes"]
             reason = searched.searches[format_name].reason
             yield {**row, "recipe": "search 1%", "times smaller": smaller, "reason": reason}
 
 
-def _judged_rows(name: str, report: ExportReport) -> Iterator[Row]:
+def _evaluated_rows(name: str, report: ExportReport) -> Iterator[Row]:
     float_bytes = {a.format: a.bytes for a in report.artifacts if a.recipe == "float32"}
     for artifact in report.artifacts:
-        judgement = artifact.verdict.outputs[0]
+        evaluated = artifact.verdict.outputs[0]
         yield {
             "model": name,
             "format": artifact.format,
             "recipe": artifact.recipe,
             "bytes": artifact.bytes,
             "times smaller": float_bytes[artifact.format] / artifact.bytes,
-            "metric": judgement.metric,
-            "keras": judgement.keras,
-            "artifact": judgement.value,
-            "drop": judgement.drop,
-            "unchanged": judgement.decisions_unchanged,
+            "metric": evaluated.metric,
+            "keras": evaluated.keras,
+            "artifact": evaluated.value,
+            "drop": evaluated.drop,
+            "unchanged": evaluated.decisions_unchanged,
         }
 
 
 def large_rows(scratch: Path) -> Iterator[Row]:
-    """Size of the large model, and how near its answers come on the probes."""
+    """Size of the large model, and its error on the probes."""
     report = export(large_model(), scratch / "large", recipes="float32,float16,int8,int4")
     float_bytes = {a.format: a.bytes for a in report.artifacts if a.recipe == "float32"}
     for artifact in report.artifacts:
@@ -180,7 +179,7 @@ def speed_rows(scratch: Path, rounds: int) -> Iterator[Row]:
 
 
 def search_rows(scratch: Path) -> Iterator[Row]:
-    """A model that int8 of one layer ruins: is the layer found?"""
+    """A model with one layer that int8 ruins: is the layer found?"""
     x = np.random.default_rng(0).normal(0, 1, (400, 20, 12)).astype(np.float32)
     for format_name in FORMATS:
         row: Row = {"format": format_name}
@@ -210,8 +209,8 @@ def search_rows(scratch: Path) -> Iterator[Row]:
 
 
 def verdicts(row: Row) -> str:
-    """The bars that a row meets or misses, in words."""
-    recipe, said = row["recipe"], []
+    """The targets that a row meets or misses, in words."""
+    recipe, found = row["recipe"], []
 
     def bar(name: str, limit: float | None, *, at_most: bool = False) -> None:
         value = row.get(name)
@@ -219,12 +218,12 @@ def verdicts(row: Row) -> str:
             return
         met = value <= limit if at_most else value >= limit
         sign = "<=" if at_most else ">="
-        said.append(f"{name} {sign} {limit:g}: {'met' if met else 'MISSED'}")
+        found.append(f"{name} {sign} {limit:g}: {'met' if met else 'MISSED'}")
 
     bar("times smaller", SIZE_BARS.get(recipe))
     bar("drop", DROP_BARS.get(recipe, 1.0 if recipe == "search 1%" else None), at_most=True)
     bar("unchanged", UNCHANGED_BARS.get(recipe))
-    return "; ".join(said)
+    return "; ".join(found)
 
 
 def show(console: Console, title: str, rows: list[Row], hidden: tuple[str, ...] = ()) -> None:
@@ -248,7 +247,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, help="where trained models are kept")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--rounds", type=int, default=30, help="of the speed (default: 30)")
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="rounds of the speed rows (default: 30)"
+    )
     kinds = ("real", "large", "speed", "search")
     parser.add_argument("--rows", nargs="+", choices=kinds, default=list(kinds))
     arguments = parser.parse_args()
@@ -257,7 +258,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         cache = arguments.cache or scratch / "cache"
-        if "speed" in arguments.rows:  # first, while nothing else has warmed the machine
+        if "speed" in arguments.rows:  # first, before anything else heats the machine
             found["speed"] = list(speed_rows(scratch, arguments.rounds))
             show(console, f"int8 against float32, {STEPS} steps, one thread", found["speed"])
         for kind, rows in (

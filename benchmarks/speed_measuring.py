@@ -1,58 +1,64 @@
-"""What `speed.py` measures with: interleaved rounds, checked answers, figures with intervals.
+"""How `speed.py` measures and reports: checked outputs, interleaved rounds, figures with intervals.
 
-A figure is the median, over the rounds, of what a round gives: the ratio of two latencies, or
-their difference. In a round every contender has its turn, in an order drawn anew; what slows the
-machine for a while slows all of them alike. The interval is a bootstrap of that median.
+A figure is the median over the rounds of a value of each round: the ratio of two latencies, or
+their difference. `bilstm_bench.timing` runs the rounds: every contestant has a turn in each of
+them, so other load on the machine slows all of them alike. The interval is a bootstrap of that
+median.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from bilstm_bench.contender import Contender
 from bilstm_bench.statistics import round_medians
-from bilstm_bench.timing import run_rounds
-from bilstm_exporter.verification.tolerance import TOLERANCE, difference
+from bilstm_bench.timing import Contender, Schedule, run_rounds
+from bilstm_exporter.keras_model import TOLERANCE
+from bilstm_runtime.comparison import compare
+from bilstm_runtime.device import this_device
 
 Array: TypeAlias = np.ndarray
 
 INT8_BOUND = 0.05
-"""Of an int8 answer: root mean square of the error over that of Keras's answers."""
+"""For int8 outputs: the root mean square of the error relative to that of Keras's outputs."""
 
 REOPENED = 5
-"""Times that everything is opened anew, in rows that compare file with file."""
+"""How often everything is opened again, in rows that compare files."""
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 
 
 class UnequalWorkError(ValueError):
-    """A contender does not do the work that the others do; nothing is timed."""
+    """A contestant does not compute what the others do; nothing is timed."""
 
 
 class MissingPeerError(ImportError):
-    """What a row compares with is not installed."""
+    """Something that a row needs is not installed."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure is held against.
+    """The target of a figure.
 
     Attributes:
-        value: The bar.
-        at_most: Whether the figure must not exceed it; else it must reach it.
+        value: The value to reach.
+        at_most: Whether the figure must not exceed it; else it must be at least that.
     """
 
     value: float
     at_most: bool = False
 
     def admits(self, figure: float) -> bool:
-        """Whether a figure meets the bar."""
+        """Whether a figure meets the target."""
         return figure <= self.value if self.at_most else figure >= self.value
 
     def __str__(self) -> str:
@@ -71,12 +77,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What measuring a case gave.
+    """The measurement of a case.
 
     Attributes:
-        figure: Held against the bar.
-        details: What it was made of, for the JSON.
-        note: A few words for the table.
+        figure: The figure that has a target.
+        details: Its parts, for the JSON.
+        note: A remark for the table.
     """
 
     figure: Figure
@@ -90,8 +96,8 @@ class Case:
 
     Attributes:
         name: What is measured.
-        unit: Of the figure.
-        bar: What it is held against; None where it is only told.
+        unit: The unit of the figure.
+        bar: Its target; None if it has none.
         measure: Measures it.
     """
 
@@ -103,15 +109,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Runner:
-    """Something opened that answers inputs.
+    """An open model that can be called.
 
     Attributes:
         name: For the table.
-        run: Answers one input.
-        bound: The largest relative error (root mean square) that is admitted; None for the
-            tolerance of an exact export.
-        reset: Called before each answer that is checked, where a run leaves something behind;
-            not timed.
+        run: Computes the output for one input.
+        bound: The maximum relative error (root mean square); None for the tolerance of an exact
+            export.
+        reset: Called before each output that is checked, if a run keeps a state; not timed.
     """
 
     name: str
@@ -120,18 +125,18 @@ class Runner:
     reset: Callable[[], object] | None = None
 
     def on(self, work: Workload) -> Contestant:
-        """Let it work."""
+        """This runner on a workload."""
         return Contestant(self, work)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Inputs, each run by itself, with Keras's answers.
+    """Inputs, each for one call, with Keras's outputs.
 
     Attributes:
-        inputs: In the order in which they are run.
-        references: What the eager call of the Keras model gives.
-        about: What they are, for the JSON.
+        inputs: In the order of the calls.
+        references: The outputs of an eager call of the Keras model.
+        about: A description of the inputs, for the JSON.
     """
 
     inputs: Sequence[Any]
@@ -141,19 +146,19 @@ class Workload:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A runner on its work: what has a turn in every round."""
+    """A runner on its workload, which has a turn in every round."""
 
     runner: Runner
     work: Workload
 
     def check(self) -> float:
-        """Compare every answer with Keras's.
+        """Compare every output with Keras's.
 
         Returns:
-            The largest error, as a multiple of what is admitted.
+            The largest error, as a multiple of what is allowed.
 
         Raises:
-            UnequalWorkError: It is more than that.
+            UnequalWorkError: It exceeds 1.
         """
         worst = 0.0
         for inputs, reference in zip(self.work.inputs, self.work.references, strict=True):
@@ -162,8 +167,8 @@ class Contestant:
             found, reason = _error(self.runner.run(inputs), reference, self.runner.bound)
             if not found <= 1:
                 message = (
-                    f"{self.runner.name} does not give Keras's answer: "
-                    f"{reason or f'{found:.3g} times the admitted error'}"
+                    f"{self.runner.name} differs from Keras: "
+                    f"{reason or f'{found:.3g} times the allowed error'}"
                 )
                 raise UnequalWorkError(message)
             worst = max(worst, found)
@@ -176,22 +181,21 @@ class Contestant:
             run(inputs)
 
 
-def _error(answer: Array, reference: Array, bound: float | None) -> tuple[float, str]:
-    if bound is None or answer.shape != reference.shape:
-        found = difference(answer, reference)
-        return found.ratio, found.reason
-    error = np.sqrt(np.mean(np.square(answer.astype(np.float64) - reference)))
-    scale = np.sqrt(np.mean(np.square(reference.astype(np.float64))))
-    return float(error / scale / bound), ""
+def _error(output: Array, reference: Array, bound: float | None) -> tuple[float, str]:
+    """The error as a multiple of what is allowed, and what else is wrong."""
+    found = compare(output, reference, TOLERANCE)
+    if bound is None or found.mismatch:
+        return found.max_error_ratio, found.mismatch
+    return found.relative_rms_error / bound, ""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What the rounds gave.
+    """The latencies of a race.
 
     Attributes:
-        ms: The latency of one input in each round, by the contestant's name.
-        errors: The largest error of each, as a multiple of what is admitted.
+        ms: The latency of one input in each round, by name of the contestant.
+        errors: The largest error of each, as a multiple of what is allowed.
     """
 
     ms: dict[str, list[float]]
@@ -206,7 +210,7 @@ class Timing:
         return figure((a - b) * 1e3 for a, b in zip(self.ms[more], self.ms[less], strict=True))
 
     def fastest(self, names: Iterable[str]) -> str:
-        """Which of these takes least."""
+        """The fastest of these."""
         return min(names, key=lambda name: float(np.median(self.ms[name])))
 
     def details(self) -> dict[str, Any]:
@@ -222,14 +226,14 @@ class Timing:
 
 
 def race(contestants: Sequence[Contestant], rounds: int) -> Timing:
-    """Check every answer, then time all in turn.
+    """Check every output, then time all contestants in turns.
 
     Raises:
-        UnequalWorkError: An answer is wrong.
+        UnequalWorkError: An output is wrong.
     """
     errors = {one.runner.name: one.check() for one in contestants}
     contenders = [Contender(one.runner.name, "", one) for one in contestants]
-    measured = run_rounds(contenders, rounds=rounds, seconds=math.inf, least=rounds)
+    measured = run_rounds(contenders, Schedule(rounds, min_rounds=rounds))
     if measured.interrupted:
         raise KeyboardInterrupt
     ms = {}
@@ -244,24 +248,24 @@ def race(contestants: Sequence[Contestant], rounds: int) -> Timing:
 
 
 def race_reopened(open_all: Callable[[], Sequence[Contestant]], rounds: int) -> Timing:
-    """Race several times, each time with everything opened anew; the rounds are put together.
+    """Race several times, each time with everything opened again; all rounds count.
 
-    Of two sessions of the same file one may lie better in memory, and be faster by some
-    percent for as long as it lives: more than what the closest bars are about.
+    Of two sessions of the same file, one may have a better memory layout and stay faster by some
+    percent, which is more than the closest targets allow.
 
     Args:
         open_all: Opens the contestants, the same ones each time.
-        rounds: Of all races together, rounded up.
+        rounds: The number of rounds of all races together, rounded up.
 
     Raises:
-        UnequalWorkError: An answer is wrong.
+        UnequalWorkError: An output is wrong.
     """
     kept: list[Sequence[Contestant]] = []
     ms: dict[str, list[float]] = {}
     errors: dict[str, float] = {}
     for _ in range(REOPENED):
         contestants = open_all()
-        kept.append(contestants)  # or the next would get the same memory
+        kept.append(contestants)  # or the next ones would get the same memory
         timing = race(contestants, math.ceil(rounds / REOPENED))
         for name, latencies in timing.ms.items():
             ms.setdefault(name, []).extend(latencies)
@@ -287,6 +291,128 @@ def describe_method() -> dict[str, Any]:
         "float_answers": f"{TOLERANCE.absolute} + {TOLERANCE.relative} * |keras|",
         "int8_answers": f"relative root mean square error at most {INT8_BOUND}",
     }
+
+
+PACKAGES = (
+    "numpy", "keras", "tensorflow", "tf_keras", "tf2onnx", "onnx", "onnxruntime",
+    "ai-edge-litert", "torch", "openvino",
+)  # fmt: skip
+HEADINGS = ("row", "case", "figure", "95 % interval", "target", "verdict", "notes")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a case.
+
+    Attributes:
+        row: The name of its row.
+        case: The case.
+        measured: Its measurement; None if that failed.
+        failure: ``"refused"``, ``"not measured"`` or ``"failed"``, if there is no figure.
+        reason: Why.
+    """
+
+    row: str
+    case: Case
+    measured: Measured | None
+    failure: str = ""
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Met, missed or no target; with a question mark if the interval contains the target."""
+        if self.measured is None:
+            return self.failure
+        bar, figure = self.case.bar, self.measured.figure
+        if bar is None:
+            return "no target"
+        met = bar.admits(figure.value)
+        sure = bar.admits(figure.low) == bar.admits(figure.high) == met
+        return ("met" if met else "missed") + ("" if sure else "?")
+
+    def line(self) -> str:
+        """A line of the Markdown table."""
+        bar = "" if self.case.bar is None else str(self.case.bar)
+        if self.measured is None:
+            cells = [self.row, self.case.name, "", "", bar, self.verdict, self.reason]
+        else:
+            figure = self.measured.figure
+            value = f"{figure.value:.3g} {self.case.unit}"
+            interval = f"{figure.low:.3g} to {figure.high:.3g}"
+            note = self.measured.note
+            cells = [self.row, self.case.name, value, interval, bar, self.verdict, note]
+        return _cells(cells)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the JSON."""
+        bar = self.case.bar
+        found: dict[str, Any] = {
+            "row": self.row,
+            "case": self.case.name,
+            "unit": self.case.unit,
+            "bar": None if bar is None else {"value": bar.value, "at_most": bar.at_most},
+            "verdict": self.verdict,
+        }
+        if self.measured is None:
+            return found | {"reason": self.reason}
+        return found | {
+            "figure": dataclasses.asdict(self.measured.figure),
+            "details": self.measured.details,
+        }
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine, for the header and the JSON."""
+    device = this_device()
+    versions = {name: _version(name) for name in PACKAGES}
+    return {
+        "processor": device.processor,
+        "architecture": device.machine,
+        "cores": device.cores,
+        "system": platform.platform(),
+        "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def header(machine: dict[str, Any], rounds: int, processes: int) -> str:
+    """The text above the table, and its headings."""
+    found = [f"{n} {v or 'missing'}" for n, v in machine["versions"].items()]
+    versions = ", ".join([f"Python {machine['python']}", *found])
+    load = "unknown" if machine["load"] is None else machine["load"][0]
+    rule = _cells(["---"] * len(HEADINGS))
+    return (
+        f"{machine['processor']} ({machine['architecture']}), {machine['cores']} cores, load "
+        f"before the run {load}; {versions}. One thread unless stated; {rounds} interleaved "
+        f"rounds, {processes} fresh processes; medians of the ratios within rounds.\n\n"
+        f"{_cells(HEADINGS)}\n{rule}"
+    )
+
+
+def document(
+    machine: dict[str, Any], rounds: int, processes: int, findings: list[Finding]
+) -> dict[str, Any]:
+    """All results, for the JSON."""
+    return {
+        "machine": machine,
+        "threads": 1,
+        "rounds": rounds,
+        "processes": processes,
+        "method": describe_method(),
+        "findings": [finding.to_dict() for finding in findings],
+    }
+
+
+def _cells(cells: Any) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _rounded(value: float) -> float:

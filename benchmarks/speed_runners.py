@@ -1,16 +1,24 @@
-"""What `speed.py` lets run: our artifacts, the stock conversions, PyTorch and OpenVINO.
+"""What `speed.py` runs: models, their inputs and exports, and other engines to compare with.
 
-Everything has one thread. Answers are asked for in the way each library recommends for least
-overhead; whatever can be done beforehand is.
+The models have random weights and two bidirectional LSTM layers, as many features as units:
+
+- ``plain``: ``[batch, time, units] float32`` to ``[batch, time, 2 * units] float32``;
+- ``masked``: a classifier of ids, ``Embedding(5000, units, mask_zero=True)`` first and nine logits
+  last (no softmax, which would hide errors); padded on the right.
+
+`FORMS` has one more model for each form in which an artifact computes a recurrence. Everything runs
+with one thread, and each library is called in the way that it recommends for the least overhead.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -19,18 +27,256 @@ import onnxruntime as ort
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from bilstm_exporter import export
 from bilstm_exporter.captured_output import captured_stderr
-from speed_lab import STEPS
-from speed_measuring import INT8_BOUND, Array, MissingPeerError, Runner, Workload
+from bilstm_exporter.quantization.recipes import FLOAT32, file_name
+from speed_measuring import (
+    INT8_BOUND,
+    Array,
+    MissingPeerError,
+    Runner,
+    UnequalWorkError,
+    Workload,
+)
+
+STEPS = 100
+SHORTEST = 10
+VOCABULARY = 5_000
+CLASSES = 9
+FORM_UNITS = 64
+DRAWN = 8
+"""The number of sentences with random lengths."""
+
+MAX_INT8_SHARE = 0.5
+"""Of the size of the float32 file: a larger int8 file keeps its weights in float."""
+
+Kind: TypeAlias = Literal["plain", "masked"]
+Valid: TypeAlias = Literal["drawn", "half", "full"]
+
+VALID_WORDS: dict[Valid, str] = {
+    "drawn": f"random lengths from {SHORTEST} to {STEPS}",
+    "half": f"{STEPS // 2} valid steps",
+    "full": f"{STEPS} valid steps",
+}
+
+
+@functools.cache
+def model(kind: Kind, units: int, vocabulary: int = VOCABULARY) -> keras.Model:
+    """A model of one kind, built once."""
+    keras.utils.set_random_seed(units)
+    layers = keras.layers
+
+    def both(*, sequences: bool) -> keras.Layer:
+        return layers.Bidirectional(layers.LSTM(units, return_sequences=sequences))
+
+    if kind == "plain":
+        first = keras.Input((None, units), name="x")
+        stack = [first, both(sequences=True), both(sequences=True)]
+    else:
+        stack = [
+            keras.Input((None,), dtype="int32", name="tokens"),
+            layers.Embedding(vocabulary, units, mask_zero=True),
+            both(sequences=True),
+            both(sequences=False),
+            layers.Dense(CLASSES, name="logits"),
+        ]
+    return keras.Sequential(stack, name=f"{kind}_{units}")
+
+
+def reference_outputs(made: keras.Model, inputs: Array) -> Array:
+    """Keras's outputs, of an eager call."""
+    return np.asarray(keras.ops.convert_to_numpy(made(inputs, training=False)))
+
+
+def features(units: int, *, batch: int = 1, steps: int = STEPS) -> Workload:
+    """One random input of the plain model."""
+    rng = np.random.default_rng([units, batch, steps])
+    inputs = rng.standard_normal((batch, steps, units)).astype(np.float32)
+    about = f"random numbers, batch {batch}, {steps} steps"
+    return Workload([inputs], [reference_outputs(model("plain", units), inputs)], about)
+
+
+def sentences(units: int, valid: Valid, *, batch: int = 1, steps: int = STEPS) -> Workload:
+    """Random ids for the masked model, padded on the right.
+
+    With ``drawn`` the lengths are those of `draw_lengths`, in one batch or in inputs of one row.
+    """
+    rng = np.random.default_rng([units, batch, steps])
+    if valid == "drawn":
+        lengths = draw_lengths(max(batch, DRAWN), steps)
+        batches = [lengths[i : i + batch] for i in range(0, len(lengths), batch)]
+    else:
+        batches = [[steps if valid == "full" else steps // 2] * batch]
+    inputs = [_padded(rng, lengths, steps) for lengths in batches]
+    about = f"random ids padded on the right to {steps}, valid steps of each batch: {batches}"
+    return Workload(inputs, [reference_outputs(model("masked", units), x) for x in inputs], about)
+
+
+def draw_lengths(count: int, longest: int = STEPS) -> list[int]:
+    """Random lengths, one from each of ``count`` equal parts of the range.
+
+    So their mean hardly varies, even for small counts.
+    """
+    rng = np.random.default_rng(count)
+    shortest = longest * SHORTEST // STEPS
+    parts = (np.arange(count) + rng.random(count)) / count
+    lengths = shortest + np.floor(parts * (longest + 1 - shortest)).astype(int)
+    return [int(length) for length in rng.permutation(lengths)]
+
+
+def ragged(units: int, count: int) -> tuple[list[Array], Workload]:
+    """Sequences of random lengths as a list, and the same padded to one array."""
+    rng = np.random.default_rng([units, count])
+    lengths = draw_lengths(count)
+    padded = _padded(rng, lengths, STEPS)
+    sequences = [row[:length] for row, length in zip(padded, lengths, strict=True)]
+    return sequences, Workload([padded], [reference_outputs(model("masked", units), padded)])
+
+
+def _padded(rng: np.random.Generator, lengths: Sequence[int], steps: int) -> Array:
+    ids = rng.integers(1, VOCABULARY, (len(lengths), steps), dtype=np.int32)
+    ids[np.arange(steps) >= np.array(lengths)[:, None]] = 0
+    return ids
+
+
+@keras.saving.register_keras_serializable("benchmarks")
+class MinimalGatedCell(keras.layers.Layer):
+    """A custom cell: h' = f * h + (1 - f) * tanh(...)."""
+
+    def __init__(self, units: int, **kwargs: object) -> None:
+        """Set the width."""
+        super().__init__(**kwargs)
+        self.units = self.state_size = self.output_size = units
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Make the two kernels."""
+        self.gate = self.add_weight(shape=(shape[-1] + self.units, self.units), name="gate")
+        self.candidate = self.add_weight(
+            shape=(shape[-1] + self.units, self.units), name="candidate"
+        )
+
+    def call(self, inputs: object, states: list[object]) -> tuple[object, list[object]]:
+        """One step."""
+        ops = keras.ops
+        hidden = states[0]
+        forget = ops.sigmoid(ops.concatenate([inputs, hidden], -1) @ self.gate)
+        new = ops.tanh(ops.concatenate([inputs, forget * hidden], -1) @ self.candidate)
+        hidden = forget * hidden + (1 - forget) * new
+        return hidden, [hidden]
+
+
+def _form(*stack: keras.Layer, features: tuple[int, ...] = (16,)) -> keras.Model:
+    return keras.Sequential([keras.Input((None, *features), name="x"), *stack])
+
+
+def _sequences(layer: type[keras.Layer], *arguments: Any, **options: Any) -> keras.Layer:
+    return keras.layers.Bidirectional(layer(*arguments, return_sequences=True, **options))
+
+
+FORMS: dict[str, Callable[[], keras.Model]] = {
+    "BiGRU, masked": lambda: _form(
+        keras.layers.Masking(), _sequences(keras.layers.GRU, FORM_UNITS)
+    ),
+    "BiLSTM, gelu": lambda: _form(_sequences(keras.layers.LSTM, FORM_UNITS, activation="gelu")),
+    "custom cell, masked": lambda: _form(
+        keras.layers.Masking(), _sequences(keras.layers.RNN, MinimalGatedCell(FORM_UNITS))
+    ),
+    "ConvLSTM1D": lambda: _form(
+        keras.layers.ConvLSTM1D(8, 3, padding="same", return_sequences=True), features=(8, 2)
+    ),
+}
+"""One model for each form other than the fused LSTM: GRU, a general loop, a convolution."""
+
+
+@functools.cache
+def form(name: str) -> keras.Model:
+    """One of `FORMS`, built once."""
+    keras.utils.set_random_seed(0)
+    return FORMS[name]()
+
+
+@dataclass
+class Lab:
+    """The exports, and how often to measure.
+
+    Attributes:
+        folder: A temporary folder.
+        rounds: The number of rounds of every race.
+        processes: The number of fresh processes of each kind, for rows that start any.
+    """
+
+    folder: Path
+    rounds: int
+    processes: int
+    _bundles: dict[tuple[Any, ...], Path] = field(default_factory=dict)
+
+    def bundle(
+        self,
+        kind: Kind,
+        units: int,
+        format_name: str,
+        *,
+        recipe: str = FLOAT32,
+        fixed: bool = False,
+    ) -> Path:
+        """A bundle with one artifact, exported at the first call.
+
+        Args:
+            kind: The kind of the model.
+            units: Units of each direction.
+            format_name: ``onnx`` or ``tflite``.
+            recipe: The recipe of the artifact.
+            fixed: Whether batch and time are fixed at 1 and `STEPS`; free otherwise.
+
+        Raises:
+            UnequalWorkError: An int8 file holds its weights in float.
+            ExportError: The export failed.
+        """
+        key = (kind, units, format_name, recipe, fixed)
+        if key not in self._bundles:
+            folder = self.folder / "-".join(str(part) for part in key)
+            shape: dict[str, Any] = {"batch": 1, "time": STEPS} if fixed else {}
+            made = model(kind, units)
+            with captured_stderr():
+                export(made, folder, formats=(format_name,), recipes=(recipe,), **shape)
+            size = (folder / file_name(recipe, format_name)).stat().st_size
+            if recipe == "int8" and size > MAX_INT8_SHARE * 4 * made.count_params():
+                message = f"the int8 {format_name} export keeps its weights in float"
+                raise UnequalWorkError(message)
+            self._bundles[key] = folder
+        return self._bundles[key]
+
+    def file(
+        self,
+        kind: Kind,
+        units: int,
+        format_name: str,
+        *,
+        recipe: str = FLOAT32,
+        fixed: bool = False,
+    ) -> Path:
+        """The artifact of `bundle`."""
+        folder = self.bundle(kind, units, format_name, recipe=recipe, fixed=fixed)
+        return folder / file_name(recipe, format_name)
+
+    def form_file(self, name: str, format_name: str) -> Path:
+        """The artifact of one of `FORMS`, exported at the first call."""
+        key = (name, format_name)
+        if key not in self._bundles:
+            folder = self.folder / f"form-{len(self._bundles)}"
+            with captured_stderr():
+                export(form(name), folder, formats=(format_name,), recipes=(FLOAT32,))
+            self._bundles[key] = folder
+        return self._bundles[key] / file_name(FLOAT32, format_name)
 
 
 def bound_of(recipe: str) -> float | None:
-    """How near a recipe's answers must come; see `Runner`."""
+    """The maximum error of a recipe; see `Runner`."""
     return {"float32": None, "int8": INT8_BOUND}[recipe]
 
 
 def _peer(package: str) -> Any:
-    """Import what is compared with.
+    """Import a package to compare with.
 
     Raises:
         MissingPeerError: It is not installed.
@@ -53,40 +299,44 @@ def onnx_runner(content: Path | bytes, name: str = "onnx", *, bound: float | Non
 
 
 def litert_runner(
-    content: Path | bytes, name: str = "tflite", *, bound: float | None = None, keeps: bool = False
+    content: Path | bytes,
+    name: str = "tflite",
+    *,
+    bound: float | None = None,
+    is_stateful: bool = False,
 ) -> Runner:
     """A bare LiteRT interpreter.
 
     Args:
         content: The file, or its bytes.
-        name: Of the runner.
+        name: The name of the runner.
         bound: See `Runner`.
-        keeps: Whether an invoke leaves a state behind for the next, as the fused LSTM does: it
-            is reset before the answers that are checked, but not before those that are timed.
+        is_stateful: Whether an invoke keeps a state for the next one, as the fused LSTM does. The
+            state is reset before outputs that are checked, but not before calls that are timed.
     """
     content = content if isinstance(content, bytes) else content.read_bytes()
-    with captured_stderr():  # it greets
+    with captured_stderr():  # it prints a greeting
         interpreter = Interpreter(model_content=content, num_threads=1)
         interpreter.allocate_tensors()
-    taken = interpreter.get_input_details()[0]
-    given = interpreter.get_output_details()[0]["index"]
-    shape = tuple(taken["shape"])
+    source = interpreter.get_input_details()[0]
+    target = interpreter.get_output_details()[0]["index"]
+    shape = tuple(source["shape"])
 
     def run(inputs: Array) -> Array:
         nonlocal shape
         if inputs.shape != shape:
-            interpreter.resize_tensor_input(taken["index"], inputs.shape)
+            interpreter.resize_tensor_input(source["index"], inputs.shape)
             interpreter.allocate_tensors()
             shape = inputs.shape
-        interpreter.set_tensor(taken["index"], inputs)
+        interpreter.set_tensor(source["index"], inputs)
         interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(given))
+        return np.asarray(interpreter.get_tensor(target))
 
-    return Runner(name, run, bound, interpreter.reset_all_variables if keeps else None)
+    return Runner(name, run, bound, interpreter.reset_all_variables if is_stateful else None)
 
 
 def stock_onnx(made: keras.Model, example: Array, folder: Path) -> Runner:
-    """What ``model.export(format="onnx")`` writes, in onnxruntime."""
+    """The file of ``model.export(format="onnx")`` in onnxruntime."""
     path = folder / f"stock-{made.name}.onnx"
     if not path.exists():
         with captured_stderr():
@@ -118,7 +368,7 @@ def static_tflite(made: keras.Model, units: int, recipe: str) -> bytes:
     function = tf.function(lambda x: made(x, training=False), autograph=False)
     concrete = function.get_concrete_function(tf.TensorSpec((1, STEPS, units)))
     with captured_stderr():
-        # Without an owner, which would leave the weights variables that LiteRT does not find.
+        # Without the model, so that the weights become constants and not variables.
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     return _convert(converter, recipe)
 
@@ -140,7 +390,7 @@ def torch_runners(made: keras.Model, units: int) -> tuple[list[Runner], dict[str
     """The plain model as an ``nn.LSTM``: eager, traced and frozen, compiled.
 
     Returns:
-        The forms that run here, and why others do not.
+        The forms that run here, and for the others the reason.
     """
     torch = _peer("torch")
     torch.set_num_threads(1)
@@ -160,7 +410,7 @@ def torch_runners(made: keras.Model, units: int) -> tuple[list[Runner], dict[str
                 warnings.simplefilter("ignore")
                 built = make()
                 built(example)
-        # A form may need what is not here (a compiler, say), and may raise anything then.
+        # A form may need something that is missing here, such as a compiler, and raise anything.
         except Exception as error:  # noqa: BLE001
             left_out[f"PyTorch {form}"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             continue
@@ -191,9 +441,9 @@ def _torch_call(torch: Any, module: Any) -> Callable[[Array], Array]:
 
 
 def openvino_runners(path: Path, units: int) -> list[Runner]:
-    """Our ONNX file in OpenVINO, with its free shape and with the shape fixed.
+    """Our ONNX file in OpenVINO, with free shapes and with fixed shapes.
 
-    In float32: on processors with bfloat16 it would compute in that by itself.
+    In float32: by default it would compute in bfloat16 on processors that have it.
     """
     openvino = _peer("openvino")
     settings = {
@@ -231,18 +481,18 @@ def gemm_runners(left: Array, right: Array) -> list[Runner]:
     )
     opset = helper.make_opsetid("", 18)
     product = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    near = 1e-5
+    bound = 1e-5
     return [
-        onnx_runner(product.SerializeToString(), "onnxruntime GEMM", bound=near),
-        Runner("numpy GEMM", lambda inputs: inputs @ right, near),
+        onnx_runner(product.SerializeToString(), "onnxruntime GEMM", bound=bound),
+        Runner("numpy GEMM", lambda inputs: inputs @ right, bound),
     ]
 
 
 def bare_products(units: int) -> tuple[Runner, Workload]:
-    """The matrix products of the plain model and nothing else, by numpy.
+    """Only the matrix products of the plain model, by numpy.
 
-    For each layer and direction the input projection of all steps at once, then one product of a
-    row with the recurrent kernel for each step.
+    For each layer and direction: the input projection of all steps at once, then one product of a
+    row with the recurrent kernel per step.
     """
     rng = np.random.default_rng(0)
 

@@ -1,7 +1,7 @@
 """Keras and its own ONNX export, for `bench-bilstm --against`.
 
-`bilstm_runtime` finds this through the entry point group `bilstm_runtime.bench_peers` and
-knows nothing else of Keras.
+`bilstm_bench` finds this through the entry point group `bilstm_runtime.bench_peers`, and has no
+other connection to Keras.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bilstm_bench.peers import Peer
-from bilstm_bench.plan import Shape
-from bilstm_bench.random_inputs import make_inputs
+from bilstm_bench.contenders import Peer
+from bilstm_bench.plan import Shape, make_inputs
 from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import ExportError
-from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import PeerError
+from bilstm_runtime.spec import ModelSpec
 
 _STOCK = "stock ONNX export"
 _FILE = "stock.onnx"
@@ -30,36 +29,36 @@ _FILE = "stock.onnx"
 
 @contextlib.contextmanager
 def keras_peers(
-    model: str, manifest: Manifest, *, threads: int, custom_objects: Sequence[str]
+    model: str, spec: ModelSpec, *, threads: int, custom_objects: Sequence[str]
 ) -> Iterator[list[Peer]]:
-    """Read a model of any Keras, and offer the ways Keras itself has to run it.
+    """Read a model of any Keras version, and offer the ways in which Keras itself runs it.
 
     Args:
         model: The path of the model.
-        manifest: Of the bundle made of it.
-        threads: Threads that TensorFlow and onnxruntime may use.
-        custom_objects: As `export-bilstm --custom-objects`.
+        spec: What the model in the bundle takes and returns.
+        threads: The number of threads that TensorFlow and onnxruntime may use.
+        custom_objects: As for `export-bilstm --custom-objects`.
 
     Yields:
         "Keras predict", "Keras predict_on_batch", "tf.function" and "stock ONNX export", as
-        `bilstm_bench.peers.PeerProvider` describes them.
+        `bilstm_bench.contenders.PeerProvider` describes them.
 
     Raises:
-        PeerError: The model cannot be read, or is not the bundle's.
+        PeerError: The model cannot be read, or the bundle was not made from it.
     """
-    if manifest.states:
+    if spec.states:
         message = (
-            f"--against {model}: a stateful model answers differently each time it is asked, so "
-            f"Keras's answers cannot be compared in turns"
+            f"--against {model}: the outputs of a stateful model depend on earlier calls, so they "
+            "cannot be compared when models run in turns"
         )
         raise PeerError(message)
     source = _read(model, threads, custom_objects)
-    found = [spec.name for spec in source.inputs]
-    if found != [spec.name for spec in manifest.inputs]:
+    found = [item.name for item in source.inputs]
+    expected = [item.name for item in spec.inputs]
+    if found != expected:
         message = (
             f"--against {model}: its inputs are {', '.join(found)}, those of the bundle "
-            f"{', '.join(spec.name for spec in manifest.inputs)}. Give the model that the bundle "
-            f"was exported from"
+            f"{', '.join(expected)}. Give the model that the bundle was exported from"
         )
         raise PeerError(message)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +68,7 @@ def keras_peers(
             Peer("Keras predict", calls.predict),
             Peer("Keras predict_on_batch", calls.predict_on_batch),
             Peer("tf.function", calls.function()),
-            _stock_export(keras_model, calls, _example(manifest), Path(folder) / _FILE, threads),
+            _stock_export(keras_model, calls, _shortest_input(spec), Path(folder) / _FILE, threads),
         ]
 
 
@@ -79,7 +78,9 @@ def _read(model: str, threads: int, custom_objects: Sequence[str]) -> Any:
     with captured_stderr():
         import tensorflow as tf  # noqa: PLC0415 - takes seconds
 
-        with contextlib.suppress(RuntimeError):  # it runs already, with the threads it has
+        with contextlib.suppress(
+            RuntimeError
+        ):  # TensorFlow runs already, with its own number of threads
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         from bilstm_exporter.frontends.loading import read  # noqa: PLC0415
@@ -117,7 +118,7 @@ class _Calls:
         return _flat(self._model.predict_on_batch(self.packed(inputs)))
 
     def function(self) -> Any:
-        """`tf.function` of the call, traced once for each size of input."""
+        """A `tf.function` of the call, which is traced once for each size of input."""
         import tensorflow as tf  # noqa: PLC0415
 
         traced = tf.function(lambda packed: self._model(packed, training=False))
@@ -138,15 +139,15 @@ def _flat(outputs: Any) -> list[np.ndarray]:
 def _stock_export(
     model: Any, calls: _Calls, example: Mapping[str, np.ndarray], path: Path, threads: int
 ) -> Peer:
-    """Keras's own export to ONNX, or why there is none."""
+    """Keras's own export to ONNX, or why it is not possible."""
     import keras  # noqa: PLC0415
     import onnxruntime as ort  # noqa: PLC0415
 
     if not isinstance(model, keras.Model):
-        return Peer(_STOCK, None, "Keras 2 has no export to ONNX")
+        return Peer(_STOCK, None, "Keras 2 cannot export to ONNX")
     try:
         with captured_stderr(), contextlib.redirect_stdout(None), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it does is not ours
+            warnings.simplefilter("ignore")  # warnings of Keras's exporter
             model(calls.packed(example))  # a Sequential must have been called
             model.export(str(path), format="onnx", verbose=False)
         options = ort.SessionOptions()
@@ -154,14 +155,14 @@ def _stock_export(
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    # Another library's conversion of a model of the user's: it may raise anything.
+    # Another library converts the user's model: it may raise anything.
     except Exception as error:  # noqa: BLE001
         words = " ".join(str(error).split()) or type(error).__name__
         return Peer(_STOCK, None, f"Keras cannot export this model to ONNX: {words[:300]}")
     names = [node.name for node in session.get_inputs()]
     if len(names) != len(calls.names):
-        what = f"its inputs are {', '.join(names)}, the model's {', '.join(calls.names)}"
-        return Peer(_STOCK, None, f"Keras exported another model than this: {what}")
+        what = f"its inputs are {', '.join(names)}, those of the model {', '.join(calls.names)}"
+        return Peer(_STOCK, None, f"Keras exported a model with other inputs: {what}")
 
     def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         arrays = [inputs[name] for name in calls.names]
@@ -170,9 +171,7 @@ def _stock_export(
     return Peer(_STOCK, run)
 
 
-def _example(manifest: Manifest) -> dict[str, np.ndarray]:
-    """The shortest input."""
-    length = max((axis.min for axis in manifest.sequence_axes.values()), default=None)
-    fixed = [axis.size for axis in manifest.sequence_axes.values() if axis.size is not None]
-    batch = manifest.batch.size or manifest.batch.min
-    return make_inputs(manifest, Shape(max([length or 1, *fixed]), batch))
+def _shortest_input(spec: ModelSpec) -> dict[str, np.ndarray]:
+    axes = spec.sequence_axes.values()
+    lengths = [axis.min if axis.size is None else axis.size for axis in axes]
+    return make_inputs(spec, Shape(max([1, *lengths]), spec.batch.size or spec.batch.min))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from bilstm_exporter.artifacts import ArtifactBuilder, VerifiedArtifact
 from bilstm_exporter.errors import BudgetError, ExportError, OptionError
 from bilstm_exporter.evaluation.evaluator import EvaluationSet
-from bilstm_exporter.evaluation.latency import latencies_ms, questions
+from bilstm_exporter.evaluation.latency import latencies_ms, latency_examples
 from bilstm_exporter.evaluation.predictions import calibration_runs
 from bilstm_exporter.evaluation.reasons import NO_DATA, Wording
 from bilstm_exporter.evaluation.search import Measurement, SearchResult, recommend, search
@@ -161,7 +161,7 @@ class RecipeSelector:
         def measure(candidates: Sequence[Candidate]) -> list[float]:
             spec = self._builder.loaded.spec
             models = [Predictor(spec, one.payload.session, label=name) for one in candidates]
-            return latencies_ms(models, questions(evaluation.dataset, spec))
+            return latencies_ms(models, latency_examples(evaluation.dataset, spec))
 
         with self._stages.stage(f"searching {name}"):
             result = search(

@@ -1,1 +1,1 @@
-"""Measuring a bundle on the device it runs on: the command `bench-bilstm`."""
+"""Benchmarks of a bundle on the device it runs on: the command `bench-bilstm`."""

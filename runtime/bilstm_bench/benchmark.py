@@ -1,31 +1,34 @@
-"""The whole job: plan, fresh processes, interleaved rounds, profiles, tuning, soak."""
+"""A whole benchmark: plan, interleaved rounds, tuning, fresh processes, profiles, soak."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from bilstm_bench.cold_start import measure_starts
-from bilstm_bench.contender import Contender, OpenedVariant, quiet_libraries
-from bilstm_bench.peers import difference, guarded, open_peers
-from bilstm_bench.plan import make_plan
+from bilstm_bench.contenders import (
+    OpenedVariant,
+    compare_outputs,
+    guarded,
+    open_peers,
+    quiet_libraries,
+)
+from bilstm_bench.plan import make_inputs, make_plan
+from bilstm_bench.processes import measure_starts
 from bilstm_bench.profiling import take_profile
-from bilstm_bench.random_inputs import make_inputs
 from bilstm_bench.results import Case, FileFacts, Result, Settings, describe_machine
 from bilstm_bench.soak import SampleFile, soak
 from bilstm_bench.statistics import (
-    LEAST_ROUNDS,
-    compare,
+    MIN_ROUNDS,
+    compare_latencies,
     median_interval,
     noise_factor,
     paired_ratio,
     summarize,
 )
-from bilstm_bench.timing import WARM_UP_NS, WARM_UP_RUNS, Samples, run_rounds
-from bilstm_bench.tuning import tune
-from bilstm_bench.tuning_file import check_storable
+from bilstm_bench.timing import Contender, Samples, Schedule, run_rounds
+from bilstm_bench.tuning import check_storable, tune
 from bilstm_runtime.bundle.tuning import EXACT_RECIPE
 from bilstm_runtime.errors import BilstmRuntimeError, PeerError
 
@@ -34,16 +37,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bilstm_bench.plan import Choice, Plan, Shape, Variant
-    from bilstm_bench.progress import Progress
     from bilstm_runtime.bundle.folder import Bundle
-    from bilstm_runtime.bundle.manifest import Artifact
+    from bilstm_runtime.spec import Artifact
 
 SECTIONS: Final = ("cold", "latency", "profile")
 _TWIN: Final = "twin"
-_WARM_UP: Final = (
-    f"every contender on every input {WARM_UP_RUNS} times or more and for at least "
-    f"{WARM_UP_NS // 1_000_000} ms; then, in each turn, one call that does not count"
-)
+
+
+class Progress(Protocol):
+    """Displays what runs."""
+
+    def stage(self, text: str) -> None:
+        """A stage begins."""
+        ...
+
+    def step(self, text: str) -> None:
+        """A step within a stage begins."""
+        ...
+
+    def clear(self) -> None:
+        """Remove what is displayed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,14 +67,14 @@ class Options:
     Attributes:
         choice: What is measured.
         sections: Which of `SECTIONS`.
-        rounds: Rounds at most.
+        rounds: The maximum number of rounds.
         seconds: No round begins later than this, once there are enough for an interval.
         cold_runs: Fresh processes for each file and backend.
         against: The path of a Keras model to compare with; or None.
         custom_objects: Modules with its own layers.
-        tune: Whether to store what is fastest.
-        soak_seconds: How long to soak in all; 0 for not at all.
-        output: Where the samples of the soak go while it runs; or None.
+        tune: Whether to store the fastest variant.
+        soak_seconds: The duration of all soaks together; 0 for none.
+        output: The file that receives the samples of the soak while it runs; or None.
     """
 
     choice: Choice
@@ -77,7 +91,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Reporting:
-    """Where is told what happens while it happens."""
+    """What shows or receives results while they are measured."""
 
     progress: Progress
     samples: SampleFile
@@ -88,12 +102,12 @@ def run_benchmark(bundle: Bundle, name: str, options: Options, progress: Progres
 
     Args:
         bundle: The bundle.
-        name: What the user called it.
+        name: The bundle as the user named it.
         options: What to do.
-        progress: Told what runs.
+        progress: Displays what runs.
 
     Returns:
-        What was found; what there is of it if the user interrupts.
+        The results; those so far if the user interrupts.
 
     Raises:
         BilstmRuntimeError: An option is impossible, or nothing can be measured.
@@ -112,7 +126,7 @@ def run_benchmark(bundle: Bundle, name: str, options: Options, progress: Progres
     except BilstmRuntimeError as error:
         if result.is_empty:
             raise
-        result.failure = str(error)  # what was measured before is not lost
+        result.failure = str(error)  # the results so far are kept
     finally:
         file.close()
         progress.clear()
@@ -130,7 +144,7 @@ def _run_sections(
         if result.interrupted:
             return
     if options.tune and result.settings is not None:
-        progress.stage("choosing what is fastest here")
+        progress.stage("choosing the fastest variant")
         named = options.choice.recipes is not None
         with quiet_libraries():
             result.tuned = tune(
@@ -169,7 +183,7 @@ def _files(bundle: Bundle, plan: Plan) -> list[FileFacts]:
 
 
 def _parity_error(artifact: Artifact) -> float | None:
-    """The largest error the exporter found, in whatever the manifest holds under that name."""
+    """The largest error that the exporter measured; None if the manifest holds no number."""
     error = artifact.parity.get("max_abs_error")
     if isinstance(error, bool) or not isinstance(error, (int, float)):
         return None
@@ -186,7 +200,7 @@ def _latencies(
             opened, failures = _open_all(bundle, plan)
             if not opened:
                 raise next(iter(failures.values()))
-            # The same once more: what two equal contenders differ by is what noise is.
+            # The same file once more: the difference of two equal contenders is the noise.
             twin = OpenedVariant(bundle, opened[0].variant)
         contenders, untimed = _contenders(plan, opened, twin)
         result.cases += [
@@ -203,17 +217,16 @@ def _latencies(
             contenders += [contender for contender, _ in found if contender is not None]
             peers = {contender.key: case for contender, case in found if contender is not None}
         progress.stage(f"timing {len(contenders)} contenders in turns")
+        schedule = Schedule(options.rounds, MIN_ROUNDS, options.seconds)
         measured = run_rounds(
             contenders,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            least=LEAST_ROUNDS,
+            schedule,
             seed=plan.seed,
-            progress=lambda n: progress.step(f"round {n + 1} of {options.rounds} at most"),
+            progress=lambda n: progress.step(f"round {n + 1} of at most {options.rounds}"),
         )
     result.interrupted = result.interrupted or measured.interrupted
     result.settings = Settings(
-        measured.rounds, _WARM_UP, plan.padding, plan.seed, opened[0].variant
+        measured.rounds, _warm_up(schedule), plan.padding, plan.seed, opened[0].variant
     )
     for shape in plan.shapes:
         base = measured.samples.get(_key(opened[0].variant, shape), Samples())
@@ -223,8 +236,8 @@ def _latencies(
             samples = measured.samples.get(_key(item.variant, shape))
             if samples is not None:
                 case = Case(item.variant.label, item.variant, shape)
-                own = item is opened[0]
-                result.cases.append(_filled(case, samples, None if own else base, noise))
+                is_baseline = item is opened[0]
+                result.cases.append(_filled(case, samples, None if is_baseline else base, noise))
         for key, case in peers.items():
             if case.shape == shape:
                 result.cases.append(_filled(case, measured.samples[key], base, noise))
@@ -245,7 +258,7 @@ def _open_all(
 def _contenders(
     plan: Plan, opened: Sequence[OpenedVariant], twin: OpenedVariant
 ) -> tuple[list[Contender], list[Case]]:
-    """What can be timed, and what fails at once."""
+    """What can be timed, and the cases that already fail."""
     contenders: list[Contender] = []
     failed: list[Case] = []
     for item, shape in itertools.product(opened, plan.shapes):
@@ -266,12 +279,12 @@ def _peer_contenders(
     opened: Sequence[OpenedVariant],
     stack: contextlib.ExitStack,
 ) -> list[tuple[Contender | None, Case]]:
-    """The peers that give the bundle's answers, ready to be timed; and those that do not."""
+    """The peers whose outputs agree with the bundle's, ready to be timed; and the others."""
     threads = plan.variants[0].threads
     peers = stack.enter_context(
         open_peers(
             options.against or "",
-            bundle.manifest,
+            bundle.manifest.spec,
             threads=threads,
             custom_objects=options.custom_objects,
         )
@@ -280,16 +293,16 @@ def _peer_contenders(
     found: list[tuple[Contender | None, Case]] = []
     for shape, peer in itertools.product(plan.shapes, peers):
         name = f"{peer.name}, {threads} thread{'s' if threads > 1 else ''}"
-        inputs = make_inputs(bundle.manifest, shape, padding=plan.padding, seed=plan.seed)
+        inputs = make_inputs(bundle.manifest.spec, shape, padding=plan.padding, seed=plan.seed)
         try:
             call = guarded(peer)
             with quiet_libraries():
-                answers = call(inputs)
-                reference = exact.answers(inputs)
+                outputs = call(inputs)
+                reference = exact.predictor.run_case(list(inputs.values()))
         except (PeerError, BilstmRuntimeError) as error:
             found.append((None, Case(name, None, shape, failure=str(error))))
             continue
-        largest, wrong = difference(answers, reference, bundle.manifest.tolerance)
+        largest, wrong = compare_outputs(outputs, reference, bundle.manifest.tolerance)
         case = Case(name, None, shape, difference=largest, failure=wrong)
         if wrong:
             found.append((None, case))
@@ -302,12 +315,20 @@ def _peer_contenders(
     return found
 
 
+def _warm_up(schedule: Schedule) -> str:
+    return (
+        f"every contender on every input at least {schedule.warm_up_calls} times and for at "
+        f"least {schedule.warm_up_ns // 1_000_000} ms; then, in each turn, one call that does not "
+        "count"
+    )
+
+
 def _key(variant: Variant, shape: Shape) -> str:
     return f"{variant.label} {shape.label}"
 
 
 def _filled(case: Case, samples: Samples, base: Samples | None, noise: float) -> Case:
-    """A case with what was measured of it."""
+    """The case with its measurements."""
     if not samples.calls:
         failure = samples.failure or "interrupted before its first turn"
         return Case(case.name, case.variant, case.shape, failure=failure)
@@ -320,7 +341,7 @@ def _filled(case: Case, samples: Samples, base: Samples | None, noise: float) ->
         bare=summarize(samples.bare) if samples.bare else None,
         first_ms=median_interval([ns / 1e6 for ns in samples.first.values()]),
         per_second=case.shape.batch * 1000 / latency.mean,
-        comparison=None if base is None else compare(base.calls, samples.calls, noise),
+        comparison=None if base is None else compare_latencies(base.calls, samples.calls, noise),
         difference=case.difference,
         failure=samples.failure,
     )

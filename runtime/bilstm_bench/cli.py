@@ -1,21 +1,22 @@
-"""The command bench-bilstm: how fast a bundle is on this device, and how sure that is."""
+"""The command bench-bilstm: how fast a bundle is on this device, with confidence intervals."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import shutil
 import sys
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from bilstm_bench.benchmark import SECTIONS, Options, run_benchmark
 from bilstm_bench.plan import Choice, parse_counts
-from bilstm_bench.progress import Progress
 from bilstm_bench.report import html_page, markdown, print_text
 from bilstm_bench.results import to_json
-from bilstm_bench.tuning_file import write_aside
+from bilstm_bench.tuning import write_atomically
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, run_guarded
@@ -27,107 +28,160 @@ if TYPE_CHECKING:
     from bilstm_bench.results import Result
 
 PROG = "bench-bilstm"
-_MOST_RUNS = 1_000_000
-_MOST_MINUTES = 60 * 24 * 365
+_MAX_RUNS = 1_000_000
+_MAX_MINUTES = 60 * 24 * 365
+
+
+class ProgressLine:
+    """One line on stderr that is rewritten on a terminal, otherwise one line per stage."""
+
+    def __init__(self, *, quiet: bool, stream: TextIO | None = None) -> None:
+        """Write to stderr.
+
+        Args:
+            quiet: Write nothing.
+            stream: Write to this stream instead.
+        """
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._terminal = not quiet and self._stream.isatty()
+        self._shown = False
+
+    def stage(self, text: str) -> None:
+        """A stage begins."""
+        if self._terminal:
+            self.step(text)
+        elif not self._quiet:
+            self._stream.write(f"{text} ...\n")
+            self._stream.flush()
+
+    def step(self, text: str) -> None:
+        """A step within a stage begins; shown on a terminal only."""
+        if self._terminal:
+            width = shutil.get_terminal_size().columns - 5
+            self._stream.write(f"\r\x1b[K{text[:width]} ...")
+            self._stream.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = False
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; exits with code 2 where it is wrong."""
+    """Parse the command line; exits with code 2 if it is wrong."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Measure a bundle on this device: every model file on every installed "
-        "backend, in turns, with a confidence interval.",
+        "backend, in turns, with confidence intervals.",
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     what = parser.add_argument_group("what is measured")
     what.add_argument(
-        "--lengths", metavar="N,N", help="steps of the sequences (default: 10,50,200, or the fixed)"
+        "--lengths",
+        metavar="N,N",
+        help="steps of the sequences (default: 10,50,200, or the fixed length)",
     )
     what.add_argument(
-        "--batches", metavar="N,N", help="sequences in one call (default: 1, or the fixed one)"
+        "--batches", metavar="N,N", help="sequences per call (default: 1, or the fixed batch)"
     )
     what.add_argument(
-        "--threads", metavar="N,N", help="threads (default: 1,2,4, as far as there are cores)"
+        "--threads",
+        metavar="N,N",
+        help="threads (default: those of 1,2,4 that there are cores for)",
     )
     what.add_argument(
         "--backend",
         action="append",
         choices=list(BACKENDS),
-        help="only this backend; may be given more than once (default: all)",
+        help="measure this backend; may be repeated (default: all)",
     )
     what.add_argument(
-        "--recipes", metavar="NAME,NAME", help="only these recipes, such as float32 (default: all)"
+        "--recipes",
+        metavar="NAME,NAME",
+        help="measure these recipes, such as float32 (default: all)",
     )
     what.add_argument(
         "--padding",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="the share of the steps, at the end, that is padding (default: 0)",
+        help="the share of the steps that is padding, at the end (default: 0)",
     )
     what.add_argument(
         "--only",
         metavar="LIST",
-        help=f"only these of {','.join(SECTIONS)}; with --soak none of them unless named "
-        "(default: all)",
+        help=f"measure these of {','.join(SECTIONS)} (default: all; with --soak: none)",
     )
     what.add_argument(
         "--against",
         metavar="MODEL",
-        help="a Keras model to time in the same rounds (needs the exporter)",
+        help="also time this Keras model in the same rounds (needs the exporter)",
     )
     what.add_argument(
         "--custom-objects",
         action="append",
         default=[],
         metavar="MODULE[:NAME]",
-        help="the Keras model's own layers, as for export-bilstm",
+        help="custom layers of the Keras model, as for export-bilstm",
     )
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("how it is measured")
     how.add_argument(
-        "--rounds", type=int, default=60, metavar="N", help="rounds at most (default: 60)"
+        "--rounds", type=int, default=60, metavar="N", help="maximum number of rounds (default: 60)"
     )
     how.add_argument(
         "--seconds",
         type=float,
         default=60.0,
         metavar="S",
-        help="begin no round later than this, once there are six (default: 60)",
+        help="time limit for the rounds; at least 6 rounds run (default: 60)",
     )
     how.add_argument(
         "--cold-runs",
         type=int,
         default=5,
         metavar="N",
-        help="fresh processes for each file (default: 5)",
+        help="fresh processes per file and backend (default: 5)",
     )
     how.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="for inputs and order (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random seed for inputs and order (default: 0)",
     )
-    more = parser.add_argument_group("more")
+    more = parser.add_argument_group("more measurements")
     more.add_argument(
         "--tune",
         action="store_true",
-        help="store beside the bundle what is fastest here; load() uses it from then on",
+        help="store the fastest choice for this device beside the bundle; load() uses it",
     )
     more.add_argument(
         "--soak",
         type=float,
         metavar="MINUTES",
-        help="run random lengths for so long in all, and say how memory and latency grow",
+        help="run random lengths for this long in total; reports growth of memory and latency",
     )
     more.add_argument(
-        "--output", metavar="FILE", help="write the soak's samples there while it runs (jsonl)"
+        "--output",
+        metavar="FILE",
+        help="write the samples of the soak to this file while it runs (JSON lines)",
     )
     form = parser.add_argument_group("output")
     one = form.add_mutually_exclusive_group()
     one.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    one.add_argument("--markdown", action="store_true", help="print Markdown instead")
-    form.add_argument("--html", metavar="FILE", help="also write one page with tables and plots")
-    form.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    form.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    one.add_argument("--markdown", action="store_true", help="print Markdown instead of tables")
+    form.add_argument(
+        "--html", metavar="FILE", help="also write an HTML page with tables and plots"
+    )
+    form.add_argument("--quiet", action="store_true", help="show no progress on stderr")
+    form.add_argument("--debug", action="store_true", help="print the traceback of errors")
     return parser.parse_args(argv)
 
 
@@ -143,17 +197,17 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args)
     page = None if args.html is None else Path(args.html)
     if page is not None and not page.resolve().parent.is_dir():
-        msg = f"--html {page}: there is no folder {page.resolve().parent}; make it first"
-        raise DataFileError(msg)
+        message = f"--html {page}: there is no folder {page.resolve().parent}; create it first"
+        raise DataFileError(message)
     bundle = open_bundle(args.bundle)
-    result = run_benchmark(bundle, args.bundle, options, Progress(quiet=args.quiet))
+    result = run_benchmark(bundle, args.bundle, options, ProgressLine(quiet=args.quiet))
     if not result.is_empty or result.cases or result.starts or result.profiles:
         _print(result, args)
     if page is not None and not result.is_empty:
         _write_page(page, result, quiet=args.quiet)
     if result.interrupted:
         sys.stdout.flush()
-        what = "nothing was measured yet" if result.is_empty else "this is what there is"
+        what = "nothing was measured yet" if result.is_empty else "these are the results so far"
         sys.stderr.write(f"{PROG}: interrupted; {what}\n")
         return ExitCode.INTERRUPTED
     if result.failure:
@@ -172,6 +226,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_guarded(PROG, partial(run, args), debug=args.debug)
 
 
+def _version() -> str:
+    try:
+        return metadata.version("bilstm-edge")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "unknown"
+
+
 def _options(args: argparse.Namespace) -> Options:
     counts = {
         name: None if text is None else parse_counts(f"--{name}", text)
@@ -182,18 +243,18 @@ def _options(args: argparse.Namespace) -> Options:
         )
     }
     for name, value, low, high in (
-        ("--rounds", args.rounds, 1, _MOST_RUNS),
-        ("--cold-runs", args.cold_runs, 0, _MOST_RUNS),
+        ("--rounds", args.rounds, 1, _MAX_RUNS),
+        ("--cold-runs", args.cold_runs, 0, _MAX_RUNS),
         ("--seconds", args.seconds, 0, math.inf),
         ("--seed", args.seed, 0, 2**63),
-        ("--soak", 1 if args.soak is None else args.soak, 1e-4, _MOST_MINUTES),
+        ("--soak", 1 if args.soak is None else args.soak, 1e-4, _MAX_MINUTES),
     ):
         if not low <= value <= high:
-            msg = f"{name} {value}: expected a number from {low:g} to {high:g}"
-            raise OptionError(msg)
+            message = f"{name} {value}: expected a number from {low:g} to {high:g}"
+            raise OptionError(message)
     if args.output is not None and args.soak is None:
-        msg = "--output takes the samples of a soak; give --soak MINUTES too"
-        raise OptionError(msg)
+        message = "--output is for the samples of a soak; add --soak MINUTES"
+        raise OptionError(message)
     if args.soak is not None and args.tune and args.only is None:
         sections: tuple[str, ...] = ("latency",)
     else:
@@ -224,8 +285,8 @@ def _sections(only: str | None, *, soaks: bool, compares: bool) -> tuple[str, ..
     names = _words(only)
     unknown = [name for name in names if name not in SECTIONS]
     if unknown or not names:
-        msg = f"--only {only}: expected some of {', '.join(SECTIONS)}, separated by commas"
-        raise OptionError(msg)
+        message = f"--only {only}: expected some of {', '.join(SECTIONS)}, separated by commas"
+        raise OptionError(message)
     return names
 
 
@@ -245,10 +306,10 @@ def _print(result: Result, args: argparse.Namespace) -> None:
 def _write_page(page: Path, result: Result, *, quiet: bool) -> None:
     text, missing = html_page(result)
     try:
-        write_aside(page, text)
+        write_atomically(page, text)
     except OSError as error:
-        msg = f"{page} cannot be written: {error.strerror or error}"
-        raise DataFileError(msg) from error
+        message = f"{page} cannot be written: {error.strerror or error}"
+        raise DataFileError(message) from error
     if not quiet and missing:
         sys.stderr.write(f"{PROG}: {missing}\n")
 

@@ -1,10 +1,10 @@
 """LiteRT's own profiler, through its C interface.
 
-The Python package has no name for the profiler, but it carries the library that has it,
+The Python package does not expose the profiler, but it contains the library that has it,
 `libLiteRt`, whose C interface is public: litert/c/litert_profiler.h, litert_compiled_model.h,
 litert_options.h and litert_tensor_buffer.h of github.com/google-ai-edge/LiteRT (seen at 2.3). The
-layouts below are those that the headers call stable. A library that differs may crash, so this
-runs in a process of its own and nowhere else.
+layouts below are those that the headers call stable. A library with another layout may crash, so
+this runs in a process of its own and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from bilstm_runtime.errors import BackendRunError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bilstm_runtime.values import AnyArray
+    from bilstm_runtime.spec import AnyArray
 
 _LIBRARIES: Final = {"win32": "libLiteRt.dll", "darwin": "libLiteRt.dylib"}
 _CPU: Final = 1
 _ALIGNMENT: Final = 64
 _MAX_RANK: Final = 8
-_MOST_EVENTS: Final = 512 * 1024
-"""Events that LiteRT's profiler holds; it drops those that come later."""
+_MAX_EVENTS: Final = 512 * 1024
+"""The maximum number of events that LiteRT's profiler keeps; it drops later ones."""
 
 _ELEMENT_TYPES: Final = {
     "float32": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9,
@@ -46,7 +46,7 @@ _Size = ctypes.c_size_t
 
 class _Layout(ctypes.Structure):
     _fields_ = (
-        ("rank", ctypes.c_uint32),  # 7 bits, then one that is set where there are strides
+        ("rank", ctypes.c_uint32),  # 7 bits, then one that is set if there are strides
         ("dimensions", ctypes.c_int32 * _MAX_RANK),
         ("strides", ctypes.c_uint32 * _MAX_RANK),
     )
@@ -71,14 +71,14 @@ class _Event(ctypes.Structure):
 
 @dataclass(frozen=True)
 class RawEvent:
-    """One event as LiteRT wrote it.
+    """One event as LiteRT reports it.
 
     Attributes:
-        tag: The kind of operator, or "Invoke" and the like.
+        tag: The kind of operator, or for example "Invoke".
         type: 1 for the interpreter itself, 2 for an operator, 4 and 8 for one of a delegate.
         start_us: When it began; without meaning for a delegate's.
         elapsed_us: How long it took, in whole microseconds.
-        node: The number of the node; of the graph, where the interpreter itself runs one.
+        node: The number of the node; of the graph, for an event of the interpreter itself.
         graph: The number of the graph.
     """
 
@@ -105,14 +105,14 @@ class ProfiledModel:
         Args:
             content: The TFLite file.
             inputs: The arrays by the names of its first signature.
-            outputs: Answers to them by name, whose shapes and dtypes its own have.
+            outputs: The expected outputs by name; they also give shapes and dtypes.
             threads: Threads that XNNPACK may use.
 
         Raises:
-            BackendRunError: LiteRT refuses, or the library is not there.
+            BackendRunError: LiteRT refuses, or the library is missing.
         """
         self._library = _open_library()
-        self._kept: list[Any] = []  # memory that LiteRT refers to
+        self._kept: list[Any] = []  # memory that LiteRT points to
         environment, model = _Handle(), _Handle()
         self._call("LiteRtCreateEnvironment", 0, None, ctypes.byref(environment))
         memory = ctypes.create_string_buffer(content, len(content))
@@ -129,16 +129,16 @@ class ProfiledModel:
         self._profiler = _Handle()
         self._call("LiteRtCompiledModelGetProfiler", self._compiled, ctypes.byref(self._profiler))
         if not self._profiler:
-            msg = "LiteRT did not turn its profiler on"
-            raise BackendRunError(msg)
+            message = "LiteRT did not turn its profiler on"
+            raise BackendRunError(message)
         arrays = [inputs[name] for name in self._names(model, "Input")]
-        answers = [outputs[name] for name in self._names(model, "Output")]
+        expected = [outputs[name] for name in self._names(model, "Output")]
         self._resize(arrays)
         self._inputs = [self._buffer(array) for array in arrays]
-        self._outputs = [self._buffer(np.zeros_like(array)) for array in answers]
-        self._answers = [
+        self._outputs = [self._buffer(np.zeros_like(array)) for array in expected]
+        self._expected = [
             (memory, array)
-            for memory, array in zip(self._kept[-len(answers) :], answers, strict=True)
+            for memory, array in zip(self._kept[-len(expected) :], expected, strict=True)
         ]
 
     def run(self) -> None:
@@ -150,15 +150,18 @@ class ProfiledModel:
             self._compiled, _Size(0), _Size(len(ins)), ins, _Size(len(outs)), outs,
         )  # fmt: skip
 
-    def gives_the_answers(self) -> bool:
-        """Whether the last run gave the answers that it was compiled with, but for rounding."""
+    def has_expected_outputs(self) -> bool:
+        """Whether the last run had the expected outputs, apart from rounding."""
         return all(
             np.allclose(memory.view(array.dtype).reshape(array.shape), array, 1e-3, 1e-4, True)  # noqa: FBT003
-            for memory, array in self._answers
+            for memory, array in self._expected
         )
 
     def profile(self, runs: int) -> list[RawEvent]:
-        """Run it so many times with the profiler on; what it noted, in order.
+        """Run with the profiler on, and return its events in order.
+
+        Args:
+            runs: How often to run.
 
         Raises:
             BackendRunError: LiteRT refuses.
@@ -169,9 +172,9 @@ class ProfiledModel:
         self._call("LiteRtStopProfiler", self._profiler)
         count = ctypes.c_int()
         self._call("LiteRtGetNumProfilerEvents", self._profiler, ctypes.byref(count))
-        if not 0 < count.value < _MOST_EVENTS:
-            msg = f"LiteRT's profiler noted {count.value} events"
-            raise BackendRunError(msg)
+        if not 0 < count.value < _MAX_EVENTS:
+            message = f"LiteRT's profiler reported {count.value} events"
+            raise BackendRunError(message)
         events = (_Event * count.value)()
         self._call("LiteRtGetProfilerEvents", self._profiler, count, events)
         return [
@@ -224,10 +227,10 @@ class ProfiledModel:
             )  # fmt: skip
 
     def _buffer(self, array: AnyArray) -> Any:
-        """A tensor buffer on memory of ours, holding a copy of an array."""
+        """A tensor buffer on memory of this process, with a copy of an array."""
         if array.dtype.name not in _ELEMENT_TYPES or array.ndim > _MAX_RANK:
-            msg = f"LiteRT's profiler takes no {array.dtype} of {array.ndim} axes"
-            raise BackendRunError(msg)
+            message = f"LiteRT's profiler does not take {array.dtype} with {array.ndim} axes"
+            raise BackendRunError(message)
         kind = _TensorType(_ELEMENT_TYPES[array.dtype.name])
         kind.layout.rank = array.ndim
         kind.layout.dimensions[: array.ndim] = array.shape
@@ -247,24 +250,24 @@ class ProfiledModel:
     def _call(self, name: str, *arguments: Any) -> None:
         function = getattr(self._library, name, None)
         if function is None:
-            msg = f"this LiteRT has no {name}"
-            raise BackendRunError(msg)
+            message = f"this LiteRT has no {name}"
+            raise BackendRunError(message)
         function.restype = ctypes.c_int
         status = function(*arguments)
         if status:
-            msg = f"{name} answered {_STATUS.get(status, f'status {status}')}"
-            raise BackendRunError(msg)
+            message = f"{name} failed: {_STATUS.get(status, f'status {status}')}"
+            raise BackendRunError(message)
 
 
 def _open_library() -> ctypes.CDLL:
     found = importlib.util.find_spec("ai_edge_litert")
     name = _LIBRARIES.get(sys.platform, "libLiteRt.so")
     if found is None or found.origin is None:
-        msg = "ai_edge_litert is not installed"
-        raise BackendRunError(msg)
+        message = "ai_edge_litert is not installed"
+        raise BackendRunError(message)
     path = Path(found.origin).parent / name
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        msg = f"{name} cannot be opened: {error}"
-        raise BackendRunError(msg) from error
+        message = f"{name} cannot be opened: {error}"
+        raise BackendRunError(message) from error

@@ -1,14 +1,17 @@
-"""What is measured: which file on which backend, with how many threads, on what input."""
+"""What is measured: which files on which backends, with how many threads, on which inputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from bilstm_runtime.backends import BACKENDS, find_backend
 from bilstm_runtime.bundle.tuning import EXACT_RECIPE, MAX_THREADS
 from bilstm_runtime.device import usable_cores
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
+from bilstm_runtime.sampling import random_values
 from bilstm_runtime.spec import MAX_AXIS
 
 if TYPE_CHECKING:
@@ -16,17 +19,18 @@ if TYPE_CHECKING:
 
     from bilstm_runtime.backends import Backend
     from bilstm_runtime.bundle.folder import Bundle
-    from bilstm_runtime.bundle.manifest import Artifact, Manifest
+    from bilstm_runtime.bundle.manifest import Manifest
+    from bilstm_runtime.spec import AnyArray, Artifact, InputSpec, ModelSpec
 
 DEFAULT_LENGTHS: Final = (10, 50, 200)
 _DEFAULT_THREADS: Final = (1, 2, 4)
-_MOST_VALUES: Final = 2**28
-"""Values of one input at most: 1 GiB of float32."""
+_MAX_VALUES: Final = 2**28
+"""The maximum number of values of one input: 1 GiB of float32."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user asked to measure; None stands for a default that fits the bundle.
+    """What the user wants to measure; None stands for a default that fits the bundle.
 
     Attributes:
         lengths: Steps of the sequences.
@@ -65,7 +69,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """For tables and messages."""
         return f"{self.backend} {self.recipe}, {_count(self.threads, 'thread')}"
 
 
@@ -83,27 +87,27 @@ class Shape:
 
     @property
     def steps(self) -> int:
-        """All steps of the batch."""
+        """The steps of the whole batch."""
         return (self.length or 1) * self.batch
 
     @property
     def label(self) -> str:
-        """For people."""
+        """For tables and messages."""
         steps = "" if self.length is None else f"{_count(self.length, 'step')}, "
         return f"{steps}batch {self.batch}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is measured.
+    """Everything that is measured.
 
     Attributes:
-        variants: The first is what the others are compared with: what `load` would run if
-            nothing were tuned, if that is among them.
+        variants: The first is the baseline: what `load` would run without tuning, if that is
+            among them.
         shapes: The sizes of the inputs.
         padding: The share of the steps that is padding.
         seed: For the inputs and for the order of the rounds.
-        notes: What is not measured, and why, in sentences.
+        notes: What is not measured and why, one sentence each.
     """
 
     variants: tuple[Variant, ...]
@@ -114,12 +118,12 @@ class Plan:
 
     @property
     def middle(self) -> Shape:
-        """An input of middling size."""
+        """The input of median size."""
         return sorted(self.shapes, key=lambda shape: shape.steps)[(len(self.shapes) - 1) // 2]
 
     @property
     def longest(self) -> Shape:
-        """The input of the most steps."""
+        """The input with the most steps."""
         return max(self.shapes, key=lambda shape: shape.steps)
 
     @property
@@ -129,7 +133,7 @@ class Plan:
 
 
 def make_plan(bundle: Bundle, choice: Choice) -> Plan:
-    """Work out what to measure.
+    """Determine what to measure.
 
     Raises:
         OptionError: An option is impossible for this bundle.
@@ -137,16 +141,16 @@ def make_plan(bundle: Bundle, choice: Choice) -> Plan:
         BackendMissingError: No backend that could run any of it is installed.
         UnknownBackendError: There is no backend of that name.
     """
-    manifest = bundle.manifest
+    spec = bundle.manifest.spec
     threads = _checked("--threads", choice.threads or _default_threads(), MAX_THREADS)
     shapes = tuple(
         Shape(length, batch)
-        for batch in _batches(manifest, choice.batches)
-        for length in _lengths(manifest, choice.lengths)
+        for batch in _batches(spec, choice.batches)
+        for length in _lengths(spec, choice.lengths)
     )
-    _check_padding(manifest, choice.padding)
+    _check_padding(spec, choice.padding)
     for shape in shapes:
-        _check_size(manifest, shape)
+        _check_size(spec, shape)
     pairs, notes = _runnable(bundle, choice)
     if max(threads) > usable_cores():
         notes.append(
@@ -161,15 +165,49 @@ def make_plan(bundle: Bundle, choice: Choice) -> Plan:
 
 
 def artifact_of(manifest: Manifest, variant: Variant) -> Artifact:
-    """What the manifest says of the file of a variant."""
+    """The manifest's entry for the file of a variant."""
     return next(item for item in manifest.artifacts if item.file == variant.file)
+
+
+def make_inputs(
+    spec: ModelSpec, shape: Shape, *, padding: float = 0.0, seed: int = 0
+) -> dict[str, AnyArray]:
+    """Make one random input of this size.
+
+    Args:
+        spec: What the model takes.
+        shape: The size of the input.
+        padding: The share of the steps, at the end of every sequence, that holds the mask
+            value, in inputs that have one; at least one step is not padding.
+        seed: The same seed gives the same values.
+
+    Returns:
+        By input name, an array `[batch, ...]` of the dtype that the model takes. An input that
+        starts with a text layer in the Keras model gets ids.
+    """
+    rng = np.random.default_rng([seed, shape.batch, shape.length or 0])
+    return {item.name: _input(item, shape, padding, rng) for item in spec.inputs}
+
+
+def _input(spec: InputSpec, shape: Shape, padding: float, rng: np.random.Generator) -> AnyArray:
+    sizes = [shape.batch]
+    for axis in spec.axes[1:]:
+        if axis.name is None or shape.length is None:
+            sizes.append(axis.size or axis.min)
+        else:
+            sizes.append(min(axis.size or shape.length, shape.length))
+    values: AnyArray = random_values(spec, tuple(sizes), rng)
+    if padding and spec.mask_value is not None and len(sizes) > 1:
+        first = max(1, round(sizes[1] * (1 - padding)))
+        values[:, first:] = spec.mask_value
+    return values
 
 
 def parse_counts(option: str, text: str) -> tuple[int, ...]:
     """Read "1,2,4".
 
     Raises:
-        OptionError: Something in it is no whole number from 1.
+        OptionError: A part is not a whole number from 1.
 
     >>> parse_counts("--threads", "1,2")
     (1, 2)
@@ -177,16 +215,16 @@ def parse_counts(option: str, text: str) -> tuple[int, ...]:
     try:
         values = tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        msg = f"{option} {text}: expected whole numbers from 1, separated by commas"
-        raise OptionError(msg) from error
+        message = f"{option} {text}: expected whole numbers from 1, separated by commas"
+        raise OptionError(message) from error
     return _checked(option, values, MAX_THREADS if option == "--threads" else MAX_AXIS)
 
 
-def _checked(option: str, values: Sequence[int], most: int) -> tuple[int, ...]:
+def _checked(option: str, values: Sequence[int], maximum: int) -> tuple[int, ...]:
     for value in values:
-        if not 1 <= value <= most:
-            msg = f"{option} {value}: expected whole numbers from 1 to {most:,}"
-            raise OptionError(msg)
+        if not 1 <= value <= maximum:
+            message = f"{option} {value}: expected whole numbers from 1 to {maximum:,}"
+            raise OptionError(message)
     return tuple(dict.fromkeys(values))
 
 
@@ -194,84 +232,86 @@ def _default_threads() -> tuple[int, ...]:
     return tuple(count for count in _DEFAULT_THREADS if count <= usable_cores())
 
 
-def _batches(manifest: Manifest, wanted: Sequence[int] | None) -> tuple[int, ...]:
-    fixed = manifest.batch.size
+def _batches(spec: ModelSpec, wanted: Sequence[int] | None) -> tuple[int, ...]:
+    fixed = spec.batch.size
     if wanted is None:
-        return (fixed or manifest.batch.min,)
+        return (fixed or spec.batch.min,)
     for batch in _checked("--batches", wanted, MAX_AXIS):
         if fixed is not None and batch != fixed:
-            msg = f"--batches {batch}: this model was exported for batches of {fixed} only"
-            raise OptionError(msg)
-        if batch < manifest.batch.min:
-            msg = f"--batches {batch}: this model takes batches of {manifest.batch.min} or more"
-            raise OptionError(msg)
+            message = f"--batches {batch}: this model was exported for batches of {fixed} only"
+            raise OptionError(message)
+        if batch < spec.batch.min:
+            message = f"--batches {batch}: this model takes batches of {spec.batch.min} or more"
+            raise OptionError(message)
     return tuple(dict.fromkeys(wanted))
 
 
-def _lengths(manifest: Manifest, wanted: Sequence[int] | None) -> tuple[int | None, ...]:
-    axes = manifest.sequence_axes.values()
+def _lengths(spec: ModelSpec, wanted: Sequence[int] | None) -> tuple[int | None, ...]:
+    axes = spec.sequence_axes.values()
     if not axes:
         if wanted is not None:
-            msg = "--lengths: the inputs of this model have no sequence axis; leave it out"
-            raise OptionError(msg)
+            message = "--lengths: the inputs of this model have no sequence axis; leave it out"
+            raise OptionError(message)
         return (None,)
     free = [axis.min for axis in axes if axis.size is None]
     if not free:
-        return _fixed_lengths(min(axis.size or 1 for axis in axes), manifest, wanted)
+        return _fixed_lengths(min(axis.size or 1 for axis in axes), spec, wanted)
     if wanted is None:
         return tuple(dict.fromkeys(max(length, *free) for length in DEFAULT_LENGTHS))
     for length in _checked("--lengths", wanted, MAX_AXIS):
         if length < max(free):
-            msg = f"--lengths {length}: this model takes sequences of {max(free)} or more steps"
-            raise OptionError(msg)
+            message = f"--lengths {length}: this model takes sequences of {max(free)} or more steps"
+            raise OptionError(message)
     return tuple(dict.fromkeys(wanted))
 
 
 def _fixed_lengths(
-    fixed: int, manifest: Manifest, wanted: Sequence[int] | None
+    fixed: int, spec: ModelSpec, wanted: Sequence[int] | None
 ) -> tuple[int | None, ...]:
     if wanted is None:
         return (fixed,)
     for length in _checked("--lengths", wanted, MAX_AXIS):
         if length > fixed:
-            msg = (
+            message = (
                 f"--lengths {length}: this model was exported for {fixed} steps and takes no "
                 f"more. Choose {fixed} or less, or export it again with another --time"
             )
-            raise OptionError(msg)
-        if length < fixed and not manifest.spec.can_pad:
-            msg = (
+            raise OptionError(message)
+        if length < fixed and not spec.can_pad:
+            message = (
                 f"--lengths {length}: this model takes exactly {fixed} steps, and padding "
-                "changes its answers"
+                "changes its outputs"
             )
-            raise OptionError(msg)
+            raise OptionError(message)
     return tuple(dict.fromkeys(wanted))
 
 
-def _check_padding(manifest: Manifest, padding: float) -> None:
+def _check_padding(spec: ModelSpec, padding: float) -> None:
     if not 0 <= padding < 1:
-        msg = f"--padding {padding}: expected a share from 0 to less than 1, such as 0.5"
-        raise OptionError(msg)
-    if padding and all(spec.mask_value is None for spec in manifest.inputs):
-        msg = f"--padding {padding}: no input of this model marks steps as padding; leave it out"
-        raise OptionError(msg)
+        message = f"--padding {padding}: expected a share from 0 to less than 1, such as 0.5"
+        raise OptionError(message)
+    if padding and all(item.mask_value is None for item in spec.inputs):
+        message = (
+            f"--padding {padding}: no input of this model marks steps as padding; leave it out"
+        )
+        raise OptionError(message)
 
 
-def _check_size(manifest: Manifest, shape: Shape) -> None:
-    for spec in manifest.inputs:
+def _check_size(spec: ModelSpec, shape: Shape) -> None:
+    for item in spec.inputs:
         values = 1
-        for axis in spec.axes[1:]:
+        for axis in item.axes[1:]:
             values *= axis.size or shape.length or axis.min
-        if values * shape.batch > _MOST_VALUES:
-            msg = (
-                f"{shape.label}: the input {spec.name!r} would have {values * shape.batch} "
-                f"values; {_MOST_VALUES} at most are measured"
+        if values * shape.batch > _MAX_VALUES:
+            message = (
+                f"{shape.label}: the input {item.name!r} would have {values * shape.batch} "
+                f"values; at most {_MAX_VALUES} are measured"
             )
-            raise OptionError(msg)
+            raise OptionError(message)
 
 
 def _runnable(bundle: Bundle, choice: Choice) -> tuple[list[tuple[Backend, Artifact]], list[str]]:
-    """Files with backends that are installed, what `load` prefers first; and what is left out."""
+    """Files on installed backends, as `load` prefers them; and notes on what is left out."""
     manifest = bundle.manifest
     backends = [find_backend(name) for name in choice.backends or BACKENDS]
     pairs = [
@@ -283,9 +323,9 @@ def _runnable(bundle: Bundle, choice: Choice) -> tuple[list[tuple[Backend, Artif
     ]
     _check_recipes(bundle, choice)
     if not pairs:
-        held = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in manifest.artifacts)
-        msg = f"{bundle.folder} has no model file for that choice; it has {held}"
-        raise NoArtifactError(msg)
+        found = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in manifest.artifacts)
+        message = f"{bundle.folder} has no model file for that choice; it has {found}"
+        raise NoArtifactError(message)
     notes = [
         f"{artifact.file} is not measured: {backend.missing()}"
         for backend, artifact in pairs
@@ -295,11 +335,11 @@ def _runnable(bundle: Bundle, choice: Choice) -> tuple[list[tuple[Backend, Artif
     if not runnable:
         commands = dict.fromkeys(backend.install_command for backend, _ in pairs)
         names = ", ".join(dict.fromkeys(backend.name for backend, _ in pairs))
-        msg = (
-            f"nothing of this bundle can be measured: of the backends {names} none is installed. "
+        message = (
+            f"nothing in this bundle can be measured: none of the backends {names} is installed. "
             f"Install one: {' or '.join(commands)}"
         )
-        raise BackendMissingError(msg)
+        raise BackendMissingError(message)
     order = {manifest.recommended_recipe: 0, EXACT_RECIPE: 1}
     ranks = {name: rank for rank, name in enumerate(BACKENDS)}
     runnable.sort(key=lambda pair: (order.get(pair[1].recipe, 2), ranks[pair[0].name]))
@@ -307,14 +347,14 @@ def _runnable(bundle: Bundle, choice: Choice) -> tuple[list[tuple[Backend, Artif
 
 
 def _check_recipes(bundle: Bundle, choice: Choice) -> None:
-    held = {artifact.recipe for artifact in bundle.manifest.artifacts}
-    unknown = [recipe for recipe in choice.recipes or () if recipe not in held]
+    available = {artifact.recipe for artifact in bundle.manifest.artifacts}
+    unknown = [recipe for recipe in choice.recipes or () if recipe not in available]
     if unknown:
-        msg = (
-            f"--recipes {','.join(unknown)}: {bundle.folder} has {', '.join(sorted(held))}. "
-            "Choose of these, or export the model again with that recipe."
+        message = (
+            f"--recipes {','.join(unknown)}: {bundle.folder} has {', '.join(sorted(available))}. "
+            "Choose from these, or export the model again with that recipe."
         )
-        raise NoArtifactError(msg)
+        raise NoArtifactError(message)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""The plots of the page, drawn by matplotlib as SVG whose colours the page decides."""
+"""The plots of the HTML page: SVG by matplotlib, in colours that the page defines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAGE_COLOURS: Final = {
     _LINE: "var(--line)",
     **{colour: f"var(--c{number})" for number, colour in enumerate(_SERIES)},
 }
-"""Colours that nothing else has, and what the page puts in their place."""
+"""Placeholder colours that occur nowhere else, and the variables that replace them."""
 
 _MARKERS: Final = "osD^vP"
 _STYLE: Final[dict[str, Any]] = {
@@ -54,17 +54,17 @@ _STYLE: Final[dict[str, Any]] = {
     "lines.linewidth": 2,
     "lines.markersize": 6,
 }
-_MOST_BARS: Final = 14
+_MAX_BARS: Final = 14
 _FAR_APART: Final = 4
-_LEAST_SPAN: Final = 0.1
+_MIN_SPAN: Final = 0.1
 _MANY_DECADES: Final = 3
 _LEGEND_COLUMNS: Final = 2
 
 
 def plots(result: Result) -> list[tuple[str, str]]:
-    """The plots there is data for: a title and an inline SVG each."""
+    """The plots that there is data for, each a title and an inline SVG."""
     logger = logging.getLogger("matplotlib.font_manager")
-    logger.setLevel(logging.ERROR)  # the page's fonts need not be here
+    logger.setLevel(logging.ERROR)  # the fonts of the page may be missing here
     return [
         *_against_length(result),
         *_size_against_error(result),
@@ -106,7 +106,7 @@ def _against_threads(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def _lines(points: Sequence[tuple[str, int, Case]], label: str, title: str) -> str:
-    """Medians with their intervals: a name, a place on the x axis and a case each."""
+    """Medians with their intervals; each point has a name, an x value and a case."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
         series: dict[str, list[tuple[int, Interval]]] = {}
         for name, place, case in points:
@@ -153,7 +153,7 @@ def _bounds(medians: Sequence[Interval]) -> list[list[float]]:
 
 def _bars(cases: Sequence[Case], title: str) -> str:
     """Medians with their intervals, a bar each."""
-    cases = cases[:_MOST_BARS]
+    cases = cases[:_MAX_BARS]
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title, "axes.grid.axis": "x"}):
         drawing, axes = _new_axes(height=0.7 + 0.42 * len(cases))
         medians = [case.latency.median for case in cases if case.latency is not None]
@@ -205,7 +205,11 @@ def _size_against_error(result: Result) -> Iterator[tuple[str, str]]:
 def _over_time(result: Result) -> Iterator[tuple[str, str]]:
     wanted: tuple[tuple[str, str, Callable[[Sample], float]], ...] = (
         ("Memory over time, soak", "MiB", lambda sample: (sample.resident_bytes or 0) / 2**20),
-        ("Latency over time, soak", "times the usual", lambda sample: sample.relative_latency),
+        (
+            "Latency over time, soak",
+            "relative to the median",
+            lambda sample: sample.relative_latency,
+        ),
     )
     for title, label, value in wanted:
         soaks = [item for item in result.soaks if item.samples]
@@ -225,14 +229,14 @@ def _over_time(result: Result) -> Iterator[tuple[str, str]]:
             axes.set_ylabel(label)
             axes.ticklabel_format(useOffset=False)
             low, high = axes.get_ylim()
-            spare = max(_LEAST_SPAN * high - (high - low), 0) / 2
+            spare = max(_MIN_SPAN * high - (high - low), 0) / 2
             axes.set_ylim(low - spare, high + spare)  # or noise would fill the plot
             _legend(drawing, len(soaks))
             yield title, _svg(drawing, title)
 
 
 def _new_axes(named: int = 0, height: float = 3.1) -> tuple[Figure, Any]:
-    """Axes above which, whatever the legend of so many names takes, there is room to draw."""
+    """Axes whose height does not depend on the number of names in the legend."""
     rows = -(-named // _LEGEND_COLUMNS)
     drawing = Figure(figsize=(6.0, height + 0.2 * rows), layout="constrained")
     FigureCanvasSVG(drawing)
@@ -240,7 +244,7 @@ def _new_axes(named: int = 0, height: float = 3.1) -> tuple[Figure, Any]:
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
-    """Logarithmic where values differ by much, else from zero."""
+    """A logarithmic scale if values differ a lot, else one from zero."""
     if min(values) > 0 and max(values) / min(values) >= _FAR_APART:
         axes.set_yscale("log")
         _few_ticks(axes, lambda value: f"{value:g}")
@@ -249,7 +253,7 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
 
 
 def _few_ticks(axes: Any, form: Callable[[float], str]) -> None:
-    """A logarithmic y axis with 1, 2 and 5 of each decade, or the decades if there are many."""
+    """A logarithmic y axis with ticks at 1, 2 and 5 of each decade, or at decades if many."""
     low, high = axes.get_ylim()
     decades = math.log10(high / low)
     subs = (1, 2, 5) if decades < _MANY_DECADES else (1,)
@@ -265,7 +269,7 @@ def _legend(drawing: Figure, count: int) -> None:
 
 
 def _svg(drawing: Figure, title: str) -> str:
-    """The drawing as SVG to put into a page, in the page's colours."""
+    """The drawing as inline SVG in the colours of the page."""
     buffer = io.StringIO()
     drawing.savefig(
         buffer,

@@ -1,52 +1,134 @@
-"""Showing a result: on the terminal, as Markdown, as one page of HTML."""
+"""Showing a result: on the terminal, as Markdown, as one HTML page."""
 
 from __future__ import annotations
 
 import html
+import os
+import shutil
 import sys
+import textwrap
 from importlib import resources
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from bilstm_bench.tables import Table, sentences, tables
+from bilstm_bench.tables import NONE, Table, sentences, tables
 from bilstm_runtime.cli.check import format_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
     from bilstm_bench.results import Result
 
 NO_PLOTS: Final = (
-    "the page has tables only: matplotlib, which draws the plots, is not installed. "
+    "the page has no plots: matplotlib, which draws them, is not installed. "
     'Install it: pip install "bilstm-edge[bench]"'
 )
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-"""The page loads nothing and runs nothing, whatever a bundle's names hold."""
+"""The page loads and runs nothing, even if a name in a bundle holds HTML."""
+
+_COLOURS: Final = {"faster": "green", "slower": "red", "not timed": "red", "no difference": "dim"}
+_WHOLE_WORDS: Final[dict[str, Any]] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def print_text(result: Result) -> None:
-    """Print all tables on stdout; on a terminal by rich, where that is installed."""
+    """Print all tables on stdout; on a terminal with rich, if it is installed."""
     if sys.stdout.isatty():
         try:
-            from bilstm_bench.render_rich import print_rich  # noqa: PLC0415 (an extra)
+            print_rich(result)
         except ImportError:
             pass
         else:
-            print_rich(result)
             return
-    sys.stdout.write(text(result))
+    is_limited = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = shutil.get_terminal_size().columns if is_limited else None
+    sys.stdout.write(text(result, width=width))
 
 
-def text(result: Result) -> str:
-    """All tables as plain text."""
-    parts = [_title(result), ", ".join(f"{k} {v}" for k, v in result.machine.items()), ""]
+def text(result: Result, *, width: int | None = None) -> str:
+    """All tables as plain text.
+
+    Args:
+        result: The result.
+        width: The maximum line length; None for no limit. A table that is wider becomes a list.
+    """
+    facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
+    parts = [_wrapped(_flat(_title(result)), width), _wrapped(facts, width), ""]
     for table in tables(result):
-        parts.append(table.title)
+        parts.append(_wrapped(table.title, width))
         if table.rows:
-            parts.append(_indented(format_table(table.header, _one_line(table.rows))))
-        parts += [f"  {_flat(note)}" for note in table.notes]
+            lines = format_table(table.header, _one_line(table.rows)).splitlines()
+            if width is not None and max(map(len, lines)) + 2 > width:
+                lines = stacked(table, width - 2)
+            parts += [f"  {line}" for line in lines]
+        parts += [_wrapped(_flat(note), width, indent="  ") for note in table.notes]
         parts.append("")
-    parts += [_flat(sentence) for sentence in sentences(result)]
+    parts += [_wrapped(_flat(sentence), width) for sentence in sentences(result)]
     return printable("\n".join(parts).rstrip() + "\n")
+
+
+def stacked(table: Table, width: int) -> list[str]:
+    """A table as a list, for narrow terminals: names and values one after another.
+
+    No line is broken within a word or between a name and its value, unless the value alone is
+    longer than a line.
+
+    Args:
+        table: The table.
+        width: The maximum line length.
+    """
+    lines = []
+    for row in _one_line(table.rows):
+        lines += textwrap.wrap(row[0], width, **_WHOLE_WORDS)
+        cells = [
+            (cell, f"{name}{':' if number < table.words else ''} {cell}")
+            for number, (name, cell) in enumerate(zip(table.header, row, strict=True))
+            if number and cell not in ("", NONE)
+        ]
+        named = [cells[0][0]] if len(cells) == 1 else [both for _, both in cells]
+        together: list[str] = []
+        for item in named:
+            if together and len(f"  {together[-1]}; {item};") <= width:
+                together[-1] += f"; {item}"
+            else:
+                together.append(item)
+        for number, line in enumerate(together, 1):
+            end = ";" if number < len(together) else ""
+            lines += textwrap.wrap(
+                line + end, width, initial_indent="  ", subsequent_indent="    ", **_WHOLE_WORDS
+            )
+    return lines
+
+
+def print_rich(result: Result, console: Console | None = None) -> None:
+    """Print all tables with rich; raises `ImportError` without it.
+
+    Args:
+        result: The result.
+        console: Where to print; stdout by default.
+    """
+    from rich.console import Console  # noqa: PLC0415 (an extra)
+    from rich.text import Text  # noqa: PLC0415
+
+    console = console or Console()
+    console.print(Text(printable(_title(result)), "bold"))
+    facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
+    console.print(Text(printable(facts), "dim"))
+    unlimited = console.options.update(width=10_000)
+    for table in tables(result):
+        console.print()
+        shown = _rich_table(table) if table.rows else None
+        if shown is not None and console.measure(shown, options=unlimited).maximum <= console.width:
+            console.print(shown)
+        else:
+            console.print(Text(printable(table.title), "bold"))
+            for line in stacked(table, console.width):
+                console.print(Text(printable(line), _colour(line)))
+        for note in table.notes:
+            console.print(Text(printable(note), "dim"))
+    for sentence in sentences(result):
+        console.print(Text(printable(sentence)))
 
 
 def markdown(result: Result) -> str:
@@ -70,7 +152,7 @@ def html_page(result: Result) -> tuple[str, str]:
     """The result as one page that loads nothing.
 
     Returns:
-        The page, and what is missing in it, in words; empty if nothing is.
+        The page, and what is missing in it in words; empty if nothing is.
     """
     try:
         from bilstm_bench.plots import plots  # noqa: PLC0415 (an extra)
@@ -93,7 +175,7 @@ def html_page(result: Result) -> tuple[str, str]:
 
 
 def printable(value: str) -> str:
-    """Text without control characters: a name in a bundle may hold a terminal's commands."""
+    """Text without control characters: a name in a bundle may hold terminal commands."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in value)
 
 
@@ -104,7 +186,7 @@ def _body(result: Result, drawn: Sequence[tuple[str, str]], missing: str) -> Ite
     )
     yield f'<dl class="machine">{facts}</dl>'
     if result.interrupted or result.failure:
-        why = result.failure or "It was interrupted; this is what there was."
+        why = result.failure or "It was interrupted; these are the results so far."
         yield f'<p class="warning">{html.escape(why)}</p>'
     if drawn:
         figures = "\n".join(
@@ -114,9 +196,9 @@ def _body(result: Result, drawn: Sequence[tuple[str, str]], missing: str) -> Ite
         yield f'<div class="plots">\n{figures}\n</div>'
     elif missing:
         yield f'<p class="warning">{html.escape(missing[0].upper() + missing[1:])}</p>'
-    said = sentences(result)
-    if said:
-        yield "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in said) + "</ul>"
+    found = sentences(result)
+    if found:
+        yield "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in found) + "</ul>"
     for table in tables(result):
         yield f"<section>\n<h2>{html.escape(table.title)}</h2>"
         if table.rows:
@@ -156,11 +238,35 @@ def _flat(value: str) -> str:
     return " ".join(value.split())
 
 
-def _indented(lines: str) -> str:
-    return "\n".join(f"  {line}" for line in lines.splitlines())
+def _wrapped(value: str, width: int | None, *, indent: str = "") -> str:
+    if width is None:
+        return indent + value
+    return textwrap.fill(
+        value, width, initial_indent=indent, subsequent_indent=indent, **_WHOLE_WORDS
+    )
+
+
+def _rich_table(table: Table) -> RichTable:
+    """A table whose cells are not wrapped."""
+    from rich import box  # noqa: PLC0415 (an extra)
+    from rich.table import Table as RichTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    shown = RichTable(
+        title=Text(printable(table.title), "bold"), title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for number, heading in enumerate(table.header):
+        shown.add_column(heading, justify="left" if number < table.words else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*(Text(printable(_flat(cell)), _colour(cell)) for cell in row))
+    return shown
+
+
+def _colour(cell: str) -> str:
+    return next((colour for words, colour in _COLOURS.items() if words in cell), "")
 
 
 def _md(value: str) -> str:
-    """A cell of Markdown: no bar, no HTML, one line."""
+    """Text for a cell of Markdown: no bar, no HTML, one line."""
     plain = _flat(value).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
     return plain.replace("<", "&lt;").replace("[", "\\[")

@@ -1,4 +1,4 @@
-"""All that a run of `bench-bilstm` found, as plain data."""
+"""The results of a run of `bench-bilstm`, as plain data."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ import numpy as np
 from bilstm_runtime.device import this_device
 
 if TYPE_CHECKING:
-    from bilstm_bench.cold_start import Start
     from bilstm_bench.plan import Shape, Variant
+    from bilstm_bench.processes import Start
     from bilstm_bench.profiling import Profile
     from bilstm_bench.soak import Soak
     from bilstm_bench.statistics import Comparison, Interval, Latency
-    from bilstm_bench.tuning import Tuned
 
 JSON_FORMAT: Final = "bench-bilstm"
 JSON_VERSION: Final = 1
@@ -31,19 +30,19 @@ _GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 @dataclass(frozen=True)
 class Case:
-    """What the rounds found of one contender on one size of input.
+    """What the rounds measured of one contender on one size of input.
 
     Attributes:
         name: What ran: a variant of the bundle, or a peer.
         variant: The variant; None for a peer.
         shape: The size of the input.
-        latency: Of `Model.predict`, or of the peer; None where it was not timed.
-        bare: Of the same without what `predict` adds.
-        first_ms: The first call after another contender, with its interval.
-        per_second: Sequences a second, at this batch.
-        comparison: With the first variant on the same input; None for that one itself.
-        difference: Of a peer: its largest difference from the bundle's answers.
-        failure: Why it was not timed, or no longer; empty if it was.
+        latency: Of `predict`, or of the peer; None if it was not timed.
+        bare: The latency without what `predict` adds.
+        first_ms: The first call after another contender, in milliseconds.
+        per_second: Sequences per second, at this batch.
+        comparison: With the baseline on the same input; None for the baseline itself.
+        difference: Of a peer: the largest absolute difference from the bundle's outputs.
+        failure: Why it was not timed, or not to the end; empty if it was.
     """
 
     name: str
@@ -60,13 +59,13 @@ class Case:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A model file, and how near its answers come to Keras's, as the exporter measured.
+    """A model file, and its error against Keras, as the exporter measured it.
 
     Attributes:
         file: Its name.
         recipe: How its numbers are stored.
         bytes: Its size.
-        max_abs_error: The largest absolute error; None where the manifest does not tell.
+        max_abs_error: The largest absolute error; None if the manifest does not have it.
     """
 
     file: str
@@ -80,11 +79,11 @@ class Settings:
     """How it was measured.
 
     Attributes:
-        rounds: Rounds that were begun.
-        warm_up: What ran before the first of them, in words.
+        rounds: The number of rounds that began.
+        warm_up: What ran before the first round, in words.
         padding: The share of the steps that is padding.
         seed: For inputs and order.
-        baseline: What the others are compared with.
+        baseline: The variant that all others are compared with.
     """
 
     rounds: int
@@ -94,24 +93,43 @@ class Settings:
     baseline: Variant
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What `--tune` chose.
+
+    Attributes:
+        variant: What `load` runs from now on; None if nothing was chosen.
+        times_faster: Compared with the default: the geometric mean over the inputs.
+        why: The reason.
+        file: The path of the tuning file; empty if nothing was stored.
+        left_out: What could not be chosen and why, one sentence each.
+    """
+
+    variant: Variant | None
+    times_faster: float
+    why: str
+    file: str = ""
+    left_out: tuple[str, ...] = ()
+
+
 @dataclass
 class Result:
-    """Everything; filled as it is measured, so that an interruption loses nothing.
+    """All results; filled while measuring, so that an interruption loses nothing.
 
     Attributes:
         model: The name of the model.
-        bundle: The bundle's folder, as it was given.
+        bundle: The bundle's folder, as the user gave it.
         machine: The device and what runs on it, in words.
         files: The model files.
-        settings: How the latencies were measured; None where they were not.
+        settings: How the latencies were measured; None if they were not.
         starts: Fresh processes.
         cases: Latencies.
-        profiles: Where the time goes.
+        profiles: The time by operator.
         tuned: What was chosen for this device; None without `--tune`.
-        soaks: What long runs found.
-        notes: What was not measured, and why.
+        soaks: Long runs.
+        notes: What was not measured and why.
         interrupted: Whether the user ended it early.
-        failure: What ended it early otherwise; empty if nothing did.
+        failure: What else ended it early; empty if nothing did.
     """
 
     model: str
@@ -159,9 +177,9 @@ def describe_machine() -> dict[str, str]:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """The result as JSON values, which know neither NaN nor infinity: null stands for both.
+    """The result as JSON values. JSON has neither NaN nor infinity: null stands for both.
 
-    Its form is stable within one `version`: members are added, none is taken away or changed.
+    Within one `version`, members may be added, but none is removed or changed.
     """
     members: dict[str, Any] = _plain(dataclasses.asdict(result))
     return {"format": JSON_FORMAT, "version": JSON_VERSION, **members}

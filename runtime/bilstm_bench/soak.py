@@ -1,4 +1,4 @@
-"""A long run on random sizes of input: does memory grow, does it slow down?"""
+"""A long run on random sizes of input: how memory and latency grow."""
 
 from __future__ import annotations
 
@@ -11,36 +11,35 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import numpy as np
 
-from bilstm_bench.memory import resident_bytes
-from bilstm_bench.plan import Shape
-from bilstm_bench.random_inputs import make_inputs
-from bilstm_bench.statistics import LEAST_ROUNDS, Interval, slope
+from bilstm_bench.plan import Shape, make_inputs
+from bilstm_bench.processes import resident_bytes
+from bilstm_bench.statistics import MIN_ROUNDS, Interval, slope
 from bilstm_runtime.errors import BilstmRuntimeError, DataFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bilstm_bench.contender import OpenedVariant
+    from bilstm_bench.contenders import OpenedVariant
     from bilstm_bench.plan import Plan, Variant
 
 _WINDOWS: Final = 600
 _SHORTEST_WINDOW_S: Final = 0.05
-_MOST_NOTED: Final = 4096
-"""Predictions of one stretch whose latencies are looked at."""
+_MAX_RECORDED: Final = 4096
+"""The maximum number of predictions of one window whose latencies are recorded."""
 
 _SHAPES: Final = 12
-"""Sizes of input that are mixed."""
+"""The number of input sizes."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one stretch of a soak gave.
+    """One time window of a soak.
 
     Attributes:
-        seconds: When it ended, since the soak began.
-        calls: How many predictions it had.
-        resident_bytes: What the process held at its end; None where the system does not tell.
-        relative_latency: The latency relative to the usual one of the same size of input, the
+        seconds: Its end, since the soak began.
+        calls: The number of predictions.
+        resident_bytes: Resident memory at its end; None without psutil.
+        relative_latency: The latency relative to the median of the same size of input; the
             median over the sizes.
     """
 
@@ -52,15 +51,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Soak:
-    """What a soak found of one variant.
+    """The soak of one variant.
 
     Attributes:
         variant: What ran.
-        seconds: How long.
-        calls: How many predictions.
-        samples: Stretch by stretch.
-        memory_per_hour: Growth of resident memory, in bytes an hour, with its interval.
-        latency_per_hour: Growth of the latency, as a share an hour (0.01 is one percent).
+        seconds: Its duration.
+        calls: The number of predictions.
+        samples: The time windows.
+        memory_per_hour: Growth of resident memory in bytes per hour, with its interval.
+        latency_per_hour: Growth of the latency per hour, as a share (0.01 is one percent).
         failure: Why it ended early; empty if it did not.
     """
 
@@ -74,7 +73,7 @@ class Soak:
 
 
 class _Log:
-    """What is noted while a soak runs, all of whose memory is taken before it begins."""
+    """Records a soak. All of its memory is allocated before the soak begins."""
 
     def __init__(self, shapes: int) -> None:
         self.count = 0
@@ -82,34 +81,34 @@ class _Log:
         self.calls = np.full(_WINDOWS + 2, -1)
         self.resident = np.full(_WINDOWS + 2, -1, dtype=np.int64)
         self.medians_ns = np.full((_WINDOWS + 2, shapes), np.nan)
-        self._sizes = np.full(_MOST_NOTED, -1)
-        self._taken = np.full(_MOST_NOTED, -1.0)
-        self._noted = 0
+        self._sizes = np.full(_MAX_RECORDED, -1)
+        self._taken = np.full(_MAX_RECORDED, -1.0)
+        self._recorded = 0
         self._calls = 0
 
-    def note(self, size: int, ns: int) -> None:
-        """One prediction; of very many in one stretch only the first are looked at."""
+    def record(self, size: int, ns: int) -> None:
+        """Record one prediction; in one window at most `_MAX_RECORDED` latencies are kept."""
         self._calls += 1
-        if self._noted < _MOST_NOTED:
-            self._sizes[self._noted] = size
-            self._taken[self._noted] = ns
-            self._noted += 1
+        if self._recorded < _MAX_RECORDED:
+            self._sizes[self._recorded] = size
+            self._taken[self._recorded] = ns
+            self._recorded += 1
 
-    def end_stretch(self, seconds: float) -> None:
-        """A stretch is over."""
+    def end_window(self, seconds: float) -> None:
+        """End a time window."""
         place = self.count
-        sizes, taken = self._sizes[: self._noted], self._taken[: self._noted]
+        sizes, taken = self._sizes[: self._recorded], self._taken[: self._recorded]
         for size in np.unique(sizes):
             self.medians_ns[place, size] = np.median(taken[sizes == size])
         resident = resident_bytes()
         self.resident[place] = -1 if resident is None else resident
         self.seconds[place] = seconds
         self.calls[place] = self._calls
-        self._noted = self._calls = 0
+        self._recorded = self._calls = 0
         self.count += 1
 
     def samples(self) -> tuple[Sample, ...]:
-        """All stretches."""
+        """All time windows."""
         if not self.count:
             return ()
         medians = self.medians_ns[: self.count]
@@ -128,10 +127,14 @@ class _Log:
 
 @dataclass
 class SampleFile:
-    """Where samples are written while the soak runs, one JSON object a line.
+    """A file that receives samples while the soak runs, one JSON object per line.
 
-    A file that can no longer be written, as on a full disk, is given up and remembered in
-    `failure`; nothing else is lost.
+    If it can no longer be written, for example on a full disk, it is closed, and `failure` says
+    why. The soak goes on.
+
+    Attributes:
+        path: The path; None for no file.
+        failure: Why the file ends early; empty if it does not.
     """
 
     path: Path | None
@@ -139,17 +142,17 @@ class SampleFile:
     _file: TextIO | None = field(default=None, repr=False)
 
     def open(self) -> None:
-        """Open it; raises `DataFileError` where that cannot be done."""
+        """Open it; raises `DataFileError` if it cannot be written."""
         if self.path is None:
             return
         try:
             self._file = self.path.open("w", encoding="utf-8")
         except OSError as error:
-            msg = f"{self.path} cannot be written: {error.strerror or error}"
-            raise DataFileError(msg) from error
+            message = f"{self.path} cannot be written: {error.strerror or error}"
+            raise DataFileError(message) from error
 
     def write(self, sample: dict[str, Any]) -> None:
-        """Write one line, so that it is there also if the process dies."""
+        """Write one line and flush it."""
         if self._file is None:
             return
         try:
@@ -162,7 +165,7 @@ class SampleFile:
                 f"{self.path} ends early: {why}. The soak went on; all its samples are in this "
                 "result"
             )
-            self._give_up()
+            self._abandon()
 
     def close(self) -> None:
         """Close it."""
@@ -170,16 +173,16 @@ class SampleFile:
             try:
                 self._file.close()
             except OSError:
-                self._give_up()
+                self._abandon()
         self._file = None
 
-    def _give_up(self) -> None:
+    def _abandon(self) -> None:
         file, self._file = self._file, None
         try:
             if file is not None:
                 file.close()
         except OSError:
-            pass  # what it still held cannot be written either
+            pass  # its buffer cannot be written either
 
 
 def soak(  # noqa: PLR0913 (by name)
@@ -195,37 +198,40 @@ def soak(  # noqa: PLR0913 (by name)
     """Predict on random sizes of input for a while.
 
     Args:
-        opened: What predicts.
-        plan: The lengths and batches lie between the least and the greatest of its shapes.
-        seconds: How long.
-        file: Takes the samples while it runs.
-        into: Takes the result, also where the user interrupts.
-        progress: Told how it goes.
+        opened: The open model file.
+        plan: Lengths and batches lie between the minimum and the maximum of its shapes.
+        seconds: The duration.
+        file: Receives the samples while the soak runs.
+        into: Receives the result, also if the user interrupts.
+        progress: Called with the time so far.
         clock: Nanoseconds.
     """
-    model, variant = opened.model, opened.variant
+    predictor, variant = opened.predictor, opened.variant
     rng = np.random.default_rng(plan.seed)
     shapes = _shapes(plan.shapes, rng)
     inputs = {
-        shape: make_inputs(opened.manifest, shape, padding=plan.padding, seed=plan.seed)
+        shape: make_inputs(opened.spec, shape, padding=plan.padding, seed=plan.seed)
         for shape in shapes
     }
     log = _Log(len(shapes))
     failure = ""
     begin = clock()
     try:
-        for shape in (*shapes, *shapes):  # before the clock: every size has had its memory
-            model.predict(inputs[shape])
+        for shape in (
+            *shapes,
+            *shapes,
+        ):  # before the clock starts, memory for every size is allocated
+            predictor.predict(inputs[shape])
         begin = clock()
-        stretch_ns = max(seconds / _WINDOWS, _SHORTEST_WINDOW_S) * 1e9
+        window_ns = max(seconds / _WINDOWS, _SHORTEST_WINDOW_S) * 1e9
         while clock() - begin < seconds * 1e9:
             start = clock()
-            while clock() - start < stretch_ns:
+            while clock() - start < window_ns:
                 size = int(rng.integers(len(shapes)))
                 before = clock()
-                model.predict(inputs[shapes[size]])
-                log.note(size, clock() - before)
-            log.end_stretch((clock() - begin) / 1e9)
+                predictor.predict(inputs[shapes[size]])
+                log.record(size, clock() - before)
+            log.end_window((clock() - begin) / 1e9)
             file.write(_line(variant, shapes, log))
             progress(f"soak of {variant.label}: {(clock() - begin) / 1e9:.0f} of {seconds:.0f} s")
     except BilstmRuntimeError as error:
@@ -234,12 +240,12 @@ def soak(  # noqa: PLR0913 (by name)
         into.append(_result(variant, (clock() - begin) / 1e9, log.samples(), failure))
 
 
-def _shapes(asked: Sequence[Shape], rng: np.random.Generator) -> list[Shape]:
-    """Sizes between the least and the greatest, both of which are among them."""
-    lengths = [shape.length for shape in asked if shape.length is not None]
-    batches = [shape.batch for shape in asked]
-    most = Shape(max(lengths) if lengths else None, max(batches))
-    found = {most, Shape(min(lengths) if lengths else None, min(batches))}
+def _shapes(planned: Sequence[Shape], rng: np.random.Generator) -> list[Shape]:
+    """Random sizes between the smallest and the largest, including both."""
+    lengths = [shape.length for shape in planned if shape.length is not None]
+    batches = [shape.batch for shape in planned]
+    largest = Shape(max(lengths) if lengths else None, max(batches))
+    found = {largest, Shape(min(lengths) if lengths else None, min(batches))}
     for _ in range(4 * _SHAPES):
         if len(found) >= _SHAPES:
             break
@@ -252,7 +258,7 @@ def _shapes(asked: Sequence[Shape], rng: np.random.Generator) -> list[Shape]:
 
 
 def _line(variant: Variant, shapes: Sequence[Shape], log: _Log) -> dict[str, Any]:
-    """The last stretch, for the file."""
+    """The last time window, for the file."""
     place = log.count - 1
     return {
         "variant": variant.label,
@@ -281,6 +287,6 @@ def _result(variant: Variant, seconds: float, samples: tuple[Sample, ...], failu
 
 
 def _per_hour(samples: Sequence[Sample], values: Sequence[float]) -> Interval | None:
-    if len(samples) < LEAST_ROUNDS:
+    if len(samples) < MIN_ROUNDS:
         return None
     return slope([sample.seconds / 3600 for sample in samples], values)

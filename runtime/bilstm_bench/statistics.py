@@ -1,8 +1,8 @@
-"""What a handful of noisy measurements lets one say: quantiles, intervals, slopes.
+"""Statistics of a few noisy measurements: quantiles, confidence intervals, slopes.
 
-Nothing here assumes a distribution. The interval of a median is that of the sign test: between
-two of the sorted values, chosen by the binomial distribution. That of a slope is Theil's and
-Sen's, by Kendall's distribution. Both need no resampling and give the same answer every time.
+Nothing here assumes a distribution. The interval of a median is that of the sign test: two of the
+sorted values, chosen by the binomial distribution. The interval of a slope is that of the
+Theil-Sen estimator, by Kendall's distribution. Neither resamples, so both are deterministic.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ CONFIDENCE: Final = 0.95
 _Z: Final = 1.959964
 """The normal quantile of `CONFIDENCE`, two-sided."""
 
-LEAST_ROUNDS: Final = 6
-"""With fewer values even the smallest and the largest do not enclose the median with 95 %:
-`1 - 2 ** (1 - 5)` is 0.94."""
+MIN_ROUNDS: Final = 6
+"""With fewer values, even the smallest and the largest do not enclose the median with 95 %
+confidence: with 5, it is `1 - 2 ** (1 - 5)`, which is 94 %."""
 
-FEWEST_FOR_P99: Final = 100
-_MOST_POINTS: Final = 400
-"""Points of a slope at most: their pairs are all looked at."""
+MIN_CALLS_FOR_P99: Final = 100
+_MAX_POINTS: Final = 400
+"""The maximum number of points of a slope: all their pairs are computed."""
 
 Verdict: TypeAlias = Literal["faster", "slower", "no difference", "too few rounds"]
 
@@ -37,8 +37,8 @@ class Interval:
 
     Attributes:
         value: The estimate.
-        low: The lower bound; None where there is too little data for any.
-        high: The upper bound; None likewise.
+        low: The lower bound; None if there is too little data.
+        high: The upper bound; None if there is too little data.
     """
 
     value: float
@@ -51,13 +51,13 @@ class Latency:
     """The latencies of one case, in milliseconds.
 
     Attributes:
-        count: How many runs.
+        count: The number of calls.
         median: The median of the medians of the rounds, with its interval.
-        p50: Half of all runs took no longer.
-        p90: Nine of ten runs took no longer.
-        p99: 99 of 100 runs took no longer; None with fewer than 100 runs.
-        max: The longest.
-        mean: The mean, of which throughput is made.
+        p50: The median of all calls.
+        p90: The 90th percentile of all calls.
+        p99: The 99th percentile; None with fewer than 100 calls.
+        max: The maximum.
+        mean: The mean, from which the throughput is computed.
     """
 
     count: int
@@ -75,9 +75,9 @@ class Comparison:
 
     Attributes:
         ratio: Times faster, the median over the rounds, with its interval; below 1 is slower.
-        noise: What two equal cases differed by in these rounds, as a factor of at least 1.
-        rounds: How many rounds both were in.
-        verdict: What can be said.
+        noise: How much two equal cases differed in these rounds, as a factor of at least 1.
+        rounds: The number of rounds that have both cases.
+        verdict: The conclusion.
     """
 
     ratio: Interval
@@ -97,7 +97,7 @@ def median_interval(values: Sequence[float]) -> Interval:
     """
     ordered = sorted(values)
     count = len(ordered)
-    # The most values that may be cut off at each end: P(binomial(count, 1/2) <= cut) <= 2.5 %.
+    # The maximum number of values to drop at each end: P(binomial(count, 1/2) <= cut) <= 2.5 %.
     tail, cut = 0.0, -1
     for k in range(count):
         tail += math.comb(count, k) / 2**count
@@ -111,10 +111,10 @@ def median_interval(values: Sequence[float]) -> Interval:
 
 
 def summarize(rounds: Mapping[int, Sequence[int]]) -> Latency:
-    """Summarize the runs of one case.
+    """Summarize the calls of one case.
 
     Args:
-        rounds: The nanoseconds of each run, by round; at least one.
+        rounds: The nanoseconds of each call, by round; at least one call.
     """
     every = np.concatenate([np.asarray(runs, dtype=np.float64) for runs in rounds.values()]) / 1e6
     p50, p90, p99 = np.quantile(every, [0.5, 0.9, 0.99]).tolist()
@@ -123,7 +123,7 @@ def summarize(rounds: Mapping[int, Sequence[int]]) -> Latency:
         median=median_interval(list(round_medians(rounds).values())),
         p50=p50,
         p90=p90,
-        p99=p99 if len(every) >= FEWEST_FOR_P99 else None,
+        p99=p99 if len(every) >= MIN_CALLS_FOR_P99 else None,
         max=float(every.max()),
         mean=float(every.mean()),
     )
@@ -137,9 +137,9 @@ def round_medians(rounds: Mapping[int, Sequence[int]]) -> dict[int, float]:
 def paired_ratio(
     base: Mapping[int, Sequence[int]], other: Mapping[int, Sequence[int]]
 ) -> tuple[Interval | None, int]:
-    """How many times faster `other` is than `base`, and in how many rounds both were.
+    """How many times faster `other` is than `base`, and the number of rounds that have both.
 
-    Each round gives one ratio, so what slows the machine for some rounds cancels.
+    Each round gives one ratio, so a slowdown of the machine for some rounds cancels.
     """
     first, second = round_medians(base), round_medians(other)
     shared = [number for number in first if number in second and second[number] > 0]
@@ -149,7 +149,7 @@ def paired_ratio(
 
 
 def noise_factor(ratio: Interval | None) -> float:
-    """By what factor two equal cases differed: the farther end of their ratio's interval.
+    """The factor by which two equal cases differed: the farther end of their ratio's interval.
 
     >>> noise_factor(Interval(1.0, 0.8, 1.1))
     1.25
@@ -160,19 +160,19 @@ def noise_factor(ratio: Interval | None) -> float:
     return max(max(end, 1 / end) for end in ends)
 
 
-def compare(
+def compare_latencies(
     base: Mapping[int, Sequence[int]],
     other: Mapping[int, Sequence[int]],
     noise: float = 1.0,
 ) -> Comparison | None:
-    """Compare two cases that were run in the same rounds.
+    """Compare two cases that ran in the same rounds.
 
-    It is a difference only if the interval excludes 1, and the ratio is beyond what two equal
-    cases differed by.
+    There is a difference only if the interval excludes 1, and the ratio exceeds the factor by
+    which two equal cases differed.
 
     Args:
-        base: Nanoseconds of each run, by round.
-        other: The same.
+        base: Nanoseconds of each call of the first case, by round.
+        other: The same for the second case.
         noise: See `noise_factor`.
 
     Returns:
@@ -198,8 +198,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
 
     Args:
         x: Where each value was measured.
-        y: The values. More than some hundred are first put together to the medians of
-            neighbours.
+        y: The values. Of more than some hundred, the medians of neighbours are used.
 
     Returns:
         None with fewer than two values of x.
@@ -224,9 +223,9 @@ def _thinned(
     x: np.ndarray[tuple[int], np.dtype[np.float64]],
     y: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], ...]:
-    """Medians of neighbours, `_MOST_POINTS` of them at most."""
-    if len(x) <= _MOST_POINTS:
+    """At most `_MAX_POINTS` medians of neighbours."""
+    if len(x) <= _MAX_POINTS:
         return x, y
-    parts = zip(np.array_split(x, _MOST_POINTS), np.array_split(y, _MOST_POINTS), strict=True)
+    parts = zip(np.array_split(x, _MAX_POINTS), np.array_split(y, _MAX_POINTS), strict=True)
     medians = np.array([(np.median(a), np.median(b)) for a, b in parts])
     return medians[:, 0], medians[:, 1]

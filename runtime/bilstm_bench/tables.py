@@ -1,41 +1,46 @@
-"""The result as tables of words, which the terminal, Markdown and the page show alike."""
+"""The result as tables of text, for the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from bilstm_bench.processes import MEMORY_MISSING
 from bilstm_bench.statistics import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bilstm_bench.cold_start import Range, Start
+    from bilstm_bench.processes import Range, Start
     from bilstm_bench.profiling import Profile
     from bilstm_bench.results import Case, Result
     from bilstm_bench.soak import Soak
     from bilstm_bench.statistics import Comparison
 
-_NONE: Final = "-"
-_MOST_OPERATORS: Final = 10
+NONE: Final = "-"
+"""A cell without a value."""
+
+_MAX_OPERATORS: Final = 10
 _LONG_SOAK_S: Final = 600
 _LATENCY_NOTE: Final = (
-    "Milliseconds. The median is that of the rounds, with its 95 % interval; p50 to max are over "
-    "all runs. 'Compared' is with the first line, round by round. 'Session' is the backend alone, "
-    "without what predict adds. 'Switch' is the first call after another input or model had its "
-    "turn."
+    "In milliseconds. 'Median' is the median of the rounds, with its 95 % interval; p50 to max are "
+    "over all calls. 'Compared' is relative to the first row, round by round. 'Session' is the "
+    "backend alone, without what predict adds. 'Switch' is the first call after the turn of "
+    "another input or model."
 )
 _STARTS_NOTE: Final = (
-    "The cold start, with its least and greatest, is from asking the system for a process to the "
-    "first answer, in milliseconds, with files in the system's cache; loading imports the "
-    "backend. Memory is what the process holds in all: after importing numpy and this package, "
-    "after loading, after some answers, and at most."
+    "The cold start, with its minimum and maximum, is the time from starting a process to the "
+    "first output, in milliseconds, with files in the system's cache; loading imports the backend."
+)
+_MEMORY_NOTE: Final = (
+    "Memory is the resident memory of the process: after importing numpy and this package, after "
+    "loading, after some predictions, and its maximum."
 )
 _SOAK_NOTE: Final = (
-    "Growth is the slope of a line through all stretches (Theil's and Sen's), over the whole soak "
-    "and, of soaks of ten minutes or more, in an hour, with its 95 % interval; where that holds 0 "
-    "there is none. Latencies are relative to the usual one of the same size of input. Memory "
-    "grows a little in the first minutes of any process: soak for an hour to judge a leak."
+    "Growth is the Theil-Sen slope over all time windows, for the whole soak and, for soaks of at "
+    "least ten minutes, per hour, with its 95 % interval; there is no growth if the interval "
+    "contains 0. Latencies are relative to the median for the same size of input. Memory grows a "
+    "little in the first minutes of any process: soak for an hour to find a leak."
 )
 
 
@@ -47,8 +52,8 @@ class Table:
         title: What it shows.
         header: The names of its columns.
         rows: Its cells.
-        words: How many columns, from the left, hold words; the others hold figures.
-        notes: How to read it, in sentences.
+        words: The number of columns, from the left, that hold text; the others hold numbers.
+        notes: How to read it, one sentence or more each.
     """
 
     title: str
@@ -59,7 +64,7 @@ class Table:
 
 
 def tables(result: Result) -> list[Table]:
-    """All tables of a result; parts that were not measured have none."""
+    """All tables of a result, without columns that are empty."""
     found = [_files(result)] if result.files else []
     if result.cases:
         found += _latencies(result)
@@ -69,16 +74,16 @@ def tables(result: Result) -> list[Table]:
         found += _profile(profile)
     if result.soaks:
         found.append(_soaks(result.soaks))
-    return found
+    return [_without_empty_columns(table) for table in found]
 
 
 def sentences(result: Result) -> list[str]:
-    """What is no table: the tuning, and what was not measured."""
+    """The tuning, and what was not measured, one sentence each."""
     found = []
     tuned = result.tuned
     if tuned is not None:
         if tuned.variant is None:
-            found.append(f"Tuning: nothing was stored, {tuned.why}.")
+            found.append(f"Tuning: nothing was stored: {tuned.why}.")
         else:
             faster = f", {tuned.times_faster:.2f} times as fast" if tuned.times_faster != 1 else ""
             found.append(
@@ -91,13 +96,13 @@ def sentences(result: Result) -> list[str]:
 
 
 def size(count: float | None) -> str:
-    """Bytes for people.
+    """A size in bytes with a unit.
 
     >>> size(1536)
     '1.5 KiB'
     """
     if count is None:
-        return _NONE
+        return NONE
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -106,13 +111,13 @@ def size(count: float | None) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Three digits that count.
+    """Three significant digits.
 
     >>> figure(0.012), figure(12.345), figure(1234.5)
     ('0.0120', '12.3', '1234')
     """
     if value is None:
-        return _NONE
+        return NONE
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:#.3g}" if value else "0"
@@ -121,7 +126,7 @@ def figure(value: float | None) -> str:
 def interval(found: Interval | None, unit: str = "") -> str:
     """A value and its interval, such as "1.20 (1.10 to 1.31)"."""
     if found is None:
-        return _NONE
+        return NONE
     value = f"{figure(found.value)}{unit}"
     if found.low is None:
         return value
@@ -129,15 +134,32 @@ def interval(found: Interval | None, unit: str = "") -> str:
 
 
 def verdict(comparison: Comparison | None) -> str:
-    """What a comparison lets one say."""
+    """The conclusion of a comparison."""
     if comparison is None:
-        return _NONE
+        return NONE
     if comparison.verdict in ("no difference", "too few rounds"):
         return comparison.verdict
     ratio = comparison.ratio
     if comparison.verdict == "faster" or ratio.low is None or ratio.high is None:
         return f"{interval(ratio)} times faster"
     return f"{interval(Interval(1 / ratio.value, 1 / ratio.high, 1 / ratio.low))} times slower"
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [
+        column
+        for column in range(len(table.header))
+        if column < table.words or any(row[column] not in ("", NONE) for row in table.rows)
+    ]
+    rows = [[row[column] for column in kept] for row in table.rows]
+    return replace(table, header=[table.header[column] for column in kept], rows=rows)
+
+
+def _memory_notes(memory: Sequence[object]) -> list[str]:
+    """What memory is, or how to measure it."""
+    if any(item is not None for item in memory):
+        return [_MEMORY_NOTE]
+    return [MEMORY_MISSING] if memory else []
 
 
 def _files(result: Result) -> Table:
@@ -149,12 +171,12 @@ def _files(result: Result) -> Table:
                 item.file,
                 item.recipe,
                 size(item.bytes),
-                _NONE if item.max_abs_error is None else f"{item.max_abs_error:.1e}",
+                NONE if item.max_abs_error is None else f"{item.max_abs_error:.1e}",
             ]
             for item in result.files
         ],
         words=2,
-        notes=["The error is the largest absolute one that the exporter found against Keras."],
+        notes=["The error is the largest absolute error against Keras that the exporter measured."],
     )
 
 
@@ -168,8 +190,8 @@ def _latencies(result: Result) -> Iterator[Table]:
         noise = [case.comparison.noise for case in cases if case.comparison is not None]
         if noise:
             notes.append(
-                f"Two equal contenders differed by up to {(max(noise) - 1) * 100:.1f} %: what is "
-                "within that, or whose interval holds 1, is no difference."
+                f"Two equal contenders differed by up to {(max(noise) - 1) * 100:.1f} %: a smaller "
+                "ratio, or one whose interval contains 1, is no difference."
             )
         if settings is not None and not number:
             notes.append(_LATENCY_NOTE)
@@ -179,7 +201,7 @@ def _latencies(result: Result) -> Iterator[Table]:
         yield Table(
             f"Latency: {shape.label}",
             [
-                "what",
+                "contender",
                 "median",
                 "p50",
                 "p90",
@@ -207,8 +229,8 @@ def _latency_row(case: Case) -> list[str]:
         figure(latency.p99),
         figure(latency.max),
         figure(case.per_second),
-        _NONE if case.bare is None else figure(case.bare.median.value),
-        _NONE if case.first_ms is None else figure(case.first_ms.value),
+        NONE if case.bare is None else figure(case.bare.median.value),
+        NONE if case.first_ms is None else figure(case.first_ms.value),
         verdict(case.comparison),
     ]
 
@@ -216,12 +238,13 @@ def _latency_row(case: Case) -> list[str]:
 def _starts(starts: Sequence[Start]) -> Table:
     return Table(
         "Fresh processes",
-        ["what", "cold start", "Python", "import", "load", "first answer", "base memory",
+        ["variant", "cold start", "Python", "import", "load", "first output", "base memory",
          "loaded", "steady", "peak"],
         [_start_row(start) for start in starts],
         notes=[
             *(f"{start.variant.label}: {start.failure}" for start in starts if start.failure),
-            f"Medians of {max(start.runs for start in starts)} fresh processes. {_STARTS_NOTE}",
+            f"{max(start.runs for start in starts)} fresh processes each; medians. {_STARTS_NOTE}",
+            *_memory_notes([start.steady_bytes for start in starts if start.runs]),
         ],
     )  # fmt: skip
 
@@ -238,7 +261,7 @@ def _start_row(start: Start) -> list[str]:
         _median(start.load_ms),
         _median(start.first_ms),
         *(
-            _NONE if item is None else size(item.median)
+            NONE if item is None else size(item.median)
             for item in (
                 start.imported_bytes, start.loaded_bytes, start.steady_bytes, start.peak_bytes,
             )
@@ -247,7 +270,7 @@ def _start_row(start: Start) -> list[str]:
 
 
 def _median(found: Range | None) -> str:
-    return _NONE if found is None else figure(found.median)
+    return NONE if found is None else figure(found.median)
 
 
 def _profile(profile: Profile) -> Iterator[Table]:
@@ -260,9 +283,9 @@ def _profile(profile: Profile) -> Iterator[Table]:
             figure(item.us),
             f"{item.share:.0%}",
         ]
-        for item in profile.operators[:_MOST_OPERATORS]
+        for item in profile.operators[:_MAX_OPERATORS]
     ]
-    more = profile.operators[_MOST_OPERATORS:]
+    more = profile.operators[_MAX_OPERATORS:]
     if more:
         us, share = sum(item.us for item in more), sum(item.share for item in more)
         rows.append([f"{len(more)} other kinds", "", "", figure(us), f"{share:.0%}"])
@@ -270,12 +293,12 @@ def _profile(profile: Profile) -> Iterator[Table]:
     if profile.run_us:
         notes.append(f"A run takes {figure(profile.run_us)} us without the profiler.")
     notes += profile.notes
-    header = ["operator", "run by", "calls", "us a run", "share"]
-    yield Table(f"Where the time goes: {where}", header, rows, words=2, notes=notes)
+    header = ["operator", "run by", "calls", "us per run", "share"]
+    yield Table(f"Time by operator: {where}", header, rows, words=2, notes=notes)
     if profile.nodes:
         yield Table(
-            f"The longest nodes: {where}",
-            ["node", "run by", "us a run", "share"],
+            f"Slowest nodes: {where}",
+            ["node", "run by", "us per run", "share"],
             [[i.name, i.kernel, figure(i.us), f"{i.share:.0%}"] for i in profile.nodes],
             words=2,
         )
@@ -283,8 +306,8 @@ def _profile(profile: Profile) -> Iterator[Table]:
         shown = [item for item in profile.delegated if item.taken or item.graph == 0]
         others = len(profile.delegated) - len(shown)
         yield Table(
-            f"What XNNPACK took: {where}",
-            ["graph", "taken", "left to LiteRT's own kernels", "nodes taken"],
+            f"Nodes run by XNNPACK: {where}",
+            ["graph", "by XNNPACK", "by LiteRT's own kernels", "nodes by XNNPACK"],
             [
                 [
                     "main" if item.graph == 0 else str(item.graph),
@@ -297,17 +320,17 @@ def _profile(profile: Profile) -> Iterator[Table]:
             words=4,
             notes=[
                 "Graphs with a number are conditions and bodies of loops"
-                + (f"; of {others} more it took nothing." if others else ".")
+                + (f"; XNNPACK runs nothing in {others} others." if others else ".")
             ],
         )
 
 
 def _counts(kinds: dict[str, int]) -> str:
-    return ", ".join(f"{n} {kind}" if n > 1 else kind for kind, n in kinds.items()) or _NONE
+    return ", ".join(f"{n} {kind}" if n > 1 else kind for kind, n in kinds.items()) or NONE
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Sorted whole numbers in few words.
+    """Sorted integers as ranges.
 
     >>> ranges([1, 2, 3, 7])
     '1-3, 7'
@@ -318,24 +341,30 @@ def ranges(numbers: Sequence[int]) -> str:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in runs) or _NONE
+    return ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in runs) or NONE
 
 
 def _soaks(soaks: Sequence[Soak]) -> Table:
     return Table(
         "Soak",
-        ["what", "minutes", "predictions", "memory at last", "memory grew", "an hour",
-         "latency grew", "an hour"],
+        ["variant", "minutes", "predictions", "memory at end", "memory growth", "memory per hour",
+         "latency growth", "latency per hour"],
         [_soak_row(item) for item in soaks],
         notes=[
             *(f"{s.variant.label} ended early: {s.failure}" for s in soaks if s.failure),
+            *([MEMORY_MISSING] if not _has_memory(soaks) else []),
             _SOAK_NOTE,
         ],
     )  # fmt: skip
 
 
+def _has_memory(soaks: Sequence[Soak]) -> bool:
+    samples = [sample for soak in soaks for sample in soak.samples]
+    return not samples or any(sample.resident_bytes is not None for sample in samples)
+
+
 def _soak_row(item: Soak) -> list[str]:
-    known = [s.resident_bytes for s in item.samples if s.resident_bytes is not None]
+    memory = [s.resident_bytes for s in item.samples if s.resident_bytes is not None]
     hours = item.seconds / 3600
     is_long = item.seconds >= _LONG_SOAK_S
     mib = 1 / 2**20
@@ -343,11 +372,11 @@ def _soak_row(item: Soak) -> list[str]:
         item.variant.label,
         figure(item.seconds / 60),
         str(item.calls),
-        size(known[-1] if known else None),
-        _growth(item.memory_per_hour, scale=mib * hours, unit=" MiB"),
-        _growth(item.memory_per_hour, scale=mib, unit=" MiB") if is_long else _NONE,
+        size(memory[-1] if memory else None),
+        _growth(item.memory_per_hour, scale=mib * hours, unit=" MiB") if memory else NONE,
+        _growth(item.memory_per_hour, scale=mib, unit=" MiB") if memory and is_long else NONE,
         _growth(item.latency_per_hour, scale=100 * hours, unit=" %"),
-        _growth(item.latency_per_hour, scale=100, unit=" %") if is_long else _NONE,
+        _growth(item.latency_per_hour, scale=100, unit=" %") if is_long else NONE,
     ]
 
 

@@ -1,40 +1,38 @@
-"""Choosing what is fastest on this device, without giving up exactness unasked."""
+"""Choosing the fastest variant on this device, and storing the choice where `load` finds it."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from bilstm_bench.tuning_file import store_tuning
-from bilstm_runtime.bundle.tuning import Tuning, allowed_recipes
+from bilstm_bench.results import Tuned
+from bilstm_runtime.bundle.tuning import (
+    FORMAT_VERSION,
+    Tuning,
+    allowed_recipes,
+    model_key,
+    read_entries,
+    tuning_file,
+)
 from bilstm_runtime.check import check
+from bilstm_runtime.device import this_device
+from bilstm_runtime.errors import ManifestError, TuningFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bilstm_bench.plan import Plan, Variant
     from bilstm_bench.results import Case
     from bilstm_runtime.bundle.folder import Bundle
 
-
-@dataclass(frozen=True)
-class Tuned:
-    """What `--tune` decided.
-
-    Attributes:
-        variant: What `load` runs from now on; None where nothing was decided.
-        times_faster: Than what it would run otherwise: the geometric mean over the inputs.
-        why: In a sentence.
-        file: Where it is stored; empty where it is not.
-        left_out: What could not be chosen, and why, in sentences.
-    """
-
-    variant: Variant | None
-    times_faster: float
-    why: str
-    file: str = ""
-    left_out: tuple[str, ...] = ()
+_MAX_DEVICES: Final = 64
+"""The maximum number of entries in one file; the oldest are dropped."""
 
 
 def tune(
@@ -43,14 +41,14 @@ def tune(
     """Choose among the variants that were measured, and store the choice.
 
     A variant must pass `check` on this device. Recipes other than float32 and the recommended one
-    are chosen only where the user named the recipes.
+    are chosen only if the user named the recipes.
 
     Args:
         bundle: The bundle.
         plan: What was measured.
-        base: The variant that the others were compared with.
+        base: The baseline of the comparisons.
         cases: The latencies.
-        recipes_named: Whether the user said among which recipes to choose.
+        recipes_named: Whether the user named the recipes to choose from.
 
     Raises:
         TuningFileError: The choice cannot be stored.
@@ -76,16 +74,16 @@ def tune(
 def choose_fastest(variants: Sequence[Variant], base: Variant, cases: Sequence[Case]) -> Tuned:
     """The fastest of some variants over all inputs; nothing is stored.
 
-    Among those that two equal variants could differ by, the one with fewer threads wins, and
-    then the first. Where nothing is surely faster than `base`, it stays.
+    Among variants that differ by no more than two equal ones do, the one with fewer threads
+    wins, and then the first. If none is clearly faster than `base`, `base` is kept.
 
     Args:
         variants: Those that may be chosen.
-        base: What they were compared with.
+        base: The baseline of the comparisons.
         cases: The latencies.
     """
     scores: dict[Variant, float] = {}
-    sure: set[Variant] = set()
+    faster: set[Variant] = set()
     noise = 1.0
     for variant in variants:
         own = [case for case in cases if case.variant == variant]
@@ -96,23 +94,23 @@ def choose_fastest(variants: Sequence[Variant], base: Variant, cases: Sequence[C
             continue
         comparisons = [case.comparison for case in own if case.comparison is not None]
         if len(comparisons) < len(own) or any(c.verdict == "too few rounds" for c in comparisons):
-            why = "too few rounds were measured to tell; use more --rounds or --seconds"
+            why = "there are too few rounds to tell; use more --rounds or --seconds"
             return Tuned(None, 1.0, why)
         noise = max(noise, *(c.noise for c in comparisons))
         logs = [math.log(c.ratio.value) for c in comparisons]
         scores[variant] = math.exp(sum(logs) / len(logs))
         if any(c.verdict == "faster" for c in comparisons):
-            sure.add(variant)
+            faster.add(variant)
     if not scores:
-        return Tuned(None, 1.0, "nothing that may be chosen could be measured")
-    usable = {v: score for v, score in scores.items() if v == base or v in sure}
-    if not usable:  # the base may not be chosen: whatever is best of the rest
+        return Tuned(None, 1.0, "none of the variants that may be chosen could be measured")
+    usable = {v: score for v, score in scores.items() if v == base or v in faster}
+    if not usable:  # the base may not be chosen: the best of the rest
         usable = scores
     best = max(usable.values())
-    near = [variant for variant, score in usable.items() if score * noise >= best]
-    chosen = min(near, key=lambda variant: variant.threads)  # the first of equals
+    equal = [variant for variant, score in usable.items() if score * noise >= best]
+    chosen = min(equal, key=lambda variant: variant.threads)  # the first of equals
     if chosen == base:
-        return Tuned(chosen, 1.0, "nothing is surely faster than the default on these inputs")
+        return Tuned(chosen, 1.0, "nothing is clearly faster than the default on these inputs")
     return Tuned(chosen, scores[chosen], "the fastest on these inputs")
 
 
@@ -130,8 +128,8 @@ def _eligible(
         if not recipes_named and variant.recipe not in allowed:
             if variant.recipe not in refused:
                 left_out.append(
-                    f"{variant.recipe} is not chosen unasked, as its answers differ from float32's "
-                    f"and it is not the recommended recipe: name it with --recipes"
+                    f"{variant.recipe} is not chosen unless --recipes names it: its outputs "
+                    "differ from those of float32, and it is not the recommended recipe"
                 )
             refused.add(variant.recipe)
         elif item is None or not item.passed:
@@ -142,3 +140,69 @@ def _eligible(
         else:
             found.append(variant)
     return found
+
+
+def check_storable(bundle: Bundle) -> None:
+    """Raise `TuningFileError` before minutes of work if the tuning file cannot be written."""
+    path = tuning_file(bundle)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        message = (
+            f"{path}, the tuning file beside the bundle, cannot be written: "
+            f"make {path.parent} writable, or pass the fastest options to load() yourself"
+        )
+        raise TuningFileError(message)
+
+
+def store_tuning(bundle: Bundle, tuning: Tuning, measured: Mapping[str, Any]) -> Path:
+    """Write the tuning of this device beside the bundle; those of other devices are kept.
+
+    Args:
+        bundle: The bundle.
+        tuning: What to run.
+        measured: What was measured, as JSON values for people who read the file.
+
+    Returns:
+        The path of the file. It is written to a temporary file and then renamed.
+
+    Raises:
+        TuningFileError: It cannot be written.
+    """
+    path = tuning_file(bundle)
+    device = this_device()
+    try:
+        old = read_entries(path) or {}
+    except (ManifestError, OSError, UnicodeDecodeError):
+        old = {}  # damaged: replaced
+    devices = {key: entry.value for key, entry in old.items() if key != device.key}
+    devices[device.key] = {
+        "device": dataclasses.asdict(device),
+        "model": model_key(bundle.manifest),
+        "choice": dataclasses.asdict(tuning),
+        "measured": dict(measured),
+    }
+    kept = dict(list(devices.items())[-_MAX_DEVICES:])
+    text = json.dumps({"format_version": FORMAT_VERSION, "devices": kept}, indent=2) + "\n"
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        message = (
+            f"{path} cannot be written: {error.strerror or error}. The tuning file is beside the "
+            f"bundle: make {path.parent} writable, or load with backend={tuning.backend!r}, "
+            f"recipe={tuning.recipe!r}, threads={tuning.threads}"
+        )
+        raise TuningFileError(message) from error
+    return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a temporary file and rename it to `path`; raises `OSError`."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

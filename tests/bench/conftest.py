@@ -15,7 +15,7 @@ import pytest
 from bilstm_bench import cli
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.bundle.folder import Bundle, open_bundle
-from bilstm_runtime.bundle.manifest import Manifest
+from bilstm_runtime.spec import ModelSpec
 
 FIXTURES = Path(__file__).parents[1] / "runtime" / "fixtures"
 QUICK = ("--rounds", "6", "--seconds", "0", "--cold-runs", "1", "--threads", "1")
@@ -67,9 +67,9 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def make_manifest(opened: Callable[..., Bundle]) -> Callable[..., Manifest]:
-    """A manifest of other inputs."""
-    return lambda inputs: dataclasses.replace(opened().manifest, inputs=inputs)
+def make_spec(opened: Callable[..., Bundle]) -> Callable[..., ModelSpec]:
+    """A spec with other inputs."""
+    return lambda inputs: dataclasses.replace(opened().manifest.spec, inputs=inputs)
 
 
 @pytest.fixture(params=["onnx", "litert"])

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import bilstm_runtime
-from bilstm_bench import benchmark, cli, cold_start
-from bilstm_bench.contender import OpenedVariant
+from bilstm_bench import benchmark, cli, processes
+from bilstm_bench.contenders import OpenedVariant
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.cli.exit_codes import ExitCode
 from bilstm_runtime.errors import BackendRunError, ChildProcessFailedError, TuningFileError
@@ -42,7 +42,7 @@ def test_everything_in_one_run(run, bundle):
     assert (found["format"], found["version"]) == ("bench-bilstm", 1)
     assert found["machine"]["cores"]
     assert found["settings"]["rounds"] == 6
-    assert "3 times or more" in found["settings"]["warm_up"]
+    assert "at least 3 times" in found["settings"]["warm_up"]
     assert len(found["cases"]) == len(INSTALLED) * 4
     for case in found["cases"]:
         latency = case["latency"]
@@ -218,7 +218,7 @@ def test_it_runs_with_numpy_and_a_backend_alone(tmp_path):
 
 
 def test_against_without_the_exporter_says_what_to_install(run, monkeypatch):
-    monkeypatch.setattr("bilstm_bench.peers.metadata.entry_points", lambda **_: [])
+    monkeypatch.setattr("bilstm_bench.contenders.metadata.entry_points", lambda **_: [])
     ran = run(FIXTURES / "tagger", *QUICK, "--against", "model.keras", "--quiet")
     assert ran.code == 2
     assert 'pip install "bilstm-edge[export]"' in ran.err
@@ -229,7 +229,7 @@ def test_against_without_tensorflow_says_what_to_install():
     """Both packages come in one wheel, so the exporter may be there without its libraries."""
     arguments = (FIXTURES / "tagger", *QUICK, "--against", "model.keras", "--quiet")
     done = run_blocked(["tensorflow", "keras"], *arguments)
-    if "nothing that is installed" not in done.stderr:  # the entry point needs an installation
+    if "no installed package" not in done.stderr:  # the entry point needs an installation
         assert "tensorflow" in done.stderr
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -262,7 +262,7 @@ def test_an_interruption_prints_what_there_is():
     assert "Latency: 3 steps, batch 1" in out
     assert "interleaved rounds" in out
     assert "Traceback" not in err
-    assert "interrupted; this is what there is" in err
+    assert "interrupted; these are the results so far" in err
 
 
 def test_an_interruption_before_anything_was_measured_says_so(run, monkeypatch):
@@ -277,15 +277,15 @@ def test_an_interruption_before_anything_was_measured_says_so(run, monkeypatch):
 
 
 def test_an_interruption_while_processes_start_keeps_those_that_ended(run, monkeypatch):
-    ask, asked = cold_start.run_child, []
+    start, started = processes.cold_start, []
 
     def once(task):
-        if asked:
+        if started:
             raise KeyboardInterrupt
-        asked.append(task)
-        return ask(task)
+        started.append(task)
+        return start(task)
 
-    monkeypatch.setattr(cold_start, "run_child", once)
+    monkeypatch.setattr(processes, "cold_start", once)
     ran = run(FIXTURES / "tagger", *QUICK, "--only", "cold", "--json", "--quiet")
     assert ran.code == (ExitCode.INTERRUPTED if len(INSTALLED) > 1 else 0)
     found = check_json(ran.out)
@@ -339,25 +339,38 @@ def test_a_model_that_fails_on_an_input_is_listed(run, monkeypatch):
     assert all(c["latency"] for c in cases if c["shape"]["length"] == 3)
 
 
-def test_a_child_that_dies_is_told(monkeypatch):
-    monkeypatch.setattr(cold_start, "COMMAND", "import os; os.abort()")
-    with pytest.raises(ChildProcessFailedError, match=r"signal 6|code"):
-        cold_start.run_child({})
-    monkeypatch.setattr(cold_start, "COMMAND", "raise SystemExit('no luck')")
-    with pytest.raises(ChildProcessFailedError, match="code 1: no luck"):
-        cold_start.run_child({})
+def fail_in_fresh_process(monkeypatch, command, **options):
+    monkeypatch.setattr(processes, "COMMAND", command)
+    with pytest.raises(ChildProcessFailedError) as failed:
+        processes.run_in_fresh_process(processes.load_and_predict, {}, **options)
+    return str(failed.value)
+
+
+def test_the_end_of_a_child_process_is_reported(monkeypatch):
+    crashed = fail_in_fresh_process(monkeypatch, "import os; os.abort()")
+    assert "crashed with signal 6 (SIGABRT)" in crashed or "ended with code" in crashed
+    left = fail_in_fresh_process(monkeypatch, "raise SystemExit('no luck')")
+    assert left == "the fresh process ended with code 1 and without a result: no luck"
+    silent = fail_in_fresh_process(monkeypatch, "print('[1]')")
+    assert silent == "the fresh process ended with code 0 and without a result"
+    late = fail_in_fresh_process(monkeypatch, "import time; time.sleep(60)", time_limit_s=0.5)
+    assert late == "the fresh process did not finish within 0.5 s and was stopped"
+    printed = """print('{"result": {"error": "no such file"}}')"""
+    assert fail_in_fresh_process(monkeypatch, printed) == "no such file"
 
 
 def test_children_do_not_import_from_the_current_folder(tmp_path, monkeypatch, bundle):
     (tmp_path / "json.py").write_text("raise SystemExit('hijacked')")
     monkeypatch.chdir(tmp_path)
     folder = bundle()
-    variant = {"backend": INSTALLED[0], "recipe": "float32", "threads": 1}
     task = {
-        "task": "cold", "bundle": str(folder), **variant,
-        "length": 3, "batch": 1, "padding": 0.0, "seed": 0,
-    }  # fmt: skip
-    assert cold_start.run_child(task)[0]["first_ns"] > 0
+        "bundle": str(folder),
+        "variant": {"backend": INSTALLED[0], "recipe": "float32", "threads": 1},
+        "shape": {"length": 3, "batch": 1},
+        "padding": 0.0,
+        "seed": 0,
+    }
+    assert processes.cold_start(task)["first_ms"] > 0
 
 
 def test_models_of_other_kinds_are_measured(run):
@@ -365,6 +378,31 @@ def test_models_of_other_kinds_are_measured(run):
         ran = run(FIXTURES / name, *QUICK, *more, "--only", "latency", "--json", "--quiet")
         assert ran.code == 0, ran.err
         assert all(case["latency"] for case in check_json(ran.out)["cases"])
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("bench-bilstm ")
+
+
+def test_without_psutil_memory_says_what_to_install():
+    options = (*QUICK, "--lengths", "3", "--only", "cold")
+    done = run_blocked(["psutil"], FIXTURES / "tagger", *options)
+    assert done.returncode == 0, done.stderr
+    assert "first output" in done.stdout
+    assert "base memory" not in done.stdout
+    assert 'psutil is not installed. Install it: pip install "bilstm-edge[bench]"' in done.stdout
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_terminal_has_no_long_lines(run, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = run(FIXTURES / "tagger", *QUICK, "--lengths", "3", "--only", "latency", "--quiet").out
+    assert "median" in shown
+    for line in shown.splitlines():
+        assert len(line) <= width or " " not in line.strip()
 
 
 def test_help_names_every_option(capsys):

@@ -1,4 +1,4 @@
-"""What is said of noisy measurements: right on known samples, and able to say no."""
+"""Statistics of noisy measurements, on samples whose statistics are known."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilstm_bench.statistics import (
-    LEAST_ROUNDS,
+    MIN_ROUNDS,
     Interval,
-    compare,
+    compare_latencies,
     median_interval,
     noise_factor,
     slope,
@@ -31,7 +31,7 @@ def test_the_interval_of_a_median_is_that_of_the_sign_test():
     assert median_interval(list(range(1, 21))) == Interval(10.5, 6, 15)
 
 
-@pytest.mark.parametrize("count", [1, 2, LEAST_ROUNDS - 1])
+@pytest.mark.parametrize("count", [1, 2, MIN_ROUNDS - 1])
 def test_too_few_values_have_no_interval(count):
     found = median_interval([1.0] * count)
     assert (found.low, found.high) == (None, None)
@@ -72,29 +72,29 @@ def test_p99_needs_a_hundred_runs():
 
 def test_a_real_difference_is_found():
     base, other = [2.0] * 10, [1.0] * 10
-    found = compare(rounds(base), rounds(other))
+    found = compare_latencies(rounds(base), rounds(other))
     assert (found.verdict, found.ratio.value) == ("faster", 2.0)
-    assert compare(rounds(other), rounds(base)).verdict == "slower"
+    assert compare_latencies(rounds(other), rounds(base)).verdict == "slower"
 
 
 def test_equal_work_is_no_difference_and_one_round_decides_nothing():
     rng = np.random.default_rng(1)
     noisy = [rng.normal(1, 0.2, 12).tolist() for _ in range(2)]
-    assert compare(rounds(noisy[0]), rounds(noisy[1])).verdict == "no difference"
-    assert compare(rounds([2.0]), rounds([1.0])).verdict == "too few rounds"
-    assert compare(rounds([]), rounds([1.0])) is None
+    assert compare_latencies(rounds(noisy[0]), rounds(noisy[1])).verdict == "no difference"
+    assert compare_latencies(rounds([2.0]), rounds([1.0])).verdict == "too few rounds"
+    assert compare_latencies(rounds([]), rounds([1.0])) is None
 
 
 def test_a_difference_within_what_equal_cases_differ_by_is_none():
     base, other = rounds([1.03] * 10), rounds([1.0] * 10)
-    assert compare(base, other, noise=1.0).verdict == "faster"
-    assert compare(base, other, noise=1.05).verdict == "no difference"
-    assert compare(other, base, noise=1.05).verdict == "no difference"
+    assert compare_latencies(base, other, noise=1.0).verdict == "faster"
+    assert compare_latencies(base, other, noise=1.05).verdict == "no difference"
+    assert compare_latencies(other, base, noise=1.05).verdict == "no difference"
 
 
 def test_only_rounds_that_both_were_in_count():
     base, other = {0: [1], 1: [2_000_000], 2: [4_000_000]}, {1: [1_000_000], 2: [2_000_000]}
-    found = compare(base, other)
+    found = compare_latencies(base, other)
     assert (found.ratio.value, found.rounds) == (2.0, 2)
 
 

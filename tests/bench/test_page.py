@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -9,10 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bilstm_bench.cold_start import Range, Start
 from bilstm_bench.plan import Shape, Variant
+from bilstm_bench.processes import Range, Start
 from bilstm_bench.profiling import Delegation, OperatorTime, Profile
-from bilstm_bench.report import html_page, markdown, text
+from bilstm_bench.report import html_page, markdown, print_rich, text
 from bilstm_bench.results import Case, FileFacts, Result, Settings
 from bilstm_bench.soak import Sample, Soak
 from bilstm_bench.statistics import Comparison, Interval, Latency
@@ -155,6 +156,23 @@ def test_everything_a_bundle_says_is_escaped(result):
     assert "<script" not in shown
     assert "<img" not in shown
     assert HOSTILE in text(result)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 300])
+def test_tables_on_a_terminal_break_no_word(result, width):
+    pytest.importorskip("rich")
+    from rich.console import Console
+
+    console = Console(width=width, record=True, file=io.StringIO())
+    result.model = result.notes[0] = "hostile"
+    result.cases = [case for case in result.cases if case.variant is not None]
+    result.starts, result.profiles = result.starts[:1], []
+    print_rich(result, console)
+    by_rich, plain = console.export_text(), text(result, width=width)
+    words = set(re.findall(r"[^\s:;]+", text(result)))
+    for shown in (by_rich, plain):
+        assert max(map(len, map(str.rstrip, shown.splitlines()))) <= width
+        assert {w for w in re.findall(r"[^\s:;]+", shown) if w.strip("\u2500\u2501")} <= words
 
 
 def test_an_interrupted_result_says_so(result):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
-from bilstm_bench import peers as peers_module
-from bilstm_bench.peers import Peer, difference, guarded
+from bilstm_bench import contenders
+from bilstm_bench.contenders import Peer, compare_outputs, guarded
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import PeerError
 
@@ -36,7 +36,7 @@ class Entry:
             raise self._error
 
         @contextlib.contextmanager
-        def provider(model, manifest, *, threads, custom_objects):
+        def provider(model, spec, *, threads, custom_objects):
             yield self._peers
 
         return provider
@@ -45,7 +45,7 @@ class Entry:
 @pytest.fixture
 def registered(monkeypatch):
     def register(*entries):
-        monkeypatch.setattr(peers_module.metadata, "entry_points", lambda **_: list(entries))
+        monkeypatch.setattr(contenders.metadata, "entry_points", lambda **_: list(entries))
 
     return register
 
@@ -76,10 +76,10 @@ def test_a_peer_that_answers_wrongly_is_listed_and_not_timed(run, registered):
     registered(
         Entry(
             [
-                Peer("off", lambda x: [answer + 0.1 for answer in right(x)]),
-                Peer("cut", lambda x: [answer[:, 1:] for answer in right(x)]),
+                Peer("off", lambda x: [output + 0.1 for output in right(x)]),
+                Peer("cut", lambda x: [output[:, 1:] for output in right(x)]),
                 Peer("two", lambda x: [*right(x), *right(x)]),
-                Peer("nan", lambda x: [answer * np.nan for answer in right(x)]),
+                Peer("nan", lambda x: [output * np.nan for output in right(x)]),
                 Peer("broken", lambda x: 1 / 0),
                 Peer("absent", None, "there is none for this model"),
             ]
@@ -91,7 +91,7 @@ def test_a_peer_that_answers_wrongly_is_listed_and_not_timed(run, registered):
     why = {case["name"].partition(",")[0]: case["failure"] for case in found}
     assert "differ from the bundle's by up to 0.1" in why["off"]
     assert "shape" in why["cut"]
-    assert "gives 2 outputs" in why["two"]
+    assert "returns 2 outputs" in why["two"]
     assert "differ" in why["nan"]
     assert why["broken"] == "broken failed: division by zero"
     assert why["absent"] == "there is none for this model"
@@ -121,17 +121,17 @@ def test_an_exporter_that_cannot_be_imported_is_said(run, registered):
 
 def test_the_comparison_can_fail():
     one = [np.array([1.0, 2.0], np.float32)]
-    assert difference(one, one, TOLERANCE) == (0.0, "")
-    largest, why = difference([one[0] + np.float32(1e-3)], one, TOLERANCE)
+    assert compare_outputs(one, one, TOLERANCE) == (0.0, "")
+    largest, why = compare_outputs([one[0] + np.float32(1e-3)], one, TOLERANCE)
     assert largest == pytest.approx(1e-3, rel=1e-3)
-    assert "times what is tolerated" in why
+    assert "times the tolerance" in why
     with pytest.raises(PeerError, match="x failed: KeyError"):
         guarded(Peer("x", lambda _: (_ for _ in ()).throw(KeyError())))({})
 
 
 def test_the_exporter_registers_its_peers():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    group = text.partition(f'[project.entry-points."{peers_module.GROUP}"]\n')[2]
+    group = text.partition(f'[project.entry-points."{contenders.GROUP}"]\n')[2]
     assert group.startswith('keras = "bilstm_exporter.bench_peers:keras_peers"\n')
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from bilstm_bench import plan as plan_module
-from bilstm_bench.plan import Choice, Shape, make_plan, parse_counts
-from bilstm_bench.random_inputs import make_inputs
+from bilstm_bench.plan import Choice, Shape, make_inputs, make_plan, parse_counts
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.bundle.folder import Bundle
 from bilstm_runtime.errors import (
@@ -109,7 +108,7 @@ def test_the_least_length_bounds_the_default(opened, both):
         ("fixed", {"batches": (3,)}, "batches of 2 only"),
         ("tagger", {"padding": 1.0}, "--padding 1.0"),
         ("classifier", {"padding": 0.5}, "no input of this model marks steps"),
-        ("tagger", {"lengths": (2**24,), "batches": (2**10,)}, "values; .* at most"),
+        ("tagger", {"lengths": (2**24,), "batches": (2**10,)}, "values; at most"),
     ],
 )
 def test_what_is_impossible_is_refused(opened, both, name, choice, message):
@@ -132,7 +131,8 @@ def test_a_model_without_steps_takes_no_length(opened, both):
     bundle = opened("classifier")
     if bundle.manifest.sequence_axes:
         spec = InputSpec("x", "float32", (Axis("batch", None), Axis(None, 4)))
-        manifest = dataclasses.replace(bundle.manifest, inputs=(spec,))
+        model = dataclasses.replace(bundle.manifest.spec, inputs=(spec,))
+        manifest = dataclasses.replace(bundle.manifest, spec=model)
         bundle = Bundle(bundle.folder, manifest)
     assert make_plan(bundle, Choice()).shapes == (Shape(None, 1),)
     with pytest.raises(OptionError, match="no sequence axis"):
@@ -201,20 +201,20 @@ def spec(dtype, **options):
     ],
     ids=str,
 )
-def test_inputs_are_what_the_model_takes(make_manifest, item):
-    manifest = make_manifest((item,))
+def test_inputs_are_what_the_model_takes(make_spec, item):
+    model = make_spec((item,))
     for padding in (0.0, 0.5):
-        found = make_inputs(manifest, Shape(8, 2), padding=padding, seed=1)
+        found = make_inputs(model, Shape(8, 2), padding=padding, seed=1)
         assert found["x"].shape == (2, 8, 3)
-        assert InputReader(manifest.spec).read(found).count == 2
-        again = make_inputs(manifest, Shape(8, 2), padding=padding, seed=1)
+        assert InputReader(model).read(found).count == 2
+        again = make_inputs(model, Shape(8, 2), padding=padding, seed=1)
         np.testing.assert_array_equal(found["x"], again["x"])
 
 
-def test_only_the_padding_that_was_asked_for_is_padding(make_manifest):
-    manifest = make_manifest((spec("int32", range=(0, 9), mask_value=0),))
-    assert (make_inputs(manifest, Shape(50, 4))["x"] != 0).all()
-    half = make_inputs(manifest, Shape(50, 4), padding=0.5)["x"]
+def test_only_the_requested_padding_is_padding(make_spec):
+    model = make_spec((spec("int32", range=(0, 9), mask_value=0),))
+    assert (make_inputs(model, Shape(50, 4))["x"] != 0).all()
+    half = make_inputs(model, Shape(50, 4), padding=0.5)["x"]
     assert (half[:, :25] != 0).all()
     assert (half[:, 25:] == 0).all()
-    assert (make_inputs(manifest, Shape(1, 1), padding=0.99)["x"] != 0).all()
+    assert (make_inputs(model, Shape(1, 1), padding=0.99)["x"] != 0).all()

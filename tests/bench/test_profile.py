@@ -1,13 +1,15 @@
-"""Where the time goes: what the backends' own profilers say, and which nodes XNNPACK took."""
+"""Time by operator: what the backends' own profilers say, and which nodes XNNPACK took."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
-from bilstm_bench import cold_start
-from bilstm_bench.plan import Choice, Shape, make_plan
+from bilstm_bench import litert_profiler, processes, profiling
+from bilstm_bench.contenders import OpenedVariant
+from bilstm_bench.plan import Choice, Shape, make_inputs, make_plan
 from bilstm_bench.profiling import REST, Event, summarize_events, take_profile
 from bilstm_bench.tables import ranges
 from bilstm_runtime.backends import BACKENDS
@@ -61,78 +63,88 @@ def test_litert_says_which_nodes_xnnpack_took(opened):
 @pytest.mark.parametrize("name", ["classifier", "fixed", "pair", "pooled", "tagger"])
 def test_both_ways_to_ask_litert_agree_on_the_main_graph(opened, name, monkeypatch):
     """What the interpreter delegated, and what its profiler never saw LiteRT's kernels run."""
-    from bilstm_bench import profiling_litert
-    from bilstm_bench.recording import record_runs
 
     bundle = opened(name)
     plan = make_plan(bundle, Choice(threads=(1,), backends=("litert",)))
-    recorded = record_runs(cold_start.task_of(bundle, plan, plan.variants[0], plan.middle))
-    asked = profiling_litert._delegated_by_interpreter(recorded, 1)
-    kinds = profiling_litert._node_kinds(recorded.content)
-    events = profiling_litert._events(recorded, 1)
-    seen = {item["graph"]: item for item in profiling_litert._delegations(kinds, events)}
-    assert seen[0] == asked
+    file = OpenedVariant(bundle, plan.variants[0])
+    arrays = file.record(make_inputs(file.spec, plan.middle))[0]
+    interpreted = profiling._delegated_by_interpreter(file, arrays)
+    kinds = profiling._node_kinds(file.content)
+    events = profiling._litert_events(file, arrays)
+    seen = {item["graph"]: item for item in profiling._delegations(kinds, events)}
+    assert seen[0] == interpreted
 
 
 def test_tensors_that_are_not_there_lead_to_no_node():
     """LiteRT writes -1 for a bias that is missing, and for an output that nobody reads."""
-    from bilstm_bench import profiling_litert
-
     places = {"inputs": [-1, 5], "outputs": [-1, 9]}
     nodes = {"index": 0, **places}, {"index": 1, "inputs": [4, -1], "outputs": [5]}
     maker = {int(t): node for node in nodes for t in node["outputs"] if int(t) >= 0}
     delegate = {"inputs": [4], "outputs": [5]}
-    assert list(profiling_litert._behind(delegate, maker)) == [1]
+    assert list(profiling._replaced_nodes(delegate, maker)) == [1]
 
 
 @needs_litert
 def test_where_they_disagree_that_is_said(opened, monkeypatch):
-    from bilstm_bench import profiling_litert
-
     bundle = opened()
     plan = make_plan(bundle, Choice(threads=(1,), backends=("litert",)))
-    task = cold_start.task_of(bundle, plan, plan.variants[0], plan.middle)
-    assert "other nodes" not in " ".join(profiling_litert.profile_litert(task)["notes"])
-    asked = {"graph": 0, "taken": {}, "left": {"ADD": 1}, "nodes": []}
-    monkeypatch.setattr(profiling_litert, "_delegated_by_interpreter", lambda *_: asked)
-    found = profiling_litert.profile_litert(task)
+    task = processes.task_of(bundle, plan, plan.variants[0], plan.middle)
+    assert "other nodes" not in " ".join(profiling.profile_file(task)["notes"])
+    interpreted = {"graph": 0, "taken": {}, "left": {"ADD": 1}, "nodes": []}
+    monkeypatch.setattr(profiling, "_delegated_by_interpreter", lambda *_: interpreted)
+    found = profiling.profile_file(task)
     assert "other nodes of this main graph" in " ".join(found["notes"])
-    assert found["delegated"][0] == asked
+    assert found["delegated"][0] == interpreted
 
 
 @needs_litert
 def test_times_of_other_answers_are_not_shown(opened):
     """This file counts its runs, so that what the profiler runs is not what users run."""
     found = profiled(opened("leaky"), "litert")
-    assert "answers something else" in found.failure
+    assert "has other outputs" in found.failure
     assert found.operators == ()
     assert found.delegated
 
 
 @needs_litert
 def test_a_litert_without_a_profiler_is_said_and_the_nodes_are_given(opened, monkeypatch):
-    from bilstm_bench import profiling_litert
-
     def refuse(*_):
         message = "this LiteRT has no LiteRtCompiledModelGetProfiler"
         raise BackendRunError(message)
 
-    monkeypatch.setattr(profiling_litert, "ProfiledModel", refuse)
+    monkeypatch.setattr(profiling, "ProfiledModel", refuse)
     bundle = opened()
     plan = make_plan(bundle, Choice(threads=(1,), backends=("litert",)))
-    found = profiling_litert.profile_litert(
-        cold_start.task_of(bundle, plan, plan.variants[0], plan.middle)
-    )
+    found = profiling.profile_file(processes.task_of(bundle, plan, plan.variants[0], plan.middle))
     assert "cannot be used here: this LiteRT has no" in found["failure"]
     assert found["operators"] == []
     assert found["delegated"][0]["taken"]
 
 
-def test_a_profiler_that_crashes_is_told(opened, backend, monkeypatch):
-    monkeypatch.setattr(cold_start, "COMMAND", "import os; os.abort()")
+def test_a_profiler_that_crashes_is_reported(opened, backend, monkeypatch):
+    monkeypatch.setattr(processes, "COMMAND", "import os; os.abort()")
     found = profiled(opened(), backend)
-    assert "ended with" in found.failure
+    assert "crashed with signal 6 (SIGABRT)" in found.failure or "ended with" in found.failure
     assert found.operators == ()
+
+
+def test_a_profiler_that_hangs_is_stopped_and_reported(opened, backend, monkeypatch):
+    monkeypatch.setattr(processes, "COMMAND", "import time; time.sleep(60)")
+    bundle = opened()
+    plan = make_plan(bundle, Choice(threads=(1,), backends=(backend,)))
+    found = take_profile(bundle, plan, plan.variants[0], plan.middle, time_limit_s=0.5)
+    assert found.failure == "the fresh process did not finish within 0.5 s and was stopped"
+
+
+@needs_litert
+def test_a_missing_library_of_litert_is_reported(opened, monkeypatch):
+    monkeypatch.setattr(litert_profiler, "_LIBRARIES", {sys.platform: "libNone.so"})
+    bundle = opened()
+    plan = make_plan(bundle, Choice(threads=(1,), backends=("litert",)))
+    found = profiling.profile_file(processes.task_of(bundle, plan, plan.variants[0], plan.middle))
+    assert "cannot be used here: libNone.so cannot be opened" in found["failure"]
+    assert found["operators"] == []
+    assert found["delegated"][0]["taken"]
 
 
 def test_what_the_operators_leave_of_a_run_is_the_rest():
@@ -149,13 +161,11 @@ def test_what_the_operators_leave_of_a_run_is_the_rest():
 
 
 def test_nodes_inside_of_nodes_are_not_counted_twice():
-    from bilstm_bench.profiling_onnx import _without_inner
-
     def node(name, ts, dur):
         return {"name": name, "ts": ts, "dur": dur}
 
     nodes = [node("scan", 0, 100), node("add", 10, 20), node("mul", 40, 30), node("out", 100, 5)]
-    own = {event["name"]: us for event, us in _without_inner(nodes)}
+    own = {event["name"]: us for event, us in profiling._without_inner(nodes)}
     assert own == {"scan": 50, "add": 20, "mul": 30, "out": 5}
 
 
@@ -165,8 +175,8 @@ def test_the_tables_show_it(run, backend):
         "--backend", backend, "--quiet",
     )  # fmt: skip
     assert ran.code == 0
-    assert f"Where the time goes: {backend} float32, 1 thread; 5 steps, batch 1" in ran.out
-    assert ("What XNNPACK took" in ran.out) is (backend == "litert")
+    assert f"Time by operator: {backend} float32, 1 thread; 5 steps, batch 1" in ran.out
+    assert ("Nodes run by XNNPACK" in ran.out) is (backend == "litert")
 
 
 def test_it_is_in_the_json(run, backend):

@@ -7,9 +7,8 @@ import gc
 import numpy as np
 import pytest
 
-from bilstm_bench.contender import Contender
-from bilstm_bench.statistics import compare, paired_ratio
-from bilstm_bench.timing import run_rounds
+from bilstm_bench.statistics import compare_latencies, paired_ratio
+from bilstm_bench.timing import Contender, Schedule, run_rounds
 from bilstm_runtime.errors import BackendRunError
 
 
@@ -38,9 +37,9 @@ class Machine:
         return Contender(key, group, self.work(key, ms), self.work(key, ms) if bare else None)
 
 
-def measure(machine, contenders, rounds=30, **options):
-    settings = {"seconds": 1e9, "least": 6, "clock": machine.clock, **options}
-    return run_rounds(contenders, rounds=rounds, **settings)
+def measure(machine, contenders, rounds=30, seconds=1e9, **options):
+    schedule = Schedule(rounds, min_rounds=6, seconds=seconds)
+    return run_rounds(contenders, schedule, clock=machine.clock, **options)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -55,10 +54,10 @@ def test_equal_work_on_a_machine_that_grows_hot_is_no_difference(seed):
     found = measure(machine, contenders, rounds=40, seed=seed)
     a, b = found.samples["a"].calls, found.samples["b"].calls
     assert np.median(a[39]) > 1.3 * np.median(a[0])  # it did grow hot
-    assert compare(a, b).verdict == "no difference"
+    assert compare_latencies(a, b).verdict == "no difference"
 
     in_turn = [measure(machine, [machine.contender(k, 1)]).samples[k].calls for k in "ab"]
-    assert compare(*in_turn).verdict == "slower"
+    assert compare_latencies(*in_turn).verdict == "slower"
 
 
 def test_of_any_two_neither_comes_later_more_often():
@@ -73,7 +72,7 @@ def test_of_any_two_neither_comes_later_more_often():
 def test_a_real_difference_shows_on_a_machine_that_jumps():
     machine = Machine(lambda seconds: 3 if int(seconds * 7) % 2 else 1, jitter=0.05)
     found = measure(machine, [machine.contender("a", 1.2), machine.contender("b", 1)])
-    comparison = compare(found.samples["a"].calls, found.samples["b"].calls)
+    comparison = compare_latencies(found.samples["a"].calls, found.samples["b"].calls)
     assert comparison.verdict == "faster"
     assert comparison.ratio.low < 1.2 < comparison.ratio.high * 1.02
 
@@ -124,7 +123,7 @@ def test_an_interruption_in_the_warm_up_keeps_nothing_but_raises_nothing():
     def call():
         raise KeyboardInterrupt
 
-    found = run_rounds([Contender("a", "g", call)], rounds=3, seconds=1, least=1)
+    found = run_rounds([Contender("a", "g", call)], Schedule(3, min_rounds=1, seconds=1))
     assert found.interrupted
     assert found.rounds == 0
 
@@ -149,7 +148,7 @@ def test_a_contender_that_fails_is_taken_out():
 def test_nothing_is_collected_while_the_clock_runs():
     seen = []
     contender = Contender("a", "g", lambda: seen.append(gc.isenabled()))
-    run_rounds([contender], rounds=2, seconds=0, least=2)
+    run_rounds([contender], Schedule(2, min_rounds=2, seconds=0))
     assert not any(seen[-4:])
     assert gc.isenabled()
 

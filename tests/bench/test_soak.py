@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bilstm_bench import soak as soak_module
-from bilstm_bench.contender import OpenedVariant
+from bilstm_bench.contenders import OpenedVariant
 from bilstm_bench.plan import Choice, make_plan
 from bilstm_bench.soak import SampleFile, soak
 from bilstm_runtime.backends import BACKENDS
@@ -58,8 +58,8 @@ def simulated(opened, monkeypatch):
         clock = Clock()
         monkeypatch.setattr(soak_module, "resident_bytes", lambda: resident(clock.now / 3.6e12))
         opened = object.__new__(OpenedVariant)
-        opened.manifest, opened.variant = bundle.manifest, plan.variants[0]
-        opened.model = model or Model(clock, slower)
+        opened.spec, opened.variant = bundle.manifest.spec, plan.variants[0]
+        opened.predictor = model or Model(clock, slower)
         if model is not None:
             model.clock = clock
         found = [] if into is None else into
@@ -67,7 +67,7 @@ def simulated(opened, monkeypatch):
             opened, plan, seconds=hours * 3600, file=file or SampleFile(None), into=found,
             progress=lambda _: None, clock=clock,
         )  # fmt: skip
-        return found[0], opened.model
+        return found[0], opened.predictor
 
     return simulate
 

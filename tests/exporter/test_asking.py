@@ -5,12 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from bilstm_exporter.inspection.reference_calls import EVERY_PADDING, answers_together
 from keras import layers as kl
 
 from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.interface import find_interface
 from bilstm_exporter.inspection.probes import make_probes
-from bilstm_exporter.inspection.reference_calls import EVERY_PADDING, answers_together
 
 from .models import floats
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from bilstm_exporter.verification.tolerance import TOLERANCE, difference
 from keras import layers as kl
 
 from bilstm_exporter.errors import ParityError
@@ -22,7 +23,6 @@ from bilstm_exporter.inspection.probes import (
 )
 from bilstm_exporter.inspection.properties import independent_rows, neutral_padding
 from bilstm_exporter.verification.parity import Parity, check_parity, require
-from bilstm_exporter.verification.tolerance import TOLERANCE, difference
 from zoo import randomize
 
 from .conftest import ask

@@ -272,7 +272,7 @@ def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at
     inputs = tf.fill([5, cell.recurrent_kernel.shape[1]], value)
     after = states
     for _ in range(3):
-        _, after = steps.step(cell, inputs, [tf.constant(state) for state in after])
+        _, after = gates.step(cell, inputs, [tf.constant(state) for state in after])
     for new, old in zip(after, states, strict=True):
         np.testing.assert_array_equal(new, old)
 

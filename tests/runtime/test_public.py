@@ -21,7 +21,6 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "bilstm_r
 
 EXTRAS = {
     "bilstm_bench.plots": "matplotlib",
-    "bilstm_bench.render_rich": "rich",
 }
 
 BANNED = (

@@ -1,14 +1,16 @@
-"""How long one example takes on this machine, one artifact in turn with the others."""
+"""How long one example takes on this machine, for several artifacts in turns."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bilstm_bench.timing import Contender, Schedule, run_rounds
 from bilstm_exporter.evaluation.dataset import Column, Dataset
 
 if TYPE_CHECKING:
@@ -16,27 +18,28 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import ModelSpec
 
 EXAMPLES = 5
-WARM_UPS = 3
-ROUNDS = 20
-FEWEST_ROUNDS = 3
-_SECONDS_EACH = 2.0
-"""A model that is slower than this allows is run in fewer rounds."""
+WARM_UP_CALLS = 3
+MAX_ROUNDS = 20
+MIN_ROUNDS = 3
+_SECONDS_PER_MODEL = 2.0
+"""If this is not enough for all rounds, a slow model runs in fewer."""
 
 STATED = (
-    f"the median of {ROUNDS} rounds over {EXAMPLES} examples, one example a call and one thread, "
-    f"on this machine, the artifacts in turn, after {WARM_UPS} unmeasured calls an example"
+    f"the median of {MAX_ROUNDS} rounds over {EXAMPLES} examples, with one example per call and "
+    f"one thread, on this machine, the artifacts in turn, after {WARM_UP_CALLS} unmeasured calls "
+    "per example"
 )
 """What a measured time is, in words for the report."""
 
 
-def questions(dataset: Dataset, manifest: ModelSpec) -> list[dict[str, Column]]:
-    """A few single examples of ordinary length (batches, where the batch is fixed).
+def latency_examples(dataset: Dataset, spec: ModelSpec) -> list[dict[str, Column]]:
+    """A few single examples of ordinary length (batches, if the batch is fixed).
 
     Args:
-        dataset: Where they come from.
-        manifest: How many make a batch.
+        dataset: All examples.
+        spec: Has the size of a batch.
     """
-    rows = manifest.batch.size or dataset.together or 1
+    rows = spec.batch.size or dataset.together or 1
     starts = range(0, dataset.count - rows + 1, rows)
     if not starts:
         return [dataset.part(slice(dataset.count))]
@@ -47,11 +50,12 @@ def questions(dataset: Dataset, manifest: ModelSpec) -> list[dict[str, Column]]:
     found = []
     for start in nearest[:EXAMPLES]:
         part = dataset.part(slice(start, start + rows))
-        found.append({name: _together(c) for name, c in part.items()})
+        found.append({name: _stacked(column) for name, column in part.items()})
     return found
 
 
-def _together(column: Column) -> Column:
+def _stacked(column: Column) -> Column:
+    """One array, if all examples have the same shape."""
     if isinstance(column, list) and len({example.shape for example in column}) == 1:
         return np.stack(column)
     return column
@@ -59,39 +63,57 @@ def _together(column: Column) -> Column:
 
 def latencies_ms(
     models: Sequence[Predictor],
-    asked: Sequence[Mapping[str, Column]],
+    examples: Sequence[Mapping[str, Column]],
     *,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[float]:
-    """The median time of one call, for each of some models.
+    """The median duration of one call, for each of several models.
 
-    Measured in turn, so that what else this machine does slows all of them alike.
+    The models run in turns, so that other load on this machine slows all of them alike.
 
     Args:
         models: Loaded with one thread.
-        asked: What to ask, from `questions`.
-        clock: Tells the time in seconds.
+        examples: The inputs of each call, from `latency_examples`.
+        clock: Nanoseconds.
 
     Returns:
-        Milliseconds, one a model.
+        Milliseconds, one value per model.
+
+    Raises:
+        BilstmRuntimeError: A model failed.
     """
-    for model in models:
-        for inputs in asked:
-            for _ in range(WARM_UPS):
-                _timed(model, inputs, clock)
-    taken: list[list[float]] = [[] for _ in models]
-    begin = clock()
-    for number in range(ROUNDS):
-        if number >= FEWEST_ROUNDS and clock() - begin > _SECONDS_EACH * len(models):
-            break
-        for inputs in asked:
-            for times, model in zip(taken, models, strict=True):
-                times.append(_timed(model, inputs, clock))
-    return [1000 * statistics.median(times) for times in taken]
-
-
-def _timed(model: Predictor, inputs: Mapping[str, Column], clock: Callable[[], float]) -> float:
-    model.reset()
-    begin = clock()
-    model.predict(dict(inputs))
-    return clock() - begin
+    contenders = [
+        Contender(
+            key=f"{model_number} {example_number}",
+            group=str(example_number),
+            call=partial(model.predict, dict(inputs)),
+            prepare=model.reset,
+        )
+        for example_number, inputs in enumerate(examples)
+        for model_number, model in enumerate(models)
+    ]
+    schedule = Schedule(
+        MAX_ROUNDS,
+        MIN_ROUNDS,
+        _SECONDS_PER_MODEL * len(models),
+        warm_up_calls=WARM_UP_CALLS,
+        warm_up_ns=0,
+        turn_ns=0,  # one call
+        has_switch_call=False,
+    )
+    measured = run_rounds(contenders, schedule, clock=clock)
+    if measured.interrupted:
+        raise KeyboardInterrupt
+    for samples in measured.samples.values():
+        if samples.error is not None:
+            raise samples.error
+    return [
+        statistics.median(
+            ns
+            for example_number in range(len(examples))
+            for calls in measured.samples[f"{model_number} {example_number}"].calls.values()
+            for ns in calls
+        )
+        / 1e6
+        for model_number in range(len(models))
+    ]
