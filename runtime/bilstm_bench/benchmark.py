@@ -115,7 +115,7 @@ def run_benchmark(bundle: Bundle, name: str, options: Options, progress: Progres
     plan = make_plan(bundle, options.choice)
     if options.tune:
         check_storable(bundle)
-    result = Result(bundle.manifest.name, name, describe_machine(), _files(bundle, plan))
+    result = Result(bundle.manifest.spec.name, name, describe_machine(), _files(bundle, plan))
     result.notes += plan.notes
     file = SampleFile(options.output)
     file.open()

@@ -129,7 +129,7 @@ def test_a_length_below_the_fixed_one_needs_padding_to_change_nothing(opened, bo
 
 def test_a_model_without_steps_takes_no_length(opened, both):
     bundle = opened("classifier")
-    if bundle.manifest.sequence_axes:
+    if bundle.manifest.spec.sequence_axes:
         spec = InputSpec("x", "float32", (Axis("batch", None), Axis(None, 4)))
         model = dataclasses.replace(bundle.manifest.spec, inputs=(spec,))
         manifest = dataclasses.replace(bundle.manifest, spec=model)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bilstm_exporter.ir import gates
 from bilstm_exporter.ir.recurrence import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
 from bilstm_exporter.targets.tflite import tiling
 from bilstm_exporter.targets.tflite.tiling import (

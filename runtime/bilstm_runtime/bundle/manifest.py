@@ -18,13 +18,8 @@ from bilstm_runtime.errors import ManifestError
 from bilstm_runtime.spec import (
     QUANTIZED_DTYPES,
     Artifact,
-    Axis,
-    InputSpec,
     ModelSpec,
-    OutputSpec,
     Quantization,
-    StateSpec,
-    TextPreprocessing,
 )
 
 __all__ = ["EXPORT_AGAIN", "FORMAT_VERSION", "MANIFEST_FILE", "QUANTIZED_DTYPES", "Artifact",
@@ -79,67 +74,6 @@ class Manifest:
     recommended_recipe: Annotated[str, WORD, Key(("recommended", "recipe"))]
     recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    # To be removed: use `spec`.
-    @property
-    def name(self) -> str:
-        """Use `spec`."""
-        return self.spec.name
-
-    @property
-    def inputs(self) -> tuple[InputSpec, ...]:
-        """Use `spec`."""
-        return self.spec.inputs
-
-    @property
-    def outputs(self) -> tuple[OutputSpec, ...]:
-        """Use `spec`."""
-        return self.spec.outputs
-
-    @property
-    def states(self) -> tuple[StateSpec, ...]:
-        """Use `spec`."""
-        return self.spec.states
-
-    @property
-    def output_structure(self) -> str:
-        """Use `spec`."""
-        return self.spec.output_structure
-
-    @property
-    def padding_neutral(self) -> bool:
-        """Use `spec`."""
-        return self.spec.padding_neutral
-
-    @property
-    def rows_independent(self) -> bool:
-        """Use `spec`."""
-        return self.spec.rows_independent
-
-    @property
-    def preprocessing(self) -> tuple[TextPreprocessing, ...]:
-        """Use `spec`."""
-        return self.spec.preprocessing
-
-    @property
-    def file_inputs(self) -> tuple[InputSpec | StateSpec, ...]:
-        """Use `spec`."""
-        return self.spec.file_inputs
-
-    @property
-    def file_outputs(self) -> tuple[OutputSpec | StateSpec, ...]:
-        """Use `spec`."""
-        return self.spec.file_outputs
-
-    @property
-    def batch(self) -> Axis:
-        """Use `spec`."""
-        return self.spec.batch
-
-    @property
-    def sequence_axes(self) -> dict[str, Axis]:
-        """Use `spec`."""
-        return self.spec.sequence_axes
 
 
 def check_manifest(manifest: Manifest) -> None:
