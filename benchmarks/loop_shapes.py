@@ -31,9 +31,9 @@ import tensorflow as tf
 
 from bilstm_exporter import export
 from bilstm_exporter.captured_output import captured_stderr
-from bilstm_exporter.ir import gates
+from bilstm_exporter.ir.cells import LSTMCell
 from bilstm_exporter.quantization.recipes import RECIPES, file_name
-from bilstm_exporter.targets.tflite import tiling
+from bilstm_exporter.targets.tflite import loop, tiling
 from speed_measuring import describe_machine, race
 from speed_runners import STEPS, bound_of, features, litert_runner, model
 
@@ -92,8 +92,9 @@ def sigmoids_together() -> Choice:
 
     def step(cells: Sequence[Any], inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
         (hidden, carry), cell = states, cells[0]
-        kernels = [(ordered(one.recurrent_kernel), None) for one in cells]
-        gates_in = inputs + gates.hidden_projection(hidden, kernels)
+        rows = zip(tf.split(hidden, len(cells), axis=0), cells, strict=True)
+        products = [tf.matmul(row, ordered(one.recurrent_kernel)) for row, one in rows]
+        gates_in = inputs + tf.concat(products, axis=0)
         opened, candidate = tf.split(gates_in, [3 * cell.units, cell.units], axis=1)
         i, f, o = tf.split(cell.recurrent_activation.function(opened), 3, axis=1)
         activation = cell.activation.function
@@ -102,8 +103,8 @@ def sigmoids_together() -> Choice:
         return hidden, [hidden, carry]
 
     return (
-        Part(gates, "input_projection", projection),
-        Part(gates, "step_together", step),
+        Part(LSTMCell, "input_projection", projection),
+        Part(loop, "step_together", step),
     )
 
 

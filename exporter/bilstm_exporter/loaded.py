@@ -10,7 +10,7 @@ from typing import Any
 from bilstm_exporter.ir.markers import MarkedGraph, mark_recurrences
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel, Origin
-from bilstm_exporter.quantization.weight_owners import WeightOwners
+from bilstm_exporter.quantization.recipes import WeightOwners
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec
 
 

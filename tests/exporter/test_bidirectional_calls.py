@@ -13,15 +13,8 @@ import tensorflow as tf
 import tf_keras
 
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.ir.recurrence import (
-    Bidirectional,
-    GRUCell,
-    Lowering,
-    LSTMCell,
-    Recurrence,
-    RecurrenceResult,
-    SimpleRNNCell,
-)
+from bilstm_exporter.ir.cells import GRUCell, LSTMCell, SimpleRNNCell
+from bilstm_exporter.ir.recurrence import Bidirectional, Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets.tflite import loop
 
 FEATURES, UNITS = 3, 2

@@ -13,14 +13,13 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bilstm_exporter.ir import gates
-from bilstm_exporter.ir.recurrence import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.ir.cells import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
 from bilstm_exporter.targets.tflite import tiling
 from bilstm_exporter.targets.tflite.tiling import (
     MOST_WRITTEN_OUT,
     cut,
+    fits_one_loop,
     holding_input,
-    is_walked_both_ways,
     steps_per_iteration,
 )
 
@@ -273,7 +272,7 @@ def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at
     inputs = tf.fill([5, cell.recurrent_kernel.shape[1]], value)
     after = states
     for _ in range(3):
-        _, after = gates.step(cell, inputs, [tf.constant(state) for state in after])
+        _, after = cell.step(inputs, [tf.constant(state) for state in after])
     for new, old in zip(after, states, strict=True):
         np.testing.assert_array_equal(new, old)
 
@@ -305,4 +304,4 @@ def test_the_input_that_holds():
     ],
 )
 def test_when_two_directions_share_a_loop(cell, time, weight_bytes, expected):
-    assert is_walked_both_ways(cell, time, weight_bytes, return_sequences=True) is expected
+    assert fits_one_loop(cell, time, weight_bytes, return_sequences=True) is expected

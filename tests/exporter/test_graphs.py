@@ -15,12 +15,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from ai_edge_litert.tools import flatbuffer_utils
+from bilstm_exporter.verification.tolerance import difference
 from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS
 from bilstm_exporter.targets.base import TARGETS
-from bilstm_exporter.verification.tolerance import difference
 from zoo import call
 
 from .models import MODELS, floats, tokens

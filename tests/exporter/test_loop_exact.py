@@ -10,7 +10,7 @@ from keras import layers as kl
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.ir.recurrence import StepCell
+from bilstm_exporter.ir.cells import StepCell
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.tiling import cut

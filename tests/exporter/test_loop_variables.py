@@ -9,8 +9,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.converter import convert_function
+from bilstm_exporter.targets.tflite.flatbuffer import drop_idle_variables
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
-from bilstm_exporter.targets.tflite.loop_variables import drop_idle_variables
 
 COUNTS = {
     "in the condition": 3,

@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from bilstm_exporter.verification.tolerance import TOLERANCE
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.verification.tolerance import TOLERANCE
 from zoo.case import PADDINGS, keep_steps
 
 SIZES = ((1, 5), (2, 1), (7, 9), (2, 12))

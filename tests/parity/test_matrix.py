@@ -4,9 +4,9 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from bilstm_exporter.verification.tolerance import difference
 
 import bilstm_runtime
-from bilstm_exporter.verification.tolerance import difference
 from parity.conftest import selected
 from zoo import call, load_all, make_inputs
 from zoo.case import PADDINGS

@@ -14,8 +14,7 @@ from onnx import numpy_helper
 import bilstm_exporter.artifacts  # noqa: F401 - registers the formats
 from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.inspection.interface import Interface, find_interface
-from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
-from bilstm_exporter.quantization.weight_owners import Owners
+from bilstm_exporter.quantization.recipes import Owners, Precision, PrecisionPlan
 from bilstm_exporter.targets.base import TARGETS, Built, Conversion
 
 

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilstm_exporter.quantization.affine import quantize, quantize_multiplier
-from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, parse_recipes
-from bilstm_exporter.quantization.weight_owners import Owners
+from bilstm_exporter.quantization.recipes import Owners, Precision, PrecisionPlan, parse_recipes
 
 
 @pytest.fixture

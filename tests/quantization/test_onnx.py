@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from bilstm_exporter.verification.tolerance import difference
 from onnx import numpy_helper
 
 from bilstm_exporter.quantization.affine import quantize_multiplier
 from bilstm_exporter.quantization.recipes import Precision
 from bilstm_exporter.targets.onnx import weight_storage, weights
-from bilstm_exporter.verification.tolerance import difference
 
 from .conversions import (
     bilstm_tagger,

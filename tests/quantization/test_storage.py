@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bilstm_exporter.quantization.limits import ONE_SCALE_ERROR
+from bilstm_exporter.quantization.affine import ONE_SCALE_ERROR
 from bilstm_exporter.quantization.recipes import Precision
 from bilstm_exporter.targets.tflite import weight_storage
 

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.tools import flatbuffer_utils
+from bilstm_exporter.verification.tolerance import difference
 
 from bilstm_exporter.quantization.recipes import Precision
 from bilstm_exporter.targets.tflite import weight_storage, weights
 from bilstm_exporter.targets.tflite.tiling import STEPS_PER_ITERATION
-from bilstm_exporter.verification.tolerance import difference
 
 from .conversions import bilstm_tagger, converted, id_classifier
 from .tflite_files import integers, readers, run_tflite, with_rounded_weights

@@ -13,18 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from bilstm_exporter.ir.recurrence import (
-    Activation,
-    Bidirectional,
-    Cell,
-    GRUCell,
-    Lowering,
-    LSTMCell,
-    Recurrence,
-    RecurrenceResult,
-    SimpleRNNCell,
-    StepCell,
-)
+from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell
+from bilstm_exporter.ir.recurrence import Bidirectional, Lowering, Recurrence, RecurrenceResult
 
 LoopOutputs = tuple[Any, Any, list[Any]]
 """What Keras's loops return: last output, outputs in the order of processing, final states."""
@@ -73,7 +63,7 @@ class LayerCall:
 
     def initial_state(self) -> list[Any]:
         """The initial states for the target: None for zeros, except for a StepCell."""
-        if isinstance(self.recurrence.cell, StepCell):
+        if self.recurrence.cell.units is None:
             return list(self.states)
         return [None if _is_zeros(state) else state for state in self.states]
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from bilstm_exporter.ir import gates
 from bilstm_exporter.ir.graphs import without_captures
-from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult, StepCell
+from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult
 
 MARKER_TYPE = "PyFuncStateless"
 """The type of a marker in a TensorFlow graph."""
@@ -38,7 +37,7 @@ class UnknownReadError(ValueError):
 
 @dataclass(frozen=True)
 class Marker:
-    """One recurrence met while tracing.
+    """One recurrence of a traced model.
 
     The marker's inputs are the sequences, the mask if there is one, then the initial states that
     are given; its outputs are the last output, the outputs of all steps (in input order, only with
@@ -93,7 +92,7 @@ class MarkerLowering(Lowering):
         cell = recurrence.cell
         batch, time = sequences.shape[0], sequences.shape[1]
         step = None
-        if isinstance(cell, StepCell):
+        if cell.units is None:
             step = trace_step(recurrence, sequences.shape, [s.shape for s in initial_state])
             output, *states = step.structured_outputs
             output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
@@ -139,9 +138,9 @@ def trace_step(recurrence: Recurrence, sequences_shape: Any, state_shapes: Seque
     """Trace one step of a recurrence by itself.
 
     Args:
-        recurrence: While its weights are constants, where its cell is a StepCell.
-        sequences_shape: ``[batch, time, ...]``.
-        state_shapes: ``[batch, ...]`` each; of a StepCell alone.
+        recurrence: The recurrence. The weights that a StepCell reads must be constants by now.
+        sequences_shape: ``[batch, time, ...]``; read only for a StepCell.
+        state_shapes: ``[batch, ...]`` each; read only for a StepCell.
 
     Returns:
         A ``tf.ConcreteFunction`` ``(inputs, *states) -> [output, *states]``.
@@ -150,13 +149,10 @@ def trace_step(recurrence: Recurrence, sequences_shape: Any, state_shapes: Seque
         UnknownReadError: It reads something else.
     """
     cell = recurrence.cell
-    if isinstance(cell, StepCell):
-        shapes = [[None, *sequences_shape[2:]], *([None, *shape[1:]] for shape in state_shapes)]
-    else:
-        shapes = [[None, cell.kernel.shape[1]], *[[None, cell.units]] * cell.state_count]
+    shapes = cell.step_shapes(sequences_shape, state_shapes)
 
     def step(inputs: Any, *states: Any) -> list[Any]:
-        output, new_states = gates.step(cell, inputs, states)
+        output, new_states = cell.step(inputs, states)
         # Identities, because an output may be a state, or a state an input.
         return [tf.identity(tensor) for tensor in (output, *new_states)]
 

@@ -1,4 +1,4 @@
-"""What a recurrence is, told the same way by every front end and to every target.
+"""What a recurrence is, described alike by every front end for every target.
 
 A front end (Keras 3, tf_keras) describes each recurrent layer it meets as a
 :class:`Recurrence`. A target (ONNX, TFLite) turns that description, together
@@ -10,143 +10,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import tensorflow as tf
 
-    Tensor = Any
+from bilstm_exporter.ir.cells import Cell
 
-
-@dataclass(frozen=True)
-class Activation:
-    """An elementwise function of a gate.
-
-    Attributes:
-        name: Keras's name for it (``"tanh"``), or None for one Keras does not name.
-        function: The function itself, on TensorFlow tensors.
-    """
-
-    name: str | None
-    function: Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class LSTMCell:
-    """LSTM weights in Keras's gate order i, f, c, o.
-
-    Attributes:
-        kernel: ``[features, 4 * units] float32``.
-        recurrent_kernel: ``[units, 4 * units] float32``.
-        bias: ``[4 * units] float32``, or None.
-        activation: Of the candidate and of the cell state.
-        recurrent_activation: Of the three gates.
-    """
-
-    kernel: np.ndarray
-    recurrent_kernel: np.ndarray
-    bias: np.ndarray | None
-    activation: Activation
-    recurrent_activation: Activation
-
-    @property
-    def units(self) -> int:
-        """Width of the hidden state."""
-        return int(self.recurrent_kernel.shape[0])
-
-    @property
-    def state_count(self) -> int:
-        """Two states: hidden and cell."""
-        return 2
-
-
-@dataclass(frozen=True)
-class GRUCell:
-    """GRU weights in Keras's gate order z, r, h.
-
-    Attributes:
-        kernel: ``[features, 3 * units] float32``.
-        recurrent_kernel: ``[units, 3 * units] float32``.
-        bias: Input bias ``[3 * units] float32``, or None.
-        recurrent_bias: ``[3 * units] float32``, only with ``reset_after``; or None.
-        activation: Of the candidate.
-        recurrent_activation: Of the two gates.
-        reset_after: Whether the reset gate is applied after the hidden projection.
-    """
-
-    kernel: np.ndarray
-    recurrent_kernel: np.ndarray
-    bias: np.ndarray | None
-    recurrent_bias: np.ndarray | None
-    activation: Activation
-    recurrent_activation: Activation
-    reset_after: bool
-
-    @property
-    def units(self) -> int:
-        """Width of the hidden state."""
-        return int(self.recurrent_kernel.shape[0])
-
-    @property
-    def state_count(self) -> int:
-        """One state: hidden."""
-        return 1
-
-
-@dataclass(frozen=True)
-class SimpleRNNCell:
-    """Weights of a fully connected recurrence.
-
-    Attributes:
-        kernel: ``[features, units] float32``.
-        recurrent_kernel: ``[units, units] float32``.
-        bias: ``[units] float32``, or None.
-        activation: Of the new state.
-    """
-
-    kernel: np.ndarray
-    recurrent_kernel: np.ndarray
-    bias: np.ndarray | None
-    activation: Activation
-
-    @property
-    def units(self) -> int:
-        """Width of the hidden state."""
-        return int(self.recurrent_kernel.shape[0])
-
-    @property
-    def state_count(self) -> int:
-        """One state: hidden."""
-        return 1
-
-
-@dataclass(frozen=True)
-class StepCell:
-    """Any other cell, known only by what it does in one step.
-
-    Attributes:
-        step: ``step(inputs, states) -> (output, new_states)`` on TensorFlow
-            tensors without a time axis; states are flat lists.
-        state_count: How many states it carries.
-    """
-
-    step: Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
-    state_count: int
-
-
-Cell = LSTMCell | GRUCell | SimpleRNNCell | StepCell
-
-
-def zeros_width(cell: Cell) -> int:
-    """Width of a state that starts at zeros.
-
-    Raises:
-        ValueError: Nothing but its initial states tells the shapes of a StepCell.
-    """
-    if isinstance(cell, StepCell):
-        message = "the initial states of this cell must be given"
-        raise ValueError(message)  # noqa: TRY004 - not the type is wrong, but the call
-    return cell.units
+Tensor = Any
 
 
 @dataclass(frozen=True)
@@ -171,11 +41,10 @@ class Recurrence:
     def output_is_state(self, *, masked: bool, starts_at_zeros: bool) -> bool:
         """Whether the output of a step always equals the first state after it.
 
-        So it is in Keras's own cells, but not at masked steps that give zeros, nor at
-        masked steps before the first valid one, where the output counts as zeros
-        whatever the initial state.
+        This holds for gated cells. Exceptions are masked steps that give zeros, and masked
+        steps before the first valid one, whose output is zeros for any initial state.
         """
-        if isinstance(self.cell, StepCell):
+        if self.cell.units is None:
             return False
         return not masked or (starts_at_zeros and not self.zero_output_for_mask)
 
@@ -186,8 +55,8 @@ class RecurrenceResult:
 
     Attributes:
         last_output: ``[batch, ...]``, the output of the step processed last.
-        outputs: ``[batch, time, ...]`` in the order of the *input's* time axis
-            whatever the direction, or None unless ``return_sequences``.
+        outputs: ``[batch, time, ...]`` in the order of the *input's* time axis for
+            both directions, or None unless ``return_sequences``.
         states: The final states, ``[batch, ...]`` each.
     """
 
@@ -253,8 +122,6 @@ class Lowering(abc.ABC):
         Returns:
             The results of the forward and of the backward recurrence.
         """
-        import tensorflow as tf  # noqa: PLC0415 - the descriptions above do not need it
-
         forward_state, backward_state = initial_states
         forward = self.lower(pair.forward, sequences, forward_state, mask)
         outer, _, own = tf.get_current_name_scope().rpartition("/")

@@ -22,7 +22,8 @@ from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
 from bilstm_exporter.frontends.keras3.operators import softplus
 from bilstm_exporter.frontends.tracing import before_flip, replaced
-from bilstm_exporter.ir.recurrence import Lowering, Recurrence, StepCell
+from bilstm_exporter.ir.cells import StepCell
+from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
 
 @contextlib.contextmanager

@@ -25,20 +25,10 @@ from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
 from bilstm_exporter.frontends.tracing import replaced
-from bilstm_exporter.ir.recurrence import (
-    Activation,
-    Cell,
-    GRUCell,
-    Lowering,
-    LoweringFunction,
-    LSTMCell,
-    Recurrence,
-    SimpleRNNCell,
-    StepCell,
-    as_lowering,
-)
+from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction, Recurrence, as_lowering
 
-_OWN_CELLS = {
+_OWN_CELLS: dict[Any, type[LSTMCell | GRUCell | SimpleRNNCell]] = {
     lstm.LSTMCell: LSTMCell,
     lstm_v1.LSTMCell: LSTMCell,
     gru.GRUCell: GRUCell,
@@ -274,7 +264,7 @@ def _step_cell(loop: _Loop) -> StepCell:
         flat = [tensor for tensor in tf.nest.flatten(new_states) if tf.is_tensor(tensor)]
         return output, [*flat, *states[own:]]
 
-    return StepCell(step=step, state_count=max(1, own + count))
+    return StepCell(function=step, state_count=max(1, own + count))
 
 
 def describe_activation(function: Any) -> Activation:

@@ -23,22 +23,12 @@ from keras import tree
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
 from bilstm_exporter.frontends.tracing import replaced
-from bilstm_exporter.ir.recurrence import (
-    Activation,
-    Cell,
-    GRUCell,
-    Lowering,
-    LoweringFunction,
-    LSTMCell,
-    Recurrence,
-    SimpleRNNCell,
-    StepCell,
-    as_lowering,
-)
+from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction, Recurrence, as_lowering
 
 _RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
 _OWN_LAYERS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
-_OWN_CELLS = {
+_OWN_CELLS: dict[Any, type[LSTMCell | GRUCell | SimpleRNNCell]] = {
     keras.layers.LSTMCell: LSTMCell,
     keras.layers.GRUCell: GRUCell,
     keras.layers.SimpleRNNCell: SimpleRNNCell,
@@ -188,7 +178,7 @@ def describe_cell(layer: Any, initial_state: Any) -> Cell:
     if described is not None:
         return describe_gates(described, cell, _numpy, describe_activation)
     return StepCell(
-        step=_step_function(cell, initial_state),
+        function=_step_function(cell, initial_state),
         state_count=len(tree.flatten(initial_state)),
     )
 

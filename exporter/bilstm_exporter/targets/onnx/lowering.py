@@ -6,37 +6,167 @@ one step for every other cell.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
+from bilstm_exporter.ir.cells import Activation, Cell, GatedCell, GRUCell, LSTMCell, SimpleRNNCell
 from bilstm_exporter.ir.markers import Marker
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.onnx import masking
 from bilstm_exporter.targets.onnx.builder import Builder
-from bilstm_exporter.targets.onnx.fused import FusedOperator, fused_operator, why_not_fused
-from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE
+from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE, MarkerCall, read_call
 from bilstm_exporter.targets.onnx.scan import write_scan
+
+# === Keras's activations as ONNX's LSTM, GRU and RNN operators write them.
+#
+# https://onnx.ai/onnx/operators/onnx__LSTM.html lists the functions and their
+# alpha and beta; only those that onnxruntime implements are named here.
+#
 
 
 @dataclass(frozen=True)
-class MarkerCall:
-    """The inputs of one marker, by role.
+class OnnxActivation:
+    """A function of the recurrent operators; alpha and beta are given only where it has them."""
+
+    name: str
+    alpha: float | None = None
+    beta: float | None = None
+
+
+_BY_KERAS_NAME = {
+    "tanh": OnnxActivation("Tanh"),
+    "sigmoid": OnnxActivation("Sigmoid"),
+    "relu": OnnxActivation("Relu"),
+    "linear": OnnxActivation("Affine", alpha=1.0, beta=0.0),
+    # Keras 3: relu6(x + 3) / 6.
+    "hard_sigmoid": OnnxActivation("HardSigmoid", alpha=1.0 / 6.0, beta=0.5),
+    # Keras 1 and 2: clip(0.2 x + 0.5, 0, 1).
+    "hard_sigmoid_keras2": OnnxActivation("HardSigmoid", alpha=0.2, beta=0.5),
+    "elu": OnnxActivation("Elu", alpha=1.0),
+    "leaky_relu": OnnxActivation("LeakyRelu", alpha=0.2),
+    "softsign": OnnxActivation("Softsign"),
+    "softplus": OnnxActivation("Softplus"),
+}
+
+
+def onnx_activation(activation: Activation) -> OnnxActivation | None:
+    """The ONNX function for an activation, or None where ONNX has none."""
+    return None if activation.name is None else _BY_KERAS_NAME.get(activation.name)
+
+
+def activation_attributes(activations: list[OnnxActivation]) -> dict[str, list[str] | list[float]]:
+    """Attributes for one direction; alphas and betas stand in the order of the functions."""
+    attributes: dict[str, list[str] | list[float]] = {
+        "activations": [activation.name for activation in activations]
+    }
+    alphas = [a.alpha for a in activations if a.alpha is not None]
+    betas = [a.beta for a in activations if a.beta is not None]
+    if alphas:
+        attributes["activation_alpha"] = alphas
+    if betas:
+        attributes["activation_beta"] = betas
+    return attributes
+
+
+# === Which cells are exactly one of ONNX's LSTM, GRU and RNN, and with which weights.
+
+
+@dataclass(frozen=True)
+class FusedOperator:
+    """An ONNX recurrent operator with its weights.
 
     Attributes:
-        marker: What it stands for.
-        sequences: ``[batch, time, ...]``.
-        mask: ``[batch, time] bool``, or None.
-        states: One value a state; None where it starts at zeros.
-        used: For each output of the marker, whether anything reads it.
+        op_type: ``"LSTM"``, ``"GRU"`` or ``"RNN"``.
+        attributes: For one direction.
+        weights: W, R and B, each with the leading axis of directions.
     """
 
-    marker: Marker
-    sequences: ir.Value
-    mask: ir.Value | None
-    states: list[ir.Value | None]
-    used: list[bool]
+    op_type: str
+    attributes: dict[str, Any]
+    weights: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _OperatorForm:
+    """How one of ONNX's recurrent operators expresses a cell.
+
+    Attributes:
+        op_type: The operator.
+        gate_order: For each of ONNX's gates, the position of that gate in the cell's weights.
+        functions: The activations of the cell, in the order of ONNX's ``activations``.
+        attributes: Further attributes.
+    """
+
+    op_type: str
+    gate_order: tuple[int, ...]
+    functions: Callable[[Any], list[Activation]]
+    attributes: Callable[[Any], dict[str, Any]] = lambda _cell: {}
+
+
+# Keras orders an LSTM's gates i, f, c, o and ONNX i, o, f, c; both order a GRU's z, r, h.
+_OPERATORS: dict[type[Cell], _OperatorForm] = {
+    LSTMCell: _OperatorForm(
+        "LSTM",
+        (0, 3, 1, 2),
+        lambda cell: [cell.recurrent_activation, cell.activation, cell.activation],
+    ),
+    GRUCell: _OperatorForm(
+        "GRU",
+        (0, 1, 2),
+        lambda cell: [cell.recurrent_activation, cell.activation],
+        lambda cell: {"linear_before_reset": int(cell.reset_after)},
+    ),
+    SimpleRNNCell: _OperatorForm("RNN", (0,), lambda cell: [cell.activation]),
+}
+
+
+def fused_operator(cell: Cell) -> FusedOperator | None:
+    """The ONNX operator that is exactly this cell, or None where there is none."""
+    form = _OPERATORS.get(type(cell))
+    if form is None or not isinstance(cell, GatedCell):
+        return None
+    functions = [onnx_activation(function) for function in form.functions(cell)]
+    known = [function for function in functions if function is not None]
+    if len(known) < len(functions):
+        return None
+
+    def reordered(weight: np.ndarray) -> np.ndarray:
+        blocks = np.split(weight, cell.gate_count, axis=-1)
+        return np.concatenate([blocks[index] for index in form.gate_order], axis=-1)
+
+    width = cell.gate_count * cell.units
+    bias = np.zeros(width, np.float32) if cell.bias is None else cell.bias
+    recurrent_bias = getattr(cell, "recurrent_bias", None)
+    if recurrent_bias is None:
+        recurrent_bias = np.zeros(width, np.float32)
+    return FusedOperator(
+        op_type=form.op_type,
+        attributes={
+            "hidden_size": cell.units,
+            **activation_attributes(known),
+            **form.attributes(cell),
+        },
+        weights=(
+            reordered(cell.kernel).T[np.newaxis],
+            reordered(cell.recurrent_kernel).T[np.newaxis],
+            np.concatenate([reordered(bias), reordered(recurrent_bias)])[np.newaxis],
+        ),
+    )
+
+
+def why_not_fused(cell: Cell) -> str:
+    """The reason, for the report."""
+    form = _OPERATORS.get(type(cell))
+    if form is None:
+        return "ONNX has no operator for this cell"
+    # Activations of the output first, as Keras's arguments are ordered.
+    functions = [f for f in reversed(form.functions(cell)) if not onnx_activation(f)]
+    names = [f.name or "a function of the user's" for f in functions]
+    return f"ONNX's recurrent operators lack the activation {' and '.join(dict.fromkeys(names))}"
 
 
 def lower_markers(
@@ -54,15 +184,7 @@ def lower_markers(
 def _lower_marker(
     node: ir.Node, token: str, marker: Marker, places: masking.StepPlaces, opset: int
 ) -> RecurrenceForm:
-    inputs = iter(node.inputs)
-    sequences = next(inputs)
-    mask = next(inputs) if marker.has_mask else None
-    states = [next(inputs) if given else None for given in marker.has_state]
-    if sequences is None:
-        message = f"{token}: the marker lost its input"
-        raise ValueError(message)
-    used = [bool(value.uses()) or value.is_graph_output() for value in node.outputs]
-    call = MarkerCall(marker, sequences, mask, states, used)
+    call = read_call(node, marker)
     build = Builder(token.replace(":", "_"), opset, marker.recurrence.layer)
     fused = fused_operator(marker.recurrence.cell)
     if fused is None:

@@ -6,7 +6,12 @@ domain. It never sees a loop, so its own pattern matching of recurrences has not
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+import onnx_ir as ir
+
+from bilstm_exporter.ir.markers import Marker
 
 DOMAIN = "bilstm_edge.marker"
 TOKEN_ATTRIBUTE = "marker"  # noqa: S105 - no password
@@ -28,3 +33,39 @@ def keep_marker(context: Any, node: Any, _name: str, _args: Any) -> None:
         domain=DOMAIN,
         name=node.name,
     )
+
+
+@dataclass(frozen=True)
+class MarkerCall:
+    """The inputs of one marker, by role.
+
+    Attributes:
+        marker: What it stands for.
+        sequences: ``[batch, time, ...]``.
+        mask: ``[batch, time] bool``, or None.
+        states: One value per state; None where it starts at zeros.
+        used: For each output of the marker, whether anything reads it.
+    """
+
+    marker: Marker
+    sequences: ir.Value
+    mask: ir.Value | None
+    states: list[ir.Value | None]
+    used: list[bool]
+
+
+def read_call(node: ir.Node, marker: Marker) -> MarkerCall:
+    """The inputs of a marker's node, by role.
+
+    Raises:
+        ValueError: The node has no sequences.
+    """
+    inputs = iter(node.inputs)
+    sequences = next(inputs)
+    mask = next(inputs) if marker.has_mask else None
+    states = [next(inputs) if given else None for given in marker.has_state]
+    if sequences is None:
+        message = f"{node.name}: the marker lost its input"
+        raise ValueError(message)
+    used = [bool(value.uses()) or value.is_graph_output() for value in node.outputs]
+    return MarkerCall(marker, sequences, mask, states, used)

@@ -7,18 +7,14 @@ and RNN lack the cell or its activation, this is the form that is left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 
-from bilstm_exporter.ir import gates
 from bilstm_exporter.ir.markers import trace_step
-from bilstm_exporter.ir.recurrence import zeros_width
 from bilstm_exporter.targets.onnx.builder import Builder
+from bilstm_exporter.targets.onnx.marker_nodes import MarkerCall
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
-
-if TYPE_CHECKING:
-    from bilstm_exporter.targets.onnx.lowering import MarkerCall
 
 
 def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Sequence[ir.Value]:
@@ -42,7 +38,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     output_shape = _trailing_shape(step_output, recurrence.layer)
 
     states = [
-        _zeros(build, call.sequences, [zeros_width(cell)]) if state is None else state
+        _zeros(build, call.sequences, [cell.zeros_width]) if state is None else state
         for state in call.states
     ]
     masked = call.mask is not None
@@ -79,7 +75,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
 
 def _projected(build: Builder, call: MarkerCall) -> ir.Value:
     """Project the inputs of all steps at once, for cells whose kernel is known."""
-    projection = gates.input_projection(call.marker.recurrence.cell)
+    projection = call.marker.recurrence.cell.input_projection()
     if projection is None:
         return call.sequences
     kernel, bias = projection

@@ -1,31 +1,24 @@
-"""Finds the two directions of a bidirectional layer, however it was built, for one loop.
+"""The lowering of the TFLite target: loops, one for both directions of a bidirectional layer.
 
-Keras runs one direction after the other. The first is lowered by itself; if the second turns out
-to walk over the same sequence from the other end, both are lowered again as one loop, and whatever
-reads the first result reads that of the pair instead. The first loop is left with no reader, and
-the converter drops it.
+A front end hands a bidirectional layer over as a pair. Two layers that a user pairs by hand come
+one by one: the first is lowered by itself. If the second turns out to run over the same sequence
+from the other end, both are lowered again as one loop, and the readers of the first result read
+that of the pair instead. Nothing reads the first loop any more, and the converter drops it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.ir.recurrence import (
-    Activation,
-    Cell,
-    Lowering,
-    Recurrence,
-    RecurrenceResult,
-    StepCell,
-)
+from bilstm_exporter.ir.cells import Cell
+from bilstm_exporter.ir.recurrence import Bidirectional, Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.tflite import loop
-from bilstm_exporter.targets.tflite.tiling import is_walked_both_ways
+from bilstm_exporter.targets.tflite.tiling import fits_one_loop
 
 
 @dataclass(frozen=True)
@@ -42,10 +35,10 @@ class LoopLowering(Lowering):
     """Writes recurrences as loops, the two directions of a layer as one where the caches hold it.
 
     Args:
-        weight_bytes: Of one number of a kernel, as it is computed with.
+        weight_bytes: Size of one element of a kernel in the computation.
 
     Attributes:
-        cells: That of every recurrence, in the order of the calls.
+        cells: The cell of each recurrence, in the order of the calls.
         forms: How each was written.
     """
 
@@ -59,14 +52,8 @@ class LoopLowering(Lowering):
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
         """Write one recurrence, and perhaps the one before it anew; see `Lowering.lower`."""
-        self.cells.append(recurrence.cell)
-        self.forms.append(RecurrenceForm(recurrence.layer, "loop"))
-        if any(state is not None for state in initial_state) or not is_walked_both_ways(
-            recurrence.cell,
-            sequences.shape[1],
-            self._weight_bytes,
-            return_sequences=recurrence.return_sequences,
-        ):
+        self._report(recurrence)
+        if not self._fits_one_loop(recurrence, sequences, initial_state):
             return loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
         for other in self._waiting:
             if (
@@ -75,7 +62,10 @@ class LoopLowering(Lowering):
                 and _differ_in_weights_and_direction_only(other.recurrence, recurrence)
             ):
                 self._waiting.remove(other)
-                return self._lower_both(other, recurrence, sequences, mask)
+                first, second = self._lower_both(other.recurrence, recurrence, sequences, mask)
+                for identity, tensor in zip(_tensors(other.result), _tensors(first), strict=True):
+                    _replace_input(identity, tensor)
+                return second
         result = loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
         replaceable = RecurrenceResult(
             tf.identity(result.last_output),
@@ -85,16 +75,49 @@ class LoopLowering(Lowering):
         self._waiting.append(_Single(recurrence, sequences, mask, replaceable))
         return replaceable
 
+    def lower_bidirectional(
+        self,
+        pair: Bidirectional,
+        sequences: Any,
+        initial_states: tuple[Sequence[Any], Sequence[Any]],
+        mask: Any,
+    ) -> tuple[RecurrenceResult, RecurrenceResult]:
+        """Write both directions as one loop where it fits; see `Lowering.lower_bidirectional`."""
+        if not (
+            all(
+                self._fits_one_loop(recurrence, sequences, states)
+                for recurrence, states in zip(
+                    (pair.forward, pair.backward), initial_states, strict=True
+                )
+            )
+            and _differ_in_weights_and_direction_only(pair.forward, pair.backward)
+        ):
+            return super().lower_bidirectional(pair, sequences, initial_states, mask)
+        self._report(pair.forward)
+        self._report(pair.backward)
+        return self._lower_both(pair.forward, pair.backward, sequences, mask)
+
+    def _report(self, recurrence: Recurrence) -> None:
+        self.cells.append(recurrence.cell)
+        self.forms.append(RecurrenceForm(recurrence.layer, "loop"))
+
+    def _fits_one_loop(
+        self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]
+    ) -> bool:
+        return all(state is None for state in initial_state) and fits_one_loop(
+            recurrence.cell,
+            sequences.shape[1],
+            self._weight_bytes,
+            return_sequences=recurrence.return_sequences,
+        )
+
     def _lower_both(
-        self, other: _Single, recurrence: Recurrence, sequences: Any, mask: Any
-    ) -> RecurrenceResult:
-        pair = (other.recurrence, recurrence)
-        forward, backward = sorted(pair, key=lambda one: one.go_backwards)
-        results = loop.lower_both(forward, backward, sequences, mask, self._weight_bytes)
-        first, second = results if forward is other.recurrence else results[::-1]
-        for identity, tensor in zip(_tensors(other.result), _tensors(first), strict=True):
-            _hand_over(identity, tensor)
-        return second
+        self, one: Recurrence, other: Recurrence, sequences: Any, mask: Any
+    ) -> tuple[RecurrenceResult, RecurrenceResult]:
+        """Write two recurrences of opposite directions, in either order, as one loop."""
+        forward, backward = sorted((one, other), key=lambda single: single.go_backwards)
+        first, second = loop.lower_both(forward, backward, sequences, mask, self._weight_bytes)
+        return (first, second) if forward is one else (second, first)
 
 
 def _tensors(result: RecurrenceResult) -> list[Any]:
@@ -102,11 +125,11 @@ def _tensors(result: RecurrenceResult) -> list[Any]:
     return [result.last_output, *outputs, *result.states]
 
 
-def _hand_over(identity: Any, tensor: Any) -> None:
-    """Let an Identity give on another tensor than it was made for.
+def _replace_input(identity: Any, tensor: Any) -> None:
+    """Let an Identity return another tensor than it was made for.
 
-    No cycle comes of it: both recurrences depend on their weights and on the same sequence and
-    mask, which were there before either.
+    This makes no cycle: both recurrences depend on their weights and on the same sequence and
+    mask, which were in the graph before either.
     """
     tensor.set_shape(identity.shape)
     identity.op._update_input(0, tensor)  # noqa: SLF001 - as TensorFlow's own while_v2 does
@@ -125,23 +148,5 @@ def _differ_in_weights_and_direction_only(one: Recurrence, other: Recurrence) ->
         one.go_backwards != other.go_backwards
         and one.return_sequences == other.return_sequences
         and one.zero_output_for_mask == other.zero_output_for_mask
-        and type(one.cell) is type(other.cell)
-        and not isinstance(one.cell, StepCell)
-        and all(
-            _are_alike(getattr(one.cell, field.name), getattr(other.cell, field.name))
-            for field in fields(one.cell)
-        )
+        and one.cell.differs_in_weights_only(other.cell)
     )
-
-
-def _are_alike(one: Any, other: Any) -> bool:
-    """Whether two parts of a cell are weights of the same shape, or else equal.
-
-    An activation that has no name is the same only as the same function.
-    """
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return bool(one.shape == other.shape)
-    if isinstance(one, Activation) and isinstance(other, Activation):
-        same = one.function is other.function if one.name is None else one.name == other.name
-        return bool(same)
-    return type(one) is type(other) and bool(one == other)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
 from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
+from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, constant, operator_name
+from bilstm_exporter.targets.tflite.integer_lowering import FUSED
 
 # "TF Select ops: BitwiseAnd, Foo" and "Custom ops: Bar" are how the converter lists what
 # no builtin operator does.
@@ -89,3 +92,150 @@ def _explained(log: str, error: Exception) -> UnsupportedModelError:
         f"the TFLite converter refused the model: {lines[-1][-500:]}. "
         f"--formats onnx leaves this format out"
     )
+
+
+# === What the official converter leaves wrong in a file of integers, set right.
+
+_BUILTIN = schema.BuiltinOperator
+_TENSOR = schema.TensorType
+_STATE, _HIDDEN = 18, 4  # input and intermediate of the fused LSTM
+_COMPARISONS = ("EQUAL", "NOT_EQUAL")
+# Operators that move integers about, and which of their inputs; they know nothing of scales.
+_MOVING: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(
+        ("REVERSE_V2", "GATHER", "GATHER_ND", "RESHAPE", "STRIDED_SLICE", "SLICE", "TRANSPOSE",
+         "SQUEEZE", "EXPAND_DIMS", "UNPACK", "SPLIT_V", "TILE", "BROADCAST_TO", "PAD",
+         "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "MAX_POOL_2D", "REDUCE_MAX", "REDUCE_MIN"),
+        (0,),
+    ),
+    "SPLIT": (1,),
+    "SELECT_V2": (1, 2),
+}  # fmt: skip
+_JOINING = ("PACK", "CONCATENATION")
+
+
+def fix_converted(model: Any) -> None:
+    """Set a converted model right, in place.
+
+    Raises:
+        UnsupportedModelError: An activation has no scale.
+    """
+    for subgraph in model.subgraphs:
+        edit = GraphEditor(model, subgraph)
+        for operator in list(subgraph.operators):
+            name = operator_name(model, operator)
+            if name == FUSED:
+                _mend_lstm(subgraph.tensors, operator)
+            elif name in _COMPARISONS:
+                _compare_integers(edit, operator)
+        for operator in list(subgraph.operators):
+            name = operator_name(model, operator)
+            if name in _JOINING:
+                _rescale(edit, operator, range(len(operator.inputs)))
+            elif name in _MOVING:
+                _rescale(edit, operator, _MOVING[name])
+        _refuse_dead(subgraph.tensors)
+
+
+def _mend_lstm(tensors: Any, operator: Any) -> None:
+    """No clip of the cell, and one scale for the hidden state and the output.
+
+    The converter clips cells at 10, though larger ones occur. And where a concatenation
+    follows, as in every Bidirectional, it gives the output the scale of all that is
+    concatenated, but the operator goes on to write the output in the scale of its state.
+    """
+    operator.builtinOptions.cellClip = 0.0
+    output = tensors[operator.outputs[0]]
+    if output.type != _TENSOR.INT8:
+        return
+    tensors[operator.inputs[_STATE]].quantization = output.quantization
+    tensors[operator.intermediates[_HIDDEN]].quantization = output.quantization
+
+
+def _rescale(edit: GraphEditor, operator: Any, inputs: Iterable[int]) -> None:
+    """Where an operator that moves integers has outputs of another scale than its inputs.
+
+    The converter leaves that, for example, between the backward layer of a Bidirectional
+    and the concatenation after it.
+    """
+    tensors, operators = edit.subgraph.tensors, edit.subgraph.operators
+    moved = [index for index in inputs if tensors[operator.inputs[index]].type == _TENSOR.INT8]
+    if not moved or tensors[operator.outputs[0]].type != _TENSOR.INT8:
+        return
+    if len(moved) > 1:
+        wanted = tensors[operator.outputs[0]].quantization
+        for index in moved:
+            number = operator.inputs[index]
+            if not _same_scale(tensors[number].quantization, wanted):
+                scaled = edit.add_like(tensors[number], _TENSOR.INT8)
+                tensors[scaled].quantization = wanted
+                _requantize(edit, operator, number, scaled)
+                operator.inputs[index] = scaled
+        return
+    given = tensors[operator.inputs[moved[0]]].quantization
+    for index, number in enumerate(operator.outputs):
+        if not _same_scale(given, tensors[number].quantization):
+            plain = edit.add_like(tensors[number], _TENSOR.INT8)
+            tensors[plain].quantization = given
+            operator.outputs[index] = plain
+            after = (
+                operators[operators.index(operator) + 1] if operator is not operators[-1] else None
+            )
+            _requantize(edit, after, plain, number)
+
+
+def _requantize(edit: GraphEditor, before: Any, source: int, result: int) -> None:
+    options = schema.QuantizeOptionsT()
+    edit.insert(before, _BUILTIN.QUANTIZE, [source], result, version=2, options=options)
+
+
+def _same_scale(one: Any, other: Any) -> bool:
+    return bool(one.scale[0] == other.scale[0] and one.zeroPoint[0] == other.zeroPoint[0])
+
+
+def _compare_integers(edit: GraphEditor, operator: Any) -> None:
+    """A comparison with a constant, in the integers of the other side.
+
+    A mask value such as -1 is none of the numbers that a quantized input can have, so that
+    the float comparison, which the converter leaves, would find no padding at all.
+    """
+    tensors, operators = edit.subgraph.tensors, edit.subgraph.operators
+    for side in (0, 1):
+        values = constant(edit.model, tensors[operator.inputs[side]])
+        source = next(
+            (item for item in operators if operator.inputs[1 - side] in item.outputs), None
+        )
+        if values is None or source is None or operator_name(edit.model, source) != "DEQUANTIZE":
+            continue
+        quantized = tensors[source.inputs[0]]
+        if quantized.type != _TENSOR.INT8:
+            continue
+        scale, zero = quantized.quantization.scale[0], quantized.quantization.zeroPoint[0]
+        integers = np.clip(np.rint(values / scale) + zero, -128, 127).astype(np.int8)
+        number = edit.add_constant(integers, integers.shape, quantization=quantized.quantization)
+        inputs = [source.inputs[0], number]
+        operator.inputs = inputs if side else inputs[::-1]
+        if not any(source.outputs[0] in item.inputs for item in operators):
+            edit.subgraph.operators = [item for item in operators if item is not source]
+        return
+
+
+def _refuse_dead(tensors: Any) -> None:
+    """Refuse scales that no arithmetic holds: of an activation that was zero throughout.
+
+    Raises:
+        UnsupportedModelError: There is one.
+    """
+    least = np.finfo(np.float32).tiny
+    for tensor in tensors:
+        quantization = tensor.quantization
+        if quantization is None or quantization.scale is None:
+            continue
+        scales = np.asarray(quantization.scale)
+        if not (np.isfinite(scales) & (scales >= least)).all():
+            message = (
+                "int8-full: an activation is zero in every calibration example, so that it has "
+                "no scale: a layer before it has weights of zeros, or the data leaves it dead. "
+                "Calibrate with data that moves it, take the layer out, or use the recipe int8"
+            )
+            raise UnsupportedModelError(message)

@@ -6,7 +6,7 @@ mends what they leave in the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,49 @@ from bilstm_exporter.errors import OptionError
 from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.targets.base import Built, Calibration, WeightForm
-from bilstm_exporter.targets.tflite import flatbuffer, micro
-from bilstm_exporter.targets.tflite.converter import RepresentativeDataset, convert_function
-from bilstm_exporter.targets.tflite.converter_fixes import fix_converted
+from bilstm_exporter.targets.tflite import flatbuffer
+from bilstm_exporter.targets.tflite.converter import (
+    RepresentativeDataset,
+    convert_function,
+    fix_converted,
+)
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
-from bilstm_exporter.targets.tflite.integer_recurrence import FUSED, IntegerLowering
+from bilstm_exporter.targets.tflite.integer_lowering import FUSED, IntegerLowering
 from bilstm_exporter.targets.tflite.weights import LEAST_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
 from bilstm_runtime.spec import InputSpec
+
+# === What TensorFlow Lite for Microcontrollers can run of a file.
+
+# The builtin operators that tflite-micro registers: MicroMutableOpResolver in
+# tensorflow/lite/micro/micro_mutable_op_resolver.h, at this commit.
+MICRO = "TFLite Micro"
+MICRO_SOURCE = "tflite-micro 90b983c2 (2026-08-20)"
+MICRO_OPERATORS = frozenset(
+    """
+    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND
+    BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM
+    DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP
+    EQUAL EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GREATER
+    GREATER_EQUAL HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG
+    LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM
+    MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 PRELU QUANTIZE READ_VARIABLE REDUCE_ALL
+    REDUCE_MAX REDUCE_MIN RELU RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2
+    ROUND RSQRT SELECT_V2 SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V
+    SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
+    TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
+    """.split()  # noqa: SIM905 - a column of names reads better
+)
+
+
+def missing_in_micro(operators: Iterable[str]) -> tuple[str, ...]:
+    """Those of a file's operators that TFLite Micro lacks.
+
+    >>> missing_in_micro(["FULLY_CONNECTED", "REDUCE_ANY"])
+    ('REDUCE_ANY',)
+    """
+    return tuple(sorted(set(operators) - MICRO_OPERATORS))
+
 
 # A range seen in n examples is left by the next one with a chance of about 2 in n + 1.
 MIN_EXAMPLES = 16
@@ -74,7 +109,7 @@ class FullInteger:
             weights,
             reset_between_runs=self._resets,
             operators=operators,
-            missing_operators={micro.NAME: micro.missing(operators)},
+            missing_operators={MICRO: missing_in_micro(operators)},
             quantized_inputs=inputs,
             quantized_outputs=outputs,
             float_form=self._float_form(),

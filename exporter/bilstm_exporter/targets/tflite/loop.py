@@ -17,8 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from bilstm_exporter.ir import gates
-from bilstm_exporter.ir.recurrence import Cell, Recurrence, RecurrenceResult, StepCell, zeros_width
+from bilstm_exporter.ir.cells import step_together
+from bilstm_exporter.ir.recurrence import Recurrence, RecurrenceResult
 from bilstm_exporter.targets.tflite.tensor_ops import part_of, put, select, time_major, turned
 from bilstm_exporter.targets.tflite.tiling import cut
 
@@ -79,16 +79,16 @@ class _Walk:
         if self.time is None:
             self.time = tf.shape(sequences)[1]
         projected = [
-            self._projected(cell, steps)
+            cell.project(steps)
             for cell, steps in zip(self.cells, self._from_each_end(sequences), strict=True)
         ]
         self.projected = projected[0]
         self.masks = [None] * len(self.cells) if mask is None else self._from_each_end(mask)
         states = [
-            self._zeros([zeros_width(self.cell)]) if state is None else state
+            self._zeros([self.cell.zeros_width]) if state is None else state
             for state in initial_state
         ]
-        self.output_shape = self._output_shape(states)
+        self.output_shape = self.cell.output_shape(self.projected, states)
         output_size = math.prod(self.output_shape) if recurrences[0].return_sequences else 0
         self.cut = cut(
             self.cell,
@@ -109,7 +109,7 @@ class _Walk:
         self.inputs = [self._together(rows)]
         if mask is not None:
             steps = self._filled(self._together(self.masks), fill=False)
-            if not isinstance(self.cell, StepCell):
+            if self.cell.units is not None:
                 steps = tf.expand_dims(steps, -1)
             if self.joined:  # one below the other, since nothing splits booleans
                 steps = tf.reshape(steps, [self.length, self.row, len(self.cells), 1])
@@ -119,7 +119,7 @@ class _Walk:
         self.zeroed = (
             mask is not None
             and self.recurrence.zero_output_for_mask
-            and not isinstance(self.cell, StepCell)
+            and self.cell.units is not None
         )
         self.output_is_state = self.zeroed or self.recurrence.output_is_state(
             masked=mask is not None, starts_at_zeros=initial_state[0] is None
@@ -269,7 +269,7 @@ class _Walk:
 
     def _step(self, inputs: Any, mask: Any, carry: list[Any]) -> tuple[list[Any], Any]:
         states = carry[: self.cell.state_count]
-        output, new_states = gates.step_together(self.cells, inputs, states)
+        output, new_states = step_together(self.cells, inputs, states)
         if mask is None:
             return (new_states if self.output_is_state else [*new_states, output]), output
         states = [select(mask, new, old) for new, old in zip(new_states, states, strict=True)]
@@ -362,17 +362,3 @@ class _Walk:
         if len(self.projected.shape) == 3 and len(shape) == 1:
             return tf.zeros_like(self.projected[0, :, :1]) + tf.zeros(shape)
         return tf.zeros([tf.shape(self.projected)[1], *shape])
-
-    def _projected(self, cell: Cell, inputs: Any) -> Any:
-        projection = gates.input_projection(cell)
-        if projection is None:
-            return inputs
-        kernel, bias = projection
-        projected = tf.matmul(inputs, kernel)
-        return projected if bias is None else projected + bias
-
-    def _output_shape(self, states: list[Any]) -> list[int]:
-        if not isinstance(self.cell, StepCell):
-            return [self.cell.units]
-        output, _ = self.cell.step(self.projected[0], states)
-        return list(output.shape[1:])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bilstm_exporter.ir.recurrence import Cell
+from bilstm_exporter.ir.cells import Cell
 from bilstm_exporter.loaded import LoadedModel
-from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
-from bilstm_exporter.quantization.weight_owners import WeightOwners
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, WeightOwners
 from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, TargetOptions
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering

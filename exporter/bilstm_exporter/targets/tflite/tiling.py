@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.ir import gates
-from bilstm_exporter.ir.recurrence import Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.ir.cells import Cell
 
 # One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
 # copies of the recurrent kernel, which then fall out of the cache. So few that all copies take
@@ -113,7 +112,7 @@ def cut(  # noqa: PLR0913 - what the rule depends on
         # XNNPACK splits and joins such rows, where LiteRT itself takes steps apart and puts them
         # together. A file of two layers is 1.17 times faster so at 16 units, 1.08 at 64, 1.02 at
         # 128 and 1.04 at 256; in int8 1.08 at 64, 1.05 at 128 (T=100, Xeon with AVX-512).
-        return replace(fixed, joined=one_sequence and not isinstance(cell, StepCell))
+        return replace(fixed, joined=one_sequence and cell.units is not None)
     return _free(time, block, output_size, held)
 
 
@@ -180,7 +179,7 @@ def _most_written_out(cell: Cell, weight_bytes: int) -> int:
     return _copies(cell, weight_bytes, MOST_WRITTEN_OUT, 2)
 
 
-def is_walked_both_ways(
+def fits_one_loop(
     cell: Cell, time: int | None, weight_bytes: int, *, return_sequences: bool
 ) -> bool:
     """Whether one loop walks with this cell and with one of the other direction at once.
@@ -193,16 +192,16 @@ def is_walked_both_ways(
         weight_bytes: Of one number of its kernel, as it is computed with.
         return_sequences: Whether the output of every step is wanted.
     """
-    if isinstance(cell, StepCell) or not _are_kernels_held(cell, weight_bytes):
+    if cell.units is None or not _are_kernels_held(cell, weight_bytes):
         return False
-    numbers = cell.recurrent_kernel.shape[1] + cell.units * return_sequences
+    numbers = cell.kernel_size // cell.units + cell.units * return_sequences
     return bool(2 * 4 * numbers * (time or LONG_STEPS) <= BOTH_WAYS_BYTES)
 
 
 def _are_kernels_held(cell: Cell, weight_bytes: int) -> bool:
-    if isinstance(cell, StepCell) or cell.units > MOST_UNITS_BOTH_WAYS:
+    if cell.units is None or cell.units > MOST_UNITS_BOTH_WAYS:
         return False
-    return bool(2 * weight_bytes * cell.recurrent_kernel.size <= COPIES_BYTES)
+    return bool(2 * weight_bytes * cell.kernel_size <= COPIES_BYTES)
 
 
 def is_tiled_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
@@ -216,9 +215,9 @@ def is_tiled_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
 
 def _copies(cell: Cell, weight_bytes: int, most: int, times: int) -> int:
     """How many copies of the kernel take ``times`` COPIES_BYTES; at least 1."""
-    if isinstance(cell, StepCell):
+    if not cell.kernel_size:
         return most
-    return max(1, min(most, times * COPIES_BYTES // (cell.recurrent_kernel.size * weight_bytes)))
+    return max(1, min(most, times * COPIES_BYTES // (cell.kernel_size * weight_bytes)))
 
 
 def holding_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
@@ -230,29 +229,20 @@ def holding_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
     Returns:
         The value, or None where there is none.
     """
-    if isinstance(cell, StepCell):
+    if cell.units is None:
         return None
-    width = cell.recurrent_kernel.shape[1]
+    width = cell.kernel_size // cell.units
     shape = (2, cell.units)
     rng = np.random.default_rng(0)
     states = [
         np.zeros(shape, np.float32) if starts_at_zeros else rng.standard_normal(shape, np.float32)
         for _ in range(cell.state_count)
     ]
-    for value in _HOLDING[type(cell)]:
+    for value in cell.neutral_inputs:
         with tf.init_scope():  # asked now, not traced
             inputs = tf.fill([shape[0], width], value)
-            _, after = gates.step(cell, inputs, [tf.constant(state) for state in states])
+            _, after = cell.step(inputs, [tf.constant(state) for state in states])
             pairs = zip(after, states, strict=True)
             if all(np.array_equal(new.numpy(), old) for new, old in pairs):
                 return value
     return None
-
-
-# Far beyond where a float32 sigmoid is exactly 1, and harmless in any other gate.
-_SATURATED = 1e4
-_HOLDING: dict[type[Any], tuple[float, ...]] = {
-    LSTMCell: (0.0,),
-    SimpleRNNCell: (0.0,),
-    GRUCell: (0.0, _SATURATED),
-}

@@ -13,12 +13,14 @@ import numpy as np
 from bilstm_exporter.quantization.affine import (
     Quantized,
     as_halves,
+    lost,
     pack_int4,
     quantize,
     quantize_at,
+    serves_all,
     squared_error,
+    why_not_float16,
 )
-from bilstm_exporter.quantization.limits import lost, serves_all, why_not_float16
 from bilstm_exporter.quantization.recipes import Precision
 
 # Weights of a block share a scale in int4; XNNPACK takes multiples of 32. On the three trained

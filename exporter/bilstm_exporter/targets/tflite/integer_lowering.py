@@ -13,17 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import UnsupportedModelError
-from bilstm_exporter.ir.recurrence import (
-    Lowering,
-    LSTMCell,
-    Recurrence,
-    RecurrenceResult,
-    StepCell,
-    zeros_width,
-)
+from bilstm_exporter.ir.cells import LSTMCell
+from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets.base import RecurrenceForm
-from bilstm_exporter.targets.tflite import integer_steps
-from bilstm_exporter.targets.tflite.valid_steps import ValidSteps
+from bilstm_exporter.targets.tflite.tensor_ops import ValidSteps
 
 # Written out, every step is some dozen operators of the file.
 MOST_STEPS = 200
@@ -93,8 +86,7 @@ class IntegerLowering(Lowering):
 def _why_not_fused(recurrence: Recurrence, initial_state: Sequence[Any]) -> str:
     cell = recurrence.cell
     if not isinstance(cell, LSTMCell):
-        kind = "a cell of its own" if isinstance(cell, StepCell) else type(cell).__name__
-        return f"{kind.removesuffix('Cell')}: TFLite has no integer operator for it"
+        return f"{cell.kind}: TFLite has no integer operator for it"
     names = (cell.activation.name, cell.recurrent_activation.name)
     if names != ("tanh", "sigmoid"):
         return f"activations {names[0]} and {names[1]}, where the fused LSTM has tanh and sigmoid"
@@ -107,7 +99,7 @@ def _first_states(
     recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]
 ) -> list[Any]:
     return [
-        tf.zeros([sequences.shape[0], zeros_width(recurrence.cell)]) if state is None else state
+        tf.zeros([sequences.shape[0], recurrence.cell.zeros_width]) if state is None else state
         for state in initial_state
     ]
 
@@ -115,11 +107,10 @@ def _first_states(
 def _unrolled(recurrence: Recurrence, sequences: Any, states: list[Any]) -> tuple[Any, list[Any]]:
     """Outputs and states ``[batch, time, ...]`` of every step, written one after the other."""
     cell = recurrence.cell
-    advance = integer_steps.stepper(cell)
-    inputs = integer_steps.projected(cell, sequences)
+    inputs = cell.project_gates(sequences)
     outputs, every = [], []
     for position in range(int(sequences.shape[1])):
-        output, states = advance([part[:, position] for part in inputs], states)
+        output, states = cell.step_gates([part[:, position] for part in inputs], states)
         outputs.append(output)
         every.append(states)
     stacked = [tf.stack(of_one, axis=1) for of_one in zip(*every, strict=True)]
