@@ -34,6 +34,7 @@ def check_json(text):
     return json.loads(text, parse_constant=no_constant)
 
 
+@pytest.mark.slow
 def test_everything_in_one_run(run, bundle):
     folder = bundle()
     ran = run(folder, *QUICK, "--lengths", "3,9", "--batches", "1,2", "--json", "--tune")
@@ -98,6 +99,7 @@ def test_the_tables(run, bundle):
         assert words in ran.out
 
 
+@pytest.mark.slow
 def test_markdown_has_as_many_cells_in_every_row(run, bundle):
     ran = run(bundle("pair"), *QUICK, "--lengths", "3", "--markdown", "--quiet")
     assert ran.code == 0
@@ -236,6 +238,7 @@ def test_against_without_tensorflow_says_what_to_install():
     assert 'pip install "bilstm-edge[export]"' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
 def test_an_interruption_prints_what_there_is():
     command = [sys.executable, "-m", "bilstm_bench.cli", str(FIXTURES / "tagger")]
@@ -304,6 +307,7 @@ def test_a_failure_at_the_end_keeps_what_was_measured(run, bundle, monkeypatch):
     assert ran.err == "bench-bilstm: error: the disk went away\n"
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_opened_is_listed_and_the_others_measured(run, bundle):
     folder = bundle()
     (folder / "model.onnx").write_bytes(b"not a model")

@@ -196,6 +196,7 @@ def test_one_length_and_no_threads_to_compare_is_a_bar_a_line(result):
     assert "Threads against latency" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 def test_a_browser_shows_the_page_and_asks_for_nothing(result, tmp_path):
     pytest.importorskip("matplotlib")

@@ -135,6 +135,7 @@ def test_the_exporter_registers_its_peers():
     assert group.startswith('keras = "bilstm_exporter.bench_peers:keras_peers"\n')
 
 
+@pytest.mark.slow
 @needs_keras
 def test_keras_and_its_own_export_take_part(tmp_path, run, registered):
     import keras

@@ -20,6 +20,7 @@ def real_data():
     del sys.modules[spec.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vowels", "languages", "hyphens"])
 def test_every_task_has_its_examples(real_data, name):
     train, validation = real_data.TASKS[name].load()

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from bilstm_exporter.artifacts import ArtifactBuilder
 from bilstm_exporter.evaluation.evaluator import make_evaluation_set
@@ -40,6 +41,7 @@ def ruined():
     return model
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_layer_and_a_mix_that_keeps_the_limit():
     model = ruined()
     x = np.random.default_rng(0).normal(size=(200, 8, FEATURES)).astype(np.float32)

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.cli.export import main
-from bilstm_exporter.frontends.keras3.model import Keras3Model
-from bilstm_exporter.inspection.interface import Interface, find_interface
-from bilstm_exporter.inspection.probes import ProbeSet, make_probes
+from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.inspection.probes import ProbeSet
+from bilstm_exporter.inspection.properties import inspect_model
+from bilstm_exporter.ir.markers import mark_recurrences
+from bilstm_exporter.ir.recurrence import Lowering
+from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.report import ExportReport
-from bilstm_exporter.targets.base import TARGETS, Conversion
+from bilstm_exporter.targets.registry import TARGETS, RegisteredTarget
 
 from .models import MODELS, floats
 
@@ -106,9 +109,7 @@ class Ran:
         start = next((i for i, line in enumerate(lines) if line.split()[:1] == ["layer"]), None)
         if start is None:
             return {}
-        rows = [
-            re.split(r"\s{2,}", line.strip()) for line in lines[start + 2 :] if line[:2] == "  "
-        ]
+        rows = [re.split(r"\s{2,}", line.strip()) for line in lines[start + 2 :] if line[:1] == " "]
         return {row[0]: row[1:] for row in rows if row[0]}
 
 
@@ -178,44 +179,68 @@ def with_layer(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 
 @pytest.fixture
 def make_wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Build an artifact from a model whose recurrences are wrong by a thousandth."""
+    """Let a format build its files from a model whose recurrences are off by a thousandth."""
 
     def patch(name: str) -> None:
-        right = TARGETS[name]
-
-        def convert(trace: Any, interface: Interface, *, opset: int) -> Conversion:
-            def wrong(lowering: Any) -> Any:
-                def lower(recurrence: Any, *tensors: Any) -> Any:
-                    result = lowering(recurrence, *tensors)
-                    return replace(result, last_output=result.last_output + 1e-3)
-
-                return trace(lower)
-
-            return right.convert(wrong, interface, opset=opset)
-
-        monkeypatch.setitem(TARGETS, name, replace(right, convert=convert))
+        monkeypatch.setitem(TARGETS, name, OffTarget(**asdict(TARGETS[name])))
 
     return patch
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A model and what the exporter found out about it."""
+class OffTarget(RegisteredTarget):
+    """A format that is given a model with other recurrences."""
+
+    def create(self, options: Any) -> Any:
+        right = super().create(options)
+
+        class Target:
+            def build(self, loaded: LoadedModel, plan: Any, calibration: Any = None) -> Any:
+                off = OffModel(loaded.keras)
+                graph = mark_recurrences(lambda low: off.trace(low, loaded.declared_inputs))
+                wrong = replace(loaded, keras=off, first_graph=graph)
+                return right.build(wrong, plan, calibration)
+
+        return Target()
+
+
+class OffModel:
+    """A model whose recurrences are traced with last outputs a thousandth too large."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def trace(self, lowering: Lowering, inputs: Any) -> Any:
+        return self._model.trace(OffLowering(lowering), inputs)
+
+
+class OffLowering(Lowering):
+    def __init__(self, right: Lowering) -> None:
+        self._right = right
+
+    def lower(self, *arguments: Any) -> Any:
+        result = self._right.lower(*arguments)
+        return replace(result, last_output=result.last_output + 1e-3)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A Keras model, and what the exporter found out about it."""
 
     model: keras.Model
-    source: Keras3Model
-    interface: Interface
+    loaded: LoadedModel
     probes: ProbeSet
 
 
-def ask(model: keras.Model) -> Asked:
-    """Find a model's interface and let it answer its probes."""
-    source = Keras3Model(model)
-    interface = find_interface(source)
-    return Asked(model, source, interface, make_probes(source, interface))
+def inspect(model: keras.Model) -> Inspected:
+    """Read a model, describe it and make its probes, as an export does."""
+    return Inspected(model, *inspect_model(*read(model)))
 
 
 @pytest.fixture(scope="session")
-def asked() -> Callable[[str], Asked]:
-    """Ask one of `models.MODELS`, once in a session."""
-    return cache(lambda name: ask(MODELS[name]()))
+def inspected() -> Callable[[str], Inspected]:
+    """Inspect one of `models.MODELS`, once in a session."""
+    return cache(lambda name: inspect(MODELS[name]()))

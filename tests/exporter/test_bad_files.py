@@ -112,6 +112,7 @@ def test_an_h5_file_is_exported(run, h5):
     assert (h5.parent / "model-edge" / "model.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_an_h5_file_with_operators_between_its_layers(run, tmp_path):
     """Keras 3 writes them, and the masks of its embeddings, but does not read them."""
     x = keras.Input((None,), name="ids")

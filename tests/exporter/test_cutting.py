@@ -23,6 +23,8 @@ from bilstm_exporter.targets.tflite.tiling import (
     steps_per_iteration,
 )
 
+pytestmark = pytest.mark.slow
+
 TANH = Activation("tanh", tf.tanh)
 SIGMOID = Activation("sigmoid", tf.sigmoid)
 RNG = np.random.default_rng(11)

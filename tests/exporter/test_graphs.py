@@ -25,6 +25,8 @@ from zoo import call
 
 from .models import MODELS, floats, tokens
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["lstm", "stacked", "classifier", "pooled", "gelu", "unmasked_ids"]
 FUSED = {"lstm": 1, "stacked": 4, "classifier": 4, "pooled": 2, "unmasked_ids": 2}
 LOOPS = {"Loop", "Scan", "If"}

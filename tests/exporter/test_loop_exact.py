@@ -15,6 +15,8 @@ from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.tiling import cut
 
+pytestmark = pytest.mark.slow
+
 UNITS = 16
 FEATURES = 3
 

@@ -13,6 +13,8 @@ from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.tiling import MOST_WRITTEN_OUT
 
+pytestmark = pytest.mark.slow
+
 UNITS = 6
 FEATURES = 3
 MASKED = 0.5

@@ -16,10 +16,12 @@ from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.frontends.keras3.recurrent import check_contract, describe_activation
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.inspection.interface import find_interface
-from bilstm_exporter.ir.markers import Markers
-from bilstm_exporter.targets.tflite import loop
+from bilstm_exporter.ir.recurrence import Lowering
+from bilstm_exporter.quantization.recipes import RECIPES
+from bilstm_exporter.targets.base import TargetOptions
+from bilstm_exporter.targets.registry import TARGETS
 
+from .conftest import inspect
 from .models import MODELS, floats
 
 RECURRENT = (kl.RNN, kl.LSTM, kl.GRU, kl.SimpleRNN, kl.Bidirectional, kl.ConvLSTM1D, kl.ConvLSTM2D)
@@ -128,11 +130,11 @@ def everything() -> keras.Model:
 
 
 @pytest.mark.usefixtures("keras_is_restored")
-@pytest.mark.parametrize("lower", [Markers().lower, loop.lower], ids=["onnx", "tflite"])
-def test_tracing_leaves_keras_as_it_was(lower):
-    source = Keras3Model(everything())
-    function = source.trace(lower, find_interface(source).declared())
-    assert len(function.inputs) == 1
+@pytest.mark.parametrize("name", TARGETS)
+def test_building_a_file_leaves_keras_as_it_was(name):
+    target = TARGETS[name].create(TargetOptions(opset=18))
+    built = target.build(inspect(everything()).loaded, RECIPES["float32"].plan)
+    assert len(built.recurrences) == 4
 
 
 @pytest.mark.usefixtures("keras_is_restored")
@@ -148,13 +150,13 @@ class Unlucky(Exception):  # noqa: N818
 @pytest.mark.parametrize("error", [Unlucky, KeyboardInterrupt, ValueError, SystemExit])
 def test_a_failed_tracing_leaves_keras_as_it_was(error):
     source = Keras3Model(everything())
-    declared = find_interface(source).declared()
 
-    def lower(*_args):
-        raise error("x")
+    class Raising(Lowering):
+        def lower(self, *_args):
+            raise error("x")
 
     with pytest.raises(BaseException, match="x"):
-        source.trace(lower, declared)
+        source.trace(Raising(), source.flat_inputs)
 
 
 @pytest.mark.usefixtures("keras_is_restored")
@@ -213,9 +215,9 @@ def test_a_model_that_cannot_be_traced_itself_names_no_layer():
 
 
 @pytest.mark.usefixtures("keras_is_restored")
-def test_states_are_observed_and_keras_as_it_was(asked):
-    found = asked("stacked")
-    states = found.source.final_states([np.ones((2, 5, 3), np.float32)])
+def test_states_are_observed_and_keras_as_it_was(inspected):
+    keras_model = inspected("stacked").loaded.keras
+    states = keras_model.final_states([np.ones((2, 5, 3), np.float32)])
     assert len(states) >= 8  # hidden and cell, four LSTMs
     assert all(state.shape == (2, 3) for state in states)
 

@@ -1,12 +1,13 @@
-"""Whether a bundle answers as tf_keras does, on inputs of the tests' own."""
+"""Files are read as they were saved, and bundles reproduce tf_keras, on inputs of the tests."""
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from bilstm_exporter.verification.tolerance import TOLERANCE
 
 import bilstm_runtime
 from bilstm_exporter import export
+from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.keras_model import TOLERANCE
 from zoo.case import PADDINGS, keep_steps
 
 SIZES = ((1, 5), (2, 1), (7, 9), (2, 12))
@@ -43,22 +44,38 @@ def inputs(model, rng, batch, time):
     return arrays
 
 
-def check(model, path, out, *, sizes=SIZES, **options):
-    """Export `path` in both formats, and compare with `model` at every size, twice."""
-    probes = []
+def cases(model, sizes):
+    """Inputs of every size that the model takes, with its outputs."""
     rng = np.random.default_rng(3)
+    found = []
     for batch, time in sizes:
         arrays = inputs(model, rng, batch, time)
         try:
-            probes.append((arrays, answers(model, arrays)))
+            found.append((arrays, answers(model, arrays)))
         except (ValueError, tf.errors.OpError):
             continue  # too short for this model
-    assert probes
+    assert found
+    return found
+
+
+def check_read(model, path, *, sizes=SIZES, **options):
+    """Read `path`, and compare the outputs of what was read with `model` at every size."""
+    found, origin = read(path, **options)
+    for arrays, wanted in cases(model, sizes):
+        for a, b in zip(found.reference(arrays), wanted, strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            np.testing.assert_allclose(a, b, 1e-6, 1e-6)
+    return found, origin
+
+
+def check(model, path, out, *, sizes=SIZES, **options):
+    """Export `path` in both formats, and compare with `model` at every size, twice."""
+    replayed = cases(model, sizes)
     report = export(path, out, overwrite=True, **options)
     for format_name in options.get("formats", ("onnx", "tflite")):
         backend = {"onnx": "onnx", "tflite": "litert"}[format_name]
         loaded = bilstm_runtime.load(out, backend=backend)
-        for arrays, wanted in (*probes, *reversed(probes)):
+        for arrays, wanted in (*replayed, *reversed(replayed)):
             found = loaded.predict(list(arrays) if len(arrays) > 1 else arrays[0])
             found = list(found.values()) if isinstance(found, dict) else found
             found = found if isinstance(found, (list, tuple)) else [found]

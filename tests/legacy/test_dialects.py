@@ -1,4 +1,8 @@
-"""Old dialects read as what the generation that wrote them computes."""
+"""Files of old versions are read as models that compute what those versions computed.
+
+Each is compared with the model it was made from. What is exported of a model that was read does
+not depend on its file: `test_models` exports every kind of layer, `test_files` every kind of file.
+"""
 
 import json
 
@@ -13,7 +17,7 @@ from bilstm_exporter.frontends.keras2.legacy_config import repaired
 from bilstm_exporter.frontends.loading import read
 
 from .cases import masked, randomize, sequential
-from .compare import check, inputs
+from .compare import check_read, inputs
 from .dialects import (
     bare_sequential,
     cudnn_weights,
@@ -55,9 +59,9 @@ def test_keras1_sequential(tmp_path):
         version="1.2.2",
         weights=keras1_weights,
     )
-    report = check(model, path, tmp_path / "bundle")
-    assert report.generation.endswith("saved by Keras 1.2.2")
-    assert report.generation.startswith("tf_keras 2.")
+    found, origin = check_read(model, path)
+    assert origin.why.endswith("saved by Keras 1.2.2")
+    assert found.generation.startswith("tf_keras 2.")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -76,7 +80,7 @@ def test_keras1_convolution(tmp_path):
         weights=keras1_weights,
         weights_version="1.1.0",
     )
-    check(model, path, tmp_path / "bundle", formats=("onnx",))
+    check_read(model, path)
 
 
 def merge_config(layers, mode="concat", **settings):
@@ -109,7 +113,7 @@ def test_keras1_merge(mode, tmp_path):
         return {**to_keras1(config), "class_name": "Model"}
 
     rewrite(path, change, version="1.2.0")
-    check(model, path, tmp_path / "bundle", formats=("onnx",), sizes=((2, 3),))
+    check_read(model, path, sizes=((2, 3),))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -135,7 +139,7 @@ def test_keras1_sequential_with_branches(tmp_path):
         return {"class_name": "Sequential", "config": [merge_config(branches), last]}
 
     rewrite(path, change, version="1.0.8", weights=keras1_weights)
-    check(model, path, tmp_path / "bundle", formats=("onnx",))
+    check_read(model, path)
 
 
 def test_keras1_merge_with_a_function_is_refused():
@@ -151,15 +155,17 @@ def test_keras1_batch_normalization_modes_are_refused(mode):
         repaired({"class_name": "Sequential", "config": [layer]}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("version", ["2.0.6", "2.2.2"])
 def test_sequential_as_a_list(version, tmp_path):
     model = tagger()
     path = saved(model, tmp_path)
     rewrite(path, bare_sequential, version=version, weights_version=version)
-    check(model, path, tmp_path / "bundle")
+    check_read(model, path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_gru_older_than_reset_after(tmp_path):
     model = sequential(L.Bidirectional(L.GRU(3, reset_after=False, **HARD)), L.Dense(2))
@@ -172,15 +178,16 @@ def test_gru_older_than_reset_after(tmp_path):
         return config
 
     rewrite(path, change, version="2.0.9", weights_version="2.0.9")
-    check(model, path, tmp_path / "bundle")
+    check_read(model, path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_cudnn(tmp_path):
     model = masked(L.Bidirectional(L.LSTM(3, return_sequences=True)), L.GRU(3), L.Dense(2))
     path = saved(model, tmp_path)
     rewrite(path, to_cudnn, version="2.2.4", weights=cudnn_weights, weights_version="2.2.4")
-    check(model, path, tmp_path / "bundle")
+    check_read(model, path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -196,7 +203,7 @@ def test_custom_initializers_and_regularizers_need_no_custom_objects(tmp_path):
         return config
 
     rewrite(path, change, version="2.3.1", weights_version="2.3.1")
-    check(model, path, tmp_path / "bundle", formats=("onnx",))
+    check_read(model, path)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,6 +10,8 @@ from tests.exporter.test_pairing import FEATURES, MASKED, UNITS, inputs, loops
 import bilstm_runtime
 from bilstm_exporter import export
 
+pytestmark = pytest.mark.slow
+
 kl = tf_keras.layers
 
 

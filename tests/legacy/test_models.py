@@ -1,4 +1,4 @@
-"""Every model of `cases.py` answers as tf_keras does, in both formats.
+"""Models of `cases.py` reproduce tf_keras in both formats.
 
 `ZOO_ALL=1` runs all of them (minutes); by default every sixth.
 """
@@ -16,7 +16,12 @@ APART = {"stateful", "mixed-precision", "float64"}
 STEP = 1 if os.environ.get("ZOO_ALL") else 6
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - APART)[::STEP])
+def _own_worker(name):
+    return pytest.param(name, marks=pytest.mark.xdist_group(f"legacy-{name}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [_own_worker(n) for n in sorted(CASES.keys() - APART)[::STEP]])
 def test_model(name, tmp_path):
     report = check(model := CASES[name](), model, tmp_path / "bundle")
     assert report.generation == f"tf_keras {tf_keras.__version__}: a model in memory"

@@ -1,4 +1,4 @@
-"""Exports of zoo models, each made once a session."""
+"""Models of the zoo, each exported once for all tests of it."""
 
 import os
 import tempfile
@@ -47,15 +47,35 @@ COVERED = """
 """.split()
 
 
+# The quick level: a path of its own through the exporter each.
+QUICK = """
+    masked-bilstm-classifier bilstm-separate-sequences masked-bilstm-fallback-gates two-inputs-dict
+    gru-reset-before-masked-sequences stateful-lstm-masked
+""".split()
+
+
+def models(names):
+    """Parameters of a test: both backends of a model on one worker, all but `QUICK` slow."""
+    return [
+        pytest.param(
+            name,
+            marks=[
+                pytest.mark.xdist_group(f"parity-{name}"),
+                *([] if name in QUICK else [pytest.mark.slow]),
+            ],
+        )
+        for name in names
+    ]
+
+
 def selected():
-    """The cases to run."""
-    cases = load_all()
-    return list(cases) if os.environ.get("ZOO_ALL") else COVERED
+    """The models of the matrix."""
+    return models(load_all() if os.environ.get("ZOO_ALL") else COVERED)
 
 
 @pytest.fixture(scope="session")
 def exported():
-    """Export a case by name: its model and its bundle."""
+    """Export a model of the zoo to both formats: the model and its bundle."""
     with tempfile.TemporaryDirectory() as folder:
 
         @lru_cache(maxsize=4)

@@ -10,6 +10,8 @@ from japanese_vowels import load_japanese_vowels, pad
 import bilstm_runtime
 from bilstm_exporter import export
 
+pytestmark = pytest.mark.slow
+
 MODEL = Path(__file__).parents[2] / "examples" / "japanese_vowels.keras"
 
 
@@ -31,11 +33,11 @@ def bundle(tmp_path_factory):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "litert"])
-def test_gives_keras_class_on_every_utterance(bundle, utterances, expected, backend):
-    answers = bilstm_runtime.load(bundle, backend=backend).predict(list(utterances[0]))
-    assert len(answers) == 370
-    assert np.array_equal(answers.argmax(axis=1), expected.argmax(axis=1))
-    np.testing.assert_allclose(answers, expected, atol=1e-5, rtol=1e-4)
+def test_the_class_of_every_utterance_is_keras_s(bundle, utterances, expected, backend):
+    outputs = bilstm_runtime.load(bundle, backend=backend).predict(list(utterances[0]))
+    assert len(outputs) == 370
+    assert np.array_equal(outputs.argmax(axis=1), expected.argmax(axis=1))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_model_is_good(utterances, expected):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
+from bilstm_exporter.frontends.loading import read
+from parity.conftest import models
 from zoo import call, load_all, make_inputs
 
 STATEFUL = ["stateful-bilstm", "stateful-gru", "stateful-lstm-masked", "stateful-cell"]
@@ -16,7 +18,7 @@ def _reset(model):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "litert"])
-@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("name", models(STATEFUL))
 def test_carries_its_states(exported, name, backend):
     case = load_all()[name]
     model, bundle = exported(name)
@@ -28,23 +30,22 @@ def test_carries_its_states(exported, name, backend):
         np.testing.assert_allclose(
             runtime.predict(inputs[0]), call(model, inputs)[0], atol=1e-5, rtol=1e-4
         )
-    carried = runtime.predict(batches[0][0])
+    continued = runtime.predict(batches[0][0])
     runtime.reset()
     fresh = runtime.predict(batches[0][0])
-    assert np.abs(carried - fresh).max() > 1e-3
+    assert np.abs(continued - fresh).max() > 1e-3
     _reset(model)
     np.testing.assert_allclose(fresh, call(model, batches[0])[0], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_export_leaves_the_models_own_states_alone(exported):
     case = load_all()["stateful-gru"]
     model = case.build()
     inputs = make_inputs(case, model, np.random.default_rng(0), 2, 5)
     call(model, inputs)
     states = [v.numpy() for layer in model.layers for v in getattr(layer, "states", None) or []]
-    from bilstm_exporter.frontends.keras3.model import Keras3Model
-
-    source = Keras3Model(model)
+    source, _ = read(model)
     zeros = [np.zeros([n or 2 for n in spec.shape], spec.dtype) for spec in source.flat_inputs[1:]]
     source.reference([inputs[0], *zeros])
     after = [v.numpy() for layer in model.layers for v in getattr(layer, "states", None) or []]
@@ -52,6 +53,7 @@ def test_export_leaves_the_models_own_states_alone(exported):
     assert all(np.array_equal(a, b) for a, b in zip(states, after, strict=True))
 
 
+@pytest.mark.slow
 def test_a_batch_of_another_size_is_refused(exported):
     _, bundle = exported("stateful-gru")
     runtime = bilstm_runtime.load(bundle)

@@ -17,6 +17,8 @@ from bilstm_runtime import check
 
 from .conversions import bilstm_tagger, constants
 
+pytestmark = pytest.mark.slow
+
 # By file, the scale of weights that has to be noticed: what int8-full answers to saturated inputs
 # is so far from Keras that half a recurrent kernel is within its errors.
 FILES = {"model.int8.onnx": 0.9, "model.int8.tflite": 0.9, "model.int8-full.tflite": 0.0}

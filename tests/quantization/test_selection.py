@@ -10,6 +10,8 @@ from bilstm_runtime import load
 
 from .conversions import bilstm_tagger
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():

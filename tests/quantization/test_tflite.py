@@ -18,6 +18,8 @@ from bilstm_exporter.targets.tflite.tiling import STEPS_PER_ITERATION
 from .conversions import bilstm_tagger, converted, id_classifier
 from .tflite_files import integers, readers, run_tflite, with_rounded_weights
 
+pytestmark = pytest.mark.slow
+
 STORED = (Precision.FLOAT16, Precision.INT8, Precision.INT4)
 INTEGERS = (Precision.INT8, Precision.INT4)
 CELLS = ("LSTM", "GRU", "SimpleRNN")

@@ -15,6 +15,8 @@ from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.verification.parity import check_parity
 from zoo.case import randomize
 
+pytestmark = pytest.mark.slow
+
 kl = keras.layers
 STEPS = 6
 

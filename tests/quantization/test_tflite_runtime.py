@@ -17,6 +17,8 @@ from bilstm_runtime.spec import ModelSpec
 
 from .test_tflite_full_integer import bi, examples, floats, prepared
 
+pytestmark = pytest.mark.slow
+
 SHA = "0" * 64
 
 

@@ -16,15 +16,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from bilstm_exporter.verification.tolerance import TOLERANCE
 from keras import layers as kl
 
 import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import ParityError
+from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_runtime import InputError
 from bilstm_runtime.cli import run
 from bilstm_runtime.text import TextEncoder
+
+pytestmark = pytest.mark.slow
 
 WORDS = ["a", "good", "film", "bad", "its", "naïve", "日", "本"]
 SIZE = len(WORDS) + 2

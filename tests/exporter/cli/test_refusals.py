@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from keras import layers as kl
 
 from bilstm_exporter import export, pipeline
+from bilstm_exporter.bundle.folder import staged
 from bilstm_exporter.errors import (
     ExportError,
     ModelFileError,
@@ -22,9 +22,8 @@ from bilstm_exporter.errors import (
     OutputFolderError,
     UnsupportedModelError,
 )
-from bilstm_exporter.inspection import prepared
-
-from .models import MODELS, floats
+from bilstm_exporter.inspection import properties
+from exporter.models import MODELS, floats
 
 PARITY, OPTION, MODEL, FOLDER, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -56,7 +55,16 @@ def test_models_that_cannot_be_exported(fails, tmp_path, build, words):
         assert word in message
 
 
-@pytest.mark.parametrize("policy", ["float16", "mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "mixed_float16",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("float16", "mixed_bfloat16", "float64")
+        ),
+    ],
+)
 def test_other_policies_are_exported_and_told(run, tmp_path, policy):
     """They compute in float32, which the report says, with the difference."""
     floats(kl.LSTM(2, dtype=policy), kl.Dense(2, dtype=policy)).save(tmp_path / "m.keras")
@@ -65,6 +73,7 @@ def test_other_policies_are_exported_and_told(run, tmp_path, policy):
     assert json.loads(ran.out)["declared_difference"] > 0
 
 
+@pytest.mark.slow
 def test_a_stateful_model_is_exported(run, tmp_path):
     x = keras.Input(batch_shape=(2, 5, 3), name="x")
     keras.Sequential([x, kl.LSTM(2, stateful=True, name="memory")]).save(tmp_path / "m.keras")
@@ -88,6 +97,7 @@ def test_a_layer_that_is_random(fails, with_layer):
     fails(MODEL, with_layer("Noisy"), "--custom-objects", "own_layers")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["my model", "modèle", "_model", "a:b"])
 def test_models_of_any_name(run, tmp_path, suffix):
     """Keras allows them, so its weights deserve an export."""
@@ -111,6 +121,7 @@ def test_an_operator_that_no_format_has(fails, with_layer, formats):
     assert "--formats" in message
 
 
+@pytest.mark.slow
 def test_an_operator_that_one_format_lacks(run, fails, with_layer, here):
     arguments = (with_layer("Asinh"), "--custom-objects", "own_layers")
     assert "tflite has no operator for: Asinh" in fails(MODEL, *arguments)
@@ -129,7 +140,7 @@ def test_an_operator_that_one_format_lacks(run, fails, with_layer, here):
 def test_a_wrong_lowering_writes_nothing(fails, saved, make_wrong, name):
     make_wrong(name)
     message = fails(PARITY, saved("lstm"))
-    assert f"model.{name} does not give Keras's answer" in message
+    assert f"model.{name} does not reproduce Keras's outputs" in message
     for word in ("'label'", "probe", "times the tolerance", "No bundle was written"):
         assert word in message
 
@@ -151,7 +162,7 @@ def listening(monkeypatch):
     return listen
 
 
-@pytest.mark.parametrize("stage", ["loading", "reading", "asking", "writing tflite", "checking"])
+@pytest.mark.parametrize("stage", ["loading", "reading", "calling", "writing tflite", "checking"])
 def test_an_interrupt_leaves_nothing(run, saved, tmp_path, listening, stage):
     def stop(name):
         if name.startswith(stage):
@@ -188,16 +199,13 @@ def test_a_full_disk_leaves_nothing(fails, saved, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline, "bundle", SimpleNamespace(**vars(pipeline.bundle)))
-    monkeypatch.setattr(pipeline.bundle, "write", full)
+    monkeypatch.setattr(pipeline, "write_bundle", full)
     message = fails(FOLDER, saved("lstm"), "--formats", "onnx")
     assert "No space left on device" in message
 
 
 def test_a_file_that_cannot_be_read_on_the_way_is_not_the_folders_fault(tmp_path):
-    """As of a layer of the user's that reads one, or of data."""
-    from bilstm_exporter.folder import staged
-
+    """A layer of the user's may read one, and so does data."""
     foreign = FileNotFoundError(2, "No such file or directory", str(tmp_path / "other" / "x.csv"))
     for error in (foreign, OSError("a socket is closed"), TimeoutError(110, "timed out")):
         with pytest.raises(type(error)) as raised, staged(tmp_path / "out", overwrite=False):
@@ -207,8 +215,6 @@ def test_a_file_that_cannot_be_read_on_the_way_is_not_the_folders_fault(tmp_path
 
 
 def test_a_file_that_cannot_be_written_is_the_folders_fault(tmp_path):
-    from bilstm_exporter.folder import staged
-
     with (
         pytest.raises(OutputFolderError, match="out cannot be written: Is a directory"),
         staged(tmp_path / "out", overwrite=False) as aside,
@@ -222,7 +228,7 @@ def test_too_little_memory_is_told(fails, saved, monkeypatch):
     def greedy(*_args, **_kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(prepared, "find_interface", greedy)
+    monkeypatch.setattr(properties, "find_interface", greedy)
     assert "MemoryError" in fails(MODEL, saved("lstm"))
 
 
@@ -284,6 +290,7 @@ def test_a_process_ends_with_one_line_and_the_code(saved, tmp_path, arguments, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.keras", "good.keras"]
 
 
+@pytest.mark.slow
 def test_a_tensorflow_error_below_python_is_not_shown(with_layer, here):
     """The converter writes pages to the process's stderr."""
     done = process(here, with_layer("Asinh"), "--custom-objects", "own_layers", "--quiet")

@@ -7,7 +7,7 @@ import os
 import pytest
 from keras import layers as kl
 
-from .models import floats
+from exporter.models import floats
 
 PARITY, OPTION, FOLDER = 1, 2, 4
 
@@ -103,6 +103,7 @@ def test_a_failed_export_leaves_the_bundle_that_was_there(run, fails, saved, mak
     fails(PARITY, *arguments)  # which compares the folder before and after
 
 
+@pytest.mark.slow
 def test_an_empty_folder_can_be_filled(run, saved, tmp_path):
     (tmp_path / "out").mkdir()
     arguments = (saved("lstm"), "--out", "out", "--formats", "onnx", "--quiet", "--overwrite")
@@ -133,6 +134,7 @@ def test_folders_made_on_the_way_are_removed_again(fails, tmp_path):
     fails(OPTION, "m.keras", "--out", "new/deeper/out", "--time", "4")
 
 
+@pytest.mark.slow
 def test_folders_on_the_way_are_made(run, saved, tmp_path):
     arguments = ("--out", "new/deeper/out", "--formats", "onnx", "--quiet")
     assert run(saved("lstm"), *arguments).code == 0

@@ -1,4 +1,4 @@
-"""What the exporter finds out about inputs and outputs by asking the model."""
+"""The axes, names, dtypes and values of inputs and outputs, found by calling the model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
+from bilstm_exporter import export
 from bilstm_exporter.errors import ModelFileError, OptionError
-from bilstm_exporter.frontends.keras3.model import Keras3Model
+from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.inspection.interface import Interface, find_interface
+from bilstm_exporter.keras_model import KerasModel
+from bilstm_runtime import load
 from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
-
-from .models import bilstm, floats
+from exporter.conftest import inspect
+from exporter.models import bilstm, floats
 
 BATCH, TIME = Axis("batch", None), Axis("time", None)
 
 
+def read_model(model: keras.Model) -> KerasModel:
+    return read(model)[0]
+
+
 def find(model: keras.Model, **fixed: int) -> Interface:
-    return find_interface(Keras3Model(model), **fixed)
+    return find_interface(read_model(model), **fixed)
 
 
 def size(number: int) -> Axis:
@@ -62,9 +69,9 @@ def test_inputs_that_need_not_be_equally_long_do_not():
 
 
 def test_a_valid_convolution_has_a_minimum():
-    found = find(floats(kl.Conv1D(2, 5), kl.LSTM(2)))
-    assert found.inputs[0].axes[1] == Axis("time", None, 5)
-    assert found.free_axes == {"batch": BATCH, "time": Axis("time", None, 5)}
+    loaded = inspect(floats(kl.Conv1D(2, 5), kl.LSTM(2))).loaded
+    assert loaded.spec.inputs[0].axes[1] == Axis("time", None, 5)
+    assert loaded.free_axes == {"batch": BATCH, "time": Axis("time", None, 5)}
 
 
 def test_two_convolutions_add_up():
@@ -79,10 +86,11 @@ def test_pooled_time_is_an_axis_of_its_own():
 
 
 def test_static_shapes():
-    found = find(keras.Sequential([keras.Input(batch_shape=(2, 6, 3), name="x"), kl.LSTM(4)]))
-    assert found.inputs[0].axes == (Axis("batch", 2), Axis("time", 6), size(3))
-    assert found.outputs[0].axes == (Axis("batch", 2), size(4))
-    assert found.free_axes == {}
+    model = keras.Sequential([keras.Input(batch_shape=(2, 6, 3), name="x"), kl.LSTM(4)])
+    loaded = inspect(model).loaded
+    assert loaded.spec.inputs[0].axes == (Axis("batch", 2), Axis("time", 6), size(3))
+    assert loaded.spec.outputs[0].axes == (Axis("batch", 2), size(4))
+    assert loaded.free_axes == {}
 
 
 def test_a_static_time_that_is_as_long_as_the_batch_is_not_taken_for_it():
@@ -193,7 +201,7 @@ def test_a_subclassed_model_of_a_dict():
 
 def test_a_subclassed_model_that_was_never_called():
     with pytest.raises(ModelFileError, match="never built"):
-        Keras3Model(Ids())
+        read_model(Ids())
 
 
 # --- names
@@ -203,30 +211,31 @@ def test_dict_outputs_have_their_keys_as_names():
     x = floats_in()
     steps = bilstm(2)(x)
     model = keras.Model(x, {"steps": kl.Dense(2, name="p")(steps), "last": kl.LSTM(2)(steps)})
-    source = Keras3Model(model)
-    assert source.output_structure == "dict"
-    answers = source.reference([np.zeros((2, 5, 3), "float32")])
-    shapes = dict(zip(source.flat_output_names, [answer.shape for answer in answers], strict=True))
+    read_one = read_model(model)
+    assert read_one.output_structure == "dict"
+    outputs = read_one.reference([np.zeros((2, 5, 3), "float32")])
+    sizes = [output.shape for output in outputs]
+    shapes = dict(zip(read_one.flat_output_names, sizes, strict=True))
     assert shapes == {"steps": (2, 5, 2), "last": (2, 2)}
-    assert [spec.name for spec in find(model).outputs] == list(source.flat_output_names)
+    assert [spec.name for spec in find(model).outputs] == list(read_one.flat_output_names)
 
 
 def test_list_outputs_have_their_layers_as_names():
     x = floats_in()
     steps = bilstm(2)(x)
     model = keras.Model(x, [kl.Dense(2, name="tags")(steps), kl.LSTM(2, name="label")(steps)])
-    assert Keras3Model(model).output_structure == "list"
+    assert read_model(model).output_structure == "list"
     assert [spec.name for spec in find(model).outputs] == ["tags", "label"]
 
 
 def test_one_output_in_a_list_is_a_list():
     x = floats_in()
-    source = Keras3Model(keras.Model(x, [kl.LSTM(2, name="label")(x)]))
-    assert (source.flat_output_names, source.output_structure) == (("label",), "list")
+    found = read_model(keras.Model(x, [kl.LSTM(2, name="label")(x)]))
+    assert (found.output_names, found.output_structure) == (("label",), "list")
 
 
 def test_one_output_is_single():
-    assert Keras3Model(floats(kl.LSTM(2))).output_structure == "single"
+    assert read_model(floats(kl.LSTM(2))).output_structure == "single"
 
 
 def test_outputs_of_one_name_are_told_apart():
@@ -244,7 +253,7 @@ def test_outputs_of_one_layer_are_told_apart():
 
 def test_an_input_that_is_an_output_has_two_names_in_the_artifacts():
     x = floats_in()
-    found = find(keras.Model(x, [x, kl.LSTM(2, name="label")(x)]))
+    found = inspect(keras.Model(x, [x, kl.LSTM(2, name="label")(x)])).loaded
     assert not set(found.input_names) & set(found.output_names)
     assert found.input_names == ("x",)
 
@@ -319,9 +328,6 @@ def test_a_mask_given_as_an_input_is_boolean():
 
 
 def test_the_bundle_keeps_dtypes_and_unused_inputs(tmp_path):
-    from bilstm_exporter import export
-    from bilstm_runtime import load
-
     x = keras.Input((None, 3), dtype="uint8", name="x")
     spare = keras.Input((2,), dtype="int64", name="spare")
     model = keras.Model([x, spare], kl.LSTM(2, name="label")(ops.cast(x, "float32") / 255))
@@ -329,5 +335,5 @@ def test_the_bundle_keeps_dtypes_and_unused_inputs(tmp_path):
     arrays = {"x": np.full((2, 4, 3), 200, np.uint8), "spare": np.zeros((2, 2), np.int64)}
     expected = model([arrays["x"], arrays["spare"]], training=False).numpy()
     for backend in ("onnx", "litert"):
-        answer = load(tmp_path / "b", backend=backend).predict(arrays)
-        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+        output = load(tmp_path / "b", backend=backend).predict(arrays)
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
