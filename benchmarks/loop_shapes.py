@@ -30,8 +30,8 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter import export
-from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.ir.cells import LSTMCell
+from bilstm_exporter.progress import captured_stderr
 from bilstm_exporter.quantization.recipes import RECIPES, file_name
 from bilstm_exporter.targets.tflite import loop, tiling
 from speed_measuring import describe_machine, race
@@ -111,8 +111,8 @@ def sigmoids_together() -> Choice:
 def both_ways() -> dict[str, Choice]:
     """One loop per direction, and one for both at any length."""
     return {
-        "one loop per direction": (Part(tiling, "MOST_UNITS_BOTH_WAYS", 0),),
-        "one loop for both": (Part(tiling, "BOTH_WAYS_BYTES", 1 << 40),),
+        "one loop per direction": (Part(tiling, "MAX_UNITS_ONE_LOOP", 0),),
+        "one loop for both": (Part(tiling, "ONE_LOOP_BYTES", 1 << 40),),
     }
 
 

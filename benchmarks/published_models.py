@@ -27,7 +27,6 @@ from rich.table import Table
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import ExportError
 from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.frontends.model_file import KERAS3, inspect
@@ -40,6 +39,7 @@ from bilstm_exporter.inspection.probes import (
     padding_mask,
 )
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel
+from bilstm_exporter.progress import captured_stderr
 from bilstm_runtime.comparison import Difference, compare, replay
 from bilstm_runtime.sampling import random_values
 

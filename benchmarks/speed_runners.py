@@ -28,7 +28,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter import export
-from bilstm_exporter.captured_output import captured_stderr
+from bilstm_exporter.progress import captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, file_name
 from speed_measuring import (
     INT8_BOUND,

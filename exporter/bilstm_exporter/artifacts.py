@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import ExportError, ParityError, UnsupportedModelError
 from bilstm_exporter.evaluation.evaluator import Evaluation
 from bilstm_exporter.explanation import FormatOutcome
 from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.progress import Stages
+from bilstm_exporter.progress import Stages, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES, PrecisionPlan, file_name
 from bilstm_exporter.targets.base import Built, Calibration, Target, TargetOptions
 from bilstm_exporter.targets.registry import TARGETS
@@ -125,7 +124,7 @@ class ArtifactBuilder:
         artifact, session = self._open(name, recipe, built)
         found = measure_agreement(artifact.file, session.run, self.probes.probes, artifact.outputs)
         artifact = replace(
-            artifact, parity=found.to_dict(), tolerance=found.tolerance, own_answers=True
+            artifact, parity=found.to_dict(), tolerance=found.tolerance, recorded_at_export=True
         )
         return VerifiedArtifact(artifact, built, found, session)
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from bilstm_bench.contenders import Peer
 from bilstm_bench.plan import Shape, make_inputs
-from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import ExportError
+from bilstm_exporter.progress import captured_stderr
 from bilstm_runtime.errors import PeerError
 from bilstm_runtime.spec import ModelSpec
 

@@ -16,7 +16,7 @@ from bilstm_exporter.targets.registry import TARGETS
 OPSETS = range(13, 19)
 DEFAULT_OPSET = 18
 # Of a fixed axis: Keras answers the probes at this size, step by step.
-LARGEST_SIZE = 100_000
+MAX_SIZE = 100_000
 
 
 class ExportSettings(TypedDict, total=False):
@@ -104,8 +104,8 @@ class ExportOptions:
         parse_recipes(self.recipes)
         for name in ("batch", "time"):
             size = getattr(self, name)
-            if size is not None and not 1 <= size <= LARGEST_SIZE:
-                message = f"{name}: {size}; it must be at least 1 and at most {LARGEST_SIZE}"
+            if size is not None and not 1 <= size <= MAX_SIZE:
+                message = f"{name}: {size}; it must be at least 1 and at most {MAX_SIZE}"
                 raise OptionError(message)
         if self.opset not in OPSETS:
             message = f"opset: {self.opset}; supported are {OPSETS.start} to {OPSETS.stop - 1}"

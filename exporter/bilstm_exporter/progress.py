@@ -1,38 +1,70 @@
-"""The stages of an export: told as they begin, timed as they end."""
+"""Progress of an export: the running stage, its time, and what converters write to stderr."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-# Called with the name of each stage as it begins.
+# Called with the name of each stage when it starts.
 Listener = Callable[[str], None]
 
 
 class Stages:
-    """Tells a listener which stage runs, and keeps the seconds each took.
+    """Reports the running stage to a listener and measures how long each stage takes.
 
     Args:
-        listener: Called with the name of each stage as it begins; or None.
+        listener: Called with the name of each stage when it starts; or None.
+
+    Attributes:
+        seconds: Time spent, by stage.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener
         self.seconds: dict[str, float] = {}
 
-    def tell(self, what: str) -> None:
-        """Say what is going on within a stage."""
+    def report(self, text: str) -> None:
+        """Report progress within a stage."""
         if self._listener is not None:
-            self._listener(what)
+            self._listener(text)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Run the body as the stage of this name."""
-        self.tell(name)
-        begin = time.perf_counter()
+        self.report(name)
+        start = time.perf_counter()
         try:
             yield
         finally:
-            taken = time.perf_counter() - begin
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + taken, 3)
+            elapsed = time.perf_counter() - start
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[Callable[[], str]]:
+    """Capture what the process writes to file descriptor 2.
+
+    TensorFlow's C++ code writes there directly, below Python's ``sys.stderr``.
+
+    Yields:
+        A function that returns what was written so far.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+
+        def read() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        os.dup2(file.fileno(), 2)
+        try:
+            yield read
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -132,7 +132,7 @@ class RecipeSelector:
         }
         found = recommend(results)
         if found is None:
-            sentences = [] if evaluation.own_data else [NO_DATA]
+            sentences = [] if evaluation.user_data else [NO_DATA]
             sentences += [f"{name}: {result.reason}" for name, result in results.items()]
             reasons = " ".join(sentences)
             message = (
@@ -171,8 +171,8 @@ class RecipeSelector:
                 budget,
                 evaluate,
                 measure=measure,
-                progress=self._stages.tell,
-                wording=Wording(evaluation.drop_unit, evaluation.own_data),
+                progress=self._stages.report,
+                wording=Wording(evaluation.drop_unit, evaluation.user_data),
             )
         sentences = _kept_higher(result.recommended)
         return replace(result, reason=" ".join([result.reason, *sentences]))
@@ -198,7 +198,7 @@ class RecipeSelector:
         return replace(made, verdict=verdict, artifact=replace(made.artifact, parity=parity))
 
     def _calibration(self, recipe: str) -> Calibration:
-        if self._evaluation is None or not self._evaluation.own_data:
+        if self._evaluation is None or not self._evaluation.user_data:
             message = f"{recipe} finds the ranges of the activations in your data: add --data FILE"
             raise OptionError(message)
         loaded = self._builder.loaded

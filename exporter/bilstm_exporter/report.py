@@ -52,18 +52,22 @@ class ArtifactReport:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedOn:
     """What artifacts were evaluated on.
 
     Attributes:
         on: The examples, in words.
-        own_data: Whether they are the user's own; otherwise those of the probes.
+        user_data: Whether they are the user's own; otherwise those of the probes.
         resolution: The drop that one decision makes, in percentage points.
     """
 
     on: str
-    own_data: bool
+    user_data: bool
     resolution: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, with the names of the report's JSON."""
+        return {"on": self.on, "own_data": self.user_data, "resolution": self.resolution}
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class ExportReport:
             outputs are from those in float32, in which it is exported; or None.
         padding_neutral: Whether padding changes no output.
         recommended: The recipe to run where nobody says otherwise.
-        judged: What the artifacts were evaluated on; None without data or limits.
+        evaluated_on: What the artifacts were evaluated on; None without data or limits.
         searches: By format, what a search within limits found.
         left_out: Recipes that could not be written, with the reason.
         seconds: Time spent, by stage.
@@ -96,7 +100,7 @@ class ExportReport:
     declared_difference: float | None
     padding_neutral: bool
     recommended: str
-    judged: Judged | None
+    evaluated_on: EvaluatedOn | None
     searches: Mapping[str, SearchResult]
     left_out: Mapping[str, str]
     seconds: dict[str, float]
@@ -111,7 +115,8 @@ class ExportReport:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["bundle"] = str(self.bundle)
         plain["artifacts"] = [asdict(replace(item, verdict=None)) for item in self.artifacts]
-        plain["judged"] = None if self.judged is None else asdict(self.judged)
+        evaluated = plain.pop("evaluated_on")
+        plain["judged"] = None if evaluated is None else evaluated.to_dict()
         plain["searches"] = {name: result.to_dict() for name, result in self.searches.items()}
         for artifact, report in zip(plain["artifacts"], self.artifacts, strict=True):
             artifact["verdict"] = None if report.verdict is None else report.verdict.to_dict()
@@ -144,10 +149,10 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
     seconds: dict[str, float],
 ) -> ExportReport:
     """Report a finished export."""
-    judged = None
+    evaluated_on = None
     if evaluation is not None:
-        judged = Judged(
-            evaluation.dataset.described, evaluation.own_data, evaluation.evaluator.resolution
+        evaluated_on = EvaluatedOn(
+            evaluation.dataset.described, evaluation.user_data, evaluation.evaluator.resolution
         )
     return ExportReport(
         bundle=bundle,
@@ -159,7 +164,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
         declared_difference=native_dtype_error(loaded.keras, probes.probes),
         padding_neutral=loaded.spec.padding_neutral,
         recommended=selection.recommended,
-        judged=judged,
+        evaluated_on=evaluated_on,
         searches=selection.searches,
         left_out=selection.left_out,
         seconds=seconds,

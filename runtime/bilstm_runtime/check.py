@@ -117,7 +117,7 @@ def check(path: str | os.PathLike[str], *, backends: Sequence[str] | None = None
 
 
 def _unchecked(artifact: Artifact, backend: str, reason: str) -> ArtifactCheck:
-    reference = "export" if artifact.own_answers else "Keras"
+    reference = "export" if artifact.recorded_at_export else "Keras"
     return ArtifactCheck(artifact.file, artifact.recipe, backend, reference, None, reason=reason)
 
 
@@ -165,7 +165,7 @@ def _compare_cases(
     total = Difference()
     reason = ""
     for number, (case, found) in enumerate(zip(cases, outputs, strict=True)):
-        references = case.recorded[artifact.file] if artifact.own_answers else case.outputs
+        references = case.recorded[artifact.file] if artifact.recorded_at_export else case.outputs
         for spec, output, reference in zip(manifest.spec.outputs, found, references, strict=True):
             if output.shape != reference.shape:
                 message = (
@@ -177,7 +177,7 @@ def _compare_cases(
             total += difference
             if not difference.passed and not reason:
                 reason = f"case {number} is wrong"
-    if artifact.own_answers:
+    if artifact.recorded_at_export:
         drift = _drift(manifest, artifact, cases, outputs)
         total += Difference(max_error_ratio=drift)
         if not drift <= 1 and not reason:

@@ -308,7 +308,7 @@ class Artifact:
         reset_between_runs: Whether the file keeps state from one run to the next unless it is
             reset.
         tolerance: The tolerance of its outputs, where it is not that of the bundle.
-        own_answers: Whether the golden file records its outputs at export, beside Keras's.
+        recorded_at_export: Whether the golden file records its outputs at export, beside Keras's.
     """
 
     file: Annotated[str, FILE_NAME]
@@ -327,7 +327,7 @@ class Artifact:
     )
     reset_between_runs: Annotated[bool, Flag.OMIT_DEFAULT] = False
     tolerance: Annotated[Tolerance | None, Flag.OMIT_DEFAULT] = None
-    own_answers: Annotated[bool, Flag.OMIT_DEFAULT] = False
+    recorded_at_export: Annotated[bool, Key(("own_answers",)), Flag.OMIT_DEFAULT] = False
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from bilstm_exporter.evaluation.tables import (
     search_notes,
 )
 from bilstm_exporter.explanation import Explanation, LayerExplanation, LayerForm
-from bilstm_exporter.report import ArtifactReport, ExportReport, Judged
+from bilstm_exporter.report import ArtifactReport, EvaluatedOn, ExportReport
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.verification.agreement import Agreement
 from bilstm_exporter.verification.parity import Parity
@@ -200,7 +200,7 @@ def evaluated_report(tmp_path):
         tmp_path,
         recommended=result.recommended.recipe,
         searches={"tflite": result},
-        judged=Judged("the 370 examples of val.npz", True, 0.27),
+        judged=EvaluatedOn("the 370 examples of val.npz", True, 0.27),
     )
     evaluation = Evaluation((TAGS, SCORE), 370)
     artifacts = [replace(artifact, verdict=evaluation) for artifact in report.artifacts]
@@ -244,7 +244,7 @@ def test_states_that_are_not_reached_are_not_mentioned(tmp_path, log, state):
 
 def test_a_search_without_data_says_first_that_accuracy_is_unknown(tmp_path, log):
     made = Made(SIZES, {"dense": {I8: 31.0}})
-    wording = Wording("points", own_data=False)
+    wording = Wording("points", user_data=False)
     result = made.search(Budget(max_drop=0.5), PLAIN[:3], wording=wording)
     assert "with a drop of 0.0 points on random probes and 185 KiB" in result.reason
     report = made_report(tmp_path, searches={"onnx": result})

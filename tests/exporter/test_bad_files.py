@@ -107,6 +107,7 @@ def test_an_h5_file_that_holds_weights_only(fails, tmp_path):
     assert "model" in message
 
 
+@pytest.mark.slow
 def test_an_h5_file_is_exported(run, h5):
     assert run("model.h5", "--quiet", "--formats", "onnx").code == 0
     assert (h5.parent / "model-edge" / "model.onnx").is_file()

@@ -19,7 +19,8 @@ from bilstm_exporter.targets.tflite import loop
 
 FEATURES, UNITS = 3, 2
 MASKED = -1.0
-LIBRARIES = [keras, tf_keras]
+# Keras 2 takes seconds to import: the quick level does without it here.
+LIBRARIES = [keras, pytest.param(tf_keras, marks=pytest.mark.slow)]
 CELLS = {"LSTM": LSTMCell, "GRU": GRUCell, "SimpleRNN": SimpleRNNCell}
 
 

@@ -15,12 +15,15 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from ai_edge_litert.tools import flatbuffer_utils
-from bilstm_exporter.verification.tolerance import difference
 from keras import layers as kl
 
 from bilstm_exporter import export
+from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS
-from bilstm_exporter.targets.base import TARGETS
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
+from bilstm_exporter.targets.base import TargetOptions
+from bilstm_exporter.targets.onnx.target import OnnxTarget
+from bilstm_runtime.comparison import compare
 from zoo import call
 
 from .models import MODELS, floats, tokens
@@ -239,13 +242,10 @@ def test_onnx_keeps_keras_names_and_axes(exported, name, source):
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-def test_every_opset_loads_and_agrees(asked, opset):
-    found = asked("pooled")
-
-    def trace(lowering):
-        return found.source.trace(lowering, found.interface.declared())
-
-    content = TARGETS["onnx"].convert(trace, found.interface, opset=opset).content
+def test_every_opset_loads_and_agrees(inspected, opset):
+    found = inspected("pooled")
+    target = OnnxTarget(TargetOptions(opset=opset))
+    content = target.build(found.loaded, PrecisionPlan(Precision.FLOAT32)).content
     proto = onnx.load_from_string(content)
     onnx.checker.check_model(proto, full_check=True)
     assert proto.opset_import[0].version == opset
@@ -253,7 +253,7 @@ def test_every_opset_loads_and_agrees(asked, opset):
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     ids = np.array([[1, 2, 0, 3], [0, 0, 0, 0]], np.int32)
     (answer,) = session.run(None, {"ids": ids})
-    assert difference(answer, call(found.model, [ids])[0]).ratio <= 1
+    assert compare(answer, call(found.model, [ids])[0], TOLERANCE).passed
 
 
 @pytest.mark.parametrize("opset", [OPSETS.start, OPSETS.stop - 1])
@@ -335,7 +335,7 @@ def test_one_interpreter_answers_the_same_every_time(exported, name, rng):
     answers = []
     for arrays in (first, others[0], first, others[1], first):
         answer = runner(**{source: arrays})["label"]
-        assert difference(answer, call(done.model, [arrays])[0]).ratio <= 1
+        assert compare(answer, call(done.model, [arrays])[0], TOLERANCE).passed
         answers.append(answer)
     np.testing.assert_array_equal(answers[0], answers[2])
     np.testing.assert_array_equal(answers[0], answers[4])
@@ -359,14 +359,14 @@ def test_fixed_axes_are_fixed_and_exact(name, tmp_path, rng):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (given,), (answer,) = session.get_inputs(), session.get_outputs()
     assert (given.shape, answer.shape) == (shape, list(expected.shape))
-    assert difference(session.run(None, {given.name: inputs})[0], expected).ratio <= 1
+    assert compare(session.run(None, {given.name: inputs})[0], expected, TOLERANCE).passed
 
     interpreter = Interpreter(model_path=str(tmp_path / "b" / "model.tflite"))
     (details,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert list(details["shape_signature"]) == shape
     assert list(output["shape_signature"]) == list(expected.shape)
     runner = interpreter.get_signature_runner()
-    assert difference(runner(**{given.name: inputs})["label"], expected).ratio <= 1
+    assert compare(runner(**{given.name: inputs})["label"], expected, TOLERANCE).passed
 
 
 @pytest.fixture(scope="session")

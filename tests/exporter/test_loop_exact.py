@@ -13,7 +13,7 @@ from bilstm_exporter import export
 from bilstm_exporter.ir.cells import StepCell
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
-from bilstm_exporter.targets.tflite.tiling import cut
+from bilstm_exporter.targets.tflite.tiling import tile_time
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ FEATURES = 3
 
 def chunk():
     """Steps a chunk; they depend on the outputs alone, whose kernel is small."""
-    return cut(
+    return tile_time(
         StepCell(lambda inputs, states: (inputs, states), 1),
         tf.constant(1),
         4,

@@ -129,6 +129,7 @@ def everything() -> keras.Model:
     return keras.Model(x, kl.Bidirectional(kl.GRU(2, dropout=0.5))(steps))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("keras_is_restored")
 @pytest.mark.parametrize("name", TARGETS)
 def test_building_a_file_leaves_keras_as_it_was(name):
@@ -214,6 +215,7 @@ def test_a_model_that_cannot_be_traced_itself_names_no_layer():
     assert raised.value.layers == ()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("keras_is_restored")
 def test_states_are_observed_and_keras_as_it_was(inspected):
     keras_model = inspected("stacked").loaded.keras
@@ -222,6 +224,7 @@ def test_states_are_observed_and_keras_as_it_was(inspected):
     assert all(state.shape == (2, 3) for state in states)
 
 
+@pytest.mark.slow
 def test_the_model_answers_as_before(tmp_path):
     model = MODELS["unmasked_ids"]()
     ids = np.array([[1, 2, 0, 3], [0, 0, 4, 5]], np.int32)
@@ -232,6 +235,7 @@ def test_the_model_answers_as_before(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_model_can_be_trained_after_its_export(tmp_path):
     model = MODELS["lstm"]()
     export(model, tmp_path / "b", formats=("onnx",))

@@ -11,33 +11,59 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
 
-import bilstm_exporter.artifacts  # noqa: F401 - registers the formats
-from bilstm_exporter.frontends.keras3.model import Keras3Model
-from bilstm_exporter.inspection.interface import Interface, find_interface
-from bilstm_exporter.quantization.recipes import Owners, Precision, PrecisionPlan
-from bilstm_exporter.targets.base import TARGETS, Built, Conversion
+from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.inspection.interface import find_interface
+from bilstm_exporter.keras_model import TOLERANCE
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
+from bilstm_exporter.targets.base import Built, Target, TargetOptions
+from bilstm_exporter.targets.onnx.target import OnnxTarget
+from bilstm_exporter.targets.tflite.target import TfliteTarget
+from bilstm_runtime.comparison import compare
+from bilstm_runtime.spec import ModelSpec
+
+TARGETS = {"onnx": OnnxTarget, "tflite": TfliteTarget}
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A model, and its float32 form in one format."""
+    """A model, and the target that builds it in one format."""
 
     model: keras.Model
-    interface: Interface
-    conversion: Conversion
-    owners: Owners
+    loaded: LoadedModel
+    target: Target
+
+    @property
+    def content(self) -> bytes:
+        """The float32 file."""
+        return self.write(Precision.FLOAT32).content
+
+    @property
+    def converter_output(self) -> bytes:
+        """TFLite's float32 file before its inputs and outputs get their names."""
+        return self.target.converted(self.loaded).content
 
     def write(self, precision: Precision, **layers: Precision) -> Built:
-        return self.conversion.write(PrecisionPlan(precision, layers), self.owners)
+        return self.target.build(self.loaded, PrecisionPlan(precision, layers))
+
+
+def load(model: keras.Model, *, batch: int | None = None, time: int | None = None) -> LoadedModel:
+    """Describe a model without states; no probes are made."""
+    source, origin = read(model)
+    found = find_interface(source, batch=batch, time=time)
+    spec = ModelSpec(source.name, found.inputs, found.outputs)
+    return LoadedModel(source, origin, spec, found.typical_sizes, found.graph)
 
 
 def converted(model: keras.Model, format_name: str) -> Converted:
-    source = Keras3Model(model)
-    interface = find_interface(source)
-    conversion = TARGETS[format_name].convert(
-        lambda lowering: source.trace(lowering, interface.declared()), interface, opset=18
+    return Converted(model, load(model), TARGETS[format_name](TargetOptions(opset=18)))
+
+
+def worst(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """The largest error as a multiple of the tolerance."""
+    return max(
+        compare(a, b, TOLERANCE).max_error_ratio for a, b in zip(found, expected, strict=True)
     )
-    return Converted(model, interface, conversion, Owners(source.weights()))
 
 
 def run_onnx(content: bytes, *inputs: np.ndarray) -> list[np.ndarray]:

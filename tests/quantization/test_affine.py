@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilstm_exporter.quantization.affine import quantize, quantize_multiplier
-from bilstm_exporter.quantization.recipes import Owners, Precision, PrecisionPlan, parse_recipes
+from bilstm_exporter.quantization.recipes import (
+    Precision,
+    PrecisionPlan,
+    WeightOwners,
+    parse_recipes,
+)
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def test_plain_quantization_would_saturate():
 
 
 def test_owners_know_a_weight_in_any_order(weight):
-    owners = Owners([("a", weight), ("b", weight + 1), ("c", weight.T.copy())])
+    owners = WeightOwners([("a", weight), ("b", weight + 1), ("c", weight.T.copy())])
     assert owners.of(weight.reshape(1, 24, 40)) == ("a", "c")
     assert owners.of(weight[::-1] + 1) == ("b",)
     assert owners.of(weight + 2) == ()

@@ -4,12 +4,11 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from bilstm_exporter.verification.tolerance import difference
 from onnx import numpy_helper
 
 from bilstm_exporter.quantization.affine import quantize_multiplier
 from bilstm_exporter.quantization.recipes import Precision
-from bilstm_exporter.targets.onnx import weight_storage, weights
+from bilstm_exporter.targets.onnx import weights
 
 from .conversions import (
     bilstm_tagger,
@@ -18,9 +17,8 @@ from .conversions import (
     id_classifier,
     operators,
     run_onnx,
+    worst,
 )
-
-pytestmark = pytest.mark.slow
 
 STORED = (Precision.FLOAT16, Precision.INT8, Precision.INT4)
 
@@ -77,7 +75,7 @@ def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
             step = step.astype(np.float16).astype(np.float64)
             rows = np.clip(np.rint(rows / step), -127, 127) * step
         else:
-            parts = weight_storage.store_rows(rows.astype(np.float32), precision)
+            parts = weights.store_rows(rows.astype(np.float32), precision)
             packed, scale = parts.constants
             nibbles = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.float64) - 8
             rows = (nibbles * scale).reshape(len(rows), -1)[:, : parts.columns]
@@ -88,15 +86,11 @@ def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
     return model.SerializeToString()
 
 
-def worst(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
-    return max(difference(a, b).ratio for a, b in zip(found, wanted, strict=True))
-
-
 @pytest.mark.parametrize("precision", STORED)
 @pytest.mark.parametrize("cell", ["GRU", "RNN"])
 def test_weights_only_stored_give_the_answers_of_rounded_weights(classifiers, cell, precision):
     conversion = classifiers[cell]
-    wanted = float_with_stored_weights(conversion.conversion.content, precision)
+    wanted = float_with_stored_weights(conversion.content, precision)
     content = conversion.write(precision).content
     for x in (ids(), ids()[:1], ids()[:, :1]):
         assert worst(run_onnx(content, x), run_onnx(wanted, x)) <= 1
@@ -104,7 +98,7 @@ def test_weights_only_stored_give_the_answers_of_rounded_weights(classifiers, ce
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT16, Precision.INT4])
 def test_stored_lstm_weights_give_the_answers_of_rounded_weights(tagger, precision):
-    wanted = float_with_stored_weights(tagger.conversion.content, precision)
+    wanted = float_with_stored_weights(tagger.content, precision)
     content = tagger.write(precision).content
     for x in (signals(), signals()[1:2], signals()[:, :1]):
         assert worst(run_onnx(content, x), run_onnx(wanted, x)) <= 1
@@ -113,15 +107,13 @@ def test_stored_lstm_weights_give_the_answers_of_rounded_weights(tagger, precisi
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
 def test_a_scale_wrong_by_a_tenth_is_seen(classifiers, precision, monkeypatch):
     conversion = classifiers["GRU"]
-    wanted = float_with_stored_weights(conversion.conversion.content, precision)
-    store = weight_storage.store_rows
+    wanted = float_with_stored_weights(conversion.content, precision)
+    store = weights.store_rows
 
     def wrong(weight, precision):
         parts = store(weight, precision)
         values, scale = parts.constants
-        return weight_storage.Parts(
-            precision, (values, (scale * 1.1).astype(scale.dtype)), parts.columns
-        )
+        return weights.Parts(precision, (values, (scale * 1.1).astype(scale.dtype)), parts.columns)
 
     monkeypatch.setattr(weights, "store_rows", wrong)
     content = conversion.write(precision).content
@@ -141,7 +133,7 @@ def test_an_int8_lstm_computes_in_integers(tagger):
 
 def test_an_int8_lstm_stays_within_a_few_steps_of_its_activations(tagger):
     """A step of an activation is its range over 255; four of those are a bug, not rounding."""
-    exact = run_onnx(tagger.conversion.content, signals())[0]
+    exact = run_onnx(tagger.content, signals())[0]
     found = run_onnx(tagger.write(Precision.INT8).content, signals())[0]
     spread = exact.max() - exact.min()
     assert 0 < np.abs(found - exact).max() <= 4 * spread / 255
@@ -149,7 +141,7 @@ def test_an_int8_lstm_stays_within_a_few_steps_of_its_activations(tagger):
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_an_int8_scale_wrong_by_a_tenth_is_beyond_that(tagger, factor, monkeypatch):
-    exact = run_onnx(tagger.conversion.content, signals())[0]
+    exact = run_onnx(tagger.content, signals())[0]
 
     def wrong(weight, **how):
         right = quantize_multiplier(weight, **how)
@@ -170,7 +162,7 @@ def test_a_large_product_computes_in_integers():
     built = conversion.write(Precision.INT8)
     assert "DynamicQuantizeMatMul" in operators(built.content)
     x = np.random.default_rng(0).normal(0, 1, (2, 5, 130)).astype(np.float32)
-    exact = run_onnx(conversion.conversion.content, x)[0]
+    exact = run_onnx(conversion.content, x)[0]
     assert np.abs(run_onnx(built.content, x)[0] - exact).max() <= 4 * np.ptp(exact) / 255
 
 
@@ -211,7 +203,7 @@ def test_a_weight_of_zeros_and_an_outlier_give_numbers(precision):
     values[7, 3] = 1e4
     table.assign(values)
     conversion = converted(model, "onnx")
-    exact = run_onnx(conversion.conversion.content, ids())[0]
+    exact = run_onnx(conversion.content, ids())[0]
     found = run_onnx(conversion.write(precision).content, ids())[0]
     assert np.isfinite(found).all()
     # The row with the outlier occurs in the first example only.
@@ -244,7 +236,7 @@ def test_a_layer_keeps_its_own_precision(classifiers):
 
 
 def test_float32_changes_nothing(tagger):
-    assert tagger.write(Precision.FLOAT32).content == tagger.conversion.content
+    assert tagger.write(Precision.FLOAT32).content == tagger.content
 
 
 @pytest.mark.parametrize("precision", STORED)

@@ -36,7 +36,7 @@ def exported(tmp_path_factory):
 def changed(exported, tmp_path):
     """Copy the bundle with another file, or without recorded answers; checksums are right."""
 
-    def make(file, content=None, *, own_answers=True):
+    def make(file, content=None, *, recorded_at_export=True):
         folder = tmp_path / "changed"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(exported, folder)
@@ -45,7 +45,7 @@ def changed(exported, tmp_path):
         if content is not None:
             (folder / file).write_bytes(content)
             item["bytes"], item["sha256"] = len(content), hashlib.sha256(content).hexdigest()
-        if not own_answers:
+        if not recorded_at_export:
             del item["own_answers"]
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return folder
@@ -101,7 +101,7 @@ def test_a_layer_under_another_scale_fails(exported, changed, file):
             wrong = wrong.replace(matrix.tobytes(), smaller.tobytes())
         item = checked(changed(file, wrong), file)
         assert item.passed is False
-        unnoticed.append(checked(changed(file, wrong, own_answers=False), file).passed)
+        unnoticed.append(checked(changed(file, wrong, recorded_at_export=False), file).passed)
     assert any(unnoticed) or "full" not in file  # Keras's answers alone do not tell
 
 
@@ -113,7 +113,7 @@ def test_the_file_of_another_recipe_fails(exported, changed, other):
 
 @pytest.mark.parametrize("file", FILES)
 def test_without_recorded_answers_keras_is_the_reference(exported, changed, file):
-    item = checked(changed(file, own_answers=False), file)
+    item = checked(changed(file, recorded_at_export=False), file)
     assert (item.passed, item.reference) == (True, "Keras")
     assert item.max_abs_error > 0
 

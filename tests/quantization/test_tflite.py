@@ -9,13 +9,12 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.tools import flatbuffer_utils
-from bilstm_exporter.verification.tolerance import difference
 
 from bilstm_exporter.quantization.recipes import Precision
 from bilstm_exporter.targets.tflite import weight_storage, weights
 from bilstm_exporter.targets.tflite.tiling import STEPS_PER_ITERATION
 
-from .conversions import bilstm_tagger, converted, id_classifier
+from .conversions import bilstm_tagger, converted, id_classifier, worst
 from .tflite_files import integers, readers, run_tflite, with_rounded_weights
 
 pytestmark = pytest.mark.slow
@@ -49,10 +48,6 @@ def ids():
     return np.array([[5, 89, 0, 7, 1, 0], [1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 88]], np.int32)
 
 
-def worst(found, wanted):
-    return max(difference(a, b).ratio for a, b in zip(found, wanted, strict=True))
-
-
 def spread_error(found, wanted):
     """The largest error as a part of the range of the answers."""
     return max(float(np.abs(a - b).max() / np.ptp(b)) for a, b in zip(found, wanted, strict=True))
@@ -63,7 +58,7 @@ def test_float16_gives_the_answers_of_rounded_weights(tagger, classifiers):
         (tagger, (signals(), signals(1, 1), signals(2, 23))),
         *((item, (ids(), ids()[:1])) for item in classifiers.values()),
     ):
-        rounded = with_rounded_weights(model.conversion.content, Precision.FLOAT16, model.interface)
+        rounded = with_rounded_weights(model.converter_output, Precision.FLOAT16, model.loaded)
         content = model.write(Precision.FLOAT16).content
         for x in inputs:
             assert worst(run_tflite(content, x), run_tflite(rounded, x)) <= 1
@@ -74,7 +69,7 @@ def test_float16_gives_the_answers_of_rounded_weights(tagger, classifiers):
 def test_integers_stay_within_a_few_steps_of_rounded_weights(classifiers, cell, precision):
     """A step of an activation is its range over 255; some of those add up, no more."""
     model = classifiers[cell]
-    rounded = with_rounded_weights(model.conversion.content, precision, model.interface)
+    rounded = with_rounded_weights(model.converter_output, precision, model.loaded)
     content = model.write(precision).content
     for x in (ids(), ids()[:1], ids()[:, :1]):
         assert spread_error(run_tflite(content, x), run_tflite(rounded, x)) <= 6 / 255
@@ -91,7 +86,7 @@ def test_a_product_of_exact_activations_is_exact(inputs, precision, delegate):
     )
     x = np.random.default_rng(0).integers(-128, 128, (4, inputs)).astype(np.float32)
     x[:, 0], x[:, 1] = -128, 127
-    rounded = with_rounded_weights(model.conversion.content, precision, model.interface)
+    rounded = with_rounded_weights(model.converter_output, precision, model.loaded)
     found = run_tflite(model.write(precision).content, x, delegate=delegate)[0]
     # LiteRT's own int4 kernel rounds its inputs symmetrically: to 127 steps, not 128.
     symmetric = precision is Precision.INT4 and inputs % 32 and not delegate
@@ -102,7 +97,7 @@ def test_a_product_of_exact_activations_is_exact(inputs, precision, delegate):
 @pytest.mark.parametrize("precision", INTEGERS)
 def test_a_scale_wrong_by_a_tenth_is_seen(classifiers, precision, monkeypatch):
     way, model = "store_matrix", classifiers["GRU"]
-    rounded = with_rounded_weights(model.conversion.content, precision, model.interface)
+    rounded = with_rounded_weights(model.converter_output, precision, model.loaded)
     store = getattr(weight_storage, way)
 
     def wrong(*args, **kwargs):
@@ -165,7 +160,7 @@ def test_lookups_of_any_width_and_rank(width, dtype, precision):
     model = converted(keras.Model(ids_in, rows), "tflite")
     x = np.random.default_rng(0).integers(0, 101, (2, 5, 3)).astype(dtype)
     content = model.write(precision).content
-    exact = run_tflite(model.conversion.content, x)[0]
+    exact = run_tflite(model.content, x)[0]
     found = run_tflite(content, x)[0]
     stored = weight_storage.store_table(
         np.asarray(model.model.get_layer("table").embeddings), precision
@@ -191,7 +186,7 @@ def test_a_tied_table_is_stored_once():
     model = keras.Model(ids_in, Tied(table)(table(ids_in)))
     conversion = converted(model, "tflite")
     x = np.arange(12, dtype=np.int32).reshape(2, 6)
-    exact = run_tflite(conversion.conversion.content, x)
+    exact = run_tflite(conversion.content, x)
     for precision, size in ((Precision.INT8, 32_000), (Precision.INT4, 16_000)):
         content = conversion.write(precision).content
         assert len(content) < 1.6 * size
@@ -209,7 +204,7 @@ def test_a_weight_of_zeros_and_an_outlier_give_numbers(precision):
         values[at] = 1e4
         weight.assign(values)
     conversion = converted(model, "tflite")
-    exact = run_tflite(conversion.conversion.content, ids())[0]
+    exact = run_tflite(conversion.content, ids())[0]
     built = conversion.write(precision)
     found = run_tflite(built.content, ids())[0]
     assert np.isfinite(found).all()
@@ -252,7 +247,7 @@ def test_a_convolution_is_stored_but_not_computed_in_integers():
         kind = "float16" if precision is Precision.FLOAT16 else "int8"
         assert forms["CONV_2D"].storage == kind
         assert kind == "float16" or forms["CONV_2D"].reason
-        rounded = with_rounded_weights(model.conversion.content, precision, model.interface)
+        rounded = with_rounded_weights(model.converter_output, precision, model.loaded)
         found, wanted = run_tflite(built.content, signals()), run_tflite(rounded, signals())
         assert spread_error(found, wanted) <= (1e-4 if precision is Precision.FLOAT16 else 6 / 255)
 
@@ -268,12 +263,7 @@ def test_a_layer_keeps_its_own_precision(classifiers):
 def test_float32_changes_nothing(tagger):
     built = tagger.write(Precision.FLOAT32)
     assert built.weights == []
-    assert (
-        worst(
-            run_tflite(built.content, signals()), run_tflite(tagger.conversion.content, signals())
-        )
-        == 0
-    )
+    assert worst(run_tflite(built.content, signals()), run_tflite(tagger.content, signals())) == 0
     assert "FULLY_CONNECTED" in built.operators
 
 

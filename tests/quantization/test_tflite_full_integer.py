@@ -6,14 +6,17 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
-from bilstm_exporter.frontends.keras3.model import Keras3Model
-from bilstm_exporter.inspection.interface import find_interface
-from bilstm_exporter.inspection.probes import Probe
-from bilstm_exporter.targets.tflite import flatbuffer, micro
-from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
+from bilstm_exporter.inspection.probes import Probe, ProbeKind
+from bilstm_exporter.quantization.recipes import RECIPES
+from bilstm_exporter.targets.base import TargetOptions
+from bilstm_exporter.targets.tflite import flatbuffer
+from bilstm_exporter.targets.tflite.full_integer import missing_in_micro
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
-from bilstm_exporter.verification.parity import check_parity
+from bilstm_exporter.targets.tflite.target import TfliteTarget
+from bilstm_exporter.verification.parity import measure_parity
 from zoo.case import randomize
+
+from .conversions import load
 
 pytestmark = pytest.mark.slow
 
@@ -65,16 +68,19 @@ def prepared(build, steps=STEPS):
     keras.utils.clear_session()
     model = build()
     randomize(model, 3, 0.7)
-    source = Keras3Model(model)
-    return source, find_interface(source, batch=1, time=steps)
+    return load(model, batch=1, time=steps)
 
 
-def examples(interface, count=40, seed=0):
+def build_full(loaded, data):
+    return TfliteTarget(TargetOptions(opset=18)).build(loaded, RECIPES["int8-full"].plan, data)
+
+
+def examples(loaded, count=40, seed=0):
     rng = np.random.default_rng(seed)
     found = []
     for number in range(count):
         arrays = []
-        for spec in interface.inputs:
+        for spec in loaded.call_inputs:
             shape = [axis.size for axis in spec.axes]
             if spec.dtype == "int32":
                 array = rng.integers(1, 40, shape)
@@ -96,18 +102,11 @@ def examples(interface, count=40, seed=0):
 
 
 def converted(name, **options):
-    source, interface = prepared(MODELS[name], **options)
-    data = examples(interface)
-    return (
-        source,
-        interface,
-        convert_full_integer(
-            lambda lowering: source.trace(lowering, interface.declared()), interface, data
-        ),
-    )
+    loaded = prepared(MODELS[name], **options)
+    return loaded, build_full(loaded, examples(loaded))
 
 
-def runner(content, interface, built=None):
+def runner(content, loaded, built=None):
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     signature = interpreter.get_signature_runner()
@@ -117,7 +116,7 @@ def runner(content, interface, built=None):
 
     def run(arrays):
         interpreter.reset_all_variables()
-        for name, array in zip(interface.input_names, arrays, strict=True):
+        for name, array in zip(loaded.input_names, arrays, strict=True):
             how = built and built.quantized_inputs.get(name)
             if how:
                 steps = np.rint(array / how.scale) + how.zero_point
@@ -126,7 +125,7 @@ def runner(content, interface, built=None):
                 interpreter.set_tensor(inputs[name], array)
         interpreter.invoke()
         answers = []
-        for name in interface.output_names:
+        for name in loaded.output_names:
             answer = interpreter.get_tensor(outputs[name])
             how = built and built.quantized_outputs.get(name)
             answers.append(
@@ -139,26 +138,28 @@ def runner(content, interface, built=None):
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request):
-    source, interface, full = converted(request.param)
-    return request.param, source, interface, full, full.write()
+    return request.param, *converted(request.param)
 
 
 def test_the_float_form_gives_kerass_answers(model):
-    _, source, interface, full, _ = model
-    data = examples(interface, 20, seed=9)
-    probes = [Probe(str(i), x, source.reference(x)) for i, x in enumerate(data)]
-    parity = check_parity(runner(full.float_content, interface), probes, interface.output_names)
+    _, loaded, built = model
+    probes = [
+        Probe(ProbeKind.ORDINARY, str(i), x, loaded.keras.reference(x))
+        for i, x in enumerate(examples(loaded, 20, seed=9))
+    ]
+    run = runner(built.float_form.content, loaded)
+    parity = measure_parity(run, probes, loaded.output_names)
     assert parity.passed, parity
 
 
 def test_integers_are_near(model):
     """Of the range of the answers, on average a few of the 255 steps of every activation."""
-    name, source, interface, _, built = model
-    run = runner(built.content, interface, built)
-    data = examples(interface, 20, seed=9)
+    name, loaded, built = model
+    run = runner(built.content, loaded, built)
+    data = examples(loaded, 20, seed=9)
     errors, answers = [], []
     for x in data:
-        for answer, reference in zip(run(x), source.reference(x), strict=True):
+        for answer, reference in zip(run(x), loaded.keras.reference(x), strict=True):
             errors.append(np.abs(answer - reference).ravel())
             answers.append(reference.ravel())
     spread = np.ptp(np.concatenate(answers))
@@ -166,7 +167,7 @@ def test_integers_are_near(model):
 
 
 def test_only_integers_and_only_floats_that_are_told(model):
-    _, _, interface, _, built = model
+    _, loaded, built = model
     content = flatbuffer.read(built.content)
     for subgraph in content.subgraphs:
         for operator in subgraph.operators:
@@ -176,13 +177,13 @@ def test_only_integers_and_only_floats_that_are_told(model):
                 if number >= 0
             }
             assert 0 not in kinds, operator_name(content, operator)  # float32
-    floats_in = {spec.name for spec in interface.inputs if spec.dtype == "float32"}
+    floats_in = {spec.name for spec in loaded.call_inputs if spec.dtype == "float32"}
     assert set(built.quantized_inputs) == floats_in
-    assert set(built.quantized_outputs) == set(interface.output_names)
+    assert set(built.quantized_outputs) == set(loaded.output_names)
 
 
 def test_nothing_is_clipped_and_states_have_one_scale(model):
-    name, _, _, full, built = model
+    name, _, built = model
     content = flatbuffer.read(built.content)
     fused = 0
     for subgraph in content.subgraphs:
@@ -195,28 +196,26 @@ def test_nothing_is_clipped_and_states_have_one_scale(model):
             scales = {(t.quantization.scale[0], t.quantization.zeroPoint[0]) for t in tensors}
             assert len(scales) == 1
     assert bool(fused) == built.reset_between_runs == (name in FUSED)
-    assert micro.missing(built.operators) == (
+    assert missing_in_micro(built.operators) == (
         ("REDUCE_ANY",) if name == "masking-minus-one" else ()
     )
-    reasons = [form.reason for form in full.recurrences]
+    reasons = [form.reason for form in built.recurrences]
     assert any(reasons) == (name in WRITTEN_OUT)
 
 
 @pytest.mark.parametrize("name", ["bilstm-last", "masked-gru"])
 def test_the_same_model_and_data_give_the_same_bytes(name):
-    first, second = (converted(name)[2].write().content for _ in range(2))
+    first, second = (converted(name)[1].content for _ in range(2))
     assert first == second
 
 
 def test_wrong_data_is_refused_in_words():
-    source, interface = prepared(MODELS["bilstm"])
+    loaded = prepared(MODELS["bilstm"])
 
-    def convert(data, interface=interface):
-        return convert_full_integer(
-            lambda lowering: source.trace(lowering, interface.declared()), interface, data
-        )
+    def convert(data, loaded=loaded):
+        return build_full(loaded, data)
 
-    good = examples(interface)
+    good = examples(loaded)
     with pytest.raises(OptionError, match="at least 16"):
         convert(good[:15])
     for bad in (np.nan, np.inf):
@@ -229,17 +228,13 @@ def test_wrong_data_is_refused_in_words():
     with pytest.raises(OptionError, match="2 arrays"):
         convert([[*arrays, *arrays] for arrays in good])
     with pytest.raises(OptionError, match="--batch 1 --time N"):
-        convert(good, find_interface(source))
+        convert(good, load(MODELS["bilstm"]()))
 
 
 def test_a_loop_too_long_to_be_written_out_is_refused():
-    source, interface = prepared(MODELS["gru"], steps=201)
+    loaded = prepared(MODELS["gru"], steps=201)
     with pytest.raises(UnsupportedModelError, match=r"GRU.*at most 200"):
-        convert_full_integer(
-            lambda lowering: source.trace(lowering, interface.declared()),
-            interface,
-            examples(interface),
-        )
+        build_full(loaded, examples(loaded))
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
@@ -250,17 +245,13 @@ def test_a_constant_activation(value):
     randomize(model, 3)
     model.layers[0].kernel.assign(np.zeros((6, 5)))
     model.layers[0].bias.assign(np.full(5, value))
-    source = Keras3Model(model)
-    interface = find_interface(source, batch=1, time=STEPS)
-    data = examples(interface)
-    full = convert_full_integer(
-        lambda lowering: source.trace(lowering, interface.declared()), interface, data
-    )
+    loaded = load(model, batch=1, time=STEPS)
+    data = examples(loaded)
     if not value:
         with pytest.raises(UnsupportedModelError, match="zero in every calibration example"):
-            full.write()
+            build_full(loaded, data)
         return
-    built = full.write()
-    (answer,) = runner(built.content, interface, built)(data[0])
-    (reference,) = source.reference(data[0])
+    built = build_full(loaded, data)
+    (answer,) = runner(built.content, loaded, built)(data[0])
+    (reference,) = loaded.keras.reference(data[0])
     assert np.abs(answer - reference).max() < 0.1

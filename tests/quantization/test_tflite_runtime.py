@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from bilstm_exporter.targets.tflite.full_integer import convert_full_integer
 from bilstm_runtime.backends.litert import open_litert
 from bilstm_runtime.bundle.codec import manifest_from_json, manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Quantization, Source
@@ -15,7 +14,7 @@ from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import ArtifactError, ManifestError
 from bilstm_runtime.spec import ModelSpec
 
-from .test_tflite_full_integer import bi, examples, floats, prepared
+from .test_tflite_full_integer import bi, build_full, examples, floats, prepared
 
 pytestmark = pytest.mark.slow
 
@@ -24,42 +23,40 @@ SHA = "0" * 64
 
 @pytest.fixture(scope="module")
 def exported():
-    source, interface = prepared(lambda: floats(bi(), keras.layers.Dense(3)))
-    data = examples(interface)
-    built = convert_full_integer(
-        lambda lowering: source.trace(lowering, interface.declared()), interface, data
-    ).write()
+    loaded = prepared(lambda: floats(bi(), keras.layers.Dense(3)))
+    data = examples(loaded)
+    built = build_full(loaded, data)
     artifact = Artifact(
         file="model.int8-full.tflite",
         format="tflite",
         recipe="int8-full",
         bytes=len(built.content),
         sha256=SHA,
-        inputs=interface.input_names,
-        outputs=interface.output_names,
+        inputs=loaded.input_names,
+        outputs=loaded.output_names,
         quantized_inputs=built.quantized_inputs,
         quantized_outputs=built.quantized_outputs,
         reset_between_runs=built.reset_between_runs,
     )
     manifest = Manifest(
-        spec=ModelSpec("model", interface.inputs, interface.outputs, rows_independent=True),
+        spec=ModelSpec("model", loaded.spec.inputs, loaded.spec.outputs, rows_independent=True),
         source=Source("model.keras", SHA, "keras"),
         recommended_recipe="int8-full",
         artifacts=(artifact,),
         golden=Golden("golden.npz", 1, SHA, 1),
         tolerance=Tolerance(1e-5, 1e-4),
     )
-    return source, built, artifact, manifest, data
+    return loaded, built, artifact, manifest, data
 
 
 def test_floats_in_and_out_and_no_run_leaves_anything_to_the_next(exported):
-    source, built, artifact, manifest, data = exported
+    loaded, built, artifact, manifest, data = exported
     session = open_litert(built.content, artifact, manifest.spec, 1)
     first = [session.run(arrays)[0] for arrays in data[:8]]
     again = [session.run(arrays)[0] for arrays in reversed(data[:8])][::-1]
     for one, other, arrays in zip(first, again, data, strict=False):
         np.testing.assert_array_equal(one, other)
-        (reference,) = source.reference(arrays)
+        (reference,) = loaded.keras.reference(arrays)
         assert one.dtype == np.float32
         assert np.abs(one - reference).mean() < 0.02 * np.ptp(reference)
 

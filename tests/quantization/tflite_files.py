@@ -9,11 +9,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from bilstm_exporter.inspection.interface import Interface
+from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import Precision
 from bilstm_exporter.targets.tflite import flatbuffer, weight_storage
 from bilstm_exporter.targets.tflite.graph_editor import constant, operator_name
-from bilstm_exporter.targets.tflite.weights import LEAST_ELEMENTS
+from bilstm_exporter.targets.tflite.weights import MIN_ELEMENTS
 
 TYPES = {code: name for name, code in vars(schema.TensorType).items() if name[0] != "_"}
 WEIGHTS = {("FULLY_CONNECTED", 1), ("GATHER", 0), ("CONV_2D", 1)}
@@ -53,7 +53,7 @@ def readers(content: bytes) -> list[tuple[str, int, str, tuple[int, ...]]]:
     return found
 
 
-def with_rounded_weights(content: bytes, precision: Precision, interface: Interface) -> bytes:
+def with_rounded_weights(content: bytes, precision: Precision, loaded: LoadedModel) -> bytes:
     """The float32 file with every weight rounded to what the recipe can hold.
 
     Written on its own for float16 and int8: it knows of rows and steps, and nothing of the
@@ -66,14 +66,14 @@ def with_rounded_weights(content: bytes, precision: Precision, interface: Interf
             for index, number in enumerate(operator.inputs):
                 tensor = subgraph.tensors[number] if number >= 0 else None
                 values = None if tensor is None else constant(model, tensor)
-                if values is None or values.size < LEAST_ELEMENTS or (name, index) not in WEIGHTS:
+                if values is None or values.size < MIN_ELEMENTS or (name, index) not in WEIGHTS:
                     continue
                 buffer = schema.BufferT()
                 rounded = np.ascontiguousarray(_rounded(values, name, precision), np.float32)
                 buffer.data = np.frombuffer(rounded.tobytes(), np.uint8)
                 model.buffers.append(buffer)
                 tensor.buffer = len(model.buffers) - 1
-    return flatbuffer.finish(model, interface.input_names, interface.output_names)
+    return flatbuffer.finish(model, loaded.input_names, loaded.output_names)
 
 
 def _rounded(values: np.ndarray, name: str, precision: Precision) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_an_artifact_may_have_its_own_tolerance(bundle: BundleMaker) -> None:
     assert [item.passed for item in report.checks] == [True, False]
 
 
-def own_answers(bundle: BundleMaker, moved: float, error: float) -> Path:
+def recorded_at_export(bundle: BundleMaker, moved: float, error: float) -> Path:
     """A bundle whose ONNX file differs by `moved` from its own answers, which miss Keras's."""
     arrays = arrays_of(bundle())
     for name in [name for name in arrays if "output" in name]:
@@ -93,7 +93,9 @@ def own_answers(bundle: BundleMaker, moved: float, error: float) -> Path:
 
     def edit(root: dict[str, Any]) -> None:
         del root["artifacts"][1]
-        root["artifacts"][0].update(own_answers=True, tolerance={"absolute": 0.5, "relative": 0})
+        root["artifacts"][0].update(
+            recorded_at_export=True, tolerance={"absolute": 0.5, "relative": 0}
+        )
 
     folder: Path = bundle(edit=edit, files={"golden.npz": npz(**arrays)})
     return folder
@@ -106,7 +108,7 @@ def own_answers(bundle: BundleMaker, moved: float, error: float) -> Path:
 def test_own_answers_take_the_place_of_keras(
     bundle: BundleMaker, moved: float, error: float, *, passed: bool
 ) -> None:
-    (item,) = check(own_answers(bundle, moved, error)).checks
+    (item,) = check(recorded_at_export(bundle, moved, error)).checks
     assert (item.reference, item.passed) == ("export", passed)
     assert item.max_abs_error == pytest.approx(moved, abs=1e-6)
     if not passed:

@@ -126,7 +126,7 @@ STRATEGIES = {
         Artifact,
         file=WORDS, format=WORDS, recipe=WORDS, bytes=st.integers(0, 2**40), sha256=SHA,
         inputs=NAMES, outputs=NAMES, parity=st.dictionaries(TEXT, st.floats(0, 1), max_size=2),
-        tolerance=st.none() | TOLERANCES, own_answers=st.booleans(),
+        tolerance=st.none() | TOLERANCES, recorded_at_export=st.booleans(),
         quantized_inputs=QUANTIZED, quantized_outputs=QUANTIZED, reset_between_runs=st.booleans(),
     ),
     Source: st.builds(Source, TEXT, SHA, TEXT),

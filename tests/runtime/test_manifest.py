@@ -88,7 +88,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
                 tuple(outputs),
                 draw(st.dictionaries(WORDS, FINITE, max_size=2)),
                 tolerance=draw(st.none() | TOLERANCES),
-                own_answers=draw(st.booleans()),
+                recorded_at_export=draw(st.booleans()),
             )
             for number, recipe in enumerate(recipes)
         ),

@@ -1,4 +1,4 @@
-"""The bundle's folder: written aside first, then put in place in one rename."""
+"""The bundle's folder: written to a temporary folder first, then renamed."""
 
 from __future__ import annotations
 
@@ -23,100 +23,100 @@ def default_folder(model_file: str, name: str) -> Path:
 
 @contextlib.contextmanager
 def staged(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder beside ``folder`` that takes its place if nothing is raised.
+    """A temporary folder beside ``folder``, renamed to ``folder`` unless the body raises.
 
     Args:
-        folder: Where the bundle goes.
-        overwrite: Whether a bundle that is there may be replaced.
+        folder: The bundle's folder.
+        overwrite: Whether an existing bundle may be replaced.
 
     Raises:
-        OutputFolderError: The folder is there already, or cannot be written.
+        OutputFolderError: The folder already exists, or cannot be written.
     """
     check_writable(folder, overwrite=overwrite)
-    # Innermost first: a failed export takes away the folders that were made for it.
-    made = [parent for parent in folder.parents if not parent.exists()]
-    aside = None
+    # Innermost first: a failed export removes the folders it created.
+    created = [parent for parent in folder.parents if not parent.exists()]
+    staging = None
     try:
-        with _told(folder):
+        with _as_output_folder_error(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            yield aside
+            yield staging
         except OSError as error:
-            if isinstance(error, ExportError) or not _is_in(aside, error):
+            if isinstance(error, ExportError) or not _is_in(staging, error):
                 raise
             raise _unwritable(folder, error) from error
-        with _told(folder):
-            aside.chmod(0o755)
-            _into_place(aside, folder)
+        with _as_output_folder_error(folder):
+            staging.chmod(0o755)
+            _move_into_place(staging, folder)
     finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
         if not folder.exists():
             with contextlib.suppress(OSError):
-                for parent in made:
+                for parent in created:
                     parent.rmdir()
 
 
 def check_writable(folder: Path, *, overwrite: bool) -> None:
-    """Raise early, before minutes of work.
+    """Raise before minutes of work if the folder cannot be used.
 
     Raises:
-        OutputFolderError: Something is there that must not be replaced.
+        OutputFolderError: Something exists there that must not be replaced.
     """
     try:
-        _refuse_what_is_there(folder, overwrite=overwrite)
-    except OSError as error:  # a name too long, a parent that may not be searched
+        _check_existing(folder, overwrite=overwrite)
+    except OSError as error:  # a name that is too long, a parent without permission
         if isinstance(error, OutputFolderError):
             raise
         raise _unwritable(folder, error) from error
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Say of every failure that the folder cannot be written."""
+def _as_output_folder_error(folder: Path) -> Iterator[None]:
+    """Raise every OSError as an OutputFolderError of this folder."""
     try:
         yield
     except OSError as error:
         raise _unwritable(folder, error) from error
 
 
-def _is_in(aside: Path, error: OSError) -> bool:
-    """Whether a failure is that of writing there, and not of some file read on the way."""
-    if error.filename is None:  # where a file that is open cannot take any more
+def _is_in(staging: Path, error: OSError) -> bool:
+    """Whether an error comes from writing to the staging folder, not from reading another file."""
+    if error.filename is None:  # a write to an open file failed
         return error.errno in _FULL
     path = Path(os.fsdecode(error.filename)).absolute()
-    return aside.absolute() in (path, *path.parents)
+    return staging.absolute() in (path, *path.parents)
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputFolderError:
     return OutputFolderError(f"{folder} cannot be written: {error.strerror or error}")
 
 
-def _refuse_what_is_there(folder: Path, *, overwrite: bool) -> None:
+def _check_existing(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():
-        message = f"{folder} is there already and is no folder: choose another with --out"
+        message = f"{folder} already exists and is not a folder: choose another with --out"
         raise OutputFolderError(message)
     if not any(folder.iterdir()):
         return
     if not (folder / MANIFEST_FILE).is_file():
-        message = f"{folder} is there already and is no bundle: choose another with --out"
+        message = f"{folder} already exists and is not a bundle: choose another with --out"
         raise OutputFolderError(message)
     if not overwrite:
-        message = f"{folder} is there already: replace it with --overwrite, or choose another --out"
+        message = f"{folder} already exists: replace it with --overwrite, or choose another --out"
         raise OutputFolderError(message)
 
 
-def _into_place(aside: Path, folder: Path) -> None:
+def _move_into_place(staging: Path, folder: Path) -> None:
     if not folder.exists():
-        aside.rename(folder)
+        staging.rename(folder)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     folder.rename(old / folder.name)
     try:
-        aside.rename(folder)
+        staging.rename(folder)
     except OSError:
         (old / folder.name).rename(folder)
         raise

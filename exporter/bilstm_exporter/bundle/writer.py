@@ -43,7 +43,7 @@ def write_bundle(
     recorded = {
         one.artifact.file: recorded_outputs(loaded.spec, one, golden)
         for one in artifacts
-        if one.artifact.own_answers
+        if one.artifact.recorded_at_export
     }
     content = golden_content(
         [

@@ -86,7 +86,7 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
     _print_line(console, f"{report.model} -> {report.bundle}")
     console.print(_artifact_table(report))
     print_searches(report.searches, console)
-    if report.judged is not None and report.judged.own_data:
+    if report.evaluated_on is not None and report.evaluated_on.user_data:
         evaluations = [(a.file, a.verdict) for a in report.artifacts if a.verdict is not None]
         console.print(evaluation_tables(evaluations))
     for line in (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report)):
@@ -105,7 +105,7 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
         for result in searches.values():
             Console(stderr=True).print(pareto_table(result))
         return
-    if not all(result.own_data for result in searches.values()):
+    if not all(result.user_data for result in searches.values()):
         _print_line(console, NO_DATA)
     for result in searches.values():
         console.print(pareto_table(result))
@@ -157,7 +157,7 @@ def _print_line(console: Console, line: str) -> None:
 def _artifact_table(report: ExportReport) -> Table:
     """One row per artifact, with its time where a search measured it."""
     times = _times(report)
-    evaluated = report.judged is not None and report.judged.own_data
+    evaluated = report.evaluated_on is not None and report.evaluated_on.user_data
     table = new_table()
     add_text_column(table, "artifact", wraps=False)
     add_number_column(table, "size")
@@ -213,10 +213,10 @@ def _comparison_notes(report: ExportReport) -> Iterator[str]:
 
 def _evaluation_notes(report: ExportReport) -> Iterator[str]:
     """What the artifacts were evaluated on, and which recipes are missing."""
-    if report.judged is not None and report.judged.own_data:
+    if report.evaluated_on is not None and report.evaluated_on.user_data:
         budget = next((result.budget for result in report.searches.values()), None)
-        resolution = report.judged.resolution
-        yield from evaluation_notes(report.judged.on, resolution=resolution, budget=budget)
+        resolution = report.evaluated_on.resolution
+        yield from evaluation_notes(report.evaluated_on.on, resolution=resolution, budget=budget)
     elif not report.searches and any(artifact.recipe != FLOAT32 for artifact in report.artifacts):
         yield NO_DATA
     for recipe, reason in report.left_out.items():

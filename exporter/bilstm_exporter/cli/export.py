@@ -18,7 +18,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from bilstm_exporter.bundle.folder import check_writable
-from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.cli.display import (
     print_explanation,
     print_report,
@@ -27,7 +26,7 @@ from bilstm_exporter.cli.display import (
 )
 from bilstm_exporter.errors import ExportError
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS, ExportOptions
-from bilstm_exporter.progress import Listener
+from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import TARGETS
 

@@ -188,7 +188,7 @@ class EvaluationSet:
     evaluator: Evaluator
 
     @property
-    def own_data(self) -> bool:
+    def user_data(self) -> bool:
         """Whether the examples are the user's own, not those of the probes."""
         return not self.dataset.from_probes
 

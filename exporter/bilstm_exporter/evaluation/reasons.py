@@ -110,11 +110,11 @@ class Wording:
 
     Attributes:
         drop_unit: ``"points"`` or ``"%"``.
-        own_data: Whether drops were measured on the user's data, not on random probes.
+        user_data: Whether drops were measured on the user's data, not on random probes.
     """
 
     drop_unit: str = "points"
-    own_data: bool = True
+    user_data: bool = True
 
     def drop(self, candidate: Candidate) -> str:
         """A drop with its unit."""
@@ -122,7 +122,7 @@ class Wording:
 
     def figures(self, candidate: Candidate) -> str:
         """The drop, size and time of a candidate."""
-        where = "" if self.own_data else " on random probes"
+        where = "" if self.user_data else " on random probes"
         parts = [f"a drop of {self.drop(candidate)}{where}", f"{candidate.kib:,.0f} KiB"]
         if candidate.milliseconds is not None:
             parts.append(f"{candidate.milliseconds:.3g} ms")

@@ -102,7 +102,7 @@ class SearchResult:
         reason: One sentence that explains the recommendation.
         failed: Recipes and mixes that the format cannot hold, with the reason.
         exhausted: Whether the search ended at the largest number of evaluations.
-        own_data: Whether drops were measured on the user's data, not on random probes.
+        user_data: Whether drops were measured on the user's data, not on random probes.
     """
 
     format: str
@@ -115,7 +115,7 @@ class SearchResult:
     reason: str
     failed: Mapping[str, str]
     exhausted: bool
-    own_data: bool = True
+    user_data: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and the manifest."""
@@ -206,7 +206,7 @@ def search(  # noqa: PLR0913 - independent settings
         reason=reason,
         failed=trials.failed,
         exhausted=trials.exhausted,
-        own_data=wording.own_data,
+        user_data=wording.user_data,
     )
 
 

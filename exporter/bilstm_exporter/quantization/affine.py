@@ -8,12 +8,12 @@ import numpy as np
 
 from bilstm_exporter.quantization.recipes import Precision
 
-# Scales tried, as parts of the one that just holds the largest weight. With few levels, cutting
-# off a few large weights costs less than the coarser steps that would hold them.
+# Scales tried, as parts of the one that just holds the largest weight. With few levels, clipping a
+# few large weights costs less than the coarser steps that would represent them.
 _SHRINK = {8: (1.0,), 4: tuple(np.linspace(1.0, 0.6, 17))}
 # Twice the least normal float16, as scales are made smaller; below, it loses digits.
-_LEAST_HALF = 2 * float(np.finfo(np.float16).tiny)
-_LARGEST_HALF = float(np.finfo(np.float16).max)
+_MIN_HALF = 2 * float(np.finfo(np.float16).tiny)
+_MAX_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def quantize(
     largest = np.abs(weight).max(axis=axes, keepdims=True, initial=0).astype(np.float64) / most
     # Below the least normal float32 a scale is imprecise, and such weights are as good as zero.
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
-    half_scales &= bool((largest >= _LEAST_HALF).all() and (largest <= _LARGEST_HALF).all())
+    half_scales &= bool((largest >= _MIN_HALF).all() and (largest <= _MAX_HALF).all())
     scales, errors = [], []
     for shrink in _SHRINK[bits]:
         scale = (largest * shrink).astype(np.float16 if half_scales else np.float32)
@@ -105,7 +105,7 @@ def quantize_multiplier(weight: np.ndarray, *, per_channel: bool = True) -> Quan
     largest = together.max(axis=axes, keepdims=True, initial=0).astype(np.float64) / 127
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
     # A scale that float16 holds takes half the place; rounded up, it still holds every pair.
-    if (largest >= _LEAST_HALF).all() and (largest <= _LARGEST_HALF / 2).all():
+    if (largest >= _MIN_HALF).all() and (largest <= _MAX_HALF / 2).all():
         half = largest.astype(np.float16)
         largest = np.where(half < largest, np.nextafter(half, np.float16(np.inf)), half)
     scale = np.asarray(largest, np.float32)
@@ -129,7 +129,7 @@ def _round(weight: np.ndarray, scale: np.ndarray, most: int) -> np.ndarray:
 
 def as_halves(scale: np.ndarray) -> np.ndarray:
     """Scales in float16 if it holds them exactly, else as they are."""
-    half = np.minimum(scale, _LARGEST_HALF).astype(np.float16)
+    half = np.minimum(scale, _MAX_HALF).astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), scale) else scale
 
 
@@ -148,8 +148,6 @@ def pack_int4(values: np.ndarray) -> np.ndarray:
     return flat[0::2] | (flat[1::2] << 4)
 
 
-# === Which precision can hold a weight at all, whatever the plan says.
-
 # Part of a channel's weights that may vanish beside its largest one, and of how many at least.
 _LOST_PART, _LOST_OF = 0.75, 8
 # Root mean square of the error that one scale may leave in a matrix, as a part of the weights' own.
@@ -159,7 +157,7 @@ ONE_SCALE_ERROR = 0.025
 _HALF_ERROR = 2.0**-10
 
 
-def lowest_that_holds(groups: np.ndarray, precision: Precision) -> tuple[Precision, str]:
+def lowest_storable_precision(groups: np.ndarray, precision: Precision) -> tuple[Precision, str]:
     """The precision to store a weight in: the one wanted, or the next that can hold it.
 
     Args:

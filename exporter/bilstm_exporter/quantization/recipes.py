@@ -81,7 +81,7 @@ ALL = "all"
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(FLOAT32, "Keras's answers within rounding", Precision.FLOAT32),
+        Recipe(FLOAT32, "Keras's outputs within rounding", Precision.FLOAT32),
         Recipe("float16", "half the size, weights in float16", Precision.FLOAT16),
         Recipe("int8", "a quarter of the size, faster; computes in float between", Precision.INT8),
         Recipe(
@@ -130,11 +130,9 @@ def file_name(recipe: str, format_name: str) -> str:
     return f"model.{format_name}" if recipe == FLOAT32 else f"model.{recipe}.{format_name}"
 
 
-# === Which layer a constant of an artifact belongs to.
-#
+# Which layer a constant of an artifact belongs to.
 # Converters rename, transpose, reorder and share constants, and the names they leave do not tell
-# two layers apart. The values stay, so a constant is known by them, in any order.
-#
+# two layers apart. The values stay, so a constant is identified by its sorted values.
 
 
 class WeightOwners:

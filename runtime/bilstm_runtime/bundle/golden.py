@@ -52,7 +52,7 @@ def read_cases(bundle: Bundle) -> list[Case]:
     manifest = bundle.manifest
     content = io.BytesIO(bundle.read(manifest.golden))
     inputs, outputs = range(len(manifest.spec.inputs)), range(len(manifest.spec.outputs))
-    recorded = [artifact.file for artifact in manifest.artifacts if artifact.own_answers]
+    recorded = [artifact.file for artifact in manifest.artifacts if artifact.recorded_at_export]
     try:
         with zipfile.ZipFile(content) as archive:
             size = sum(member.file_size for member in archive.infolist())

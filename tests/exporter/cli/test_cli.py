@@ -24,7 +24,7 @@ def test_the_display_moves_while_stderr_is_captured():
 
     work = (
         "import time; from bilstm_exporter.cli.display import progress_listener; "
-        "from bilstm_exporter.captured_output import captured_stderr\n"
+        "from bilstm_exporter.progress import captured_stderr\n"
         "with progress_listener(quiet=False) as tell, captured_stderr():\n"
         "    tell('converting'); time.sleep(1.5)"
     )

@@ -21,11 +21,9 @@ from bilstm_exporter.targets.onnx.builder import Builder
 from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE, MarkerCall, read_call
 from bilstm_exporter.targets.onnx.scan import write_scan
 
-# === Keras's activations as ONNX's LSTM, GRU and RNN operators write them.
-#
+# Keras's activations in ONNX's LSTM, GRU and RNN operators.
 # https://onnx.ai/onnx/operators/onnx__LSTM.html lists the functions and their
-# alpha and beta; only those that onnxruntime implements are named here.
-#
+# alpha and beta; the table has those that onnxruntime implements.
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,6 @@ def activation_attributes(activations: list[OnnxActivation]) -> dict[str, list[s
     if betas:
         attributes["activation_beta"] = betas
     return attributes
-
-
-# === Which cells are exactly one of ONNX's LSTM, GRU and RNN, and with which weights.
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,12 @@ class MarkerCall:
         sequences: ``[batch, time, ...]``.
         mask: ``[batch, time] bool``, or None.
         states: One value per state; None where it starts at zeros.
-        used: For each output of the marker, whether anything reads it.
     """
 
     marker: Marker
     sequences: ir.Value
     mask: ir.Value | None
     states: list[ir.Value | None]
-    used: list[bool]
 
 
 def read_call(node: ir.Node, marker: Marker) -> MarkerCall:
@@ -67,5 +65,4 @@ def read_call(node: ir.Node, marker: Marker) -> MarkerCall:
     if sequences is None:
         message = f"{node.name}: the marker lost its input"
         raise ValueError(message)
-    used = [bool(value.uses()) or value.is_graph_output() for value in node.outputs]
-    return MarkerCall(marker, sequences, mask, states, used)
+    return MarkerCall(marker, sequences, mask, states)

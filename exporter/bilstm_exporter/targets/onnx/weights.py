@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from bilstm_exporter.quantization.affine import (
     Quantized,
     as_halves,
-    lowest_that_holds,
+    lowest_storable_precision,
     quantize,
     quantize_multiplier,
     serves_all,
@@ -26,12 +26,10 @@ from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, Weigh
 from bilstm_exporter.targets.base import WeightForm
 from bilstm_exporter.targets.onnx.builder import Builder
 
-# === Constants in fewer bits, and the operators that take them back to float32.
-#
+# Constants in fewer bits, and the operators that restore float32.
 # The operators are of the standard domain and read constants only, so onnxruntime folds them
 # when it loads the file: the weights are small on disk and as fast as ever in memory. (It folds no
-# DequantizeLinear, which it would run anew for every answer.)
-#
+# DequantizeLinear, which it would run anew in every call.)
 
 # Numbers that share a scale in int4: 32 and a float16 scale make 4.5 bits a number.
 BLOCK = 32
@@ -117,7 +115,7 @@ def write_weight(build: Builder, parts: Parts, shape: tuple[int, ...], axis: int
     final = (channels, *rest) if moved else shape
     whole = _restored(build, parts, build.constant)
     if parts.precision is Precision.INT4:
-        whole = _cut(build, parts, whole)
+        whole = _without_fill(build, parts, whole)
     if parts.precision is Precision.INT4 or final != (channels, parts.columns):
         whole = build.op("Reshape", whole, build.constant(final, "int64"))
     if not moved:
@@ -144,7 +142,7 @@ def write_rows(build: Builder, parts: Parts, ids: ir.Value) -> ir.Value:
     rows = _restored(
         build, parts, lambda constant: build.op("Gather", build.constant(constant), ids, axis=0)
     )
-    return rows if shape is None else build.op("Reshape", _cut(build, parts, rows), shape)
+    return rows if shape is None else build.op("Reshape", _without_fill(build, parts, rows), shape)
 
 
 def write_scale(build: Builder, scale: np.ndarray) -> ir.Value:
@@ -177,7 +175,7 @@ def _restored(build: Builder, parts: Parts, read: Callable[[np.ndarray], ir.Valu
     return build.op("Mul", whole, cast(scale) if parts.constants[1].dtype == np.float16 else scale)
 
 
-def _cut(build: Builder, parts: Parts, blocks: ir.Value) -> ir.Value:
+def _without_fill(build: Builder, parts: Parts, blocks: ir.Value) -> ir.Value:
     """Leave out what fills up the last block."""
     _, count, half = parts.constants[0].shape
     if 2 * count * half == parts.columns:
@@ -188,9 +186,9 @@ def _cut(build: Builder, parts: Parts, blocks: ir.Value) -> ir.Value:
 
 MICROSOFT = "com.microsoft"
 # A smaller weight would save less than the operators that restore it take.
-LEAST_ELEMENTS = 256
+MIN_ELEMENTS = 256
 # A smaller product costs as much time to quantize its input for as it saves.
-LEAST_DYNAMIC_ELEMENTS = 16_384
+MIN_DYNAMIC_ELEMENTS = 16_384
 # The axis of a weight's output channels, by what reads it and at which input.
 _CHANNELS = {
     ("LSTM", 1): 1, ("LSTM", 2): 1, ("GRU", 1): 1, ("GRU", 2): 1, ("RNN", 1): 1, ("RNN", 2): 1,
@@ -233,7 +231,7 @@ class _Use:
 
 
 def store_weights(model: ir.Model, plan: PrecisionPlan, owners: WeightOwners) -> list[WeightForm]:
-    """Store every weight as the plan says, in place, and tell how each was stored.
+    """Store every weight as the plan says, in place, and report how each was stored.
 
     Args:
         model: All float32.
@@ -278,14 +276,16 @@ def _uses(node: ir.Node, plan: PrecisionPlan, owners: WeightOwners) -> Iterator[
         # A constant of no layer may be a table that has to be exact, as of positions or of masks.
         known = layers or (node.op_type, index) in _CHANNELS
         is_bias = recurrent and index > 2
-        if array.ndim > 1 and known and not is_bias and size >= LEAST_ELEMENTS:
-            yield _held(_Use(node, index, array, plan.of(layers), ", ".join(layers)))
+        if array.ndim > 1 and known and not is_bias and size >= MIN_ELEMENTS:
+            yield _at_storable_precision(
+                _Use(node, index, array, plan.of(layers), ", ".join(layers))
+            )
 
 
-def _held(use: _Use) -> _Use:
+def _at_storable_precision(use: _Use) -> _Use:
     """The same in a precision that can hold it."""
     groups = groups_of(use.array, use.axis, use.precision)
-    precision, reason = lowest_that_holds(groups, use.precision)
+    precision, reason = lowest_storable_precision(groups, use.precision)
     return replace(use, precision=precision, reason=reason)
 
 
@@ -354,7 +354,7 @@ class _Writer:
             use is None
             or use.precision is not Precision.INT8
             or use.array.ndim != 2
-            or use.array.size < LEAST_DYNAMIC_ELEMENTS
+            or use.array.size < MIN_DYNAMIC_ELEMENTS
         ):
             return False
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
@@ -433,7 +433,7 @@ class _Writer:
         node.replace_input_with(use.index, self._restored[key])
 
     def _stays(self, use: _Use) -> bool:
-        """Whether a weight is left in float32, which is then told."""
+        """Whether a weight is left in float32, which is then reported."""
         if use.precision is not Precision.FLOAT32:
             return False
         self.forms.append(use.form())

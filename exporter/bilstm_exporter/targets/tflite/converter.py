@@ -1,4 +1,4 @@
-"""The call of the TFLite converter, and what it says when it fails."""
+"""The call of the TFLite converter, its errors in plain words, and fixes of its integer files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from bilstm_exporter.captured_output import captured_stderr
 from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
+from bilstm_exporter.progress import captured_stderr
 from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, constant, operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED
 
@@ -94,8 +94,6 @@ def _explained(log: str, error: Exception) -> UnsupportedModelError:
     )
 
 
-# === What the official converter leaves wrong in a file of integers, set right.
-
 _BUILTIN = schema.BuiltinOperator
 _TENSOR = schema.TensorType
 _STATE, _HIDDEN = 18, 4  # input and intermediate of the fused LSTM
@@ -115,7 +113,7 @@ _JOINING = ("PACK", "CONCATENATION")
 
 
 def fix_converted(model: Any) -> None:
-    """Set a converted model right, in place.
+    """Fix what the converter leaves wrong in a model of integers, in place.
 
     Raises:
         UnsupportedModelError: An activation has no scale.
@@ -125,7 +123,7 @@ def fix_converted(model: Any) -> None:
         for operator in list(subgraph.operators):
             name = operator_name(model, operator)
             if name == FUSED:
-                _mend_lstm(subgraph.tensors, operator)
+                _fix_lstm(subgraph.tensors, operator)
             elif name in _COMPARISONS:
                 _compare_integers(edit, operator)
         for operator in list(subgraph.operators):
@@ -137,7 +135,7 @@ def fix_converted(model: Any) -> None:
         _refuse_dead(subgraph.tensors)
 
 
-def _mend_lstm(tensors: Any, operator: Any) -> None:
+def _fix_lstm(tensors: Any, operator: Any) -> None:
     """No clip of the cell, and one scale for the hidden state and the output.
 
     The converter clips cells at 10, though larger ones occur. And where a concatenation

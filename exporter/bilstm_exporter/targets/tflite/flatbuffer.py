@@ -40,7 +40,7 @@ def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) 
             tensor_map.name = name.encode()
             tensors[tensor_map.tensorIndex].name = name.encode()
             named.add(tensor_map.tensorIndex)
-    drop_idle_variables(model)
+    drop_unused_variables(model)
     _drop_what_nothing_reads(model, named)
     _share_equal_buffers(model)
     _number_tensors_by_use(model)
@@ -220,13 +220,11 @@ def _integers(values: Any) -> np.ndarray:
     return np.asarray([] if values is None else values, np.int32)
 
 
-# === Variables of loops that nobody reads, as the counter that TensorFlow gives every loop.
-#
-# LiteRT would count on, and copy the count, at every iteration.
-#
+# Unused loop variables, such as the counter that TensorFlow gives every loop: LiteRT would
+# increment and copy it at every iteration.
 
 
-def drop_idle_variables(model: Any) -> None:
+def drop_unused_variables(model: Any) -> None:
     """Take variables out of loops that nothing reads but what makes their own next value."""
     loops = [
         (subgraph, operator)

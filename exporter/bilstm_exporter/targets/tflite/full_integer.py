@@ -1,7 +1,7 @@
 """Integers from the input to the output, calibrated, for NPUs and microcontrollers.
 
 The official converter and calibrator do it; this gives them a model they can do it with, and
-mends what they leave in the file.
+fixes what they leave in the file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from bilstm_exporter.targets.tflite.converter import (
 )
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED, IntegerLowering
-from bilstm_exporter.targets.tflite.weights import LEAST_ELEMENTS
+from bilstm_exporter.targets.tflite.weights import MIN_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
 from bilstm_runtime.spec import InputSpec
-
-# === What TensorFlow Lite for Microcontrollers can run of a file.
 
 # The builtin operators that tflite-micro registers: MicroMutableOpResolver in
 # tensorflow/lite/micro/micro_mutable_op_resolver.h, at this commit.
@@ -203,7 +201,7 @@ def _weights(model: Any) -> list[WeightForm]:
                 if tensor is None or tensor.type != schema.TensorType.INT8:
                     continue
                 data = model.buffers[tensor.buffer].data
-                if data is not None and len(data) >= LEAST_ELEMENTS:
+                if data is not None and len(data) >= MIN_ELEMENTS:
                     name = operator_name(model, operator)
                     forms.append(WeightForm("", name, len(data), "int8"))
     return forms

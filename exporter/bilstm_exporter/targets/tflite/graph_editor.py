@@ -16,7 +16,7 @@ _TYPES: dict[type[np.generic], int] = {
     np.int64: schema.TensorType.INT64,
     np.int8: schema.TensorType.INT8,
 }
-_LARGEST_OLD_CODE = 127  # above it, only the newer of the two fields holds a code
+_MAX_OLD_CODE = 127  # above it, only the newer of the two fields holds a code
 
 
 def operator_name(model: Any, operator: Any) -> str:
@@ -112,7 +112,7 @@ def operator_code(model: Any, code: int, version: int) -> int:
             return index
     added = schema.OperatorCodeT()
     added.builtinCode = code
-    added.deprecatedBuiltinCode = min(code, _LARGEST_OLD_CODE)
+    added.deprecatedBuiltinCode = min(code, _MAX_OLD_CODE)
     added.version = version
     model.operatorCodes.append(added)
     return len(model.operatorCodes) - 1

@@ -1,6 +1,6 @@
 """Recurrences in the forms that the official calibrator can turn into integers.
 
-It knows one recurrence, the fused LSTM; any other is written out step by step. Both
+It knows one recurrence, the fused LSTM; any other is unrolled. Both
 need a fixed batch and number of steps, and neither takes a mask: that is dealt with outside.
 """
 
@@ -18,8 +18,8 @@ from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.tflite.tensor_ops import ValidSteps
 
-# Written out, every step is some dozen operators of the file.
-MOST_STEPS = 200
+# Each unrolled step adds a dozen operators to the file.
+MAX_UNROLLED_STEPS = 200
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
@@ -47,10 +47,10 @@ class IntegerLowering(Lowering):
             reason = "its cell state is read, which the fused LSTM keeps to itself"
         self.forms.append(RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason))
         time = int(sequences.shape[1])
-        if reason and time > MOST_STEPS:
+        if reason and time > MAX_UNROLLED_STEPS:
             message = (
-                f"int8-full: the layer {recurrence.layer!r} ({reason}) is written out step by "
-                f"step, at most {MOST_STEPS} of them, and --time is {time}. Choose a shorter "
+                f"int8-full: the layer {recurrence.layer!r} ({reason}) is unrolled, for "
+                f"at most {MAX_UNROLLED_STEPS} steps, and --time is {time}. Choose a shorter "
                 f"--time, or the recipe int8"
             )
             raise UnsupportedModelError(message)

@@ -1,9 +1,9 @@
 """Every recurrence as one form of loop over builtin operators.
 
 The input projection of all steps is one FULLY_CONNECTED outside the loops, which
-XNNPACK runs. Time is then walked in chunks: an inner loop advances a few steps an
-iteration and fills the outputs of a chunk, an outer one puts them in their place (`cutting.py`
-says how many). All shapes follow from those of the input, none from a value, so LiteRT
+XNNPACK runs. Time is then processed in chunks: an inner loop advances a few steps per
+iteration and fills the outputs of a chunk, an outer one puts them in their place (`tiling.py`
+decides how many). All shapes follow from those of the input, none from a value, so LiteRT
 plans its memory once for each input shape, and not within an invoke. Nothing outlives an
 invoke, no cell is clipped, and any mask, initial state or cell is carried exactly.
 """
@@ -19,8 +19,14 @@ import tensorflow as tf
 
 from bilstm_exporter.ir.cells import step_together
 from bilstm_exporter.ir.recurrence import Recurrence, RecurrenceResult
-from bilstm_exporter.targets.tflite.tensor_ops import part_of, put, select, time_major, turned
-from bilstm_exporter.targets.tflite.tiling import cut
+from bilstm_exporter.targets.tflite.tensor_ops import (
+    part_of,
+    put,
+    reversed_in_time,
+    select,
+    time_major,
+)
+from bilstm_exporter.targets.tflite.tiling import tile_time
 
 Body = Callable[[Any, list[Any], Any], tuple[list[Any], Any]]
 """``(start, carry, buffer) -> (carry, buffer)``"""
@@ -37,7 +43,7 @@ def lower(
 
     ``weight_bytes`` is the size of one number of its kernel, as it is computed with.
     """
-    (result,) = _Walk([recurrence], sequences, initial_state, mask, weight_bytes).run()
+    (result,) = _TimeLoop([recurrence], sequences, initial_state, mask, weight_bytes).run()
     return result
 
 
@@ -49,13 +55,13 @@ def lower_both(
     Both start at zeros, and neither has a StepCell. The other arguments are as of `lower`.
     """
     states = [None] * forward.cell.state_count
-    walk = _Walk([forward, backward], sequences, states, mask, weight_bytes)
-    first, second = walk.run()
+    both = _TimeLoop([forward, backward], sequences, states, mask, weight_bytes)
+    first, second = both.run()
     return first, second
 
 
-class _Walk:
-    """One recurrence walked over time, or two at once from either end.
+class _TimeLoop:
+    """One recurrence run over time, or two at once from either end.
 
     The carry is the list of states, then, where that is not the first state, the
     output of the step processed before. Inputs and buffers are in the order of time, whatever
@@ -73,7 +79,7 @@ class _Walk:
     ) -> None:
         self.cells = [recurrence.cell for recurrence in recurrences]
         self.recurrence, self.cell = recurrences[0], recurrences[0].cell
-        # Of two recurrences the second is turned around.
+        # Of two recurrences the second is reversed_in_time around.
         self.goes_backwards = len(recurrences) == 1 and self.recurrence.go_backwards
         self.batch, self.time = sequences.shape[:2]
         if self.time is None:
@@ -90,7 +96,7 @@ class _Walk:
         ]
         self.output_shape = self.cell.output_shape(self.projected, states)
         output_size = math.prod(self.output_shape) if recurrences[0].return_sequences else 0
-        self.cut = cut(
+        self.tiling = tile_time(
             self.cell,
             self.time,
             weight_bytes,
@@ -102,10 +108,10 @@ class _Walk:
             directions=len(self.cells),
         )
         # A row of the inputs and of the buffers is a step, or the steps of an iteration.
-        self.joined = self.cut.joined
-        self.row = self.cut.block if self.joined else 1
-        self.length = self._in_rows(self.time + self.cut.padding)
-        rows = [self._as_rows(self._filled(part, self.cut.fill)) for part in projected]
+        self.joined = self.tiling.joined
+        self.row = self.tiling.block if self.joined else 1
+        self.length = self._in_rows(self.time + self.tiling.padding)
+        rows = [self._as_rows(self._filled(part, self.tiling.fill)) for part in projected]
         self.inputs = [self._together(rows)]
         if mask is not None:
             steps = self._filled(self._together(self.masks), fill=False)
@@ -127,8 +133,8 @@ class _Walk:
         self.carry = states if self.output_is_state else [*states, self._zeros(self.output_shape)]
 
     def run(self) -> list[RecurrenceResult]:
-        """Walk all steps; a result for each recurrence."""
-        if isinstance(self.time, int) and self.cut.block == self.time:
+        """Run all steps; a result for each recurrence."""
+        if isinstance(self.time, int) and self.tiling.block == self.time:
             steps = [tf.unstack(tensor) for tensor in self.inputs]
             carry, outputs = self._advance([self._ordered(part) for part in steps], self.carry)
             parts = self._apart(outputs, axis=1)
@@ -142,7 +148,7 @@ class _Walk:
         states = [self._apart(state, axis=0) for state in carry[: self.cell.state_count]]
         results = map(self._result, lasts, parts, self.masks, zip(*states, strict=True))
         first, *second = results
-        return [first, *(replace(one, outputs=turned(one.outputs)) for one in second)]
+        return [first, *(replace(one, outputs=reversed_in_time(one.outputs)) for one in second)]
 
     def _result(self, last_output: Any, outputs: Any, mask: Any, states: Any) -> RecurrenceResult:
         if self.zeroed:
@@ -169,18 +175,18 @@ class _Walk:
 
     def _rest(self, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
         """Steps that fill no iteration, one by one."""
-        if isinstance(self.cut.rest, int):
+        if isinstance(self.tiling.rest, int):
             return carry, buffer
-        first = self.cut.padding
-        return self._iterations(first, first + self.cut.rest, self.length, 0, 1, carry, buffer)
+        first = self.tiling.padding
+        return self._iterations(first, first + self.tiling.rest, self.length, 0, 1, carry, buffer)
 
     def _chunks(self, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
         """The outer loop: make room for a chunk of outputs, and put them in their place."""
         length = self.length
-        block, skipped = self._in_rows(self.cut.block), self._in_rows(self.cut.skipped)
-        if self.cut.chunk is None:
+        block, skipped = self._in_rows(self.tiling.block), self._in_rows(self.tiling.skipped)
+        if self.tiling.chunk is None:
             return self._iterations(skipped, length, length, 0, block, carry, buffer)
-        chunk, begin = self._in_rows(self.cut.chunk), self._in_rows(self.cut.start)
+        chunk, begin = self._in_rows(self.tiling.chunk), self._in_rows(self.tiling.start)
 
         def body(start: Any, carry: list[Any], buffer: Any) -> tuple[list[Any], Any]:
             first, *carry = carry
@@ -222,7 +228,7 @@ class _Walk:
         return self._loop(body, begin, end, length, rows, carry, buffer)
 
     def _advance(self, block: list[list[Any]], carry: list[Any]) -> tuple[list[Any], Any]:
-        """Advance a few steps, written out one after the other.
+        """Advance a few unrolled steps.
 
         Args:
             block: The steps of every input, in the order in which they are processed.
@@ -284,7 +290,7 @@ class _Walk:
     ) -> tuple[list[Any], Any]:
         """Run the body on ``rows`` rows at a time, from position ``begin`` to ``end``.
 
-        It is told where in time, among ``length`` rows, they start.
+        The body gets their start among ``length`` rows.
         """
         if self.goes_backwards:
             first, stride = self._less(length, rows) - begin, -rows
@@ -315,22 +321,22 @@ class _Walk:
         """``length - rows``, without an operator where that is the time there was."""
         if isinstance(length, int):
             return length - rows
-        is_time = length is self.length and rows == self.cut.padding
+        is_time = length is self.length and rows == self.tiling.padding
         return self.time if is_time else length - rows
 
     def _filled(self, tensor: Any, fill: Any) -> Any:
         """``[time, batch, ...]`` with steps filled in before the one that is processed first."""
-        if not self.cut.padding:
+        if not self.tiling.padding:
             return tensor
-        count = self.cut.padding
+        count = self.tiling.padding
         where = [0, count] if self.goes_backwards else [count, 0]
         paddings = [where, *[[0, 0]] * (len(tensor.shape) - 1)]
         return tf.pad(tensor, paddings, constant_values=fill)
 
     def _without_filled(self, outputs: Any) -> Any:
-        if not self.cut.padding:
+        if not self.tiling.padding:
             return outputs
-        count = self.cut.padding
+        count = self.tiling.padding
         return outputs[:-count] if self.goes_backwards else outputs[count:]
 
     def _room(self) -> Any:

@@ -12,7 +12,7 @@ from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.full_integer import FullInteger
-from bilstm_exporter.targets.tflite.tiling import is_tiled_alike
+from bilstm_exporter.targets.tflite.tiling import has_same_tiling
 from bilstm_exporter.targets.tflite.weights import store_weights
 
 _FLOAT_BYTES, _INTEGER_BYTES = 4, 1
@@ -58,7 +58,7 @@ class TfliteTarget:
         if weight_bytes not in self._converted:
             known = self._converted.get(_FLOAT_BYTES)
             alike = known is not None and all(
-                is_tiled_alike(cell, weight_bytes, _FLOAT_BYTES) for cell in known.cells
+                has_same_tiling(cell, weight_bytes, _FLOAT_BYTES) for cell in known.cells
             )
             self._converted[weight_bytes] = (
                 known if known is not None and alike else _convert(loaded, weight_bytes)

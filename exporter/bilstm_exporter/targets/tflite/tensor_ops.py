@@ -14,7 +14,7 @@ def time_major(tensor: Any) -> Any:
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])
 
 
-def turned(outputs: Any) -> Any:
+def reversed_in_time(outputs: Any) -> Any:
     """``[batch, time, ...]`` in the opposite order of time; None where there is nothing."""
     return None if outputs is None else tf.reverse(outputs, [1])
 
@@ -44,11 +44,9 @@ def select(mask: Any, valid: Any, masked: Any) -> Any:
     return tf.where(mask, valid, masked)
 
 
-# === Any mask without a loop and without a branch: valid steps to the front, their outputs back.
-#
-# Integers alone decide, in operators that full-integer files and microcontrollers have: the
-# recurrence runs over the valid steps first, then over steps that nobody reads.
-#
+# Any mask without a loop or a branch: valid steps move to the front, their outputs move back. The
+# indices are integers, in operators that full-integer files and microcontrollers have. The
+# recurrence runs over the valid steps first, then over steps whose outputs nothing reads.
 
 
 class ValidSteps:

@@ -1,9 +1,8 @@
-"""How a recurrence's time is cut: steps an iteration, iterations a chunk, and what fills them up.
+"""How time is tiled: steps per iteration, iterations per chunk, and the padding.
 
-One rule for every recurrence, with its figures. Time is first filled up, before the step that is
-processed first, so that whole iterations and whole chunks cover it. What is filled in must change
-no state: it is masked, or it is an input that holds the states where they are (`holding_input`),
-or it is never processed.
+One rule serves every recurrence. Time is padded before the step that is processed first, so that
+whole iterations and whole chunks cover it. Padding must change no state: it is masked, or it is an
+input that leaves the states as they are (`neutral_input`), or it is never processed.
 """
 
 from __future__ import annotations
@@ -17,48 +16,49 @@ import tensorflow as tf
 
 from bilstm_exporter.ir.cells import Cell
 
-# One step an iteration spends its time in the loop itself; many make XNNPACK keep as many packed
-# copies of the recurrent kernel, which then fall out of the cache. So few that all copies take
-# COPIES_BYTES at most, which the second-level cache of a phone's large core holds. Every step is
-# a dozen operators of the file, too.
+# With one step per iteration the loop itself takes most of the time. With many, XNNPACK keeps a
+# packed copy of the recurrent kernel for each, and the copies no longer fit the cache. All copies
+# take at most COPIES_BYTES, which fit the second-level cache of a phone's large core. Each step
+# also adds a dozen operators to the file.
 STEPS_PER_ITERATION = 4
 COPIES_BYTES = 1 << 19
-# A sequence of fixed time and of so few steps is written out as a whole, if twice as many bytes of
-# copies hold it: at 64 units 2.7 times faster than a loop for 5 steps, 1.7 for 10, 0.6 for 20.
-MOST_WRITTEN_OUT = 10
-# Two directions are walked by one loop if COPIES_BYTES hold one copy of the kernel of each. A file
-# of two bidirectional layers for 100 steps is 1.5 to 1.6 times faster so at 16 units, 1.2 at 64,
+# A sequence of fixed time and of at most this many steps is unrolled as a whole, if the copies
+# take at most twice COPIES_BYTES. At 64 units that is 2.7 times faster than a loop for 5 steps, 1.7
+# for 10, 0.6 for 20.
+MAX_UNROLLED_STEPS = 10
+# One loop runs both directions if one copy of the kernel of each fits COPIES_BYTES. A file of two
+# bidirectional layers for 100 steps is then 1.5 to 1.6 times faster at 16 units, 1.2 at 64,
 # 1.3 at 96 and 1.1 at 128; in int8 1.3 at 64, 1.1 at 128, 1.2 at 192, but 0.8 at 256. What all
-# steps read and write is turned around and put together, and must stay in a cache too: at 64 units
+# steps read and write is reversed and concatenated, and must stay in a cache too: at 64 units
 # 400 steps (1 MB) are 1.0 to 1.2 times faster, 1,600 only 0.85; 1,600 at 16 units (1 MB) are 1.4
-# times faster. Where time is free it may be as long as LONG_STEPS.
-MOST_UNITS_BOTH_WAYS = 192
-BOTH_WAYS_BYTES = 1 << 20
-LONG_STEPS = 1_600
+# times faster. Free time is assumed to be ASSUMED_MAX_STEPS long.
+MAX_UNITS_ONE_LOOP = 192
+ONE_LOOP_BYTES = 1 << 20
+ASSUMED_MAX_STEPS = 1_600
 # LiteRT copies every variable of a WHILE twice at every iteration, so a loop that fills the buffer
 # of the whole sequence costs the square of its length; an inner loop that fills that of a chunk
 # does not. What else a loop costs, in bytes that could be copied in that time: to start one, to
-# begin an iteration. Where time is free, chunks are cut for sequences of USUAL_STEPS.
+# begin an iteration. For free time, chunks suit sequences of TYPICAL_STEPS.
 LOOP_BYTES = 1 << 19
 ITERATION_BYTES = 1 << 16
-USUAL_STEPS = 400
-_MOST_CHUNKS = 64
+TYPICAL_STEPS = 400
+_MAX_CHUNKS = 64
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How time is cut. Steps are counted in the order in which they are processed.
+class Tiling:
+    """How time is tiled. Steps are counted in the order in which they are processed.
 
     Attributes:
-        block: Steps an iteration, written out one after the other.
-        chunk: Steps a chunk, a multiple of the block; None where one chunk is all.
-        padding: Steps filled in before the first.
+        block: Steps per iteration, unrolled.
+        chunk: Steps per chunk, a multiple of the block; None where one chunk is all.
+        padding: Padding steps before the first.
         start: Where the first chunk begins, an int or an ``int32`` tensor; it reaches over the
             first real step, and the last chunk ends with the last.
         skipped: Steps at the beginning of the first chunk that are not processed in it; an int
             or a tensor.
         rest: Steps processed one by one before the chunks; an int or a tensor.
-        fill: The value of the inputs filled in, after the projection.
+        fill: The value of the padding, after the projection.
         joined: Whether the steps of an iteration are one row of the inputs and of the outputs, one
             beside the other. ``chunk``, ``start``, ``skipped``, ``rest`` and the time with its
             padding are whole blocks then.
@@ -74,7 +74,7 @@ class Cut:
     joined: bool = False
 
 
-def cut(  # noqa: PLR0913 - what the rule depends on
+def tile_time(  # noqa: PLR0913 - what the rule depends on
     cell: Cell,
     time: Any,
     weight_bytes: int,
@@ -85,54 +85,56 @@ def cut(  # noqa: PLR0913 - what the rule depends on
     starts_at_zeros: bool,
     one_sequence: bool = False,
     directions: int = 1,
-) -> Cut:
-    """Cut the time of one recurrence.
+) -> Tiling:
+    """Tiling the time of one recurrence.
 
     Args:
         cell: The cell.
         time: How many steps: an int where fixed, else an ``int32`` tensor.
-        weight_bytes: Of one number of its kernel, as it is computed with.
+        weight_bytes: Size of one element of its kernel in the computation.
         input_size: Numbers of a step's input, after the projection, in one direction.
         output_size: Numbers of a step's output that are kept, in one direction; 0 where nobody
             wants them.
-        masked: Whether a step can be masked; those filled in are then.
+        masked: Whether a step can be masked; padding is masked then.
         starts_at_zeros: Whether all states start at zeros.
         one_sequence: Whether the batch is fixed at 1.
-        directions: How many such cells the loop walks with at once.
+        directions: How many such cells one loop runs.
     """
     weight_bytes, input_size, output_size = (
         directions * size for size in (weight_bytes, input_size, output_size)
     )
-    if isinstance(time, int) and time <= _most_written_out(cell, weight_bytes):
-        return Cut(time, None, 0, 0, 0, 0, 0.0)
+    if isinstance(time, int) and time <= _max_unrolled_steps(cell, weight_bytes):
+        return Tiling(time, None, 0, 0, 0, 0, 0.0)
     block = steps_per_iteration(cell, weight_bytes)
-    held = 0.0 if masked else holding_input(cell, starts_at_zeros=starts_at_zeros)
+    neutral = 0.0 if masked else neutral_input(cell, starts_at_zeros=starts_at_zeros)
     if isinstance(time, int):
-        fixed = _fixed(time, block, input_size, output_size, held)
-        # XNNPACK splits and joins such rows, where LiteRT itself takes steps apart and puts them
-        # together. A file of two layers is 1.17 times faster so at 16 units, 1.08 at 64, 1.02 at
-        # 128 and 1.04 at 256; in int8 1.08 at 64, 1.05 at 128 (T=100, Xeon with AVX-512).
+        fixed = _fixed(time, block, input_size, output_size, neutral)
+        # XNNPACK splits and concatenates such rows; otherwise LiteRT unpacks and packs the steps. A
+        # file of two layers is 1.17 times faster so at 16 units, 1.08 at 64, 1.02 at 128 and 1.04
+        # at 256; in int8 1.08 at 64, 1.05 at 128 (T=100, Xeon with AVX-512).
         return replace(fixed, joined=one_sequence and cell.units is not None)
-    return _free(time, block, output_size, held)
+    return _free(time, block, output_size, neutral)
 
 
-def _free(time: Any, block: int, output_size: int, held: float | None) -> Cut:
-    rest = tf.math.floormod(time, block) if held is None else 0
+def _free(time: Any, block: int, output_size: int, neutral: float | None) -> Tiling:
+    rest = tf.math.floormod(time, block) if neutral is None else 0
     chunk = None
     if output_size:
-        steps = math.sqrt((LOOP_BYTES / _copied(output_size) + USUAL_STEPS) * block)
+        steps = math.sqrt((LOOP_BYTES / _copied(output_size) + TYPICAL_STEPS) * block)
         chunk = max(1, round(steps / block)) * block
-    if chunk is None and held is None:
-        return Cut(block, None, 0, 0, rest, rest, 0.0)
+    if chunk is None and neutral is None:
+        return Tiling(block, None, 0, 0, rest, rest, 0.0)
     padding = chunk or block
     start = tf.math.floormod(time - 1, padding) + 1
     if chunk is None:
-        return Cut(block, None, padding, 0, start, 0, held or 0.0)
-    skipped = chunk - start + rest if held is None else (chunk - start) // block * block
-    return Cut(block, chunk, padding, start, skipped, rest, held or 0.0)
+        return Tiling(block, None, padding, 0, start, 0, neutral or 0.0)
+    skipped = chunk - start + rest if neutral is None else (chunk - start) // block * block
+    return Tiling(block, chunk, padding, start, skipped, rest, neutral or 0.0)
 
 
-def _fixed(time: int, block: int, input_size: int, output_size: int, held: float | None) -> Cut:
+def _fixed(
+    time: int, block: int, input_size: int, output_size: int, neutral: float | None
+) -> Tiling:
     def chunked(block: int, chunks: int) -> tuple[int, int]:
         chunk = -(-time // (chunks * block)) * block
         return chunk, -(-time // chunk) * chunk - time
@@ -144,20 +146,20 @@ def _fixed(time: int, block: int, input_size: int, output_size: int, held: float
             cost += chunks * (LOOP_BYTES + _copied(output_size) * time)
         return cost + _copied(input_size) * time * bool(padding), -block
 
-    # Steps filled in hold the states; where nothing does, there must be none.
-    blocks = [n for n in range(1, min(block, time) + 1) if held is not None or time % n == 0]
-    most_chunks = _MOST_CHUNKS if output_size else 1
+    # Without a neutral input there must be no padding.
+    blocks = [n for n in range(1, min(block, time) + 1) if neutral is not None or time % n == 0]
+    max_chunks = _MAX_CHUNKS if output_size else 1
     block, chunks = min(
         (
             (block, chunks)
             for block in blocks
-            for chunks in range(1, min(-(-time // block), most_chunks) + 1)
+            for chunks in range(1, min(-(-time // block), max_chunks) + 1)
         ),
         key=lambda choice: cost(*choice),
     )
     chunk, padding = chunked(block, chunks)
     skipped = padding // block * block
-    return Cut(block, chunk if chunk < time else None, padding, 0, skipped, 0, held or 0.0)
+    return Tiling(block, chunk if chunk < time else None, padding, 0, skipped, 0, neutral or 0.0)
 
 
 def _copied(size: int) -> int:
@@ -170,47 +172,47 @@ def steps_per_iteration(cell: Cell, weight_bytes: int) -> int:
 
     Args:
         cell: The cell; one of an unknown kind takes the most.
-        weight_bytes: Of one number of its kernel, as it is computed with.
+        weight_bytes: Size of one element of its kernel in the computation.
     """
     return _copies(cell, weight_bytes, STEPS_PER_ITERATION, 1)
 
 
-def _most_written_out(cell: Cell, weight_bytes: int) -> int:
-    return _copies(cell, weight_bytes, MOST_WRITTEN_OUT, 2)
+def _max_unrolled_steps(cell: Cell, weight_bytes: int) -> int:
+    return _copies(cell, weight_bytes, MAX_UNROLLED_STEPS, 2)
 
 
 def fits_one_loop(
     cell: Cell, time: int | None, weight_bytes: int, *, return_sequences: bool
 ) -> bool:
-    """Whether one loop walks with this cell and with one of the other direction at once.
+    """Whether one loop should run this cell and one of the other direction together.
 
-    Such a loop has half the operators, on twice the numbers.
+    Such a loop has half the operators, on tensors of twice the size.
 
     Args:
         cell: The cell.
         time: How many steps, where fixed.
-        weight_bytes: Of one number of its kernel, as it is computed with.
+        weight_bytes: Size of one element of its kernel in the computation.
         return_sequences: Whether the output of every step is wanted.
     """
-    if cell.units is None or not _are_kernels_held(cell, weight_bytes):
+    if cell.units is None or not _kernels_fit_cache(cell, weight_bytes):
         return False
     numbers = cell.kernel_size // cell.units + cell.units * return_sequences
-    return bool(2 * 4 * numbers * (time or LONG_STEPS) <= BOTH_WAYS_BYTES)
+    return bool(2 * 4 * numbers * (time or ASSUMED_MAX_STEPS) <= ONE_LOOP_BYTES)
 
 
-def _are_kernels_held(cell: Cell, weight_bytes: int) -> bool:
-    if cell.units is None or cell.units > MOST_UNITS_BOTH_WAYS:
+def _kernels_fit_cache(cell: Cell, weight_bytes: int) -> bool:
+    if cell.units is None or cell.units > MAX_UNITS_ONE_LOOP:
         return False
     return bool(2 * weight_bytes * cell.kernel_size <= COPIES_BYTES)
 
 
-def is_tiled_alike(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
-    """Whether time is cut the same way for weights of either size, alone or both ways."""
+def has_same_tiling(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
+    """Whether weights of either size give the same tiling, for one direction and for both."""
     return all(
         rule(cell, factor * weight_bytes) == rule(cell, factor * other_bytes)
-        for rule in (steps_per_iteration, _most_written_out)
+        for rule in (steps_per_iteration, _max_unrolled_steps)
         for factor in (1, 2)
-    ) and _are_kernels_held(cell, weight_bytes) == _are_kernels_held(cell, other_bytes)
+    ) and _kernels_fit_cache(cell, weight_bytes) == _kernels_fit_cache(cell, other_bytes)
 
 
 def _copies(cell: Cell, weight_bytes: int, most: int, times: int) -> int:
@@ -220,7 +222,7 @@ def _copies(cell: Cell, weight_bytes: int, most: int, times: int) -> int:
     return max(1, min(most, times * COPIES_BYTES // (cell.kernel_size * weight_bytes)))
 
 
-def holding_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
+def neutral_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
     """A projected input, the same for all gates, that leaves the first states as they are.
 
     An LSTM at zeros stays there without input (``tanh(0)`` is 0), a GRU holds any state while its

@@ -38,7 +38,7 @@ TABLE_GROUP = {Precision.INT8: 128, Precision.INT4: 64}
 _ONE_SCALE_INPUTS = 32 * _SCALE_BYTES
 # How many times the squared error a scale in common with another matrix may cost.
 _COMMON_ERROR = 2.0
-_SCALES_LEAST = 16  # weights that share a scale of a constant of any shape
+_MIN_WEIGHTS_PER_SCALE = 16  # weights that share a scale of a constant of any shape
 
 
 @dataclass(frozen=True)
@@ -205,5 +205,7 @@ def _integers(weight: np.ndarray, found: Quantized, axis: int = 0) -> Stored | s
 
 def _channel_axes(weight: np.ndarray) -> list[int]:
     """Axes whose channels are long enough to be worth a scale each; else the shortest."""
-    axes = [a for a, size in enumerate(weight.shape) if weight.size >= _SCALES_LEAST * size]
+    axes = [
+        a for a, size in enumerate(weight.shape) if weight.size >= _MIN_WEIGHTS_PER_SCALE * size
+    ]
     return axes or [int(np.argmin(weight.shape))]

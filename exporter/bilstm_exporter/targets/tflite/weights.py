@@ -31,7 +31,7 @@ from bilstm_exporter.targets.tflite.weight_storage import (
 )
 
 # A smaller weight would save less than the operators that restore it take.
-LEAST_ELEMENTS = 256
+MIN_ELEMENTS = 256
 # Where a weight stands among the inputs of what reads it.
 _WEIGHTS = {
     ("FULLY_CONNECTED", 1), ("GATHER", 0), ("CONV_2D", 1), ("CONV_3D", 1),
@@ -120,7 +120,7 @@ class _Writer:
             name = operator_name(self._model, operator)
             for index, number in enumerate(operator.inputs):
                 values = constant(self._model, subgraph.tensors[number]) if number >= 0 else None
-                if values is None or values.size < LEAST_ELEMENTS:
+                if values is None or values.size < MIN_ELEMENTS:
                     continue
                 layers = self._layers_of(values)
                 # A constant of no layer may be a table that has to be exact, as of positions.
@@ -274,7 +274,7 @@ def _drop_unread(model: Any) -> None:
                 tensor.buffer = 0
 
 
-# === An embedding of stored rows: only those that are asked for are taken back to float.
+# A lookup in a stored table: only the rows that are looked up are dequantized.
 
 _BUILTIN = schema.BuiltinOperator
 _TENSOR = schema.TensorType

@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.converter import convert_function
-from bilstm_exporter.targets.tflite.flatbuffer import drop_idle_variables
+from bilstm_exporter.targets.tflite.flatbuffer import drop_unused_variables
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 
 COUNTS = {
@@ -69,7 +69,7 @@ def test_what_nobody_reads_goes(read):
     (operator,) = whiles(model)
     before = len(operator.inputs)
     assert before > COUNTS[read]
-    drop_idle_variables(model)
+    drop_unused_variables(model)
     assert len(operator.inputs) == len(operator.outputs) == COUNTS[read]
     options = operator.builtinOptions
     body, cond = (
@@ -80,7 +80,7 @@ def test_what_nobody_reads_goes(read):
     used = {int(tensor) for one in body.operators for tensor in one.inputs} | set(body.outputs)
     assert all(used.intersection(one.outputs) for one in body.operators)
 
-    drop_idle_variables(model)  # nothing is left to drop
+    drop_unused_variables(model)  # nothing is left to drop
     assert len(operator.inputs) == COUNTS[read]
 
     x = np.array([1.0, -0.5, 2.0], np.float32)
@@ -97,5 +97,5 @@ def test_a_body_of_two_loops_stays_as_it_is():
     before = len(operator.inputs)
     (owner,) = (part for part in model.subgraphs if operator in part.operators)
     owner.operators.append(operator)
-    drop_idle_variables(model)
+    drop_unused_variables(model)
     assert len(operator.inputs) == before

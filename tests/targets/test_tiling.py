@@ -16,14 +16,12 @@ from hypothesis import strategies as st
 from bilstm_exporter.ir.cells import Activation, GRUCell, LSTMCell, SimpleRNNCell, StepCell
 from bilstm_exporter.targets.tflite import tiling
 from bilstm_exporter.targets.tflite.tiling import (
-    MOST_WRITTEN_OUT,
-    cut,
+    MAX_UNROLLED_STEPS,
     fits_one_loop,
-    holding_input,
+    neutral_input,
     steps_per_iteration,
+    tile_time,
 )
-
-pytestmark = pytest.mark.slow
 
 TANH = Activation("tanh", tf.tanh)
 SIGMOID = Activation("sigmoid", tf.sigmoid)
@@ -112,15 +110,15 @@ def check(found, name, time, *, masked, starts_at_zeros):
     assert 0 <= filled < found.block
     if not masked and not holds(name, starts_at_zeros=starts_at_zeros):
         assert filled == 0
-    written_out = found.block == time <= MOST_WRITTEN_OUT
+    written_out = found.block == time <= MAX_UNROLLED_STEPS
     assert written_out or 1 <= found.block <= steps_per_iteration(CELLS[name], 4)
     assert found.chunk is None or found.chunk % found.block == 0
     if filled and not masked:
-        value = holding_input(CELLS[name], starts_at_zeros=starts_at_zeros)
+        value = neutral_input(CELLS[name], starts_at_zeros=starts_at_zeros)
         assert found.fill == value
 
 
-def cut_of(
+def tiling_of(
     name,
     time,
     output_size,
@@ -130,7 +128,7 @@ def cut_of(
     input_size=16,
     one_sequence=False,
 ):
-    return cut(
+    return tile_time(
         CELLS[name],
         time,
         4,
@@ -159,7 +157,7 @@ def test_a_fixed_time_is_processed_once(
     name, time, output_size, masked, starts_at_zeros, input_size
 ):
     given_ = {"masked": masked, "starts_at_zeros": starts_at_zeros}
-    found = cut_of(name, time, output_size, input_size=input_size, **given_)
+    found = tiling_of(name, time, output_size, input_size=input_size, **given_)
     check(found, name, time, **given_)
     assert (found.start, found.rest) == (0, 0)
     assert 0 <= found.skipped <= found.padding
@@ -178,7 +176,7 @@ def test_a_fixed_time_is_processed_once(
 @settings(max_examples=40, deadline=None)
 def test_a_free_time_is_processed_once(name, time, output_size, masked, starts_at_zeros):
     given_ = {"masked": masked, "starts_at_zeros": starts_at_zeros}
-    found = cut_of(name, tf.constant(time), output_size, **given_)
+    found = tiling_of(name, tf.constant(time), output_size, **given_)
     check(found, name, time, **given_)
     assert isinstance(found.padding, int)  # else a shape would follow from a value
     assert 0 <= int(found.start) <= found.padding
@@ -191,9 +189,9 @@ def test_a_free_time_is_processed_once(name, time, output_size, masked, starts_a
 @pytest.mark.parametrize("starts_at_zeros", [True, False])
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "StepCell"])
 def test_a_free_time_around_whole_chunks(name, starts_at_zeros):
-    chunk = cut_of(name, tf.constant(1), 512, starts_at_zeros=starts_at_zeros).chunk
+    chunk = tiling_of(name, tf.constant(1), 512, starts_at_zeros=starts_at_zeros).chunk
     for time in (1, chunk - 1, chunk, chunk + 1, 2 * chunk + 3):
-        found = cut_of(name, tf.constant(time), 512, starts_at_zeros=starts_at_zeros)
+        found = tiling_of(name, tf.constant(time), 512, starts_at_zeros=starts_at_zeros)
         check(found, name, time, masked=False, starts_at_zeros=starts_at_zeros)
         assert found.chunk == chunk
         assert processed(found, time)[1] == -(-time // chunk)
@@ -204,7 +202,7 @@ def test_a_free_time_around_whole_chunks(name, starts_at_zeros):
 def test_a_cut_that_is_off_by_one_is_seen(part, fixed):
     """The checks above can fail."""
     time = 50
-    found = cut_of("StepCell", time if fixed else tf.constant(time), 60_000)
+    found = tiling_of("StepCell", time if fixed else tf.constant(time), 60_000)
     assert found.chunk is not None
     check(found, "StepCell", time, masked=False, starts_at_zeros=True)
     for off in (-1, 1):
@@ -217,7 +215,7 @@ def test_a_cut_that_is_off_by_one_is_seen(part, fixed):
 
 def test_a_sequence_no_longer_than_an_iteration_is_written_out():
     for time in range(1, tiling.STEPS_PER_ITERATION + 1):
-        found = cut_of("StepCell", time, 4)
+        found = tiling_of("StepCell", time, 4)
         assert (found.block, found.chunk, found.padding) == (time, None, 0)
 
 
@@ -233,22 +231,22 @@ def test_a_sequence_no_longer_than_an_iteration_is_written_out():
     ],
 )
 def test_steps_are_joined_where_all_rows_are_known(name, time, one_sequence, is_joined):
-    assert cut_of(name, time, 16, one_sequence=one_sequence).joined is is_joined
+    assert tiling_of(name, time, 16, one_sequence=one_sequence).joined is is_joined
 
 
 def test_nothing_is_filled_in_where_nothing_holds():
-    assert cut_of("StepCell", 97, 4).block == 1  # a prime
-    assert cut_of("StepCell", 99, 4).block == 3
-    assert cut_of("StepCell", 97, 4, masked=True).block == 4
-    assert cut_of("LSTM", 97, 4).block == 4
-    assert cut_of("LSTM", 97, 4, starts_at_zeros=False).block == 1
+    assert tiling_of("StepCell", 97, 4).block == 1  # a prime
+    assert tiling_of("StepCell", 99, 4).block == 3
+    assert tiling_of("StepCell", 97, 4, masked=True).block == 4
+    assert tiling_of("LSTM", 97, 4).block == 4
+    assert tiling_of("LSTM", 97, 4, starts_at_zeros=False).block == 1
 
 
 def test_only_outputs_that_are_dear_to_copy_are_cut_into_chunks():
-    assert cut_of("LSTM", 300, 0).chunk is None
-    assert cut_of("LSTM", 300, 1).chunk is None
-    assert cut_of("LSTM", 300, 4096).chunk is not None
-    few, many = (cut_of("LSTM", tf.constant(1), size).chunk for size in (60_000, 4))
+    assert tiling_of("LSTM", 300, 0).chunk is None
+    assert tiling_of("LSTM", 300, 1).chunk is None
+    assert tiling_of("LSTM", 300, 4096).chunk is not None
+    few, many = (tiling_of("LSTM", tf.constant(1), size).chunk for size in (60_000, 4))
     assert few < many
 
 
@@ -263,7 +261,7 @@ def test_steps_an_iteration_are_as_many_as_the_cache_holds_kernels():
 @every_cell
 def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at_zeros):
     cell = CELLS[name]
-    value = holding_input(cell, starts_at_zeros=starts_at_zeros)
+    value = neutral_input(cell, starts_at_zeros=starts_at_zeros)
     assert (value is not None) == holds(name, starts_at_zeros=starts_at_zeros)
     if value is None:
         return
@@ -280,15 +278,15 @@ def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at
 
 
 def test_the_input_that_holds():
-    assert holding_input(lstm(), starts_at_zeros=True) == 0.0
-    assert holding_input(lstm(), starts_at_zeros=False) is None
-    assert holding_input(lstm(activation=SIGMOID), starts_at_zeros=True) is None
+    assert neutral_input(lstm(), starts_at_zeros=True) == 0.0
+    assert neutral_input(lstm(), starts_at_zeros=False) is None
+    assert neutral_input(lstm(activation=SIGMOID), starts_at_zeros=True) is None
     # With zeros the recurrent bias alone would move the state.
-    assert holding_input(gru(), starts_at_zeros=True) > 100
-    assert holding_input(gru(recurrent_bias=False), starts_at_zeros=True) == 0.0
-    assert holding_input(gru(), starts_at_zeros=False) > 100
+    assert neutral_input(gru(), starts_at_zeros=True) > 100
+    assert neutral_input(gru(recurrent_bias=False), starts_at_zeros=True) == 0.0
+    assert neutral_input(gru(), starts_at_zeros=False) > 100
     not_a_number = Activation(None, lambda x: x / (x - x))
-    assert holding_input(gru(activation=not_a_number), starts_at_zeros=False) is None
+    assert neutral_input(gru(activation=not_a_number), starts_at_zeros=False) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,167 @@
+"""Marker nodes lowered to ONNX operators, run in onnxruntime, against numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from bilstm_exporter.ir.cells import Activation
+from bilstm_exporter.ir.markers import Marker
+from bilstm_exporter.targets.onnx import lowering, masking
+from bilstm_exporter.targets.onnx.cleanup import clean
+from bilstm_exporter.targets.onnx.lowering import lower_markers
+from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE
+
+from .numpy_cells import FEATURES, masks
+from .recurrences import (
+    KINDS,
+    LENGTHS,
+    TANH,
+    Layer,
+    assert_close,
+    layer,
+    make_inputs,
+    make_states,
+)
+
+OPSET = 18
+
+
+def value(name: str, shape: list[Any], kind: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(kind))
+
+
+def lowered(
+    one: Layer, *, masked: bool = False, states: bool = False, scan: bool = False
+) -> tuple[ort.InferenceSession, str]:
+    """A model of one marker, lowered; the session and the form that was written."""
+    recurrence, units = one.recurrence, one.weights.units
+    count = one.weights.state_count
+    if scan:  # an activation without a name has no ONNX operator
+        unnamed = Activation(None, TANH.function)
+        recurrence = type(recurrence)(
+            **{**vars(recurrence), "cell": type(recurrence.cell)(
+                **{**vars(recurrence.cell), "activation": unnamed})}
+        )  # fmt: skip
+    inputs = [value("x", ["batch", "time", FEATURES])]
+    if masked:
+        inputs.append(value("mask", ["batch", "time"], ir.DataType.BOOL))
+    inputs += [value(f"state_{n}", ["batch", units]) for n in range(count * states)]
+    outputs = [value("last", ["batch", units])]
+    if one.return_sequences:
+        outputs.append(value("outputs", ["batch", "time", units]))
+    outputs += [value(f"final_{n}", ["batch", units]) for n in range(count)]
+    node = ir.Node(
+        DOMAIN,
+        "Recurrence",
+        inputs=inputs,
+        attributes=[ir.AttrString(TOKEN_ATTRIBUTE, "layer:0")],
+        outputs=outputs,
+        name="marker",
+    )
+    graph = ir.Graph(inputs, outputs, nodes=[node], opset_imports={"": OPSET, DOMAIN: 1})
+    model = ir.Model(graph, ir_version=9)
+    marker = Marker(recurrence, (states,) * count, masked)
+    (form,) = lower_markers(model, {"layer:0": marker}, OPSET)
+    names = [output.name for output in outputs]
+    clean(model)
+    for output, name in zip(model.graph.outputs, names, strict=True):
+        output.name = name
+    content = ir.to_proto(model).SerializeToString()
+    return ort.InferenceSession(content, providers=["CPUExecutionProvider"]), form.form
+
+
+def check(session: Any, one: Layer, x: Any, mask: Any = None, states: Any = None) -> None:
+    arrays = [x, *([] if mask is None else [mask]), *(states or [])]
+    names = [item.name for item in session.get_inputs()]
+    found = session.run(None, dict(zip(names, arrays, strict=True)))
+    expected = one.reference(x, states or [None] * one.weights.state_count, mask)
+    if mask is not None and one.zero_output_for_mask and one.return_sequences:
+        # Keras reads the outputs then, and the last output is not zeroed.
+        found, expected = found[1:], expected[1:]
+    assert_close(found, expected)
+
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_direction = pytest.mark.parametrize("backwards", [False, True])
+
+
+@every_direction
+@every_kind
+def test_every_length(kind, backwards):
+    one = layer(kind, go_backwards=backwards)
+    session, form = lowered(one)
+    assert form == {"LSTM": "LSTM", "SimpleRNN": "RNN"}.get(kind, "GRU")
+    for time in LENGTHS:
+        for batch in (1, 3):
+            check(session, one, make_inputs(batch, time))
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("zero", [False, True])
+@every_direction
+@every_kind
+def test_every_mask(kind, backwards, zero, states, sequences):
+    one = layer(kind, go_backwards=backwards, zero_output_for_mask=zero, return_sequences=sequences)
+    session, _ = lowered(one, masked=True, states=states)
+    given = make_states(one.weights, 4) if states else None
+    for time in LENGTHS[:-1]:
+        for mask in masks(4, time).values():
+            if mask is not None:
+                check(session, one, make_inputs(4, time), mask, given)
+
+
+@every_direction
+@every_kind
+def test_given_states(kind, backwards):
+    one = layer(kind, go_backwards=backwards)
+    session, _ = lowered(one, states=True)
+    for time in LENGTHS:
+        check(session, one, make_inputs(2, time), None, make_states(one.weights, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True])
+@every_direction
+@every_kind
+def test_a_scan(kind, backwards, masked):
+    """tf2onnx converts the step."""
+    one = layer(kind, go_backwards=backwards)
+    session, form = lowered(one, masked=masked, scan=True)
+    assert form == "Scan"
+    for time in LENGTHS:
+        mask = masks(3, time)["mixed"] if masked else None
+        check(session, one, make_inputs(3, time), mask)
+
+
+# --- the comparison can fail
+
+
+@pytest.mark.parametrize("which", ["gate order", "masked steps", "direction"])
+def test_a_mutant_is_noticed(which, monkeypatch):
+    one = layer("LSTM", go_backwards=True)
+    session, _ = lowered(one, masked=True)
+    x, mask = make_inputs(3, 9), masks(3, 9)["holes"]
+    check(session, one, x, mask)
+    if which == "gate order":
+        operators = lowering._OPERATORS
+        (cell_type,) = {type(one.recurrence.cell)}
+        wrong = type(operators[cell_type])(
+            **{**vars(operators[cell_type]), "gate_order": (0, 1, 2, 3)}
+        )
+        monkeypatch.setitem(operators, cell_type, wrong)
+    elif which == "masked steps":
+        monkeypatch.setattr(
+            masking, "keep_where_empty", lambda build, plan, value, empty: build.op("Neg", value)
+        )
+    else:
+        one = Layer(one.weights)  # forward, where the session goes backward
+    if which != "direction":
+        session, _ = lowered(one, masked=True)
+    with pytest.raises(AssertionError):
+        check(session, one, np.array(x), mask)
