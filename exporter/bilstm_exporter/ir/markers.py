@@ -47,14 +47,15 @@ class Marker:
         recurrence: What it computes.
         has_state: For each state, whether an initial value is among the inputs.
         has_mask: Whether a mask is among the inputs.
-        step: One step ``(inputs, *states) -> [output, *states]`` of a StepCell as a
-            ``tf.ConcreteFunction`` without other inputs; None for cells whose gates are known.
+        step: One step ``(inputs, *states) -> [output, *states]`` as a ``tf.ConcreteFunction``
+            without other inputs. A target without an operator for the cell writes this. It is
+            traced with the model, because a front end replaces operators only meanwhile.
     """
 
     recurrence: Recurrence
     has_state: tuple[bool, ...]
     has_mask: bool
-    step: Any = None
+    step: Any
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,10 @@ class MarkerLowering(Lowering):
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
         """Write a marker into the graph being traced; see `Lowering.lower`."""
-        cell = recurrence.cell
         batch, time = sequences.shape[0], sequences.shape[1]
-        step = None
-        if cell.units is None:
-            step = trace_step(recurrence, sequences.shape, [s.shape for s in initial_state])
-            output, *states = step.structured_outputs
-            output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
-        else:
-            output_shape = [cell.units]
-            state_shapes = [output_shape] * cell.state_count
+        step = _trace_step(recurrence, sequences, initial_state)
+        output, *states = step.structured_outputs
+        output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
         token = f"{recurrence.layer}:{len(self.markers)}"
         self.markers[token] = Marker(
             recurrence=recurrence,
@@ -134,13 +129,13 @@ def mark_recurrences(trace: Callable[[Lowering], Any]) -> MarkedGraph:
     return MarkedGraph(function, lowering.markers)
 
 
-def trace_step(recurrence: Recurrence, sequences_shape: Any, state_shapes: Sequence[Any]) -> Any:
-    """Trace one step of a recurrence by itself.
+def _trace_step(recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]) -> Any:
+    """Trace one step of a recurrence by itself, while weights that it reads are constants.
 
     Args:
-        recurrence: The recurrence. The weights that a StepCell reads must be constants by now.
-        sequences_shape: ``[batch, time, ...]``; read only for a StepCell.
-        state_shapes: ``[batch, ...]`` each; read only for a StepCell.
+        recurrence: The recurrence.
+        sequences: ``[batch, time, ...]``; see `Lowering.lower`.
+        initial_state: ``[batch, ...]`` each, or None; all are given for a StepCell.
 
     Returns:
         A ``tf.ConcreteFunction`` ``(inputs, *states) -> [output, *states]``.
@@ -149,7 +144,8 @@ def trace_step(recurrence: Recurrence, sequences_shape: Any, state_shapes: Seque
         UnknownReadError: It reads something else.
     """
     cell = recurrence.cell
-    shapes = cell.step_shapes(sequences_shape, state_shapes)
+    given = [state.shape for state in initial_state if state is not None]
+    shapes = cell.step_shapes(sequences.shape, given)
 
     def step(inputs: Any, *states: Any) -> list[Any]:
         output, new_states = cell.step(inputs, states)

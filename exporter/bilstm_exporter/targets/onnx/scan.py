@@ -11,7 +11,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from bilstm_exporter.ir.markers import trace_step
 from bilstm_exporter.targets.onnx.builder import Builder
 from bilstm_exporter.targets.onnx.marker_nodes import MarkerCall
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
@@ -32,8 +31,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     recurrence = call.marker.recurrence
     cell = recurrence.cell
     sequences = _projected(build, call)
-    step = call.marker.step or trace_step(recurrence, (), ())
-    body = _step_graph(step, prefix, opset)
+    body = _step_graph(call.marker.step, prefix, opset)
     step_output = body.outputs[0]
     output_shape = _trailing_shape(step_output, recurrence.layer)
 
