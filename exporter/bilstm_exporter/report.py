@@ -85,7 +85,7 @@ class ExportReport:
             outputs are from those in float32, in which it is exported; or None.
         padding_neutral: Whether padding changes no output.
         recommended: The recipe to run where nobody says otherwise.
-        evaluated_on: What the artifacts were evaluated on; None without data or limits.
+        judged: What the artifacts were evaluated on; None without data or limits.
         searches: By format, what a search within limits found.
         left_out: Recipes that could not be written, with the reason.
         seconds: Time spent, by stage.
@@ -100,7 +100,7 @@ class ExportReport:
     declared_difference: float | None
     padding_neutral: bool
     recommended: str
-    evaluated_on: EvaluatedOn | None
+    judged: EvaluatedOn | None
     searches: Mapping[str, SearchResult]
     left_out: Mapping[str, str]
     seconds: dict[str, float]
@@ -115,8 +115,7 @@ class ExportReport:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["bundle"] = str(self.bundle)
         plain["artifacts"] = [asdict(replace(item, verdict=None)) for item in self.artifacts]
-        evaluated = plain.pop("evaluated_on")
-        plain["judged"] = None if evaluated is None else evaluated.to_dict()
+        plain["judged"] = None if self.judged is None else self.judged.to_dict()
         plain["searches"] = {name: result.to_dict() for name, result in self.searches.items()}
         for artifact, report in zip(plain["artifacts"], self.artifacts, strict=True):
             artifact["verdict"] = None if report.verdict is None else report.verdict.to_dict()
@@ -149,9 +148,9 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
     seconds: dict[str, float],
 ) -> ExportReport:
     """Report a finished export."""
-    evaluated_on = None
+    judged = None
     if evaluation is not None:
-        evaluated_on = EvaluatedOn(
+        judged = EvaluatedOn(
             evaluation.dataset.described, evaluation.user_data, evaluation.evaluator.resolution
         )
     return ExportReport(
@@ -164,7 +163,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
         declared_difference=native_dtype_error(loaded.keras, probes.probes),
         padding_neutral=loaded.spec.padding_neutral,
         recommended=selection.recommended,
-        evaluated_on=evaluated_on,
+        judged=judged,
         searches=selection.searches,
         left_out=selection.left_out,
         seconds=seconds,

@@ -8,7 +8,7 @@ with the tensors of one call, into its own operators. Neither knows the other.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,31 +130,3 @@ class Lowering(abc.ABC):
         with tf.name_scope(f"{outer}/{pair.backward.layer}{number}/".lstrip("/")):
             backward = self.lower(pair.backward, sequences, backward_state, mask)
         return forward, backward
-
-
-LoweringFunction = Callable[
-    [Recurrence, Any, "Sequence[Any]", Any],
-    RecurrenceResult,
-]
-"""A function with the arguments of `Lowering.lower`."""
-
-
-class _FunctionLowering(Lowering):
-    """Lowers each recurrence by itself, with a function."""
-
-    def __init__(self, function: LoweringFunction) -> None:
-        self._function = function
-
-    def lower(
-        self,
-        recurrence: Recurrence,
-        sequences: Tensor,
-        initial_state: Sequence[Tensor | None],
-        mask: Tensor | None,
-    ) -> RecurrenceResult:
-        return self._function(recurrence, sequences, initial_state, mask)
-
-
-def as_lowering(lowering: Lowering | LoweringFunction) -> Lowering:
-    """The lowering itself, or one that calls a function."""
-    return lowering if isinstance(lowering, Lowering) else _FunctionLowering(lowering)

@@ -31,7 +31,7 @@ from bilstm_exporter.frontends.keras2.recurrent import (
 )
 from bilstm_exporter.frontends.tracing import refuse_python, trace_function
 from bilstm_exporter.ir.graphs import without_captures
-from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction, as_lowering
+from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
 
 _OTHER_FLOATS = frozenset({"float16", "bfloat16", "float64"})
@@ -92,7 +92,7 @@ class Keras2Model(BaseModel):
         """Arrays or tensors, one per input, in the structure that the Keras model takes."""
         return tf.nest.pack_sequence_as(self._structure, list(arrays))
 
-    def trace(self, lowering: Lowering | LoweringFunction, inputs: Sequence[DeclaredInput]) -> Any:
+    def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants.
 
         Args:
@@ -106,7 +106,6 @@ class Keras2Model(BaseModel):
         Raises:
             UnsupportedModelError: A layer cannot be traced, or calls Python.
         """
-        lowering = as_lowering(lowering)
         variables, count = self._state_variables(self.keras_model), len(self.inputs)
 
         def call(*tensors: Any) -> dict[str, Any]:

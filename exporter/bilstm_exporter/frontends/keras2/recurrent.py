@@ -26,7 +26,7 @@ from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
 from bilstm_exporter.frontends.tracing import replaced
 from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
-from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction, Recurrence, as_lowering
+from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
 _OWN_CELLS: dict[Any, type[LSTMCell | GRUCell | SimpleRNNCell]] = {
     lstm.LSTMCell: LSTMCell,
@@ -78,9 +78,9 @@ def check_contract() -> None:
 
 
 @contextlib.contextmanager
-def lowered_recurrences(lowering: Lowering | LoweringFunction) -> Iterator[None]:
+def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
     """Send every recurrence that tf_keras runs in this context to ``lowering``."""
-    layers = RecurrentLayers(as_lowering(lowering))
+    layers = RecurrentLayers(lowering)
 
     def rnn(step_function: Any, inputs: Any, initial_states: Any, **settings: Any) -> Any:
         loop = _Loop(step_function, inputs, initial_states, **settings)

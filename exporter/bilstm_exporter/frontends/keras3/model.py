@@ -30,7 +30,7 @@ from bilstm_exporter.frontends.keras3.recurrent import (
 from bilstm_exporter.frontends.keras3.text import cut_text
 from bilstm_exporter.frontends.tracing import refuse_python, trace_function
 from bilstm_exporter.ir.graphs import without_captures
-from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction
+from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
 
 
@@ -114,7 +114,7 @@ class Keras3Model(BaseModel):
         """Arrays or tensors, one per input, in the structure that the Keras model takes."""
         return tree.pack_sequence_as(self._structure, list(arrays))
 
-    def trace(self, lowering: Lowering | LoweringFunction, inputs: Sequence[DeclaredInput]) -> Any:
+    def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, weights as constants.
 
         Args:

@@ -24,7 +24,7 @@ from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
 from bilstm_exporter.frontends.tracing import replaced
 from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
-from bilstm_exporter.ir.recurrence import Lowering, LoweringFunction, Recurrence, as_lowering
+from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
 _RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
 _OWN_LAYERS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
@@ -70,9 +70,9 @@ def check_contract() -> None:
 
 
 @contextlib.contextmanager
-def lowered_recurrences(lowering: Lowering | LoweringFunction) -> Iterator[None]:
+def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
     """Send every recurrence that Keras runs in this context to ``lowering``."""
-    layers = RecurrentLayers(as_lowering(lowering))
+    layers = RecurrentLayers(lowering)
 
     def inner_loop(
         layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = None
