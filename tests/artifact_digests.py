@@ -9,9 +9,10 @@ shipped example and a legacy ``.h5`` file, and writes the SHA-256 of every file 
 Versions of TensorFlow, tf2onnx and the rest decide about bytes too: compare runs of one
 environment only. ``--workers 2`` divides the models between processes.
 
-tf2onnx sorts nodes by sets, so two exports of one model can differ in the order and the names of
-nodes. An ONNX file therefore has a second digest, of its graph: two files with the same one have
-the same nodes, weights and connections.
+tf2onnx sorts nodes by sets, and MLIR stores constants in the order in which a graph was traced. So
+two files of one model can differ in the order of nodes, names or constants alone. Each file has a
+second digest therefore, of its graph: two files with the same one have the same operators, weights
+and connections.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def digests(name: str) -> dict[str, str]:
     import keras
     import numpy as np
     import onnx
+    from ai_edge_litert.tools import flatbuffer_utils
 
     from bilstm_exporter import export
     from bilstm_exporter.errors import ExportError
@@ -106,11 +108,13 @@ def digests(name: str) -> dict[str, str]:
             if file.name != "manifest.json"  # has floats that another run may round differently
         }
         for file in sorted(bundle.glob("*.onnx")):
-            found[f"{file.name}{GRAPH}"] = graph_digest(onnx.load(file).graph, {})
+            found[f"{file.name}{GRAPH}"] = onnx_digest(onnx.load(file).graph, {})
+        for file in sorted(bundle.glob("*.tflite")):
+            found[f"{file.name}{GRAPH}"] = tflite_digest(flatbuffer_utils.read_model(str(file)), 0)
         return {**found, **{f"left out: {recipe}": "" for recipe in report.left_out}}
 
 
-def graph_digest(graph: Any, outer: dict[str, str]) -> str:
+def onnx_digest(graph: Any, outer: dict[str, str]) -> str:
     """A digest of a graph that no order and no name of a node changes.
 
     Args:
@@ -128,7 +132,7 @@ def graph_digest(graph: Any, outer: dict[str, str]) -> str:
     nodes = []
     for node in graph.node:
         attributes = [
-            (a.name, graph_digest(a.g, values) if a.HasField("g") else a.SerializeToString())
+            (a.name, onnx_digest(a.g, values) if a.HasField("g") else a.SerializeToString())
             for a in sorted(node.attribute, key=lambda a: a.name)
         ]
         digest = _hash(node.domain, node.op_type, attributes, [values[name] for name in node.input])
@@ -139,12 +143,49 @@ def graph_digest(graph: Any, outer: dict[str, str]) -> str:
     return _hash(sorted(nodes), outputs)
 
 
+def tflite_digest(model: Any, number: int) -> str:
+    """The same of the subgraph of this number of a TFLite model, read by ``flatbuffer_utils``."""
+    graph = model.subgraphs[number]
+
+    def described(tensor: Any) -> tuple[Any, ...]:
+        scales = tensor.quantization
+        quantization = () if scales is None else sorted(plain(vars(scales)).items())
+        return (tensor.type, plain(tensor.shape), plain(tensor.shapeSignature), quantization)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return repr(value.tolist()) if hasattr(value, "tolist") else repr(value)
+
+    values = {-1: ""}
+    for index, tensor in enumerate(graph.tensors):
+        data = model.buffers[tensor.buffer].data
+        content = b"" if data is None else bytes(data)
+        values[index] = _hash("tensor", described(tensor), content)
+    for position, index in enumerate(graph.inputs):
+        values[index] = _hash("input", position, described(graph.tensors[index]))
+    nodes = []
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        options = dict(vars(operator.builtinOptions)) if operator.builtinOptions else {}
+        for key in options:
+            if key.endswith("SubgraphIndex"):
+                options[key] = tflite_digest(model, options[key])
+        kind = (code.builtinCode, code.deprecatedBuiltinCode, code.version, plain(options))
+        digest = _hash(kind, [values[index] for index in operator.inputs])
+        nodes.append(digest)
+        for position, index in enumerate(operator.outputs):
+            values[index] = _hash(digest, position, described(graph.tensors[index]))
+    outputs = [(position, values[index]) for position, index in enumerate(graph.outputs)]
+    return _hash(sorted(nodes), outputs)
+
+
 def _hash(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def differences(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[str]:
-    """One line for each file that differs; ONNX files with equal graphs do not."""
+    """One line for each file that differs and whose graph does, too."""
     lines = []
     for name in sorted({*before, *after}):
         old, new = before.get(name, {}), after.get(name, {})

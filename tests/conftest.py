@@ -2,44 +2,50 @@
 
 Two levels::
 
-    pytest -n 2 --dist loadgroup -m "not slow"   # quick: after every change
-    pytest -n auto --dist loadgroup              # all: before a change is merged
+    pytest -n auto --dist loadfile -m "not slow"   # quick: after every change
+    pytest -n auto --dist loadfile                 # all: before a change is merged
 
-The quick level holds what finds most faults per second: all tests that export nothing, and some
-whole exports, each for a path of its own through the exporter:
+The quick level finds most faults in little time. It has all tests that export nothing, such as
+those of the runtime and of single recurrences against numpy (`targets`), and a few whole exports:
 
-- a masked classifier, an unmasked tagger and a Scan, in both formats (`exporter`);
-- a stateful model, and one with several inputs and outputs (`parity`);
-- weights in int8, in both formats (`quantization`);
-- the command: a bundle, a report in JSON, an explanation, an export that fails (`exporter/cli`).
+- `parity`: a masked classifier, an unmasked BiLSTM with separate outputs, activations that need a
+  Scan in ONNX, a GRU, a model with two inputs and a stateful model, each in both formats;
+- `exporter/test_pipeline`: int8 in both formats, and int8-full;
+- `exporter/cli`: the command with its report, an explanation, and exports that fail.
 
-Marked ``slow`` is the rest: the matrix of models, the zoo's own checks, dialects of old Keras
-files, searches, processes, and whatever takes more than some two seconds without a fault of its
-own to find.
+Marked ``slow`` are the matrix of models, the checks of the zoo itself, most of Keras 2, the
+quantization of every kind of layer, searches, commands that start TensorFlow in a process of their
+own, and single tests of more than about two seconds.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent
+# Files whose tests share nothing, and take long together.
+SPREAD = ("tests/parity/test_matrix.py", "tests/zoo/test_zoo.py", "tests/legacy/test_models.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: not part of the quick level, see tests/conftest.py")
-    # The runtime's tests also run where pytest-xdist is not installed.
-    config.addinivalue_line("markers", "xdist_group(name): tests that run on the same worker")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, whose fixtures they share, unless they say more.
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadfile``: the tests of a file share a worker, with the models they export.
 
-    ``--dist loadgroup`` sends tests of the same `xdist_group` to the same worker.
+    Those of `SPREAD` are divided test by test. They are dispatched last, as the smallest pieces,
+    so that all workers end at about the same time.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            group = item.path.relative_to(ROOT).as_posix()
-            item.add_marker(pytest.mark.xdist_group(group))
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return nodeid if file.endswith(SPREAD) else file
+
+    return Scheduling(config, log)

@@ -57,17 +57,13 @@ class EvaluatedOn:
 
     Attributes:
         on: The examples, in words.
-        user_data: Whether they are the user's own; otherwise those of the probes.
+        own_data: Whether they are the user's own; otherwise those of the probes.
         resolution: The drop that one decision makes, in percentage points.
     """
 
     on: str
-    user_data: bool
+    own_data: bool
     resolution: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, with the names of the report's JSON."""
-        return {"on": self.on, "own_data": self.user_data, "resolution": self.resolution}
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class ExportReport:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["bundle"] = str(self.bundle)
         plain["artifacts"] = [asdict(replace(item, verdict=None)) for item in self.artifacts]
-        plain["judged"] = None if self.judged is None else self.judged.to_dict()
+        plain["judged"] = None if self.judged is None else asdict(self.judged)
         plain["searches"] = {name: result.to_dict() for name, result in self.searches.items()}
         for artifact, report in zip(plain["artifacts"], self.artifacts, strict=True):
             artifact["verdict"] = None if report.verdict is None else report.verdict.to_dict()
@@ -148,9 +144,9 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
     seconds: dict[str, float],
 ) -> ExportReport:
     """Report a finished export."""
-    judged = None
+    evaluated_on = None
     if evaluation is not None:
-        judged = EvaluatedOn(
+        evaluated_on = EvaluatedOn(
             evaluation.dataset.described, evaluation.user_data, evaluation.evaluator.resolution
         )
     return ExportReport(
@@ -163,7 +159,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
         declared_difference=native_dtype_error(loaded.keras, probes.probes),
         padding_neutral=loaded.spec.padding_neutral,
         recommended=selection.recommended,
-        judged=judged,
+        judged=evaluated_on,
         searches=selection.searches,
         left_out=selection.left_out,
         seconds=seconds,

@@ -16,12 +16,8 @@ APART = {"stateful", "mixed-precision", "float64"}
 STEP = 1 if os.environ.get("ZOO_ALL") else 6
 
 
-def _own_worker(name):
-    return pytest.param(name, marks=pytest.mark.xdist_group(f"legacy-{name}"))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [_own_worker(n) for n in sorted(CASES.keys() - APART)[::STEP]])
+@pytest.mark.parametrize("name", sorted(CASES.keys() - APART)[::STEP])
 def test_model(name, tmp_path):
     report = check(model := CASES[name](), model, tmp_path / "bundle")
     assert report.generation == f"tf_keras {tf_keras.__version__}: a model in memory"

@@ -55,17 +55,8 @@ QUICK = """
 
 
 def models(names):
-    """Parameters of a test: both backends of a model on one worker, all but `QUICK` slow."""
-    return [
-        pytest.param(
-            name,
-            marks=[
-                pytest.mark.xdist_group(f"parity-{name}"),
-                *([] if name in QUICK else [pytest.mark.slow]),
-            ],
-        )
-        for name in names
-    ]
+    """Parameters of a test: all models but `QUICK` are slow."""
+    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
 
 
 def selected():

@@ -4,8 +4,6 @@ The exporter compares before it writes. This compares once more, with inputs, ca
 comparison that share nothing with the exporter's: it finds what a fault in those would let pass.
 """
 
-from functools import lru_cache
-
 import numpy as np
 import pytest
 
@@ -29,7 +27,6 @@ def error(output, reference, where):
     return f"{where}: off by up to {np.abs(output - reference).max():.3g}"
 
 
-@lru_cache(maxsize=1)  # both backends of a model come one after the other
 def cases(name, model):
     """Inputs of every batch, length and padding, with Keras's outputs."""
     case = load_all()[name]
@@ -90,19 +87,19 @@ def _same(outputs, others):
     )
 
 
-@pytest.mark.parametrize("backend", ["onnx", "litert"])
 @pytest.mark.parametrize("name", selected())
-def test_parity(exported, name, backend):
+def test_parity(exported, name):
     model, bundle = exported(name)
-    runtime = bilstm_runtime.load(bundle, backend=backend)
     replayed = cases(name, model)
     assert replayed
     wrong = []
-    # The second pass, in the opposite order, meets whatever the first one left behind.
-    for where, inputs, expected in replayed + replayed[::-1]:
-        outputs = _flat(runtime.predict(inputs if len(inputs) > 1 else inputs[0]))
-        for spec, output, reference in zip(runtime.outputs, outputs, expected, strict=True):
-            wrong.append(error(output, reference, f"{spec.name} at {where}"))
+    for backend in ("onnx", "litert"):
+        runtime = bilstm_runtime.load(bundle, backend=backend)
+        # The second pass, in the opposite order, meets whatever the first one left behind.
+        for where, inputs, expected in replayed + replayed[::-1]:
+            outputs = _flat(runtime.predict(inputs if len(inputs) > 1 else inputs[0]))
+            for spec, output, reference in zip(runtime.outputs, outputs, expected, strict=True):
+                wrong.append(error(output, reference, f"{spec.name} of {backend} at {where}"))
     assert not any(wrong), "\n".join(filter(None, wrong))
 
 

@@ -41,7 +41,7 @@ def test_round_trip(change) -> None:
     found = manifest_from_json(json.dumps(root))
     assert manifest_from_json(manifest_to_json(found)) == found
     assert json.loads(manifest_to_json(found))["preprocessing"] == root["preprocessing"]
-    assert found.preprocessing[0].vocabulary == ("a", "", "é", "日本")
+    assert found.spec.preprocessing[0].vocabulary == ("a", "", "é", "日本")
 
 
 def test_what_may_be_null_may_be_missing() -> None:
@@ -54,7 +54,7 @@ def test_what_may_be_null_may_be_missing() -> None:
         "unknown_id",
     )
     root = manifest({key: value for key, value in ENTRY.items() if key not in nulls})
-    found = manifest_from_json(json.dumps(root)).preprocessing[0]
+    found = manifest_from_json(json.dumps(root)).spec.preprocessing[0]
     assert [getattr(found, key) for key in nulls] == [None] * len(nulls)
 
 

@@ -108,13 +108,9 @@ def test_weights_depend_on_the_name_alone():
         assert np.abs(a).min() > 0
 
 
-def _own_worker(case):
-    return pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(f"zoo-{case.name}"))
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", [_own_worker(case) for case in SAMPLE])
+@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
 def test_case(case, tmp_path):
     model = case.build()
     finite = "nan-when-all-padded" not in case.tags

@@ -86,7 +86,7 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
     _print_line(console, f"{report.model} -> {report.bundle}")
     console.print(_artifact_table(report))
     print_searches(report.searches, console)
-    if report.judged is not None and report.judged.user_data:
+    if report.judged is not None and report.judged.own_data:
         evaluations = [(a.file, a.verdict) for a in report.artifacts if a.verdict is not None]
         console.print(evaluation_tables(evaluations))
     for line in (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report)):
@@ -157,7 +157,7 @@ def _print_line(console: Console, line: str) -> None:
 def _artifact_table(report: ExportReport) -> Table:
     """One row per artifact, with its time where a search measured it."""
     times = _times(report)
-    evaluated = report.judged is not None and report.judged.user_data
+    evaluated = report.judged is not None and report.judged.own_data
     table = new_table()
     add_text_column(table, "artifact", wraps=False)
     add_number_column(table, "size")
@@ -213,7 +213,7 @@ def _comparison_notes(report: ExportReport) -> Iterator[str]:
 
 def _evaluation_notes(report: ExportReport) -> Iterator[str]:
     """What the artifacts were evaluated on, and which recipes are missing."""
-    if report.judged is not None and report.judged.user_data:
+    if report.judged is not None and report.judged.own_data:
         budget = next((result.budget for result in report.searches.values()), None)
         resolution = report.judged.resolution
         yield from evaluation_notes(report.judged.on, resolution=resolution, budget=budget)

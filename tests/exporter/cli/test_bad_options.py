@@ -63,19 +63,19 @@ def test_an_axis_that_cannot_be_fixed_so(fails, tmp_path, build, arguments, word
 # --- the output folder
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(fails, saved, tmp_path):
+def test_a_folder_that_is_not_a_bundle_is_never_replaced(fails, saved, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("my only copy")
     for arguments in ((), ("--overwrite",)):
         message = fails(FOLDER, saved("lstm"), "--out", "out", *arguments)
-        assert "no bundle" in message
+        assert "is not a bundle" in message
         assert "--out" in message
 
 
 def test_a_file_in_the_way(fails, saved, tmp_path):
     (tmp_path / "out").write_text("x")
     for arguments in ((), ("--overwrite",)):
-        assert "no folder" in fails(FOLDER, saved("lstm"), "--out", "out", *arguments)
+        assert "is not a folder" in fails(FOLDER, saved("lstm"), "--out", "out", *arguments)
 
 
 def test_a_link_in_the_way(fails, saved, tmp_path):
