@@ -91,6 +91,7 @@ def test_files_and_folders_named_in_text_exist(page):
     assert not {name for name in named if not any((root / name).exists() for root in roots)}
 
 
+@pytest.mark.slow
 def test_the_docs_site_builds_without_a_warning(tmp_path):
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("mkdocs is not installed (the extra docs)")

@@ -142,6 +142,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(result):
         assert f"<figcaption>{title}</figcaption>" in page
 
 
+@pytest.mark.slow
 def test_the_same_result_gives_the_same_page(result):
     pytest.importorskip("matplotlib")
     assert html_page(result) == html_page(result)

@@ -49,6 +49,7 @@ def tagger():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_keras1_sequential(tmp_path):
     model = tagger()

@@ -82,6 +82,7 @@ def zeros(source):
     return [np.zeros(spec.shape, spec.dtype) for spec in specs]
 
 
+@pytest.mark.slow
 def test_a_file_under_another_name(model, tmp_path):
     model.save(tmp_path / "model.keras")
     check_read(model, (tmp_path / "model.keras").rename(tmp_path / "model.bin"))
@@ -193,6 +194,7 @@ def needs(units):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["tf_keras", "keras"])
 def test_builder(library, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -260,6 +262,7 @@ def test_custom_layers_written_for_tensorflow_keras(tmp_path):
     assert "--custom-objects" in done.stderr
 
 
+@pytest.mark.slow
 def test_custom_layer_of_the_wrong_keras(tmp_path):
     import keras
 
@@ -272,7 +275,7 @@ def test_custom_layer_of_the_wrong_keras(tmp_path):
     read(tmp_path / "model.h5", custom_objects={"OwnAttention": OwnAttention})
 
 
-@pytest.mark.parametrize("ending", [".h5", ".keras", ""])
+@pytest.mark.parametrize("ending", [".h5", ".keras", pytest.param("", marks=pytest.mark.slow)])
 def test_code_needs_trust(ending, tmp_path):
     model = sequential(L.LSTM(3, return_sequences=True), L.Lambda(lambda x: x[:, -1] * 2.0))
     path = tmp_path / f"model{ending}"
@@ -293,6 +296,7 @@ def test_functions_that_reach_files_need_trust(tmp_path):
         read(path, weights=tmp_path / "weights.h5")
 
 
+@pytest.mark.slow
 def test_saved_model_that_calls_python_needs_trust(tmp_path):
     class Calls(L.Layer):
         def call(self, x):

@@ -20,6 +20,8 @@ from .conversions import (
     worst,
 )
 
+pytestmark = pytest.mark.slow
+
 STORED = (Precision.FLOAT16, Precision.INT8, Precision.INT4)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import tensorflow as tf
 
 from bilstm_exporter.ir.cells import Activation
-from bilstm_exporter.ir.markers import Marker
+from bilstm_exporter.ir.markers import Marker, _trace_step
 from bilstm_exporter.targets.onnx import lowering, masking
 from bilstm_exporter.targets.onnx.cleanup import clean
 from bilstm_exporter.targets.onnx.lowering import lower_markers
@@ -65,7 +66,8 @@ def lowered(
     )
     graph = ir.Graph(inputs, outputs, nodes=[node], opset_imports={"": OPSET, DOMAIN: 1})
     model = ir.Model(graph, ir_version=9)
-    marker = Marker(recurrence, (states,) * count, masked)
+    step = _trace_step(recurrence, tf.zeros((1, 1, FEATURES)), [None] * count)
+    marker = Marker(recurrence, (states,) * count, masked, step)
     (form,) = lower_markers(model, {"layer:0": marker}, OPSET)
     names = [output.name for output in outputs]
     clean(model)

@@ -83,6 +83,7 @@ def test_a_link_in_the_way(fails, saved, tmp_path):
     assert "out" in fails(FOLDER, saved("lstm"), "--out", "out", "--overwrite")
 
 
+@pytest.mark.slow
 def test_a_bundle_is_replaced_only_if_asked(run, fails, saved, tmp_path):
     arguments = (saved("lstm"), "--out", "out", "--formats", "onnx", "--quiet")
     assert run(*arguments).code == 0

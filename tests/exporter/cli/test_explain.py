@@ -48,6 +48,7 @@ def test_every_layer_of_a_model_that_is_exported(run, saved):
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_text_layers_stand_in_the_manifest(run, tmp_path):
     x = keras.Input((1,), dtype="string", name="text")
     ids = kl.TextVectorization(vocabulary=["a", "b"], name="words")(x)
@@ -82,6 +83,7 @@ def test_the_explanation_as_json(run, own, tmp_path):
     assert set(told["failures"]) == {"tflite"}
 
 
+@pytest.mark.slow
 def test_a_wrong_artifact_is_written_but_not_exact(run, saved, make_wrong):
     make_wrong("onnx")
     ran = run(saved("lstm"), "--quiet")
@@ -188,6 +190,7 @@ def test_an_error_of_no_layer_has_no_table(run, saved, arguments, code):
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_failed_export_from_python_explains_the_layers(own, tmp_path):
     model = floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory"))
     failed = run_export(model, tmp_path / "out", ExportOptions())

@@ -55,6 +55,7 @@ def test_models_that_cannot_be_exported(fails, tmp_path, build, words):
         assert word in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
     [
@@ -106,6 +107,7 @@ def test_models_of_any_name(run, tmp_path, suffix):
     assert run("m.keras", "--quiet", "--formats", "onnx").code == 0
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite(fails, tmp_path):
     model = MODELS["lstm"]()
     model.set_weights([weight * np.nan for weight in model.get_weights()])
@@ -113,7 +115,10 @@ def test_weights_that_are_not_finite(fails, tmp_path):
     assert "could not be compared" in fails(PARITY, "m.keras")
 
 
-@pytest.mark.parametrize("formats", ["onnx", "tflite", "onnx,tflite"])
+@pytest.mark.parametrize(
+    "formats",
+    ["onnx", *(pytest.param(n, marks=pytest.mark.slow) for n in ("tflite", "onnx,tflite"))],
+)
 def test_an_operator_that_no_format_has(fails, with_layer, formats):
     arguments = ("--custom-objects", "own_layers", "--formats", formats)
     message = fails(MODEL, with_layer("Digamma"), *arguments)

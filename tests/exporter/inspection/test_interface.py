@@ -327,6 +327,7 @@ def test_a_mask_given_as_an_input_is_boolean():
     ]
 
 
+@pytest.mark.slow
 def test_the_bundle_keeps_dtypes_and_unused_inputs(tmp_path):
     x = keras.Input((None, 3), dtype="uint8", name="x")
     spare = keras.Input((2,), dtype="int64", name="spare")

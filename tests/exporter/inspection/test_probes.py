@@ -131,6 +131,7 @@ def test_without_a_recurrence_there_is_nothing_to_saturate():
     assert "saturated states" not in _by_name(probes)
 
 
+@pytest.mark.slow
 def test_golden_probes_are_few_and_of_every_kind(inspected):
     for name in ("classifier", "lstm", "pooled"):
         found = inspected(name)
@@ -169,6 +170,7 @@ def test_a_badly_conditioned_probe_is_left_out_with_the_reason():
         assert "off by one rounding" in reason
 
 
+@pytest.mark.slow
 def test_conditioning_is_settled_once():
     found = inspect(badly_conditioned())
     model = CountingModel(found.model)
@@ -274,7 +276,7 @@ def test_a_common_call_gives_every_probe_the_outputs_of_its_own(build):
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("layer", [Mixing, MixingPadded])
+@pytest.mark.parametrize("layer", [Mixing, pytest.param(MixingPadded, marks=pytest.mark.slow)])
 def test_rows_that_depend_on_others_are_called_alone(layer):
     model, loaded = counting(masked(layer(), kl.LSTM(4)))
     for probe in make_probes(loaded).probes:

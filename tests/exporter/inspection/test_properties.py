@@ -12,6 +12,10 @@ from exporter.models import bilstm, floats, tokens
 from zoo import randomize
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("name", "neutral"),
     [("classifier", True), ("pooled", False), ("unmasked_ids", False), ("lstm", False)],
@@ -25,10 +29,10 @@ def test_padding_is_neutral_only_where_it_changes_nothing(inspected, name, neutr
     ("layers", "neutral"),
     [
         (lambda: [bilstm(), kl.Dense(2)], True),  # steps of a masked tagger
-        (lambda: [kl.LSTM(2, go_backwards=True)], True),
-        (lambda: [bilstm(), kl.GlobalAveragePooling1D()], True),  # Keras's average masks
+        slow(lambda: [kl.LSTM(2, go_backwards=True)], True),
+        slow(lambda: [bilstm(), kl.GlobalAveragePooling1D()], True),  # Keras's average masks
         # Zeros stand at the masked steps of a Bidirectional, the last output at those of an LSTM.
-        (lambda: [bilstm(), kl.Conv1D(2, 3, padding="same")], True),
+        slow(lambda: [bilstm(), kl.Conv1D(2, 3, padding="same")], True),
         (lambda: [kl.LSTM(2, return_sequences=True), kl.Conv1D(2, 3, padding="same")], False),
         (lambda: [bilstm(), kl.Flatten(), kl.Dense(2)], False),
     ],

@@ -133,7 +133,7 @@ def test_nothing_compared_is_no_pass():
         require_parity("model.onnx", measure_parity(_double, [], ["y"]))
 
 
-@pytest.mark.parametrize("name", ["classifier", "lstm"])
+@pytest.mark.parametrize("name", ["lstm", pytest.param("classifier", marks=pytest.mark.slow)])
 def test_a_slightly_wrong_model_does_not_pass(inspected, name):
     """Probes of one model, run on the same model with one weight off by a thousandth."""
     found = inspected(name)
