@@ -1,11 +1,11 @@
-"""What each choice in `targets/tflite/tiling.py` costs: how the TFLite loop is tiled and unrolled.
+"""Measures the choices in `targets/tflite/tiling.py`: how the TFLite loop is tiled and unrolled.
 
     python benchmarks/loop_shapes.py [--only WHAT ...] [--rounds N] [--json FILE]
 
 - ``iteration``: steps per iteration of the inner loop, shapes free and fixed, T=100;
 - ``chunk``: the assumed cost of a loop, which determines the steps per chunk of the outer loop;
   shapes free, at 400 and 1,600 steps;
-- ``unroll``: no loop against the loop, batch and time fixed, short sequences;
+- ``unroll``: the unrolled loop against the loop, batch and time fixed, short sequences;
 - ``directions``: one loop per direction against one loop for both;
 - ``form``: gates in another order, shapes fixed, T=100.
 
@@ -50,7 +50,7 @@ UNROLLED = (5, 10, 20, 50, 100)
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the exporter, and what takes its place.
+    """A part of the exporter, and its replacement.
 
     Attributes:
         owner: A module or class.
@@ -67,7 +67,7 @@ Choice: TypeAlias = tuple[Part, ...]
 
 
 def iteration(steps: int) -> Choice:
-    """This many steps per iteration; a sequence that is no longer is unrolled."""
+    """Use this many steps per iteration; a sequence of at most this length is unrolled."""
     # Whatever the size of the cache.
     return (
         Part(tiling, "STEPS_PER_ITERATION", steps),
@@ -76,12 +76,12 @@ def iteration(steps: int) -> Choice:
 
 
 def chunk(loop_bytes: int) -> Choice:
-    """Chunks for this cost of a loop; the more a loop costs, the longer they are."""
+    """Use chunks for this assumed cost of a loop; a higher cost gives longer chunks."""
     return (Part(tiling, "LOOP_BYTES", loop_bytes),)
 
 
 def sigmoids_together() -> Choice:
-    """The three gates with a sigmoid side by side, so that one operator computes all three."""
+    """Place the three sigmoid gates next to each other, so that one operator computes them."""
 
     def ordered(weights: Any) -> Any:
         i, f, c, o = np.split(weights, 4, axis=-1)
@@ -109,7 +109,7 @@ def sigmoids_together() -> Choice:
 
 
 def both_ways() -> dict[str, Choice]:
-    """One loop per direction, and one for both at any length."""
+    """Compare one loop per direction with one for both, at any length."""
     return {
         "one loop per direction": (Part(tiling, "MAX_UNITS_ONE_LOOP", 0),),
         "one loop for both": (Part(tiling, "ONE_LOOP_BYTES", 1 << 40),),
@@ -122,8 +122,8 @@ class Comparison:
 
     Attributes:
         name: The model and its shapes.
-        units: Of the model.
-        steps: Of the input, in each of these lengths.
+        units: The units of the model.
+        steps: The lengths of the input.
         fixed: Whether batch and time are fixed.
         choices: By name; `NOW` replaces nothing.
     """
@@ -186,7 +186,7 @@ def comparisons() -> dict[str, list[Comparison]]:
 
 
 def unrolling(steps: int) -> dict[str, Choice]:
-    """The alternative to the current choice for a sequence of this length."""
+    """Return the alternative to the current choice for a sequence of this length."""
     if steps <= tiling.STEPS_PER_ITERATION:
         return {"loop": iteration(steps - 1)}
     return {"unrolled": iteration(steps)}
@@ -194,21 +194,21 @@ def unrolling(steps: int) -> dict[str, Choice]:
 
 @contextlib.contextmanager
 def replaced(parts: Choice) -> Iterator[None]:
-    """Build the loop with other parts."""
-    before = [getattr(part.owner, part.name) for part in parts]
+    """Replace parts of the exporter in this context."""
+    originals = [getattr(part.owner, part.name) for part in parts]
     try:
         for part in parts:
             setattr(part.owner, part.name, part.value)
         yield
     finally:
-        for part, value in zip(parts, before, strict=True):
+        for part, value in zip(parts, originals, strict=True):
             setattr(part.owner, part.name, value)
 
 
 def measure(
     comparison: Comparison, recipe: str, rounds: int, folder: Path
 ) -> Iterator[dict[str, Any]]:
-    """Export every choice, check it, and time all in turns."""
+    """Export and check every choice, and time all in turns."""
     files = {}
     for number, (choice, parts) in enumerate(comparison.choices.items()):
         out = folder / f"{number}"
@@ -242,7 +242,7 @@ def measure(
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """A line of the Markdown table."""
+    """Format a line of the Markdown table."""
     ratio = row["times_faster_than_now"]
     figures = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
     cells = (row["question"], row["steps"], row["choice"], f"{row['latency_ms']:.4g}", figures)

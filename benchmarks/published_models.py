@@ -1,10 +1,10 @@
-"""Exports model files that others trained, in both formats, and compares them with Keras.
+"""Exports published model files in both formats, and compares them with Keras.
 
-Give it files or folders. An architecture in JSON takes its weights as ``ARCHITECTURE=WEIGHTS``;
-in a folder they are found beside it by name. Every model is exported, then compared once more,
-independently of the export's own checks: with two batches, two lengths and every kind of masked
-padding, twice, in both backends. The reference is the file as tf_keras or Keras loads it or, if
-neither can, as the exporter reads it.
+The arguments are files or folders. An architecture in JSON takes its weights as
+``ARCHITECTURE=WEIGHTS``; in a folder they are found next to it by name. Every model is exported,
+then compared again, independently of the export's own checks: with two batches, two lengths and
+every kind of masked padding, twice, in both backends. The reference is the model that tf_keras or
+Keras loads or, if neither can, the one that the exporter loads.
 """
 
 from __future__ import annotations
@@ -56,11 +56,12 @@ class Outcome:
 
     Attributes:
         model: Its file.
-        generation: Which Keras read it, and why.
+        generation: The Keras that read it, and why.
         outcome: "agrees", "DIFFERS", or the error.
         reference: The library that loaded the model to compare with.
-        max_abs_error: Over both backends, all inputs and outputs; None if nothing ran.
-        share: The largest error as a share of the tolerance.
+        max_abs_error: The largest absolute error over both backends, all inputs and outputs; None
+            if nothing ran.
+        share: The largest error as a fraction of the tolerance.
         left_out: The number of badly conditioned inputs.
         seconds: The duration of the export.
     """
@@ -76,7 +77,7 @@ class Outcome:
 
 
 def found_models(paths: Sequence[str]) -> Iterator[tuple[Path, Path | None]]:
-    """Model files, each with its file of weights if it comes without."""
+    """Find model files, each with its file of weights if it is an architecture."""
     for text in paths:
         name, _, weights = text.partition("=")
         path = Path(name)
@@ -112,7 +113,7 @@ def _holds_weights_only(file: Path) -> bool:
 def own_reference(
     file: Path, weights: Path | None, options: dict[str, Any]
 ) -> tuple[str, Reference]:
-    """The model as tf_keras or Keras loads it, with no help from the exporter."""
+    """Load the model with tf_keras or Keras, without the exporter."""
     import keras  # noqa: PLC0415 - heavy
     import tensorflow as tf  # noqa: PLC0415
     import tf_keras  # noqa: PLC0415
@@ -138,7 +139,7 @@ def own_reference(
 
 
 def exporters_reference(source: KerasModel) -> Reference:
-    """The model as the exporter reads it, where its own library does not load or run it."""
+    """Load the model with the exporter, if its own library does not load or run it."""
     states = source.states
     zeros = [np.zeros([size or 1 for size in s.shape], s.dtype) for s in states]
     count = len(source.flat_output_names) - source.state_count
@@ -146,7 +147,7 @@ def exporters_reference(source: KerasModel) -> Reference:
 
 
 def inputs(model: bilstm_runtime.Model) -> Iterator[list[np.ndarray]]:
-    """Arrays for the inputs of a bundle: two batches, two lengths, every padding in turn."""
+    """Yield inputs for a bundle: two batches, two lengths, every padding in turn."""
     rng = np.random.default_rng(0)
     for batch in BATCHES:
         for extra in EXTRA_STEPS:
@@ -169,7 +170,7 @@ def inputs(model: bilstm_runtime.Model) -> Iterator[list[np.ndarray]]:
 
 @dataclass(frozen=True)
 class Case:
-    """One set of inputs, one array per input."""
+    """Make one set of inputs, one array per input."""
 
     inputs: list[np.ndarray]
 
@@ -180,7 +181,7 @@ def compare_bundle(
     """Compare a bundle with its reference in both backends, each case twice.
 
     Returns:
-        The total difference, and the number of cases that are left out since they are badly
+        The total difference, and the number of cases left out because they are badly
         conditioned: one rounding of the weights changes Keras's own output (docs/numerics.md).
     """
     total = Difference()
@@ -238,7 +239,7 @@ def run(file: Path, weights: Path | None, options: dict[str, Any]) -> Outcome:
 
 
 def main() -> int:
-    """Run the benchmark; 1 if a model is refused or differs."""
+    """Run the benchmark; returns 1 if a model is refused or differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", metavar="PATH", help="files, FILE=WEIGHTS, or folders")
     parser.add_argument("--custom-objects", action="append", default=[], metavar="MODULE[:NAME]")

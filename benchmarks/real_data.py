@@ -1,16 +1,16 @@
-"""Real data out of installed packages, and a BiLSTM trained on each: what recipes are judged on.
+"""Real data from installed packages, and a BiLSTM trained on each, to evaluate recipes on.
 
-- ``vowels``: JapaneseVowels (sktime): nine speakers told apart by two vowels.
-- ``languages``: words of eight languages (the frequency lists of wordfreq), told apart by their
-  letters.
-- ``hyphens``: after which letters a German word may be hyphenated (words of wordfreq, breaks by
-  pyphen's dictionary): a tagger.
+- ``vowels``: JapaneseVowels (sktime): classification of nine speakers by two vowels.
+- ``languages``: classification of words of eight languages (the frequency lists of wordfreq) by
+  their letters.
+- ``hyphens``: tagging of the letters after which a German word may be hyphenated (words of
+  wordfreq, breaks by pyphen's dictionary).
 
     python benchmarks/real_data.py CACHE
 
 trains all three, once, and writes ``CACHE/NAME.keras`` and ``CACHE/NAME.npz``; the latter holds the
-validation examples as ``export-bilstm --data`` takes them. Nothing is downloaded. The words are
-under CC BY-SA 4.0 (wordfreq), so they stay in the cache and out of this repository.
+validation examples for ``export-bilstm --data``. Nothing is downloaded. The words are under CC
+BY-SA 4.0 (wordfreq), so they stay in the cache and are not in this repository.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "nl", "pl", "sv")
 HYPHENATED = "de_DE"
 PADDING_LABEL = -1
 SHORTEST, LONGEST = 4, 20
-"""Letters of a word."""
+"""The lengths of a word in letters."""
 
 WORDS_EACH = 4_000
-"""Of a language, after those that two languages share are left out."""
+"""Words per language, without those that two languages share."""
 
 HYPHEN_WORDS = 16_000
 VALIDATION_SHARE = 8
-"""One word in this many is held out."""
+"""One of this many words is held out."""
 
 BATCH_SIZE = 64
 SEED = 0
@@ -63,10 +63,10 @@ class Task:
     """A model to train on real data.
 
     Attributes:
-        name: Of the files.
+        name: The name of the files.
         input: The name of the model's input.
-        load: Gives the examples to train on and those to validate on.
-        train: Trains a model on the former.
+        load: Returns the training and the validation examples.
+        train: Trains a model on the training examples.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Task:
 
 
 def vowels() -> tuple[Part, Part]:
-    """JapaneseVowels: ``[utterance, time, 12] float32``, nine speakers; its train and test set."""
+    """Load JapaneseVowels: ``[utterance, time, 12] float32``, nine speakers; train and test set."""
     from japanese_vowels import load_japanese_vowels, pad  # noqa: PLC0415 - in examples/
 
     train, train_speakers, test, test_speakers = load_japanese_vowels()
@@ -84,10 +84,10 @@ def vowels() -> tuple[Part, Part]:
 
 
 def languages() -> tuple[Part, Part]:
-    """Words as letters, ``[word, time] int32``, and which of `LANGUAGES` each is of."""
+    """Load words as letters, ``[word, time] int32``, and the index in `LANGUAGES` of each."""
     from wordfreq import top_n_list  # noqa: PLC0415 - only this task needs it
 
-    # More than are wanted: many are too short, or words of two languages.
+    # More than needed: many are too short, or words of two languages.
     lists = [_words(top_n_list(language, 4 * WORDS_EACH)) for language in LANGUAGES]
     shared: dict[str, int] = {}
     for word in (word for words in lists for word in words):
@@ -99,7 +99,7 @@ def languages() -> tuple[Part, Part]:
 
 
 def hyphens() -> tuple[Part, Part]:
-    """German words as letters, ``[word, time] int32``, and 1 where a break may follow a letter."""
+    """Load German words as letters, ``[word, time] int32``, with 1 where a break may follow."""
     from pyphen import Pyphen  # noqa: PLC0415 - only this task needs them
     from wordfreq import top_n_list  # noqa: PLC0415
 
@@ -113,7 +113,7 @@ def hyphens() -> tuple[Part, Part]:
 
 
 def train_vowels(train: Part) -> Any:
-    """Two BiLSTM layers of 128 units over the twelve channels."""
+    """Train two BiLSTM layers of 128 units on the twelve channels."""
     import keras  # noqa: PLC0415 - the data can be had without it
 
     keras.utils.set_random_seed(SEED)
@@ -132,7 +132,7 @@ def train_vowels(train: Part) -> Any:
 
 
 def train_languages(train: Part) -> Any:
-    """Letters, two BiLSTM layers of 128 and 64 units, a language."""
+    """Train two BiLSTM layers of 128 and 64 units on letters, to classify the language."""
     import keras  # noqa: PLC0415 - the data can be had without it
 
     keras.utils.set_random_seed(SEED)
@@ -145,7 +145,7 @@ def train_languages(train: Part) -> Any:
 
 
 def train_hyphens(train: Part) -> Any:
-    """Letters, two BiLSTM layers of 128 and 64 units, a decision after each letter."""
+    """Train two BiLSTM layers of 128 and 64 units on letters, to tag each letter."""
     import keras  # noqa: PLC0415 - the data can be had without it
 
     keras.utils.set_random_seed(SEED)
@@ -168,7 +168,7 @@ TASKS = {
 
 
 def prepare(name: str, cache: Path) -> tuple[Path, Path]:
-    """Train a task's model, unless the cache has it.
+    """Train a task's model, if it is not in the cache.
 
     Args:
         name: One of `TASKS`.
@@ -188,7 +188,7 @@ def prepare(name: str, cache: Path) -> tuple[Path, Path]:
 
 
 def accuracy(model: Any, part: Part) -> float:
-    """The share of right decisions, at the padding none."""
+    """Return the share of correct decisions, without the padding."""
     decisions = np.argmax(model.predict(part.x, batch_size=256, verbose=0), axis=-1)
     counted = part.y != PADDING_LABEL
     return float(np.mean(decisions[counted] == part.y[counted]))
@@ -199,7 +199,7 @@ def _words(candidates: Sequence[str]) -> list[str]:
 
 
 def _letters(words: Sequence[str]) -> np.ndarray:
-    """Ids of letters from 1, in the order of the alphabet; 0 is padding."""
+    """Return ids of letters from 1, in the order of the alphabet; 0 is padding."""
     ids = {letter: i for i, letter in enumerate(sorted(set("".join(words))), start=1)}
     array = np.zeros((len(words), LONGEST), np.int32)
     for row, word in zip(array, words, strict=True):
@@ -209,8 +209,8 @@ def _letters(words: Sequence[str]) -> np.ndarray:
 
 def _held_out(x: np.ndarray, y: np.ndarray) -> tuple[Part, Part]:
     order = np.random.default_rng(SEED).permutation(len(x))
-    cut = len(x) // VALIDATION_SHARE
-    return Part(x[order[cut:]], y[order[cut:]]), Part(x[order[:cut]], y[order[:cut]])
+    split = len(x) // VALIDATION_SHARE
+    return Part(x[order[split:]], y[order[split:]]), Part(x[order[:split]], y[order[:split]])
 
 
 def _embedded(train: Part) -> tuple[Any, Any]:
@@ -224,13 +224,13 @@ def _embedded(train: Part) -> tuple[Any, Any]:
 def _bilstm(units: int, name: str, *, sequences: bool) -> Any:
     import keras  # noqa: PLC0415 - the data can be had without it
 
-    # Else the names of its two directions would tell how many layers were made before.
+    # Without a name, the names of the two directions would contain a global layer count.
     lstm = keras.layers.LSTM(units, return_sequences=sequences, name=name.removeprefix("bi"))
     return keras.layers.Bidirectional(lstm, name=name)
 
 
 def _fitted(model: Any, train: Part, *, epochs: int) -> Any:
-    """Train it, and give it back without its optimizer."""
+    """Train the model, and return it without its optimizer."""
     import keras  # noqa: PLC0415 - the data can be had without it
 
     steps = epochs * -(-len(train.x) // BATCH_SIZE)
@@ -245,7 +245,7 @@ def _fitted(model: Any, train: Part, *, epochs: int) -> Any:
 
 
 def main() -> None:
-    """Train what is not trained yet, and say how good it is."""
+    """Train the models that are not in the cache, and print their accuracy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cache", type=Path, help="the folder for the models and their data")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))

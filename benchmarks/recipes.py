@@ -1,4 +1,4 @@
-"""What each recipe does to size, outputs and speed, with the targets of this project.
+"""Measures the effect of each recipe on size, outputs and speed, with the targets of this project.
 
 Three models trained on real data (see real_data.py), a BiLSTM of 4 million parameters, and plain
 BiLSTMs of 64 to 512 units for the speed. Outputs are evaluated on held-out examples against Keras.
@@ -6,7 +6,7 @@ Latencies are medians of runs with one thread, float and int8 in turns within on
 
     python benchmarks/recipes.py [--cache DIR] [--json FILE] [--rows real large speed search]
 
-Prints tables, which say what misses its target. No time is asserted.
+Prints tables, which mark the figures that miss their targets. No time is asserted.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _bilstm(features: int, units: int) -> keras.Model:
 
 
 def ruined_model() -> keras.Model:
-    """A classifier one of whose layers int8 ruins: one unit's weights dwarf all others."""
+    """Make a classifier with a layer that int8 ruins: one unit's weights dwarf all others."""
     keras.utils.set_random_seed(1)
     layers = keras.layers
     model = keras.Sequential(
@@ -86,7 +86,7 @@ def ruined_model() -> keras.Model:
 
 
 def real_rows(cache: Path, scratch: Path) -> Iterator[Row]:
-    """Size and outputs of every recipe on every real model."""
+    """Measure size and outputs of every recipe on every real model."""
     for name, task in TASKS.items():
         model_file, data_file = prepare(name, cache)
         with np.load(data_file) as arrays:
@@ -142,7 +142,7 @@ def _evaluated_rows(name: str, report: ExportReport) -> Iterator[Row]:
 
 
 def large_rows(scratch: Path) -> Iterator[Row]:
-    """Size of the large model, and its error on the probes."""
+    """Measure the size of the large model, and its error on the probes."""
     report = export(large_model(), scratch / "large", recipes="float32,float16,int8,int4")
     float_bytes = {a.format: a.bytes for a in report.artifacts if a.recipe == "float32"}
     for artifact in report.artifacts:
@@ -161,7 +161,7 @@ def _relative(artifact: ArtifactReport) -> float | None:
 
 
 def speed_rows(scratch: Path, rounds: int) -> Iterator[Row]:
-    """Latency of int8 against float32: the cases of `speed.py`."""
+    """Measure the latency of int8 against float32: the cases of `speed.py`."""
     lab = Lab(scratch, rounds, processes=1)
     for name, cases in (("onnx", onnx_int8), ("tflite", tflite_int8)):
         for case in cases(lab):
@@ -179,7 +179,7 @@ def speed_rows(scratch: Path, rounds: int) -> Iterator[Row]:
 
 
 def search_rows(scratch: Path) -> Iterator[Row]:
-    """A model with one layer that int8 ruins: is the layer found?"""
+    """Check that a search finds the one layer of a model that int8 ruins."""
     x = np.random.default_rng(0).normal(0, 1, (400, 20, 12)).astype(np.float32)
     for format_name in FORMATS:
         row: Row = {"format": format_name}
@@ -209,7 +209,7 @@ def search_rows(scratch: Path) -> Iterator[Row]:
 
 
 def verdicts(row: Row) -> str:
-    """The targets that a row meets or misses, in words."""
+    """Describe the targets that a row meets or misses."""
     recipe, found = row["recipe"], []
 
     def bar(name: str, limit: float | None, *, at_most: bool = False) -> None:
@@ -243,7 +243,7 @@ def _cell(value: Any) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, help="where trained models are kept")
     parser.add_argument("--json", type=Path, help="write the figures here")

@@ -1,10 +1,10 @@
-"""Measures everything that the README says about speed: figure, target, met or missed.
+"""Measures all speed figures of the README, with their targets.
 
     python benchmarks/speed.py [--only ROW ...] [--rounds N] [--processes N] [--json FILE]
 
 Contestants run in turns within one process, with one thread each, on the same inputs. All outputs
 are compared with Keras first; a case with a wrong output is refused, not timed. Each line of the
-table is printed as soon as it is measured. A question mark after the verdict means that the
+table is printed as soon as it is measured. A question mark after "met" or "missed" means that the
 interval contains the target. Install the peers with ``pip install ".[dev,benchmarks]"``; a missing
 one is reported. No time is asserted: the exit code is 1 only if a case was refused or failed.
 Ctrl-C ends the run early, with the results so far. Run it on an idle machine.
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(name: str, case: Case) -> Finding:
-    """Measure a case, or say why not."""
+    """Measure a case; errors are reported in the result."""
     from speed_measuring import (  # noqa: PLC0415 - see main
         Finding,
         MissingPeerError,
@@ -79,8 +79,8 @@ def measure(name: str, case: Case) -> Finding:
     # Other libraries may raise anything; the other cases are still measured.
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return Finding(name, case, None, "failed", words)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return Finding(name, case, None, "failed", reason)
 
 
 def measure_all(lab: Lab, args: argparse.Namespace) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 A figure is the median over the rounds of a value of each round: the ratio of two latencies, or
 their difference. `bilstm_bench.timing` runs the rounds: every contestant has a turn in each of
-them, so other load on the machine slows all of them alike. The interval is a bootstrap of that
+them, so other load on the machine slows all of them equally. The interval is a bootstrap of that
 median.
 """
 
@@ -31,18 +31,18 @@ INT8_BOUND = 0.05
 """For int8 outputs: the root mean square of the error relative to that of Keras's outputs."""
 
 REOPENED = 5
-"""How often everything is opened again, in rows that compare files."""
+"""The number of times that everything is reopened, in rows that compare files."""
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 
 
 class UnequalWorkError(ValueError):
-    """A contestant does not compute what the others do; nothing is timed."""
+    """The outputs of a contestant differ from the others; nothing is timed."""
 
 
 class MissingPeerError(ImportError):
-    """Something that a row needs is not installed."""
+    """A package that a row needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Bar:
         return figure <= self.value if self.at_most else figure >= self.value
 
     def __str__(self) -> str:
-        """In words."""
+        """The target in words."""
         return f"at {'most' if self.at_most else 'least'} {self.value:g}"
 
 
@@ -95,7 +95,7 @@ class Case:
     """One line of the table.
 
     Attributes:
-        name: What is measured.
+        name: The name of the case.
         unit: The unit of the figure.
         bar: Its target; None if it has none.
         measure: Measures it.
@@ -125,7 +125,7 @@ class Runner:
     reset: Callable[[], object] | None = None
 
     def on(self, work: Workload) -> Contestant:
-        """This runner on a workload."""
+        """Return a contestant: this runner on a workload."""
         return Contestant(self, work)
 
 
@@ -155,10 +155,10 @@ class Contestant:
         """Compare every output with Keras's.
 
         Returns:
-            The largest error, as a multiple of what is allowed.
+            The largest error, as a multiple of the allowed error.
 
         Raises:
-            UnequalWorkError: It exceeds 1.
+            UnequalWorkError: The result exceeds 1.
         """
         worst = 0.0
         for inputs, reference in zip(self.work.inputs, self.work.references, strict=True):
@@ -182,7 +182,7 @@ class Contestant:
 
 
 def _error(output: Array, reference: Array, bound: float | None) -> tuple[float, str]:
-    """The error as a multiple of what is allowed, and what else is wrong."""
+    """Return the error as a multiple of the allowed error, and any other problem."""
     found = compare(output, reference, TOLERANCE)
     if bound is None or found.mismatch:
         return found.max_error_ratio, found.mismatch
@@ -195,22 +195,22 @@ class Timing:
 
     Attributes:
         ms: The latency of one input in each round, by name of the contestant.
-        errors: The largest error of each, as a multiple of what is allowed.
+        errors: The largest error of each, as a multiple of the allowed error.
     """
 
     ms: dict[str, list[float]]
     errors: dict[str, float] = field(default_factory=dict)
 
     def ratio(self, slow: str, fast: str) -> Figure:
-        """How many times longer one takes than the other."""
+        """Return how many times longer one takes than the other."""
         return figure(a / b for a, b in zip(self.ms[slow], self.ms[fast], strict=True))
 
     def excess_us(self, more: str, less: str) -> Figure:
-        """How many microseconds longer one takes than the other."""
+        """Return how many microseconds longer one takes than the other."""
         return figure((a - b) * 1e3 for a, b in zip(self.ms[more], self.ms[less], strict=True))
 
     def fastest(self, names: Iterable[str]) -> str:
-        """The fastest of these."""
+        """Return the fastest of these."""
         return min(names, key=lambda name: float(np.median(self.ms[name])))
 
     def details(self) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class Timing:
         }
 
     def note(self) -> str:
-        """The latencies in words."""
+        """Format the latencies for the table."""
         return ", ".join(f"{name} {np.median(ms):.3g} ms" for name, ms in self.ms.items())
 
 
@@ -248,9 +248,9 @@ def race(contestants: Sequence[Contestant], rounds: int) -> Timing:
 
 
 def race_reopened(open_all: Callable[[], Sequence[Contestant]], rounds: int) -> Timing:
-    """Race several times, each time with everything opened again; all rounds count.
+    """Race several times, and reopen everything each time; the result has all rounds.
 
-    Of two sessions of the same file, one may have a better memory layout and stay faster by some
+    Of two sessions of the same file, one may have a better memory layout and be faster by some
     percent, which is more than the closest targets allow.
 
     Args:
@@ -274,7 +274,7 @@ def race_reopened(open_all: Callable[[], Sequence[Contestant]], rounds: int) -> 
 
 
 def figure(values: Iterable[float]) -> Figure:
-    """The median of values, with its bootstrap interval."""
+    """Compute the median of values, with its bootstrap interval."""
     array = np.array(list(values))
     rng = np.random.default_rng(0)
     resampled = np.median(rng.choice(array, (RESAMPLES, len(array))), axis=1)
@@ -284,7 +284,7 @@ def figure(values: Iterable[float]) -> Figure:
 
 
 def describe_method() -> dict[str, Any]:
-    """How it was measured, for the JSON."""
+    """Describe the method of measurement, for the JSON."""
     return {
         "figure": "median over rounds of the ratio (or difference) within the round",
         "interval": f"bootstrap of that median, {CONFIDENCE:.0%}, {RESAMPLES} resamples",
@@ -309,7 +309,7 @@ class Finding:
         case: The case.
         measured: Its measurement; None if that failed.
         failure: ``"refused"``, ``"not measured"`` or ``"failed"``, if there is no figure.
-        reason: Why.
+        reason: The reason.
     """
 
     row: str
@@ -320,7 +320,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """Met, missed or no target; with a question mark if the interval contains the target."""
+        """Met, missed or no target, with a question mark if the interval contains the target."""
         if self.measured is None:
             return self.failure
         bar, figure = self.case.bar, self.measured.figure
@@ -331,7 +331,7 @@ class Finding:
         return ("met" if met else "missed") + ("" if sure else "?")
 
     def line(self) -> str:
-        """A line of the Markdown table."""
+        """Format a line of the Markdown table."""
         bar = "" if self.case.bar is None else str(self.case.bar)
         if self.measured is None:
             cells = [self.row, self.case.name, "", "", bar, self.verdict, self.reason]
@@ -362,7 +362,7 @@ class Finding:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The machine, for the header and the JSON."""
+    """Describe the machine, for the header and the JSON."""
     device = this_device()
     versions = {name: _version(name) for name in PACKAGES}
     return {
@@ -377,7 +377,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def header(machine: dict[str, Any], rounds: int, processes: int) -> str:
-    """The text above the table, and its headings."""
+    """Format the text above the table, and its headings."""
     found = [f"{n} {v or 'missing'}" for n, v in machine["versions"].items()]
     versions = ", ".join([f"Python {machine['python']}", *found])
     load = "unknown" if machine["load"] is None else machine["load"][0]
@@ -393,7 +393,7 @@ def header(machine: dict[str, Any], rounds: int, processes: int) -> str:
 def document(
     machine: dict[str, Any], rounds: int, processes: int, findings: list[Finding]
 ) -> dict[str, Any]:
-    """All results, for the JSON."""
+    """Convert all results to JSON values."""
     return {
         "machine": machine,
         "threads": 1,

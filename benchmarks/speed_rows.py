@@ -1,4 +1,4 @@
-"""The rows of `speed.py`: what is compared, and the target of each figure."""
+"""The rows of `speed.py`: their comparisons, and the target of each figure."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class Row:
     """A group of cases.
 
     Attributes:
-        name: For ``--only``.
-        title: What is compared.
-        cases: Returns the cases; nothing is built or measured yet.
+        name: The name for ``--only``.
+        title: A description of the comparison.
+        cases: Returns the cases, without building or measuring anything.
     """
 
     name: str
@@ -83,19 +83,19 @@ class Row:
 
 
 ROWS: dict[str, Row] = {}
-"""In the order in which they are measured."""
+"""The rows in the order in which they are measured."""
 
 
 def row(name: str, title: str) -> Callable[[MakeCases], MakeCases]:
     """Register the decorated function as a row.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is already registered.
     """
 
     def add(make_cases: MakeCases) -> MakeCases:
         if name in ROWS:
-            message = f"the row {name!r} is registered already"
+            message = f"the row {name!r} is already registered"
             raise ValueError(message)
         ROWS[name] = Row(name, title, make_cases)
         return make_cases
@@ -158,7 +158,7 @@ def _against_stock(lab: Lab, kind: Kind, units: int, work: Workload) -> Measured
 
 @row("peers", "ONNX float in onnxruntime against PyTorch and OpenVINO, batch 1, T=100")
 def peers(lab: Lab) -> Iterator[Case]:
-    """Against the fastest form of each peer."""
+    """Compare with the fastest form of each peer."""
     for units in PEER_UNITS:
         name = f"PyTorch, {units} units"
         yield Case(name, FASTER, Bar(1.0), partial(_against_torch, lab, units))
@@ -203,11 +203,11 @@ def _against(
 
 @row("limit", "ONNX float: share of the rate of a plain float GEMM of the same run")
 def limit(lab: Lab) -> Iterator[Case]:
-    """The rate of the LSTMs' matrix products as a share of the rate of the fastest GEMM.
+    """Compare the rate of the LSTMs' matrix products with the rate of the fastest GEMM.
 
-    With one sequence, a recurrence has products of one row only, and each of them reads a whole
-    kernel: no GEMM is that slow. Two more cases without a target therefore report the share of the
-    rate of these same products, and the share with a batch, which reads each kernel once.
+    With one sequence, the products of a recurrence have one row each, and each reads a whole
+    kernel, which is much slower than a GEMM. Two more cases without a target therefore compare with
+    the rate of these products alone, and with a batch, which reads each kernel once.
     """
     for units in LIMIT_UNITS:
         name = f"{units} units, batch 1"
@@ -244,7 +244,7 @@ def _of_limit(lab: Lab, units: int, batch: int) -> Measured:
 
 
 def _of_own_products(lab: Lab, units: int) -> Measured:
-    """The LSTMs against their own matrix products alone."""
+    """Compare the LSTMs with their own matrix products alone."""
     work = features(units)
     products, products_work = bare_products(units)
     ours = onnx_runner(lab.file("plain", units, "onnx"), "ours")
@@ -257,7 +257,7 @@ def _of_own_products(lab: Lab, units: int) -> Measured:
 
 
 def lstm_flop(units: int) -> int:
-    """Floating-point operations of the plain model's matrix products, for one sequence.
+    """Count the floating-point operations of the plain model's matrix products, for one sequence.
 
     Two layers, two directions, four gates; the second layer reads both directions of the first.
     """
@@ -300,10 +300,10 @@ SHAPES = {True: "shapes fixed", False: "shapes free"}
 
 @row("fused", "TFLite, batch 1 and T=100 fixed, against the stock conversions")
 def fused(lab: Lab) -> Iterator[Case]:
-    """The fused LSTM that Keras 2 gets, and Keras 3's model as a function of a static shape.
+    """Compare with Keras 2's fused LSTM, and with Keras 3's model as a static-shape function.
 
-    The fused operator keeps its state for the next invoke. It has to be reset, or its second
-    output is wrong; the time of the reset does not count.
+    The fused operator keeps its state for the next invoke, so it must be reset to give a correct
+    second output; the reset is not timed.
     """
     for recipe, bars in FUSED_BARS.items():
         for units, bar in bars.items():
@@ -328,7 +328,7 @@ def _stock(lab: Lab, units: int, recipe: str, peer: str) -> Measured:
 
 @row("tflite-onnx", "TFLite against ONNX, same recipe, batch 1, T=100")
 def tflite_onnx(lab: Lab) -> Iterator[Case]:
-    """How many times as long TFLite takes."""
+    """Compare the latency of TFLite with that of ONNX."""
     for recipe, bar in ONNX_BARS.items():
         for units in (128, 256):
             for fixed, words in SHAPES.items():
@@ -401,7 +401,7 @@ OVERHEAD_BAR = Bar(25, at_most=True)
 
 @row("ragged", f"predict on a list of {RAGGED_COUNT} sequences of 10 to 100 steps, masked")
 def ragged_lists(lab: Lab) -> Iterator[Case]:
-    """Against padding all to 100 steps, in one run and 16 at a time; padding is not counted."""
+    """Compare with padding all to 100 steps, in one run and 16 at a time; padding is not timed."""
     for format_name, backend in BACKEND_NAMES.items():
         for units in RAGGED_UNITS:
             for size, words in ((None, "in one run"), (GROUP_SIZE, f"{GROUP_SIZE} at a time")):
@@ -443,17 +443,17 @@ def growth_in_time(lab: Lab) -> Iterator[Case]:
 
 
 def _growth_of_form(lab: Lab, name: str, format_name: str) -> Measured:
-    """The form `name` with a tenth of the steps masked, if it has a mask."""
-    made = form(name)
+    """Measure the form `name`, with a tenth of the steps masked if it has a mask."""
+    keras_model = form(name)
     file = lab.form_file(name, format_name)
     contestants = []
     for steps in LENGTHS:
         rng = np.random.default_rng(steps)
-        inputs = rng.standard_normal((1, steps, *made.input_shape[2:])).astype(np.float32)
+        inputs = rng.standard_normal((1, steps, *keras_model.input_shape[2:])).astype(np.float32)
         if "masked" in name:
             inputs[:, : steps // 10] = 0
         runner = OPEN[format_name](file, f"T={steps}")
-        work = Workload([inputs], [reference_outputs(made, inputs)])
+        work = Workload([inputs], [reference_outputs(keras_model, inputs)])
         contestants.append(runner.on(work))
     timing = race(contestants, lab.rounds)
     short, long = (one.runner.name for one in contestants)
@@ -464,7 +464,7 @@ def _growth_in_time(lab: Lab, format_name: str, kind: Kind, valid: Valid) -> Mea
     file = lab.file(kind, LENGTH_UNITS, format_name)
     contestants = []
     for steps in LENGTHS:
-        # One runner per length: LiteRT plans its memory again at each new shape.
+        # One runner per length: LiteRT plans its memory again for each new shape.
         runner = OPEN[format_name](file, f"T={steps}")
         if kind == "plain":
             work = features(LENGTH_UNITS, steps=steps)
@@ -478,7 +478,7 @@ def _growth_in_time(lab: Lab, format_name: str, kind: Kind, valid: Valid) -> Mea
 
 @row("growth-batch", f"growth from batch {BATCHES[0]} to {BATCHES[1]}, ONNX, T=100")
 def growth_in_batch(lab: Lab) -> Iterator[Case]:
-    """How many times as long the larger batch takes."""
+    """Compare the latency of the larger batch with that of the smaller one."""
     name = f"unmasked, {BATCH_UNITS} units"
     yield Case(name, "times as long", BATCH_BAR, partial(_growth_in_batch, lab, "plain", "full"))
     valids: tuple[Valid, ...] = ("full", "half")
@@ -518,7 +518,7 @@ def overhead(lab: Lab) -> Iterator[Case]:
 def _overhead(lab: Lab, format_name: str, kind: Kind, units: int) -> Measured:
     bundle = open_bundle(lab.bundle(kind, units, format_name))
     backend, artifact = choose(bundle, BACKENDS[BACKEND_NAMES[format_name]], None)
-    # One session for both: of two, one may have the better memory layout.
+    # One session for both: with two, one may have a better memory layout.
     session = backend.open(bundle.read(artifact), artifact, bundle.manifest.spec, 1)
     predictor = Predictor(bundle.manifest.spec, session, label=artifact.file)
     work = features(units) if kind == "plain" else sentences(units, "full")
@@ -531,14 +531,14 @@ def _overhead(lab: Lab, format_name: str, kind: Kind, units: int) -> Measured:
 
 
 def _bare_onnx(session: Any) -> Callable[[Array], Array]:
-    """The onnxruntime session inside, with only what any caller must do."""
+    """Call the onnxruntime session directly, with only the required code."""
     run = session._run  # noqa: SLF001 - the overhead over it is measured
     (name,) = session._inputs  # noqa: SLF001
     return lambda inputs: run(None, {name: inputs})[0]
 
 
 def _bare_litert(session: Any) -> Callable[[Array], Array]:
-    """The LiteRT interpreter inside, with its memory planned."""
+    """Call the LiteRT interpreter directly, with its memory planned."""
     interpreter = session._planned._interpreter  # noqa: SLF001 - the overhead over it is measured
     (taken,), (given,) = session._inputs, session._outputs  # noqa: SLF001
 
@@ -588,23 +588,23 @@ class Start:
 
 @row("cold-start", "process start to first output, against importing tensorflow")
 def cold_start(lab: Lab) -> Iterator[Case]:
-    """A bundle of the masked model, one artifact, one thread."""
+    """Measure a bundle of the masked model, with one artifact and one thread."""
     starts = functools.cache(partial(_starts, lab))
     name = f"masked, {COLD_UNITS} units"
     for format_name, backend in BACKEND_NAMES.items():
-        for what, unit in (
+        for quantity, unit in (
             ("start", "times faster"),
             ("peak", "times less memory at the peak"),
             ("steady", "times less memory afterwards"),
         ):
-            measure = partial(_cold_start, starts, format_name, what)
-            yield Case(f"{backend}, {name}: {what}", unit, COLD_BARS[what], measure)
+            measure = partial(_cold_start, starts, format_name, quantity)
+            yield Case(f"{backend}, {name}: {quantity}", unit, COLD_BARS[quantity], measure)
 
 
-def _cold_start(starts: Any, format_name: str, what: str) -> Measured:
+def _cold_start(starts: Any, format_name: str, quantity: str) -> Measured:
     ours, tensorflow = starts(format_name)
-    attribute = "ms" if what == "start" else what
-    scale, unit = (1, "ms") if what == "start" else (2**20, "MiB")
+    attribute = "ms" if quantity == "start" else quantity
+    scale, unit = (1, "ms") if quantity == "start" else (2**20, "MiB")
     mine = [getattr(start, attribute) / scale for start in ours]
     theirs = [getattr(start, attribute) / scale for start in tensorflow]
     note = f"ours {np.median(mine):.4g} {unit}, tensorflow {np.median(theirs):.4g} {unit}"
@@ -613,7 +613,7 @@ def _cold_start(starts: Any, format_name: str, what: str) -> Measured:
 
 
 def _starts(lab: Lab, format_name: str) -> tuple[list[Start], list[Start]]:
-    """Processes in turn; the first of each, which fills the disk cache, does not count."""
+    """Start processes in turn; the first of each only fills the disk cache."""
     folder = lab.bundle("masked", COLD_UNITS, format_name)
     loaded = bilstm_runtime.load(folder, backend=BACKEND_NAMES[format_name])
     Contestant(Runner("ours", loaded.predict), sentences(COLD_UNITS, "full")).check()
@@ -654,7 +654,7 @@ def _memory(value: float | None) -> float:
 
 @row("export", "export-bilstm of a model of a million weights, float, both formats, checked")
 def export(lab: Lab) -> Iterator[Case]:
-    """The command in a fresh process on at most two cores; its stderr is a terminal."""
+    """Run the command in a fresh process on at most two cores; its stderr is a terminal."""
     runs = functools.cache(partial(_exports, lab))
     yield Case("from start to end", "s", EXPORT_BAR, lambda: _export(runs(), "seconds"))
     name = "longest silence of the progress display"
@@ -666,7 +666,7 @@ class Export:
     """One run of the command.
 
     Attributes:
-        seconds: From the start of the process to its end.
+        seconds: The duration of the process.
         silence: The longest time without output to the terminal.
         shown: The last line on the terminal during that time.
         cores: The number of cores that it could use.
@@ -680,21 +680,21 @@ class Export:
     weights: int
 
 
-def _export(runs: list[Export], what: str) -> Measured:
-    values = [getattr(run, what) for run in runs]
+def _export(runs: list[Export], quantity: str) -> Measured:
+    values = [getattr(run, quantity) for run in runs]
     details = {"values": values, "cores": runs[0].cores, "weights": runs[0].weights}
     note = f"{runs[0].weights:,} weights, {runs[0].cores} cores"
-    if what == "silence":
+    if quantity == "silence":
         details["shown"] = [run.shown for run in runs]
         note = f"it displayed: {max(runs, key=lambda run: run.silence).shown or 'nothing yet'}"
     return Measured(figure(values), details, note)
 
 
 def _exports(lab: Lab) -> list[Export]:
-    made = model("masked", EXPORT_UNITS, EXPORT_VOCABULARY)
+    keras_model = model("masked", EXPORT_UNITS, EXPORT_VOCABULARY)
     path = lab.folder / "million.keras"
-    made.save(path)
-    weights = made.count_params()
+    keras_model.save(path)
+    weights = keras_model.count_params()
     return [_run_export(path, lab.folder / f"million-{n}", weights) for n in range(lab.processes)]
 
 
@@ -706,7 +706,7 @@ def _run_export(path: Path, folder: Path, weights: int) -> Export:
         begin = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end, env=environment)
     os.close(end)
-    last, silence, words, shown = begin, 0.0, b"", ""
+    last, silence, written, shown = begin, 0.0, b"", ""
     while True:
         try:
             read = os.read(terminal, 4096)
@@ -714,23 +714,23 @@ def _run_export(path: Path, folder: Path, weights: int) -> Export:
             read = b""
         now = time.monotonic()
         if now - last > silence:
-            silence, shown = now - last, _on_screen(words)
+            silence, shown = now - last, _on_screen(written)
         last = now
         if not read:
             break
-        words = (words + read)[-4096:]
+        written = (written + read)[-4096:]
     code = process.wait()
     seconds = time.monotonic() - begin
     os.close(terminal)
     if code:
-        message = f"export-bilstm ended with {code}: {_on_screen(words)}"
+        message = f"export-bilstm ended with {code}: {_on_screen(written)}"
         raise RuntimeError(message)
     return Export(seconds, silence, shown, cores, weights)
 
 
-def _on_screen(words: bytes) -> str:
-    """The last line that a terminal shows after these bytes."""
-    text = MOVES.sub("\n", COLOURS.sub("", words.decode("utf-8", "replace")))
+def _on_screen(written: bytes) -> str:
+    """Return the last line that a terminal shows after these bytes."""
+    text = MOVES.sub("\n", COLOURS.sub("", written.decode("utf-8", "replace")))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
@@ -741,10 +741,10 @@ def few_cores() -> Iterator[int]:
     if not hasattr(os, "sched_setaffinity"):
         yield os.cpu_count() or 1
         return
-    before = os.sched_getaffinity(0)
-    few = set(sorted(before)[:EXPORT_CORES])
+    original = os.sched_getaffinity(0)
+    few = set(sorted(original)[:EXPORT_CORES])
     os.sched_setaffinity(0, few)
     try:
         yield len(few)
     finally:
-        os.sched_setaffinity(0, before)
+        os.sched_setaffinity(0, original)

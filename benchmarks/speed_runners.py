@@ -1,4 +1,4 @@
-"""What `speed.py` runs: models, their inputs and exports, and other engines to compare with.
+"""The contestants of `speed.py`: models, their inputs and exports, and other engines.
 
 The models have random weights and two bidirectional LSTM layers, as many features as units:
 
@@ -6,8 +6,8 @@ The models have random weights and two bidirectional LSTM layers, as many featur
 - ``masked``: a classifier of ids, ``Embedding(5000, units, mask_zero=True)`` first and nine logits
   last (no softmax, which would hide errors); padded on the right.
 
-`FORMS` has one more model for each form in which an artifact computes a recurrence. Everything runs
-with one thread, and each library is called in the way that it recommends for the least overhead.
+`FORMS` has one more model for each other form of a recurrence in an artifact. Everything runs with
+one thread, and each library is called in its recommended way for the least overhead.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ DRAWN = 8
 """The number of sentences with random lengths."""
 
 MAX_INT8_SHARE = 0.5
-"""Of the size of the float32 file: a larger int8 file keeps its weights in float."""
+"""A fraction of the float32 file's size: a larger int8 file has its weights in float."""
 
 Kind: TypeAlias = Literal["plain", "masked"]
 Valid: TypeAlias = Literal["drawn", "half", "full"]
@@ -62,7 +62,7 @@ VALID_WORDS: dict[Valid, str] = {
 
 @functools.cache
 def model(kind: Kind, units: int, vocabulary: int = VOCABULARY) -> keras.Model:
-    """A model of one kind, built once."""
+    """Return a model of one kind; cached."""
     keras.utils.set_random_seed(units)
     layers = keras.layers
 
@@ -83,13 +83,13 @@ def model(kind: Kind, units: int, vocabulary: int = VOCABULARY) -> keras.Model:
     return keras.Sequential(stack, name=f"{kind}_{units}")
 
 
-def reference_outputs(made: keras.Model, inputs: Array) -> Array:
-    """Keras's outputs, of an eager call."""
-    return np.asarray(keras.ops.convert_to_numpy(made(inputs, training=False)))
+def reference_outputs(keras_model: keras.Model, inputs: Array) -> Array:
+    """Call Keras eagerly, and return its outputs."""
+    return np.asarray(keras.ops.convert_to_numpy(keras_model(inputs, training=False)))
 
 
 def features(units: int, *, batch: int = 1, steps: int = STEPS) -> Workload:
-    """One random input of the plain model."""
+    """Make one random input of the plain model."""
     rng = np.random.default_rng([units, batch, steps])
     inputs = rng.standard_normal((batch, steps, units)).astype(np.float32)
     about = f"random numbers, batch {batch}, {steps} steps"
@@ -97,7 +97,7 @@ def features(units: int, *, batch: int = 1, steps: int = STEPS) -> Workload:
 
 
 def sentences(units: int, valid: Valid, *, batch: int = 1, steps: int = STEPS) -> Workload:
-    """Random ids for the masked model, padded on the right.
+    """Make random ids for the masked model, padded on the right.
 
     With ``drawn`` the lengths are those of `draw_lengths`, in one batch or in inputs of one row.
     """
@@ -113,9 +113,9 @@ def sentences(units: int, valid: Valid, *, batch: int = 1, steps: int = STEPS) -
 
 
 def draw_lengths(count: int, longest: int = STEPS) -> list[int]:
-    """Random lengths, one from each of ``count`` equal parts of the range.
+    """Draw random lengths, one from each of ``count`` equal parts of the range.
 
-    So their mean hardly varies, even for small counts.
+    This keeps their mean nearly constant, even for small counts.
     """
     rng = np.random.default_rng(count)
     shortest = longest * SHORTEST // STEPS
@@ -125,7 +125,7 @@ def draw_lengths(count: int, longest: int = STEPS) -> list[int]:
 
 
 def ragged(units: int, count: int) -> tuple[list[Array], Workload]:
-    """Sequences of random lengths as a list, and the same padded to one array."""
+    """Make sequences of random lengths as a list, and the same padded to one array."""
     rng = np.random.default_rng([units, count])
     lengths = draw_lengths(count)
     padded = _padded(rng, lengths, STEPS)
@@ -185,19 +185,19 @@ FORMS: dict[str, Callable[[], keras.Model]] = {
         keras.layers.ConvLSTM1D(8, 3, padding="same", return_sequences=True), features=(8, 2)
     ),
 }
-"""One model for each form other than the fused LSTM: GRU, a general loop, a convolution."""
+"""One model per recurrence form other than the fused LSTM: GRU, general loop, convolution."""
 
 
 @functools.cache
 def form(name: str) -> keras.Model:
-    """One of `FORMS`, built once."""
+    """Return one of `FORMS`; cached."""
     keras.utils.set_random_seed(0)
     return FORMS[name]()
 
 
 @dataclass
 class Lab:
-    """The exports, and how often to measure.
+    """The exports, and the numbers of rounds and processes.
 
     Attributes:
         folder: A temporary folder.
@@ -219,28 +219,28 @@ class Lab:
         recipe: str = FLOAT32,
         fixed: bool = False,
     ) -> Path:
-        """A bundle with one artifact, exported at the first call.
+        """Return a bundle with one artifact, exported at the first call.
 
         Args:
             kind: The kind of the model.
             units: Units of each direction.
             format_name: ``onnx`` or ``tflite``.
             recipe: The recipe of the artifact.
-            fixed: Whether batch and time are fixed at 1 and `STEPS`; free otherwise.
+            fixed: Whether batch and time are fixed at 1 and `STEPS`; if not, they are free.
 
         Raises:
-            UnequalWorkError: An int8 file holds its weights in float.
+            UnequalWorkError: An int8 file has its weights in float.
             ExportError: The export failed.
         """
         key = (kind, units, format_name, recipe, fixed)
         if key not in self._bundles:
             folder = self.folder / "-".join(str(part) for part in key)
             shape: dict[str, Any] = {"batch": 1, "time": STEPS} if fixed else {}
-            made = model(kind, units)
+            keras_model = model(kind, units)
             with captured_stderr():
-                export(made, folder, formats=(format_name,), recipes=(recipe,), **shape)
+                export(keras_model, folder, formats=(format_name,), recipes=(recipe,), **shape)
             size = (folder / file_name(recipe, format_name)).stat().st_size
-            if recipe == "int8" and size > MAX_INT8_SHARE * 4 * made.count_params():
+            if recipe == "int8" and size > MAX_INT8_SHARE * 4 * keras_model.count_params():
                 message = f"the int8 {format_name} export keeps its weights in float"
                 raise UnequalWorkError(message)
             self._bundles[key] = folder
@@ -255,12 +255,12 @@ class Lab:
         recipe: str = FLOAT32,
         fixed: bool = False,
     ) -> Path:
-        """The artifact of `bundle`."""
+        """Return the artifact of `bundle`."""
         folder = self.bundle(kind, units, format_name, recipe=recipe, fixed=fixed)
         return folder / file_name(recipe, format_name)
 
     def form_file(self, name: str, format_name: str) -> Path:
-        """The artifact of one of `FORMS`, exported at the first call."""
+        """Return the artifact of one of `FORMS`, exported at the first call."""
         key = (name, format_name)
         if key not in self._bundles:
             folder = self.folder / f"form-{len(self._bundles)}"
@@ -271,7 +271,7 @@ class Lab:
 
 
 def bound_of(recipe: str) -> float | None:
-    """The maximum error of a recipe; see `Runner`."""
+    """Return the maximum error of a recipe; see `Runner`."""
     return {"float32": None, "int8": INT8_BOUND}[recipe]
 
 
@@ -279,7 +279,7 @@ def _peer(package: str) -> Any:
     """Import a package to compare with.
 
     Raises:
-        MissingPeerError: It is not installed.
+        MissingPeerError: The package is not installed.
     """
     try:
         return importlib.import_module(package)
@@ -289,7 +289,7 @@ def _peer(package: str) -> Any:
 
 
 def onnx_runner(content: Path | bytes, name: str = "onnx", *, bound: float | None = None) -> Runner:
-    """A bare onnxruntime session."""
+    """Open a bare onnxruntime session."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     source = content if isinstance(content, bytes) else str(content)
@@ -305,13 +305,13 @@ def litert_runner(
     bound: float | None = None,
     is_stateful: bool = False,
 ) -> Runner:
-    """A bare LiteRT interpreter.
+    """Open a bare LiteRT interpreter.
 
     Args:
         content: The file, or its bytes.
         name: The name of the runner.
         bound: See `Runner`.
-        is_stateful: Whether an invoke keeps a state for the next one, as the fused LSTM does. The
+        is_stateful: Whether an invoke keeps a state for the next one, such as the fused LSTM. The
             state is reset before outputs that are checked, but not before calls that are timed.
     """
     content = content if isinstance(content, bytes) else content.read_bytes()
@@ -335,27 +335,29 @@ def litert_runner(
     return Runner(name, run, bound, interpreter.reset_all_variables if is_stateful else None)
 
 
-def stock_onnx(made: keras.Model, example: Array, folder: Path) -> Runner:
-    """The file of ``model.export(format="onnx")`` in onnxruntime."""
-    path = folder / f"stock-{made.name}.onnx"
+def stock_onnx(keras_model: keras.Model, example: Array, folder: Path) -> Runner:
+    """Run the file of ``model.export(format="onnx")`` in onnxruntime."""
+    path = folder / f"stock-{keras_model.name}.onnx"
     if not path.exists():
         with captured_stderr():
-            made(example)  # a Sequential must have been called once
-            made.export(str(path), format="onnx", verbose=False)
+            keras_model(example)  # a Sequential must have been called once
+            keras_model.export(str(path), format="onnx", verbose=False)
     return onnx_runner(path, "stock")
 
 
-def fused_tflite(made: keras.Model, units: int, recipe: str) -> bytes:
-    """The Keras 2 route: the plain model in tf_keras, through the stock converter.
+def fused_tflite(keras_model: keras.Model, units: int, recipe: str) -> bytes:
+    """Convert the plain model in tf_keras (Keras 2) with the stock converter.
 
     Batch and time are fixed, so that the converter fuses each direction into one
-    UNIDIRECTIONAL_SEQUENCE_LSTM; without that operator in the file nothing is compared.
+    UNIDIRECTIONAL_SEQUENCE_LSTM; a file without that operator is an error.
     """
     tf_keras = _peer("tf_keras")
     layers = tf_keras.layers
-    stack = [layers.Bidirectional(layers.LSTM(units, return_sequences=True)) for _ in made.layers]
+    stack = [
+        layers.Bidirectional(layers.LSTM(units, return_sequences=True)) for _ in keras_model.layers
+    ]
     old = tf_keras.Sequential([tf_keras.Input((STEPS, units), batch_size=1), *stack])
-    old.set_weights(made.get_weights())
+    old.set_weights(keras_model.get_weights())
     content = _convert(tf.lite.TFLiteConverter.from_keras_model(old), recipe)
     if _operators(content).count("UNIDIRECTIONAL_SEQUENCE_LSTM") != 2 * len(stack):
         message = "the stock converter did not fuse the LSTMs of the Keras 2 model"
@@ -363,9 +365,9 @@ def fused_tflite(made: keras.Model, units: int, recipe: str) -> bytes:
     return content
 
 
-def static_tflite(made: keras.Model, units: int, recipe: str) -> bytes:
-    """The stock conversion of the plain Keras 3 model as a function of a static shape."""
-    function = tf.function(lambda x: made(x, training=False), autograph=False)
+def static_tflite(keras_model: keras.Model, units: int, recipe: str) -> bytes:
+    """Convert the plain Keras 3 model as a static-shape function with the stock converter."""
+    function = tf.function(lambda x: keras_model(x, training=False), autograph=False)
     concrete = function.get_concrete_function(tf.TensorSpec((1, STEPS, units)))
     with captured_stderr():
         # Without the model, so that the weights become constants and not variables.
@@ -386,16 +388,16 @@ def _operators(content: bytes) -> list[str]:
         return [item["op_name"] for item in interpreter._get_ops_details()]  # noqa: SLF001
 
 
-def torch_runners(made: keras.Model, units: int) -> tuple[list[Runner], dict[str, str]]:
-    """The plain model as an ``nn.LSTM``: eager, traced and frozen, compiled.
+def torch_runners(keras_model: keras.Model, units: int) -> tuple[list[Runner], dict[str, str]]:
+    """Open the plain model as an ``nn.LSTM``: eager, traced and frozen, compiled.
 
     Returns:
-        The forms that run here, and for the others the reason.
+        The forms that run here, and the reasons for the others.
     """
     torch = _peer("torch")
     torch.set_num_threads(1)
     module = torch.nn.LSTM(units, units, 2, batch_first=True, bidirectional=True).eval()
-    module.load_state_dict(_torch_weights(made, torch.from_numpy))
+    module.load_state_dict(_torch_weights(keras_model, torch.from_numpy))
     example = torch.zeros(1, STEPS, units)
 
     def traced() -> Any:
@@ -410,7 +412,7 @@ def torch_runners(made: keras.Model, units: int) -> tuple[list[Runner], dict[str
                 warnings.simplefilter("ignore")
                 built = make()
                 built(example)
-        # A form may need something that is missing here, such as a compiler, and raise anything.
+        # A form may need a missing program, such as a compiler, and raise any error.
         except Exception as error:  # noqa: BLE001
             left_out[f"PyTorch {form}"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             continue
@@ -418,10 +420,10 @@ def torch_runners(made: keras.Model, units: int) -> tuple[list[Runner], dict[str
     return runners, left_out
 
 
-def _torch_weights(made: keras.Model, tensor: Callable[[Array], Any]) -> dict[str, Any]:
-    """Keras's weights by PyTorch's names; both have the gates in the order i, f, g, o."""
+def _torch_weights(keras_model: keras.Model, tensor: Callable[[Array], Any]) -> dict[str, Any]:
+    """Return Keras's weights by PyTorch's names; both have the gates in the order i, f, g, o."""
     weights = {}
-    for number, layer in enumerate(made.layers):
+    for number, layer in enumerate(keras_model.layers):
         arrays = layer.get_weights()
         for suffix, (kernel, recurrent, bias) in (("", arrays[:3]), ("_reverse", arrays[3:])):
             end = f"_l{number}{suffix}"
@@ -441,9 +443,9 @@ def _torch_call(torch: Any, module: Any) -> Callable[[Array], Array]:
 
 
 def openvino_runners(path: Path, units: int) -> list[Runner]:
-    """Our ONNX file in OpenVINO, with free shapes and with fixed shapes.
+    """Open the exported ONNX file in OpenVINO, with free shapes and with fixed shapes.
 
-    In float32: by default it would compute in bfloat16 on processors that have it.
+    In float32: by default OpenVINO computes in bfloat16 on processors that support it.
     """
     openvino = _peer("openvino")
     settings = {
@@ -470,7 +472,7 @@ def _openvino_call(request: Any) -> Callable[[Array], Array]:
 
 
 def gemm_runners(left: Array, right: Array) -> list[Runner]:
-    """One plain float product: onnxruntime's with a constant matrix, and numpy's."""
+    """Make runners of one float matrix product: onnxruntime, with a constant matrix, and numpy."""
     helper, float_type = onnx.helper, onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["a", "b"], ["c"])],
@@ -489,10 +491,10 @@ def gemm_runners(left: Array, right: Array) -> list[Runner]:
 
 
 def bare_products(units: int) -> tuple[Runner, Workload]:
-    """Only the matrix products of the plain model, by numpy.
+    """Make a runner of only the matrix products of the plain model, in numpy.
 
-    For each layer and direction: the input projection of all steps at once, then one product of a
-    row with the recurrent kernel per step.
+    For each layer and direction: one input projection for all steps, then one product of a row
+    with the recurrent kernel per step.
     """
     rng = np.random.default_rng(0)
 

@@ -1,7 +1,7 @@
 """The JapaneseVowels utterances, read from the files inside the sktime package.
 
-The data needs no download: sktime carries the two `.ts` files in its wheel. They are read here
-directly, so that neither sktime nor pandas is imported.
+The data needs no download: sktime's wheel contains the two `.ts` files. They are read directly, so
+that neither sktime nor pandas is imported.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 CHANNELS = 12
 SPEAKERS = 9
 PADDING = 0.0
-"""What fills the steps after the end of an utterance, and the model's mask value."""
+"""The value of the steps after the end of an utterance, and the model's mask value."""
 
 TRAIN_UTTERANCES = 270
 TEST_UTTERANCES = 370
@@ -33,7 +33,7 @@ def load_japanese_vowels() -> tuple[
         is `[time, 12]`, 7 to 29 steps long; a speaker is 0 to 8.
 
     Raises:
-        ModuleNotFoundError: The package that carries the data is not installed.
+        ModuleNotFoundError: sktime, which contains the data, is not installed.
     """
     folder = _data_folder()
     train, train_labels = _read(folder / "JapaneseVowels_TRAIN.ts", TRAIN_UTTERANCES)
@@ -46,7 +46,7 @@ def pad(utterances: Sequence[Utterance], length: int | None = None) -> Utterance
 
     Args:
         utterances: Arrays of `[time, CHANNELS]`.
-        length: The steps of the batch. The longest utterance decides when it is None.
+        length: The number of steps of the batch; by default that of the longest utterance.
 
     Returns:
         The batch, `[utterance, length, CHANNELS]`.

@@ -1,4 +1,4 @@
-"""Trains a BiLSTM that tells nine speakers apart by how they say two vowels.
+"""Trains a BiLSTM that classifies nine speakers by their pronunciation of two vowels.
 
 The result is the example model of this project: `japanese_vowels.keras`.
 """
@@ -20,7 +20,7 @@ DROPOUT = 0.5
 LEARNING_RATE = 4e-3
 BATCH_SIZE = 32
 VALIDATION_UTTERANCES = 6
-"""Per speaker, out of the 30 of the train set."""
+"""Validation utterances per speaker, of the 30 in the train set."""
 
 
 def split(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -28,7 +28,7 @@ def split(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDAr
 
     Args:
         labels: The speakers of the train set.
-        seed: What the draw depends on.
+        seed: The random seed.
 
     Returns:
         The indices to fit on and the indices to validate on.
@@ -50,10 +50,11 @@ def build(utterances: Sequence[Utterance]) -> keras.Model:
     padding is no longer zero.
 
     Args:
-        utterances: Those whose steps give the mean and the variance of every channel.
+        utterances: The utterances for the mean and the variance of every channel.
 
     Returns:
-        A model from `cepstra`, `[batch, time, CHANNELS]`, to `speaker`, `[batch, SPEAKERS]`.
+        A model that takes `cepstra`, `[batch, time, CHANNELS]`, and returns `speaker`,
+        `[batch, SPEAKERS]`.
     """
     standardise = keras.layers.Normalization(name="standardise")
     standardise.adapt(np.concatenate(utterances)[np.newaxis])
@@ -75,8 +76,8 @@ def train(
     Args:
         utterances: The train set.
         labels: Its speakers.
-        seed: What the weights, the validation utterances and the order depend on.
-        epochs: How long to train.
+        seed: The random seed for the weights, the validation utterances and the order.
+        epochs: The number of epochs.
 
     Returns:
         The model, without optimizer, and its accuracy on the two parts of the train set.
@@ -112,7 +113,7 @@ def train(
 
 
 def accuracy(model: keras.Model, batch: Utterance, labels: NDArray[np.int64]) -> float:
-    """Returns the share of the utterances whose speaker the model names."""
+    """Returns the share of the utterances whose speaker is predicted correctly."""
     return float(np.mean(np.argmax(model.predict(batch, verbose=0), axis=1) == labels))
 
 

@@ -6,13 +6,13 @@ shipped example and a legacy ``.h5`` file, and writes the SHA-256 of every file 
     python tests/artifact_digests.py digests.json                     # write
     python tests/artifact_digests.py after.json --compare digests.json  # write and compare
 
-Versions of TensorFlow, tf2onnx and the rest decide about bytes too: compare runs of one
-environment only. ``--workers 2`` divides the models between processes.
+The bytes also depend on the versions of TensorFlow, tf2onnx and other packages: compare runs of
+one environment only. ``--workers 2`` divides the models between processes.
 
 tf2onnx sorts nodes by sets, and MLIR stores constants in the order in which a graph was traced. So
-two files of one model can differ in the order of nodes, names or constants alone. Each file has a
-second digest therefore, of its graph: two files with the same one have the same operators, weights
-and connections.
+two files of one model can differ only in the order of nodes, names or constants. Each file
+therefore has a second digest, of its graph: files with equal graph digests have the same operators,
+weights and connections.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def digests(name: str) -> dict[str, str]:
     from bilstm_exporter import export
     from bilstm_exporter.errors import ExportError
 
-    keras.utils.clear_session()  # layer names, which stand in the files, count up in a process
+    keras.utils.clear_session()  # layer names are in the files and are numbered per process
 
     model: Any
     options: dict[str, Any] = {"recipes": RECIPES}

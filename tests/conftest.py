@@ -2,8 +2,11 @@
 
 Two levels::
 
-    pytest -n auto --dist loadfile -m "not slow"   # quick: after every change
-    pytest -n auto --dist loadfile                 # all: before a change is merged
+    pytest -m "not slow"   # quick: after every change
+    pytest                 # all: before a change is merged
+
+Without the name of a file, both run on every core, as with ``-n auto --dist loadfile``; ``-n 0``
+runs them in one process.
 
 The quick level finds most faults in little time. It has all tests that export nothing, such as
 those of the runtime and of single recurrences against numpy (`targets`), and a few whole exports:
@@ -30,6 +33,16 @@ SPREAD = ("tests/parity/test_matrix.py", "tests/zoo/test_zoo.py", "tests/legacy/
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: not part of the quick level, see tests/conftest.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Use every core for a run of the whole suite, where pytest-xdist is installed."""
+    option = config.option
+    chosen = getattr(option, "numprocesses", 0) is not None or option.dist != "no"
+    if chosen or option.usepdb or config.args != config.getini("testpaths"):
+        return
+    option.numprocesses, option.dist = "auto", "loadfile"
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be installed

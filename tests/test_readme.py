@@ -1,4 +1,4 @@
-"""The README's commands and snippets work as printed, and the documentation holds together."""
+"""The README's commands and snippets work as printed, and the documentation is consistent."""
 
 import importlib
 import importlib.util
@@ -82,7 +82,7 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "ARCHITECTURE.md"])
 def test_files_and_folders_named_in_text_exist(page):
-    """Those that a contributor is sent to; `NAME` stands for one that is to be made."""
+    """Paths named for contributors; `NAME` is a placeholder for a new one."""
     roots = [ROOT, ROOT / "exporter/bilstm_exporter", ROOT / "runtime/bilstm_runtime"]
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     named = {name for name in re.findall(r"`([\w./]+(?:\.\w+|/))`", text) if "NAME" not in name}

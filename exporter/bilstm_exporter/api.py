@@ -30,26 +30,26 @@ def export(
     Args:
         model: A Keras model, or the path of a saved one; None with ``builder``.
         out: The bundle's folder; by default ``<model>-edge`` in the current folder.
-        progress: Called with the name of each stage as it begins.
-        **options: The attributes of :class:`bilstm_exporter.ExportOptions`.
+        progress: Called with the name of each stage when it starts.
+        **options: The attributes of `bilstm_exporter.ExportOptions`.
 
     Returns:
-        What was written, and what the comparison with Keras found.
+        The files written, and the results of their comparison with Keras.
 
     Raises:
-        ExportError: Each cause has its class in :mod:`bilstm_exporter.errors`. Nothing
-            is written then.
+        ExportError: The export failed and nothing was written. `bilstm_exporter.errors` has a
+            class for each cause.
 
     Example:
         >>> report = export("model.keras", overwrite=True)  # doctest: +SKIP
         >>> report.artifacts[0].parity.max_abs_error  # doctest: +SKIP
         2.4e-07
     """
-    checked = ExportOptions(**options)
+    export_options = ExportOptions(**options)
     from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
     from bilstm_exporter.report import FailedExport  # noqa: PLC0415 - the same
 
-    outcome = run_export(model, out, checked, progress)
+    outcome = run_export(model, out, export_options, progress)
     if isinstance(outcome, FailedExport):
         raise outcome.error
     return outcome

@@ -1,4 +1,4 @@
-"""Building the files of a bundle, each verified as its recipe promises."""
+"""Builds the model files of a bundle, and verifies each one against Keras."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class VerifiedArtifact:
         artifact: Its entry in the manifest.
         built: Its bytes, and how each recurrence and weight was written.
         parity: The comparison on the probes.
-        session: The artifact, opened.
-        verdict: Its evaluation on the user's data; None without.
+        session: An open session of the artifact.
+        verdict: Its evaluation on the user's data; None without data.
     """
 
     artifact: Artifact
@@ -41,7 +41,7 @@ class VerifiedArtifact:
     verdict: Evaluation | None = None
 
     def renamed(self, recipe: str) -> VerifiedArtifact:
-        """The same under the name of another recipe."""
+        """Return the same artifact under the name of another recipe."""
         file = file_name(recipe, self.artifact.format)
         return replace(self, artifact=replace(self.artifact, recipe=recipe, file=file))
 
@@ -51,13 +51,13 @@ class ArtifactBuilder:
 
     Args:
         loaded: The model.
-        probes: What every artifact is compared on.
-        options: Of the export.
-        stages: Told what runs.
+        probes: The inputs that every artifact is compared on.
+        options: The options of the export.
+        stages: Receives the name of each stage.
 
     Attributes:
-        loaded: As given.
-        probes: As given.
+        loaded: The model.
+        probes: The inputs that every artifact is compared on.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class ArtifactBuilder:
         self._float32: dict[str, VerifiedArtifact] = {}
 
     def try_float32(self, name: str) -> FormatOutcome:
-        """Build the float32 artifact of a format; an error is part of what is returned."""
+        """Build the float32 artifact of a format; errors are returned, not raised."""
         try:
-            made = self.float32(name)
+            artifact = self.float32(name)
         except ParityError as error:
             return FormatOutcome(self._built[name].recurrences, error)
         except ExportError as error:
             return FormatOutcome(None, error)
-        return FormatOutcome(made.built.recurrences)
+        return FormatOutcome(artifact.built.recurrences)
 
     def float32(self, name: str) -> VerifiedArtifact:
-        """The float32 artifact of a format: built, and proven to reproduce Keras's outputs, once.
+        """Build the float32 artifact of a format and verify it against Keras; cached.
 
         Raises:
-            ExportError: The format cannot hold the model, or differs from it.
+            ExportError: The format cannot represent the model, or its outputs differ.
         """
         if name not in self._float32:
             with self._stages.stage(f"writing {name}"):
@@ -93,11 +93,11 @@ class ArtifactBuilder:
             self._built[name] = built
             try:
                 with self._stages.stage(f"checking {name} against Keras"):
-                    self._float32[name] = self._proven(name, FLOAT32, built)
+                    self._float32[name] = self._verify_exact(name, FLOAT32, built)
             except BackendRunError as error:
                 message = (
-                    f"{name} takes the model's operators, but cannot run them: {error}. Leave this "
-                    f"format out with --formats, and please report the model's layers"
+                    f"{name} can store the model's operators, but not run them: {error}. Leave "
+                    f"this format out with --formats, and please report the model's layers"
                 )
                 raise UnsupportedModelError(message) from error
         return self._float32[name]
@@ -105,22 +105,22 @@ class ArtifactBuilder:
     def recipe(
         self, name: str, recipe: str, plan: PrecisionPlan, calibration: Calibration | None = None
     ) -> VerifiedArtifact:
-        """Build an artifact whose recipe promises to stay close to Keras, and measure how close.
+        """Build a quantized artifact, and measure its error against Keras.
 
         Args:
-            name: Of the format.
-            recipe: Its name, for the manifest.
+            name: The format.
+            recipe: The recipe's name, for the manifest.
             plan: The precision of every layer's weights.
-            calibration: Where activations become integers.
+            calibration: Example inputs; needed if activations become integers.
 
         Raises:
-            ParityError: It gives no number where Keras gives one, or differs between two runs; or
-                its float form does not reproduce Keras's outputs.
-            ExportError: The format cannot hold the model in this recipe.
+            ParityError: An output is NaN where Keras's is a number, or differs between two runs;
+                or the artifact's float form does not reproduce Keras's outputs.
+            ExportError: The format cannot represent the model in this recipe.
         """
         built = self._target(name).build(self.loaded, plan, calibration)
         if built.float_form is not None:
-            self._proven(name, recipe, built.float_form)
+            self._verify_exact(name, recipe, built.float_form)
         artifact, session = self._open(name, recipe, built)
         found = measure_agreement(artifact.file, session.run, self.probes.probes, artifact.outputs)
         artifact = replace(
@@ -129,13 +129,13 @@ class ArtifactBuilder:
         return VerifiedArtifact(artifact, built, found, session)
 
     def smallest(self, name: str) -> Built:
-        """The file of a format with all weights in the lowest precision, unverified."""
+        """Build the file of a format with all weights in the lowest precision, unverified."""
         return self._target(name).build(self.loaded, RECIPES["int4"].plan)
 
-    def _proven(self, name: str, recipe: str, built: Built) -> VerifiedArtifact:
-        """Run all probes through the runtime that users run, and refuse a wrong output.
+    def _verify_exact(self, name: str, recipe: str, built: Built) -> VerifiedArtifact:
+        """Run all probes through bilstm_runtime, and raise if an output differs from Keras's.
 
-        Which probes are well conditioned is asked only where something differs.
+        Badly conditioned probes are searched for only if an output differs.
         """
         artifact, session = self._open(name, recipe, built)
         parity = measure_parity(session.run, self.probes.probes, artifact.outputs)

@@ -31,11 +31,11 @@ _FILE = "stock.onnx"
 def keras_peers(
     model: str, spec: ModelSpec, *, threads: int, custom_objects: Sequence[str]
 ) -> Iterator[list[Peer]]:
-    """Read a model of any Keras version, and offer the ways in which Keras itself runs it.
+    """Load a model of any Keras version, and yield the ways to run it with Keras.
 
     Args:
         model: The path of the model.
-        spec: What the model in the bundle takes and returns.
+        spec: The inputs and outputs of the model in the bundle.
         threads: The number of threads that TensorFlow and onnxruntime may use.
         custom_objects: As for `export-bilstm --custom-objects`.
 
@@ -78,9 +78,8 @@ def _read(model: str, threads: int, custom_objects: Sequence[str]) -> Any:
     with captured_stderr():
         import tensorflow as tf  # noqa: PLC0415 - takes seconds
 
-        with contextlib.suppress(
-            RuntimeError
-        ):  # TensorFlow runs already, with its own number of threads
+        # RuntimeError: TensorFlow has started already, with its own number of threads.
+        with contextlib.suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         from bilstm_exporter.frontends.loading import read  # noqa: PLC0415
@@ -105,7 +104,7 @@ class _Calls:
         self.names = names
 
     def packed(self, inputs: Mapping[str, np.ndarray]) -> Any:
-        """The arrays in the structure that the model takes."""
+        """Return the arrays in the structure that the model takes."""
         return self._pack([inputs[name] for name in self.names])
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -118,7 +117,7 @@ class _Calls:
         return _flat(self._model.predict_on_batch(self.packed(inputs)))
 
     def function(self) -> Any:
-        """A `tf.function` of the call, which is traced once for each size of input."""
+        """Return a `tf.function` of the call; it is traced once per input shape."""
         import tensorflow as tf  # noqa: PLC0415
 
         traced = tf.function(lambda packed: self._model(packed, training=False))
@@ -139,7 +138,7 @@ def _flat(outputs: Any) -> list[np.ndarray]:
 def _stock_export(
     model: Any, calls: _Calls, example: Mapping[str, np.ndarray], path: Path, threads: int
 ) -> Peer:
-    """Keras's own export to ONNX, or why it is not possible."""
+    """Return Keras's own ONNX export as a peer, or a peer with the reason why there is none."""
     import keras  # noqa: PLC0415
     import onnxruntime as ort  # noqa: PLC0415
 
@@ -157,12 +156,12 @@ def _stock_export(
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     # Another library converts the user's model: it may raise anything.
     except Exception as error:  # noqa: BLE001
-        words = " ".join(str(error).split()) or type(error).__name__
-        return Peer(_STOCK, None, f"Keras cannot export this model to ONNX: {words[:300]}")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Peer(_STOCK, None, f"Keras cannot export this model to ONNX: {reason[:300]}")
     names = [node.name for node in session.get_inputs()]
     if len(names) != len(calls.names):
-        what = f"its inputs are {', '.join(names)}, those of the model {', '.join(calls.names)}"
-        return Peer(_STOCK, None, f"Keras exported a model with other inputs: {what}")
+        reason = f"its inputs are {', '.join(names)}, those of the model {', '.join(calls.names)}"
+        return Peer(_STOCK, None, f"Keras exported a model with other inputs: {reason}")
 
     def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         arrays = [inputs[name] for name in calls.names]

@@ -1,6 +1,6 @@
-"""What can go wrong in an export, one class per cause.
+"""The errors of an export, one class per cause.
 
-Every message says what was found, where, and what to do next.
+Every message reports what was found, where, and what to do next.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def plain_text(error: Exception) -> str:
-    """The text of a library's error, without terminal colours."""
+    """Return the text of a library's error, without terminal colours."""
     return _TERMINAL_COLOURS.sub("", str(error))
 
 
 class ExportError(Exception):
-    """Base of every error that an export raises on purpose.
+    """Base class of the errors that an export raises on purpose.
 
     Args:
         args: The message.
-        layers: Names of the layers that the error is about, where they are known.
+        layers: Names of the layers that the error is about, if they are known.
 
     Attributes:
         code: A short name of the cause, the same in every release.
-        exit_code: What the command returns.
+        exit_code: The exit code of `export-bilstm`.
+        layers: As in the arguments.
     """
 
     code: ClassVar[str] = "export"
     exit_code: ClassVar[int] = 3
-    # Keras makes a new exception of one raised inside a layer's call, whose message repeats the
-    # call's arguments and whose attributes are lost, unless it carries this mark.
+    # Keras replaces an exception raised inside a layer's call with a new one, without the
+    # attributes and with the call's arguments in the message. This attribute prevents that.
     _keras_call_info_injected: ClassVar[bool] = True
 
     def __init__(self, *args: object, layers: Sequence[str] = ()) -> None:
@@ -47,7 +48,7 @@ class ModelFileError(ExportError, ValueError):
 
 
 class UntrustedCodeError(ExportError, PermissionError):
-    """The model carries Python code, which runs only where that was allowed."""
+    """The model contains Python code, which runs only with permission."""
 
     code = "untrusted-code"
 
@@ -59,12 +60,12 @@ class MissingLibraryError(ExportError, ImportError):
 
 
 class UnknownObjectError(ExportError, LookupError):
-    """The model uses a layer or function that nobody registered.
+    """The model uses a layer or function that is not registered.
 
     Args:
-        message: What to report.
-        unknown: Its name in the file, or "" for another cause.
-        layers: As of `ExportError`.
+        message: The message.
+        unknown: The name in the file, or "" for another cause.
+        layers: See `ExportError`.
     """
 
     code = "unknown-object"
@@ -85,7 +86,7 @@ class UnsupportedOperatorError(UnsupportedModelError):
 
     Args:
         operators: For each TensorFlow operator, the name of a node that needs it.
-        format_name: Such as ``"onnx"``.
+        format_name: The format, such as ``"onnx"``.
     """
 
     code = "unsupported-operator"
@@ -93,11 +94,11 @@ class UnsupportedOperatorError(UnsupportedModelError):
     def __init__(self, operators: Mapping[str, str], *, format_name: str) -> None:
         self.format_name = format_name
         self.operators = dict(operators)
-        where = "; ".join(
+        missing = "; ".join(
             f"{operator}{f' (in {node})' if node else ''}" for operator, node in operators.items()
         )
         super().__init__(
-            f"{format_name} has no operator for: {where}. Replace the layer that computes it, "
+            f"{format_name} has no operator for: {missing}. Replace the layer that computes it, "
             f"or leave this format out with --formats"
         )
 
@@ -130,13 +131,13 @@ class DataError(ExportError, ValueError):
 
 
 class BudgetError(ExportError):
-    """No recipe and no mix of recipes keeps within the limits that were given."""
+    """No recipe and no mix of recipes is within the given limits."""
 
     code = "budget"
     exit_code = 6
 
 
 class KerasContractError(ExportError, RuntimeError):
-    """The installed Keras is built differently from those that this version knows."""
+    """The internals of the installed Keras differ from those that this version supports."""
 
     code = "keras-contract"

@@ -1,6 +1,6 @@
-"""Layer by layer, what a model becomes in each format, and what cannot be exported.
+"""Explains layer by layer how a model is written in each format, and what cannot be exported.
 
-Put together from what is known when it is needed: nothing here reads, builds or runs anything.
+This module only combines results: it does not read, build or run a model.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from bilstm_exporter.errors import ExportError, UnsupportedOperatorError
 from bilstm_exporter.keras_model import ModelLayers, NamedLayer, layer_of_node
 from bilstm_exporter.targets.base import RecurrenceForm
 
-# Stands for the formats where a refusal came before any of them was tried.
+# The key of an error that occurred before any format was tried.
 EVERY_FORMAT = "every format"
 
-# Operators that one of the formats lacks, and what does the same with operators that both have.
+# Operators that one of the formats lacks, with an equivalent that both formats support.
 _ALTERNATIVES = {
     "Bucketize": "compare with the boundaries and sum: keras.ops.sum(x[..., None] >= boundaries)",
     "Conv3D": "apply Conv2D in TimeDistributed, then Conv1D over time",
@@ -29,13 +29,13 @@ _ALTERNATIVES = {
 
 @dataclass(frozen=True)
 class LayerForm:
-    """What one layer becomes in one format.
+    """How one layer is written in one format.
 
     Attributes:
-        form: What stands in the artifact, "in the manifest", "refused" or "not written".
-        exact: Whether the artifact as a whole reproduces Keras's outputs; None without one.
+        form: The form in the artifact, "in the manifest", "refused" or "not written".
+        exact: Whether the whole artifact reproduces Keras's outputs; None without an artifact.
         fast: Whether it is the fastest form that the format has.
-        reason: For a slower form or a refusal: why, and the closest alternative.
+        reason: For a slower form or a refusal: the cause, and the closest alternative.
     """
 
     form: str
@@ -46,7 +46,13 @@ class LayerForm:
 
 @dataclass(frozen=True)
 class LayerExplanation:
-    """One layer: its name, its class, and what it becomes by format."""
+    """One layer of a model.
+
+    Attributes:
+        layer: Its name.
+        kind: Its class.
+        formats: How it is written, by format.
+    """
 
     layer: str
     kind: str
@@ -60,8 +66,8 @@ class Explanation:
     Attributes:
         model: Its name.
         generation: The library that read it, and why.
-        layers: In the order of the model.
-        failures: For each format that cannot be written, why.
+        layers: The layers in the order of the model.
+        failures: The reason for each format that cannot be written.
     """
 
     model: str
@@ -70,17 +76,17 @@ class Explanation:
     failures: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class FormatOutcome:
-    """What came of one format.
+    """The result of building one format.
 
     Attributes:
         recurrences: How the recurrences were written, if the format could be built.
-        error: Why the format cannot be written, or None.
+        error: The reason why the format cannot be written, or None.
     """
 
     recurrences: Sequence[RecurrenceForm] | None = None
@@ -88,11 +94,11 @@ class FormatOutcome:
 
 
 def explain_formats(known: ModelLayers, outcomes: Mapping[str, FormatOutcome]) -> Explanation:
-    """Explain what every layer becomes in each format.
+    """Explain how every layer is written in each format.
 
     Args:
         known: The model's layers.
-        outcomes: By format.
+        outcomes: The result of each format.
     """
     forms = {name: _forms(known.layers, outcome) for name, outcome in outcomes.items()}
     in_manifest = LayerForm("in the manifest", exact=True, fast=True)
@@ -112,7 +118,7 @@ def explain_formats(known: ModelLayers, outcomes: Mapping[str, FormatOutcome]) -
 
 
 def explain_refusal(known: ModelLayers, error: ExportError) -> Explanation:
-    """Explain an error that came before any format was tried."""
+    """Explain an error that occurred before any format was tried."""
     layers = [*known.text_layers, *known.layers]
     forms = _refused(layers, dict.fromkeys(error.layers, str(error)))
     return Explanation(
@@ -148,7 +154,7 @@ def _refused(layers: Sequence[NamedLayer], reasons: Mapping[str, str]) -> dict[s
 
 
 def _reasons(layers: Sequence[NamedLayer], error: ExportError | None) -> Mapping[str, str]:
-    """The layers that an error is about, by operator or by name; and why."""
+    """Return the reasons by layer, for the layers that an error is about."""
     if error is None:
         return {}
     if isinstance(error, UnsupportedOperatorError):

@@ -1,4 +1,4 @@
-"""A model as the rest of the exporter sees it, whichever library runs it."""
+"""The interface to a Keras model, independent of the library that runs it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.spec import TextPreprocessing
 
-# float32 keeps 24 bits, 6e-8 of a value. A few hundred steps of sums over some hundred
-# units, in another order than Keras's, lose up to three decimal digits of that; what is
-# wrong by more than this is not rounding. docs/numerics.md has the measurements.
+# float32 has 24 bits, a relative precision of 6e-8. Sums over some hundred units in another
+# order than Keras's lose up to three decimal digits of that in a few hundred steps. A larger
+# error is not rounding. docs/numerics.md has the measurements.
 TOLERANCE = Tolerance(absolute=1e-5, relative=1e-4)
 
 Shape = tuple[int | None, ...]
@@ -26,11 +26,11 @@ class DeclaredInput:
     """One input as the model declares it.
 
     Attributes:
-        name: The model's name for it.
-        shape: With the batch axis first; None where the size is free.
+        name: The name in the model.
+        shape: The shape with the batch axis first; None for a free axis.
         dtype: A numpy dtype name.
-        declared: Whether the model states shape and dtype itself; otherwise they
-            come from the call that built it and are only an example.
+        declared: Whether the model declares shape and dtype. If not, they come from the call
+            that built the model and are only an example.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Origin:
 
     Attributes:
         file: The file's name, or "" for a model in memory.
-        sha256: Of the file, or of nothing.
-        keras_version: Of the Keras that wrote the file, or of the one that holds the model.
-        why: What decided which Keras reads it, in a few words.
+        sha256: The SHA-256 of the file; for a model in memory, that of no bytes.
+        keras_version: The version of Keras that wrote the file or created the model in memory.
+        why: The reason for the choice of the Keras that reads it, in a few words.
     """
 
     file: str
@@ -62,13 +62,13 @@ NamedLayer = tuple[str, str]
 
 @dataclass(frozen=True)
 class ModelLayers:
-    """What is known of a model's layers, whether or not it could be loaded.
+    """The layers of a model, whether or not it could be loaded.
 
     Attributes:
         model: The model's name.
         generation: The library that read it, or would read it, and why.
-        layers: In the order of the model.
-        text_layers: Those that the manifest describes in place of the artifacts.
+        layers: The layers in the order of the model.
+        text_layers: The layers that the manifest describes, and no artifact contains.
     """
 
     model: str
@@ -78,17 +78,18 @@ class ModelLayers:
 
 
 class KerasModel(Protocol):
-    """A readable model.
+    """A loaded Keras model.
 
     Attributes:
-        name: For the manifest.
-        generation: Which library reads the model, and so defines what is right.
-        inputs: In the order of the model, without the states.
-        states: What a stateful model keeps from one call to the next.
-        output_names: In the order in which ``reference`` returns them, without the states.
+        name: The name for the manifest.
+        generation: The library that runs the model, and so defines the reference.
+        inputs: The inputs in the order of the model, without the states.
+        states: The states that a stateful model keeps from one call to the next.
+        output_names: The names in the order in which ``reference`` returns the outputs, without
+            the states.
         output_structure: ``"single"``, ``"list"`` or ``"dict"``.
         keras_model: The Keras model that is called.
-        preprocessing: How ids are made of text for the inputs that take text.
+        preprocessing: How text becomes ids, for the inputs that take text.
     """
 
     name: str
@@ -102,77 +103,89 @@ class KerasModel(Protocol):
 
     @property
     def state_count(self) -> int:
-        """How many states there are."""
+        """The number of states."""
         ...
 
     @property
     def flat_inputs(self) -> tuple[DeclaredInput, ...]:
-        """The inputs, then the states: what ``reference`` and ``trace`` take."""
+        """The inputs of ``reference`` and ``trace``: the inputs, then the states."""
         ...
 
     @property
     def flat_output_names(self) -> tuple[str, ...]:
-        """The names of the outputs, then of the states: what ``reference`` returns."""
+        """The names of the arrays that ``reference`` returns: the outputs, then the states."""
         ...
 
     def pack_inputs(self, arrays: Sequence[Any]) -> Any:
-        """Arrays, one per input, in the structure that the Keras model takes."""
+        """Arrange one array per input in the structure that the Keras model takes."""
         ...
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What the model answers, called eagerly: the definition of right."""
+        """Call the model eagerly in float32; its outputs are the reference.
+
+        Args:
+            inputs: One array per entry of ``flat_inputs``.
+
+        Returns:
+            One array per entry of ``flat_output_names``.
+        """
         ...
 
     def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
-        """Whether the layers' own arithmetic of shapes allows inputs of these shapes.
+        """Whether the layers' shape inference allows inputs of these shapes.
 
-        TensorFlow's kernels do not refuse all that is too short: a depthwise convolution
-        answers with what it finds in memory.
+        TensorFlow's kernels do not reject every input that is too short: a depthwise convolution
+        returns uninitialized memory.
         """
         ...
 
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        """What the model answers in its own dtypes, or None if it computes in float32 anyway.
+        """Return the outputs in the model's own dtypes, or None for a float32 model.
 
-        ``reference`` is the answer in float32, in which every model is exported.
+        Every model is exported in float32, as in ``reference``.
         """
         ...
 
     def perturbed_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-        """What the model answers when every weight is off by one rounding, up or down."""
+        """Return the outputs with every weight moved one float32 step up or down.
+
+        Args:
+            inputs: See ``reference``.
+            seed: Selects the directions.
+        """
         ...
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
+        """Return the final states of every recurrence in one eager call, ``[batch, ...]`` each."""
         ...
 
     def layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that does something itself, in the model's order."""
+        """Return name and class of every layer that is not a container, in the model's order."""
         ...
 
     def text_layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that the manifest describes in place of the artifacts."""
+        """Return name and class of the layers that the manifest describes, not the artifacts."""
         ...
 
     def weights(self) -> list[tuple[str, np.ndarray]]:
-        """Every weight with the name of the layer it belongs to, as in ``layers``."""
+        """Return every weight with the name of its layer, as in ``layers``."""
         ...
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
-        """Trace the model at these shapes, weights as constants.
+        """Trace the model at these shapes, with weights as constants.
 
         Returns:
-            A ``tf.ConcreteFunction`` from ``input_0``, ``input_1``, ... to a dict
+            A ``tf.ConcreteFunction`` that takes ``input_0``, ``input_1``, ... and returns a dict
             of ``output_0``, ``output_1``, ...
         """
         ...
 
 
 def layer_of_node(node: str, layers: Collection[str]) -> str | None:
-    """The innermost layer in whose scope a node of a traced graph stands, or None.
+    """Return the innermost layer whose name scope contains a node of a traced graph, or None.
 
     Args:
-        node: Its name, such as ``"model_1/encoder_1/Erf"``; tracing numbers scopes.
+        node: Its name, such as ``"model_1/encoder_1/Erf"``; tracing appends numbers to scopes.
         layers: The names of the layers.
     """
     for scope in reversed(node.split("/")):

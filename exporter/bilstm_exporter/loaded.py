@@ -1,4 +1,4 @@
-"""A model that has been read and inspected: what targets build from and checks compare with."""
+"""A loaded and inspected model: the source of every target and the reference of every check."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class LoadedModel:
     Attributes:
         keras: The model; its eager call is the reference.
         origin: Where it came from.
-        spec: What it takes and returns.
-        typical_sizes: For each named axis a size at which the model runs.
-        first_graph: The graph traced for inspection, which serves again for the same shapes.
+        spec: Its inputs and outputs.
+        typical_sizes: For each named axis, a size at which the model runs.
+        first_graph: The graph traced for inspection; reused for the same shapes.
     """
 
     keras: KerasModel
@@ -50,61 +50,61 @@ class LoadedModel:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The names of the outputs and states inside the artifacts, none of them an input's."""
-        taken = set(self.input_names)
+        """The names of the outputs and states inside the artifacts, distinct from the inputs."""
+        used = set(self.input_names)
         names: list[str] = []
         for spec in self.spec.file_outputs:
             name = spec.name
-            while name in taken:
+            while name in used:
                 name += "_output"
-            taken.add(name)
+            used.add(name)
             names.append(name)
         return tuple(names)
 
     @property
     def free_axes(self) -> dict[str, Axis]:
-        """The axes whose size is not fixed, by name, the batch among them."""
+        """The axes without a fixed size, including the batch, by name."""
         axes = (axis for spec in self.spec.file_inputs for axis in spec.axes)
         return {axis.name: axis for axis in axes if axis.size is None and axis.name}
 
     @property
     def time_axes(self) -> frozenset[str]:
-        """The names of the time axes: that of the second axis of any input."""
+        """The names of the time axes; see `time_axes`."""
         return time_axes(self.call_inputs)
 
     def shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
-        """The shapes of `call_inputs` at these sizes, typical ones where none is given."""
+        """Return the shapes of `call_inputs` at these sizes; typical sizes for the other axes."""
         return shapes_at(self.call_inputs, {**self.typical_sizes, **sizes})
 
     @cached_property
     def declared_inputs(self) -> list[DeclaredInput]:
-        """The inputs and states to trace with; None where an axis is free."""
+        """The inputs and states to trace with; the size of a free axis is None."""
         return [
             DeclaredInput(spec.name, tuple(axis.size for axis in spec.axes), spec.dtype)
             for spec in self.spec.file_inputs
         ]
 
     def trace(self, lowering: Lowering) -> Any:
-        """Trace the model at the shapes of the spec: a ``tf.ConcreteFunction``."""
+        """Trace the model at the shapes of the spec; returns a ``tf.ConcreteFunction``."""
         return self.keras.trace(lowering, self.declared_inputs)
 
     @cached_property
     def marked_graph(self) -> MarkedGraph:
-        """The model traced at the shapes of the spec, every recurrence a marker."""
+        """The model traced at the shapes of the spec, with a marker for each recurrence."""
         if self.first_graph.has_shapes([spec.shape for spec in self.declared_inputs]):
             return self.first_graph
         return mark_recurrences(self.trace)
 
     @cached_property
     def weight_owners(self) -> WeightOwners:
-        """Which layer a constant of an artifact belongs to."""
+        """Finds the layer that a constant of an artifact belongs to."""
         return WeightOwners(self.keras.weights())
 
 
 def shapes_at(
     inputs: tuple[InputSpec, ...] | list[InputSpec], sizes: Mapping[str, int]
 ) -> list[tuple[int, ...]]:
-    """The shapes of inputs whose named axes have these sizes."""
+    """Return the shapes of inputs whose named axes have these sizes."""
     return [
         tuple(axis.size if axis.size is not None else sizes[axis.name or ""] for axis in spec.axes)
         for spec in inputs
@@ -112,7 +112,7 @@ def shapes_at(
 
 
 def time_axes(inputs: tuple[InputSpec, ...] | list[InputSpec]) -> frozenset[str]:
-    """The names of the time axes of inputs."""
+    """Return the names of the time axes: the second axis of each input, and any axis "time"."""
     names = {spec.axes[1].name for spec in inputs if len(spec.axes) > 1}
-    every = {axis.name for spec in inputs for axis in spec.axes}
-    return frozenset(name for name in (names | (every & {TIME})) if name not in (None, BATCH))
+    all_names = {axis.name for spec in inputs for axis in spec.axes}
+    return frozenset(name for name in (names | (all_names & {TIME})) if name not in (None, BATCH))

@@ -1,4 +1,4 @@
-"""What a user can choose about an export."""
+"""The options of an export."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS
 
-# From the first with axes as inputs of Squeeze and ReduceSum to the last that tf2onnx writes.
+# From opset 13, in which Squeeze and ReduceSum take their axes as inputs, to the last that
+# tf2onnx writes.
 OPSETS = range(13, 19)
 DEFAULT_OPSET = 18
-# Of a fixed axis: Keras answers the probes at this size, step by step.
+# The largest size of a fixed axis: Keras runs the probes at this size, step by step.
 MAX_SIZE = 100_000
 
 
 class ExportSettings(TypedDict, total=False):
-    """The keyword arguments of :func:`bilstm_exporter.export`; see `ExportOptions`."""
+    """The keyword arguments of `bilstm_exporter.export`; see `ExportOptions`."""
 
     formats: Sequence[str] | str
     recipes: Sequence[str] | str
@@ -51,18 +52,18 @@ class ExportOptions:
             .csv, .jsonl) or arrays; see ``bilstm_exporter.evaluation.data.read_data``.
         metric: The metric, such as ``"f1"`` or ``"tags=f1,score=mae"``; chosen from the
             outputs and labels by default.
-        max_drop: The most a recipe may lose by the metric, such as ``"0.5%"``. Any of the three
-            limits starts a search over the recipes and mixes of them.
+        max_drop: The largest drop of the metric, such as ``"0.5%"``. Any of the three limits
+            starts a search over the recipes and mixes of them.
         max_kb: The largest file, such as ``"800"`` or ``"1.5mb"``.
         max_ms: The longest median time for one example on this machine, such as ``"5"``.
         batch: Fix the batch axis at this size; free by default.
         time: Fix the time axes at this size; free by default.
-        opset: Of the ONNX operators.
+        opset: The ONNX opset.
         custom_objects: Layers and functions that the model file names, by name.
         trust_code: Whether Python code inside the model file may run.
         weights: A file of weights, for an architecture in JSON or a builder.
         builder: ``module:function``, which builds the model; then no model file is given.
-        overwrite: Whether a bundle that is there may be replaced.
+        overwrite: Whether an existing bundle may be replaced.
 
     Raises:
         OptionError: A value cannot be used.
@@ -85,7 +86,7 @@ class ExportOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a model."""
+        """Check the values, as far as that is possible without a model."""
         if isinstance(self.formats, str):
             names = [name.strip() for name in self.formats.split(",")]
             object.__setattr__(self, "formats", tuple(name for name in names if name))
@@ -96,11 +97,11 @@ class ExportOptions:
             )
             raise OptionError(message)
         if len(set(self.formats)) < len(self.formats):
-            message = f"formats: {', '.join(self.formats)} names one twice"
+            message = f"formats: {', '.join(self.formats)} contains a format twice"
             raise OptionError(message)
         budget = parse_budget(self.max_drop, self.max_kb, self.max_ms)
         if self.recipes == FLOAT32 and not budget.is_unlimited:
-            object.__setattr__(self, "recipes", ALL)  # what else would there be to search?
+            object.__setattr__(self, "recipes", ALL)  # a limit needs recipes to choose from
         parse_recipes(self.recipes)
         for name in ("batch", "time"):
             size = getattr(self, name)

@@ -1,4 +1,4 @@
-"""The whole job: read, inspect, build, verify, select, write."""
+"""The stages of an export: read, inspect, build, verify, select, write."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run_export(
     options: ExportOptions,
     listener: Listener | None = None,
 ) -> ExportReport | FailedExport:
-    """Export a model; see :func:`bilstm_exporter.export`."""
+    """Export a model; see `bilstm_exporter.export`."""
     stages, attempt = Stages(listener), Attempt(model)
     try:
         if out is not None:
@@ -62,10 +62,10 @@ def run_export(
 
 
 def explain(model: Any, options: ExportOptions, listener: Listener | None = None) -> Explanation:
-    """Say of every layer what it becomes in each format, or what refuses it; write nothing.
+    """Explain how each layer is written in each format, or why it cannot be; write nothing.
 
     Raises:
-        ExportError: The model cannot be read, and nothing is known of its layers.
+        ExportError: The model cannot be read, and its layers are not known.
     """
     stages, attempt = Stages(listener), Attempt(model)
     try:
@@ -82,13 +82,13 @@ def explain(model: Any, options: ExportOptions, listener: Listener | None = None
 
 @dataclass
 class Attempt:
-    """What an export has found out so far: what a failure is explained with.
+    """The results of an export so far; they explain a failure.
 
     Attributes:
-        model: As given.
+        model: The model, as the user gave it.
         layers: The model's layers, once it is loaded.
-        outcomes: What came of each format that was tried.
-        searches: By format, what a search within limits tried.
+        outcomes: The result of each format that was tried.
+        searches: The results of searches within limits, by format.
     """
 
     model: Any
@@ -103,14 +103,14 @@ class Attempt:
                 raise outcome.error
 
     def explanation(self) -> Explanation:
-        """What every layer became in the formats that were tried."""
+        """Explain how each layer was written in the formats that were tried."""
         if self.layers is None:
             message = "no model was loaded"
             raise ValueError(message)
         return explain_formats(self.layers, self.outcomes)
 
     def explanation_of(self, error: ExportError) -> Explanation | None:
-        """What is known of every layer; None where an error concerns none of them."""
+        """Explain an error layer by layer; None if it does not concern any layer."""
         if any(outcome.error is error for outcome in self.outcomes.values()):
             return self.explanation()
         layers = (self.layers or layers_of(self.model)) if error.layers else None
@@ -120,7 +120,7 @@ class Attempt:
 def load_model(
     model: Any, options: ExportOptions, stages: Stages, attempt: Attempt
 ) -> tuple[LoadedModel, ProbeSet]:
-    """Read a model, describe it, and call it for the probes."""
+    """Read a model, inspect it, and compute Keras's outputs for the probes."""
     with stages.stage("reading the model"):
         keras_model, origin = read(
             model,
@@ -140,7 +140,7 @@ def load_model(
 
 
 def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Attempt) -> None:
-    """Build and prove every format in float32; one that fails leaves the others worth trying."""
+    """Build and verify every format in float32; continue after one that fails."""
     for name in formats:
         attempt.outcomes[name] = builder.try_float32(name)
 
@@ -148,7 +148,7 @@ def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Att
 def prepare_evaluation(
     loaded: LoadedModel, probes: ProbeSet, options: ExportOptions, stages: Stages
 ) -> EvaluationSet | None:
-    """What artifacts are evaluated on: the user's data, or for a search without any the probes."""
+    """Make the examples for the evaluation: the user's data, or the probes for a search."""
     budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
     if options.data is None and budget.is_unlimited:
         return None
@@ -162,7 +162,7 @@ def select_artifacts(
     stages: Stages,
     attempt: Attempt,
 ) -> Selection:
-    """Build the recipes asked for, or search for the best within the limits."""
+    """Build the requested recipes, or search for the best within the limits."""
     selector = RecipeSelector(builder, options.formats, evaluation, stages)
     recipes = parse_recipes(options.recipes)
     budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)

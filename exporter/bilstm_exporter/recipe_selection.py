@@ -1,4 +1,4 @@
-"""Which artifacts a bundle gets: the recipes asked for, or what a search finds within limits."""
+"""Selects the artifacts of a bundle: the requested recipes, or the result of a search."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Selection:
     """The artifacts of a bundle.
 
     Attributes:
-        artifacts: In the order of the manifest.
-        recommended: The recipe to run where nobody says otherwise.
-        searches: By format, what a search within limits found; empty without limits.
-        left_out: Recipes that could not be written, with the reason.
+        artifacts: The artifacts in the order of the manifest.
+        recommended: The recipe to run by default.
+        searches: The results of searches by format; empty without limits.
+        left_out: The reasons for the recipes that could not be written.
     """
 
     artifacts: list[VerifiedArtifact]
@@ -45,17 +45,17 @@ class Selection:
 
     @property
     def reason(self) -> str:
-        """Why the recipe is recommended; "" without a search."""
+        """The reason for the recommendation; "" without a search."""
         return " ".join(f"{name}: {result.reason}" for name, result in self.searches.items())
 
 
 @dataclass(frozen=True)
 class NothingFits:
-    """What searches found where no artifact keeps within the limits.
+    """The result of a search if no artifact is within the limits.
 
     Attributes:
-        error: Says so.
-        searches: By format, what was tried.
+        error: The error to raise.
+        searches: The results of searches by format.
     """
 
     error: BudgetError
@@ -66,10 +66,10 @@ class RecipeSelector:
     """Builds artifacts in recipes, and evaluates them.
 
     Args:
-        builder: Builds and verifies them.
-        formats: Those to write, each already proven in float32.
-        evaluation: What artifacts are evaluated on; None without data or limits.
-        stages: Told what runs.
+        builder: Builds and verifies the artifacts.
+        formats: The formats to write, each already verified in float32.
+        evaluation: The examples for the evaluation; None without data or limits.
+        stages: Receives the name of each stage.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class RecipeSelector:
         self._stages = stages
 
     def build(self, recipes: Sequence[Recipe], *, skip_failed_calibration: bool) -> Selection:
-        """Build recipes in every format that holds them.
+        """Build recipes in every format that supports them.
 
         Args:
-            recipes: Which.
-            skip_failed_calibration: Leave out a calibrated recipe that cannot be written, with the
-                reason, because nobody asked for it by name.
+            recipes: The recipes.
+            skip_failed_calibration: Leave out a calibrated recipe that cannot be written, and
+                record the reason. For recipes that the user did not name.
 
         Raises:
-            OptionError: No format holds any of them.
-            ExportError: A recipe cannot be written, or gives no number where Keras gives one.
+            OptionError: No format supports any of the recipes.
+            ExportError: A recipe cannot be written, or an output is NaN where Keras's is not.
         """
         artifacts: list[VerifiedArtifact] = []
         left_out: dict[str, str] = {}
@@ -103,16 +103,16 @@ class RecipeSelector:
                 if not TARGETS[name].holds(recipe):
                     continue
                 try:
-                    artifacts.append(self._reported(name, recipe))
+                    artifacts.append(self._artifact_as_stage(name, recipe))
                 except ExportError as error:
                     if not (skip_failed_calibration and recipe.calibrated):
                         raise
                     left_out[recipe.name] = str(error)
         if not artifacts:
-            wanted = ", ".join(recipe.name for recipe in recipes)
+            requested = ", ".join(recipe.name for recipe in recipes)
             others = [t.name for t in TARGETS.values() if any(t.holds(r) for r in recipes)]
             message = (
-                f"recipes: {wanted} cannot be written as {', '.join(self._formats)}; add "
+                f"recipes: {requested} cannot be written as {', '.join(self._formats)}; add "
                 f"{', '.join(sorted(others))} to --formats, or another recipe"
             )
             raise OptionError(message)
@@ -122,7 +122,7 @@ class RecipeSelector:
         """Find the best artifact of every format within limits."""
         evaluation = self._evaluation
         if evaluation is None:
-            message = "a search needs something to evaluate on"
+            message = "a search needs examples to evaluate on"
             raise ValueError(message)
         results = {
             name: self._search(
@@ -151,12 +151,14 @@ class RecipeSelector:
         self, name: str, recipes: Sequence[Recipe], budget: Budget, evaluation: EvaluationSet
     ) -> SearchResult:
         def evaluate(recipe: str, plan: PrecisionPlan) -> Measurement:
-            made = self._artifact(name, recipe, plan)
-            verdict = made.verdict
-            if verdict is None:
+            verified = self._artifact(name, recipe, plan)
+            result = verified.verdict
+            if result is None:
                 message = "nothing was evaluated"
                 raise ValueError(message)
-            return Measurement(made.artifact.bytes, verdict.drop, verdict.relative_error, made)
+            return Measurement(
+                verified.artifact.bytes, result.drop, result.relative_error, verified
+            )
 
         def measure(candidates: Sequence[Candidate]) -> list[float]:
             spec = self._builder.loaded.spec
@@ -174,10 +176,10 @@ class RecipeSelector:
                 progress=self._stages.report,
                 wording=Wording(evaluation.drop_unit, evaluation.user_data),
             )
-        sentences = _kept_higher(result.recommended)
+        sentences = _higher_precision_notes(result.recommended)
         return replace(result, reason=" ".join([result.reason, *sentences]))
 
-    def _reported(self, name: str, recipe: Recipe) -> VerifiedArtifact:
+    def _artifact_as_stage(self, name: str, recipe: Recipe) -> VerifiedArtifact:
         if recipe.name == FLOAT32 and self._evaluation is None:
             return self._artifact(name, recipe.name, recipe.plan)
         with self._stages.stage(f"{name}, {recipe.name}"):
@@ -185,17 +187,18 @@ class RecipeSelector:
 
     def _artifact(self, name: str, recipe: str, plan: PrecisionPlan) -> VerifiedArtifact:
         if recipe == FLOAT32:
-            made = self._builder.float32(name)
+            verified = self._builder.float32(name)
         else:
             calibration = self._calibration(recipe) if plan.integer_activations else None
-            made = self._builder.recipe(name, recipe, plan, calibration)
+            verified = self._builder.recipe(name, recipe, plan, calibration)
         if self._evaluation is None:
-            return made
-        verdict = self._evaluation.evaluate(
-            Predictor(self._builder.loaded.spec, made.session, label=name)
+            return verified
+        result = self._evaluation.evaluate(
+            Predictor(self._builder.loaded.spec, verified.session, label=name)
         )
-        parity = {**made.artifact.parity, "judged": verdict.to_dict()}
-        return replace(made, verdict=verdict, artifact=replace(made.artifact, parity=parity))
+        artifact = verified.artifact
+        parity = {**artifact.parity, "judged": result.to_dict()}
+        return replace(verified, verdict=result, artifact=replace(artifact, parity=parity))
 
     def _calibration(self, recipe: str) -> Calibration:
         if self._evaluation is None or not self._evaluation.user_data:
@@ -205,12 +208,12 @@ class RecipeSelector:
         return calibration_runs(loaded.keras, loaded.spec, self._evaluation.dataset)
 
 
-def _kept_higher(candidate: Candidate | None) -> list[str]:
-    """Sentences about layers that the recommended artifact could not store as its recipe says."""
+def _higher_precision_notes(candidate: Candidate | None) -> list[str]:
+    """Describe the layers that are stored in a higher precision than the recipe's."""
     if candidate is None:
         return []
-    made: VerifiedArtifact = candidate.payload
-    forms = made.built.weights
+    verified: VerifiedArtifact = candidate.payload
+    forms = verified.built.weights
     low = min((Precision[form.storage.upper()] for form in forms), default=Precision.FLOAT32)
     kept = {
         form.layer: f"{form.layer!r} is stored in {form.storage}: {form.reason}."

@@ -1,4 +1,4 @@
-"""What an export reports."""
+"""The report of an export."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ArtifactReport:
         file: Its name in the bundle.
         format: ``"onnx"`` or ``"tflite"``.
         recipe: How its numbers are stored.
-        bytes: Its size.
-        parity: The comparison with Keras: that it is exact or, for a recipe that promises less,
-            how close it comes.
+        bytes: Its size in bytes.
+        parity: The comparison with Keras: `Parity` for an exact recipe, `Agreement` for a
+            quantized one.
         recurrences: How each recurrence was written.
-        weights: How each weight is stored, where not all are float32.
+        weights: How each weight is stored, if not all are float32.
         verdict: Its evaluation on the user's data; None without data.
-        operators: TFLite operators that a runtime must have to run it.
-        missing_in_micro: Those of them that TFLite Micro lacks.
+        operators: The TFLite operators that a runtime must support.
+        missing_in_micro: The operators among them that TFLite Micro lacks.
     """
 
     file: str
@@ -53,12 +53,12 @@ class ArtifactReport:
 
 @dataclass(frozen=True)
 class EvaluatedOn:
-    """What artifacts were evaluated on.
+    """The examples that the artifacts were evaluated on.
 
     Attributes:
-        on: The examples, in words.
-        own_data: Whether they are the user's own; otherwise those of the probes.
-        resolution: The drop that one decision makes, in percentage points.
+        on: A description of the examples.
+        own_data: Whether they are the user's data; if not, they are the probes.
+        resolution: The drop that one changed prediction causes, in percentage points.
     """
 
     on: str
@@ -74,17 +74,18 @@ class ExportReport:
         bundle: The folder written.
         model: The model's name.
         generation: The library that read the model, and why; its output is the reference.
-        artifacts: What is in the bundle.
-        probes_left_out: Inputs that were not compared, with the reason.
-        largest_state: The largest ``|state|`` any probe drove a recurrence to, or None.
-        declared_difference: For a model that computes in half precision or float64, how far its
-            outputs are from those in float32, in which it is exported; or None.
+        artifacts: The artifacts in the bundle.
+        probes_left_out: The reasons for the inputs that were not compared.
+        largest_state: The largest ``|state|`` of a recurrence on any probe, or None.
+        declared_difference: For a model in half precision or float64, the largest absolute
+            difference between its own outputs and those in float32, in which it is exported; or
+            None.
         padding_neutral: Whether padding changes no output.
-        recommended: The recipe to run where nobody says otherwise.
-        judged: What the artifacts were evaluated on; None without data or limits.
-        searches: By format, what a search within limits found.
-        left_out: Recipes that could not be written, with the reason.
-        seconds: Time spent, by stage.
+        recommended: The recipe to run by default.
+        judged: The examples of the evaluation; None without data or limits.
+        searches: The results of searches within limits, by format.
+        left_out: The reasons for the recipes that could not be written.
+        seconds: Time spent in seconds, by stage.
     """
 
     bundle: Path
@@ -103,11 +104,11 @@ class ExportReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every float32 artifact is exact; nothing is written otherwise."""
+        """Whether every float32 artifact is exact; if not, nothing is written."""
         return all(a.parity.passed for a in self.artifacts if isinstance(a.parity, Parity))
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
+        """Return plain values, for JSON."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["bundle"] = str(self.bundle)
         plain["artifacts"] = [asdict(replace(item, verdict=None)) for item in self.artifacts]
@@ -125,9 +126,9 @@ class FailedExport:
     """An export that wrote nothing.
 
     Attributes:
-        error: Why.
-        explanation: What is known of every layer, where that says more than the error.
-        searches: By format, what a search within limits tried.
+        error: The cause.
+        explanation: An explanation layer by layer, if it adds to the error.
+        searches: The results of searches within limits, by format.
     """
 
     error: ExportError
@@ -135,7 +136,7 @@ class FailedExport:
     searches: Mapping[str, SearchResult] = field(default_factory=dict)
 
 
-def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
+def make_report(  # noqa: PLR0913, PLR0917 - each argument is independent
     bundle: Path,
     loaded: LoadedModel,
     probes: ProbeSet,
@@ -143,7 +144,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
     selection: Selection,
     seconds: dict[str, float],
 ) -> ExportReport:
-    """Report a finished export."""
+    """Make the report of a finished export."""
     evaluated_on = None
     if evaluation is not None:
         evaluated_on = EvaluatedOn(
@@ -166,17 +167,17 @@ def make_report(  # noqa: PLR0913, PLR0917 - each is another thing
     )
 
 
-def _artifact_report(one: VerifiedArtifact) -> ArtifactReport:
-    missing = one.built.missing_operators
+def _artifact_report(verified: VerifiedArtifact) -> ArtifactReport:
+    missing = verified.built.missing_operators
     return ArtifactReport(
-        file=one.artifact.file,
-        format=one.artifact.format,
-        recipe=one.artifact.recipe,
-        bytes=one.artifact.bytes,
-        parity=one.parity,
-        recurrences=one.built.recurrences,
-        weights=one.built.weights,
-        verdict=one.verdict,
-        operators=one.built.operators,
+        file=verified.artifact.file,
+        format=verified.artifact.format,
+        recipe=verified.artifact.recipe,
+        bytes=verified.artifact.bytes,
+        parity=verified.parity,
+        recurrences=verified.built.recurrences,
+        weights=verified.built.weights,
+        verdict=verified.verdict,
+        operators=verified.built.operators,
         missing_in_micro=next(iter(missing.values()), ()),
     )

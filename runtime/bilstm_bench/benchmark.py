@@ -45,7 +45,7 @@ _TWIN: Final = "twin"
 
 
 class Progress(Protocol):
-    """Displays what runs."""
+    """Displays the current stage and step."""
 
     def stage(self, text: str) -> None:
         """A stage begins."""
@@ -62,14 +62,14 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """What to do.
+    """The options of a benchmark.
 
     Attributes:
-        choice: What is measured.
-        sections: Which of `SECTIONS`.
+        choice: The selection of what is measured.
+        sections: The selected sections of `SECTIONS`.
         rounds: The maximum number of rounds.
         seconds: No round begins later than this, once there are enough for an interval.
-        cold_runs: Fresh processes for each file and backend.
+        cold_runs: The number of fresh processes for each file and backend.
         against: The path of a Keras model to compare with; or None.
         custom_objects: Modules with its own layers.
         tune: Whether to store the fastest variant.
@@ -91,7 +91,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Reporting:
-    """What shows or receives results while they are measured."""
+    """The receivers of progress and results during a measurement."""
 
     progress: Progress
     samples: SampleFile
@@ -103,14 +103,14 @@ def run_benchmark(bundle: Bundle, name: str, options: Options, progress: Progres
     Args:
         bundle: The bundle.
         name: The bundle as the user named it.
-        options: What to do.
-        progress: Displays what runs.
+        options: The options.
+        progress: Displays the current stage and step.
 
     Returns:
-        The results; those so far if the user interrupts.
+        The results; partial results if the user interrupts.
 
     Raises:
-        BilstmRuntimeError: An option is impossible, or nothing can be measured.
+        BilstmRuntimeError: An option is invalid, or nothing can be measured.
     """
     plan = make_plan(bundle, options.choice)
     if options.tune:
@@ -183,7 +183,7 @@ def _files(bundle: Bundle, plan: Plan) -> list[FileFacts]:
 
 
 def _parity_error(artifact: Artifact) -> float | None:
-    """The largest error that the exporter measured; None if the manifest holds no number."""
+    """Return the largest error that the exporter measured; None if the manifest has none."""
     error = artifact.parity.get("max_abs_error")
     if isinstance(error, bool) or not isinstance(error, (int, float)):
         return None
@@ -200,7 +200,7 @@ def _latencies(
             opened, failures = _open_all(bundle, plan)
             if not opened:
                 raise next(iter(failures.values()))
-            # The same file once more: the difference of two equal contenders is the noise.
+            # The same file again: the difference of two equal contenders is the noise.
             twin = OpenedVariant(bundle, opened[0].variant)
         contenders, untimed = _contenders(plan, opened, twin)
         result.cases += [
@@ -258,7 +258,7 @@ def _open_all(
 def _contenders(
     plan: Plan, opened: Sequence[OpenedVariant], twin: OpenedVariant
 ) -> tuple[list[Contender], list[Case]]:
-    """What can be timed, and the cases that already fail."""
+    """Return the contenders that can be timed, and the cases that already failed."""
     contenders: list[Contender] = []
     failed: list[Case] = []
     for item, shape in itertools.product(opened, plan.shapes):
@@ -279,7 +279,7 @@ def _peer_contenders(
     opened: Sequence[OpenedVariant],
     stack: contextlib.ExitStack,
 ) -> list[tuple[Contender | None, Case]]:
-    """The peers whose outputs agree with the bundle's, ready to be timed; and the others."""
+    """Return contenders for the peers whose outputs agree with the bundle's; and the others."""
     threads = plan.variants[0].threads
     peers = stack.enter_context(
         open_peers(
@@ -328,7 +328,7 @@ def _key(variant: Variant, shape: Shape) -> str:
 
 
 def _filled(case: Case, samples: Samples, base: Samples | None, noise: float) -> Case:
-    """The case with its measurements."""
+    """Return the case with its measurements."""
     if not samples.calls:
         failure = samples.failure or "interrupted before its first turn"
         return Case(case.name, case.variant, case.shape, failure=failure)

@@ -33,7 +33,7 @@ _MAX_MINUTES = 60 * 24 * 365
 
 
 class ProgressLine:
-    """One line on stderr that is rewritten on a terminal, otherwise one line per stage."""
+    """Shows progress on stderr: one line that is rewritten on a terminal, or one per stage."""
 
     def __init__(self, *, quiet: bool, stream: TextIO | None = None) -> None:
         """Write to stderr.
@@ -82,49 +82,49 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
-    what = parser.add_argument_group("what is measured")
-    what.add_argument(
+    selection = parser.add_argument_group("what is measured")
+    selection.add_argument(
         "--lengths",
         metavar="N,N",
         help="steps of the sequences (default: 10,50,200, or the fixed length)",
     )
-    what.add_argument(
+    selection.add_argument(
         "--batches", metavar="N,N", help="sequences per call (default: 1, or the fixed batch)"
     )
-    what.add_argument(
+    selection.add_argument(
         "--threads",
         metavar="N,N",
         help="threads (default: those of 1,2,4 that there are cores for)",
     )
-    what.add_argument(
+    selection.add_argument(
         "--backend",
         action="append",
         choices=list(BACKENDS),
         help="measure this backend; may be repeated (default: all)",
     )
-    what.add_argument(
+    selection.add_argument(
         "--recipes",
         metavar="NAME,NAME",
         help="measure these recipes, such as float32 (default: all)",
     )
-    what.add_argument(
+    selection.add_argument(
         "--padding",
         type=float,
         default=0.0,
         metavar="SHARE",
         help="the share of the steps that is padding, at the end (default: 0)",
     )
-    what.add_argument(
+    selection.add_argument(
         "--only",
         metavar="LIST",
         help=f"measure these of {','.join(SECTIONS)} (default: all; with --soak: none)",
     )
-    what.add_argument(
+    selection.add_argument(
         "--against",
         metavar="MODEL",
         help="also time this Keras model in the same rounds (needs the exporter)",
     )
-    what.add_argument(
+    selection.add_argument(
         "--custom-objects",
         action="append",
         default=[],
@@ -186,13 +186,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print.
+    """Measure, and print the results.
 
     Returns:
         The exit code.
 
     Raises:
-        BilstmRuntimeError: An option is impossible, or nothing can be measured.
+        BilstmRuntimeError: An option is invalid, or nothing can be measured.
     """
     options = _options(args)
     page = None if args.html is None else Path(args.html)
@@ -207,8 +207,8 @@ def run(args: argparse.Namespace) -> int:
         _write_page(page, result, quiet=args.quiet)
     if result.interrupted:
         sys.stdout.flush()
-        what = "nothing was measured yet" if result.is_empty else "these are the results so far"
-        sys.stderr.write(f"{PROG}: interrupted; {what}\n")
+        state = "nothing was measured yet" if result.is_empty else "these are the results so far"
+        sys.stderr.write(f"{PROG}: interrupted; {state}\n")
         return ExitCode.INTERRUPTED
     if result.failure:
         sys.stdout.flush()

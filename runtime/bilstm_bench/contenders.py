@@ -1,7 +1,7 @@
-"""What takes part in the rounds: the model files of a bundle, and peers of other packages.
+"""The contenders of the rounds: the model files of a bundle, and peers of other packages.
 
-A peer is another way to run the same model. This package runs on devices and does not know Keras:
-a package that does, the exporter, registers a function under the entry point group
+A peer is another way to run the same model. This package runs on devices and does not depend on
+Keras. The exporter, which does, registers a function under the entry point group
 `bilstm_runtime.bench_peers`.
 """
 
@@ -41,8 +41,8 @@ class OpenedVariant:
     """A model file opened once, for inputs of all sizes.
 
     Attributes:
-        variant: Which it is.
-        spec: What the model takes and returns.
+        variant: The file, backend and number of threads.
+        spec: The inputs and outputs of the model.
         artifact: The manifest's entry for the file.
         content: The bytes of the file.
         session: The open file.
@@ -50,10 +50,10 @@ class OpenedVariant:
     """
 
     def __init__(self, bundle: Bundle, variant: Variant) -> None:
-        """Open it with every check that `bilstm_runtime.load` makes.
+        """Open the file with the same checks as `bilstm_runtime.load`.
 
         Raises:
-            BilstmRuntimeError: It cannot be opened.
+            BilstmRuntimeError: The file cannot be opened.
         """
         self.variant = variant
         self.spec = bundle.manifest.spec
@@ -68,20 +68,20 @@ class OpenedVariant:
         """Predict once.
 
         Returns:
-            For each run of the session that this takes, one array per input of the file.
+            For each run of the session, one array per input of the file.
 
         Raises:
-            BilstmRuntimeError: It does not run on these inputs.
+            BilstmRuntimeError: The model does not run on these inputs.
         """
         recording = RecordingSession(self.session)
         Predictor(self.spec, recording, label=self.variant.file).predict(inputs)
         return recording.runs
 
     def contender(self, plan: Plan, shape: Shape, key: str) -> Contender:
-        """Prepare to time it on an input of this size, by running it once.
+        """Make a contender for an input of this size, and run it once.
 
         Raises:
-            BilstmRuntimeError: It does not run on that input.
+            BilstmRuntimeError: The model does not run on that input.
         """
         inputs = make_inputs(self.spec, shape, padding=plan.padding, seed=plan.seed)
         runs = self.record(inputs)
@@ -100,7 +100,7 @@ class OpenedVariant:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Discard what the native code of a backend writes to stderr, between lines of progress."""
+    """Discard the stderr output of a backend's native code, which would disturb the progress."""
     with tempfile.TemporaryFile() as sink:
         saved = os.dup(2)
         os.dup2(sink.fileno(), 2)
@@ -116,10 +116,10 @@ class Peer:
     """Another way to run the model.
 
     Attributes:
-        name: Such as "Keras predict".
+        name: The name, such as "Keras predict".
         run: Takes the inputs by name, as `Predictor.predict` does, and returns one array per
             output in the order of the spec; None if the model cannot be run in this way.
-        failure: Why it cannot; empty if it can.
+        failure: The reason why it cannot be run; empty if it can.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Peer:
 
 
 class PeerProvider(Protocol):
-    """What is registered: reads a model once, and keeps its peers open until it is closed."""
+    """The registered function: a context manager that loads a model and opens its peers."""
 
     def __call__(
         self, model: str, spec: ModelSpec, *, threads: int, custom_objects: Sequence[str]
@@ -137,12 +137,12 @@ class PeerProvider(Protocol):
 
         Args:
             model: The path of the model.
-            spec: What the model in the bundle takes and returns.
+            spec: The inputs and outputs of the model in the bundle.
             threads: The number of threads that a peer may use.
             custom_objects: Modules with the user's own layers, as for `export-bilstm`.
 
         Raises:
-            PeerError: The model cannot be read; the message says why.
+            PeerError: The model cannot be read; the message gives the reason.
         """
         ...
 
@@ -154,7 +154,7 @@ def open_peers(
     """Open the peers of all registered providers; see `PeerProvider`.
 
     Raises:
-        PeerError: Nothing is registered, or the model cannot be read.
+        PeerError: No provider is registered, or the model cannot be read.
     """
     found = list(metadata.entry_points(group=GROUP))
     if not found:
@@ -181,7 +181,7 @@ def open_peers(
 
 
 def guarded(peer: Peer) -> Run:
-    """The peer's `run`; any error that it raises becomes a `PeerError`."""
+    """Wrap the peer's `run`: any error that it raises becomes a `PeerError`."""
     run = peer.run
     if run is None:
         raise PeerError(peer.failure)
@@ -191,8 +191,8 @@ def guarded(peer: Peer) -> Run:
             return run(inputs)
         # Another library runs the user's model: it may raise anything.
         except Exception as error:
-            words = " ".join(str(error).split()) or type(error).__name__
-            message = f"{peer.name} failed: {words[:300]}"
+            reason = " ".join(str(error).split()) or type(error).__name__
+            message = f"{peer.name} failed: {reason[:300]}"
             raise PeerError(message) from error
 
     return call
@@ -204,7 +204,7 @@ def compare_outputs(
     """Compare the outputs of a peer with those of the bundle.
 
     Returns:
-        The largest absolute error, and what is wrong in words; empty if the outputs agree.
+        The largest absolute error, and a description of the problem; empty if the outputs agree.
     """
     if len(outputs) != len(reference):
         return float("inf"), f"it returns {len(outputs)} outputs, the bundle {len(reference)}"

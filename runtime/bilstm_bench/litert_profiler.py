@@ -2,9 +2,9 @@
 
 The Python package does not expose the profiler, but it contains the library that has it,
 `libLiteRt`, whose C interface is public: litert/c/litert_profiler.h, litert_compiled_model.h,
-litert_options.h and litert_tensor_buffer.h of github.com/google-ai-edge/LiteRT (seen at 2.3). The
-layouts below are those that the headers call stable. A library with another layout may crash, so
-this runs in a process of its own and nowhere else.
+litert_options.h and litert_tensor_buffer.h of github.com/google-ai-edge/LiteRT (as of 2.3). The
+layouts below are those that the headers declare stable. A library with another layout may crash,
+so this runs only in a process of its own.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class RawEvent:
     Attributes:
         tag: The kind of operator, or for example "Invoke".
         type: 1 for the interpreter itself, 2 for an operator, 4 and 8 for one of a delegate.
-        start_us: When it began; without meaning for a delegate's.
-        elapsed_us: How long it took, in whole microseconds.
-        node: The number of the node; of the graph, for an event of the interpreter itself.
+        start_us: The start in microseconds; not meaningful for an operator of a delegate.
+        elapsed_us: The duration in whole microseconds.
+        node: The number of the node; for an event of the interpreter itself, of the graph.
         graph: The number of the graph.
     """
 
@@ -100,16 +100,16 @@ class ProfiledModel:
         outputs: Mapping[str, AnyArray],
         threads: int,
     ) -> None:
-        """Compile it.
+        """Compile the model.
 
         Args:
             content: The TFLite file.
-            inputs: The arrays by the names of its first signature.
-            outputs: The expected outputs by name; they also give shapes and dtypes.
-            threads: Threads that XNNPACK may use.
+            inputs: The arrays by the input names of its first signature.
+            outputs: The expected outputs by name, which also define shapes and dtypes.
+            threads: The number of threads that XNNPACK may use.
 
         Raises:
-            BackendRunError: LiteRT refuses, or the library is missing.
+            BackendRunError: LiteRT returned an error, or the library is missing.
         """
         self._library = _open_library()
         self._kept: list[Any] = []  # memory that LiteRT points to
@@ -142,7 +142,7 @@ class ProfiledModel:
         ]
 
     def run(self) -> None:
-        """Run it once; raises `BackendRunError`."""
+        """Run the model once; raises `BackendRunError`."""
         ins = (_Handle * len(self._inputs))(*self._inputs)
         outs = (_Handle * len(self._outputs))(*self._outputs)
         self._call(
@@ -161,10 +161,10 @@ class ProfiledModel:
         """Run with the profiler on, and return its events in order.
 
         Args:
-            runs: How often to run.
+            runs: The number of runs.
 
         Raises:
-            BackendRunError: LiteRT refuses.
+            BackendRunError: LiteRT returned an error.
         """
         self._call("LiteRtStartProfiler", self._profiler)
         for _ in range(runs):
@@ -205,7 +205,7 @@ class ProfiledModel:
         return options
 
     def _names(self, model: Any, side: str) -> list[str]:
-        """The names of the first signature's inputs or outputs, in its order."""
+        """Return the names of the first signature's inputs or outputs, in its order."""
         signature, count = _Handle(), _Size()
         self._call("LiteRtGetModelSignature", model, _Size(0), ctypes.byref(signature))
         self._call(f"LiteRtGetNumSignature{side}s", signature, ctypes.byref(count))

@@ -1,4 +1,4 @@
-"""What is measured: which files on which backends, with how many threads, on which inputs."""
+"""The plan of a benchmark: the files, backends, numbers of threads and inputs to measure."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _MAX_VALUES: Final = 2**28
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user wants to measure; None stands for a default that fits the bundle.
+    """The user's selection; None for a default that depends on the bundle.
 
     Attributes:
-        lengths: Steps of the sequences.
-        batches: Sequences in one call.
-        threads: Threads the backend may use.
-        backends: Names of the backends.
-        recipes: Names of the recipes.
-        padding: The share of each sequence's steps, at its end, that is padding.
-        seed: For the inputs and for the order of the rounds.
+        lengths: The lengths of the sequences, in steps.
+        batches: The batch sizes.
+        threads: The numbers of threads that the backend may use.
+        backends: The names of the backends.
+        recipes: The names of the recipes.
+        padding: The fraction of padding at the end of each sequence.
+        seed: The random seed for the inputs and the order of the rounds.
     """
 
     lengths: tuple[int, ...] | None = None
@@ -59,7 +59,7 @@ class Variant:
         file: The file in the bundle.
         recipe: How its numbers are stored.
         backend: The backend.
-        threads: Threads the backend may use.
+        threads: The number of threads that the backend may use.
     """
 
     file: str
@@ -78,8 +78,8 @@ class Shape:
     """The size of an input.
 
     Attributes:
-        length: Steps of the sequences; None for a model without a sequence axis.
-        batch: Sequences in one call.
+        length: The length of the sequences in steps; None for a model without a sequence axis.
+        batch: The batch size.
     """
 
     length: int | None
@@ -87,7 +87,7 @@ class Shape:
 
     @property
     def steps(self) -> int:
-        """The steps of the whole batch."""
+        """The number of steps in the whole batch."""
         return (self.length or 1) * self.batch
 
     @property
@@ -99,15 +99,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is measured.
+    """The variants and inputs to measure.
 
     Attributes:
-        variants: The first is the baseline: what `load` would run without tuning, if that is
-            among them.
+        variants: The variants. The first is the baseline: the one that `load` runs without
+            tuning, if it is selected.
         shapes: The sizes of the inputs.
-        padding: The share of the steps that is padding.
-        seed: For the inputs and for the order of the rounds.
-        notes: What is not measured and why, one sentence each.
+        padding: The fraction of the steps that is padding.
+        seed: The random seed for the inputs and the order of the rounds.
+        notes: One sentence for each file that is not measured, with the reason.
     """
 
     variants: tuple[Variant, ...]
@@ -128,17 +128,17 @@ class Plan:
 
     @property
     def unthreaded(self) -> tuple[Variant, ...]:
-        """Each file on each backend once, with the first number of threads."""
+        """The variants with the first number of threads, one per file and backend."""
         return tuple(v for v in self.variants if v.threads == self.variants[0].threads)
 
 
 def make_plan(bundle: Bundle, choice: Choice) -> Plan:
-    """Determine what to measure.
+    """Make the plan for a bundle.
 
     Raises:
-        OptionError: An option is impossible for this bundle.
-        NoArtifactError: The bundle has no such file.
-        BackendMissingError: No backend that could run any of it is installed.
+        OptionError: An option is not valid for this bundle.
+        NoArtifactError: The bundle has no file for the selection.
+        BackendMissingError: No backend for the selected files is installed.
         UnknownBackendError: There is no backend of that name.
     """
     spec = bundle.manifest.spec
@@ -165,7 +165,7 @@ def make_plan(bundle: Bundle, choice: Choice) -> Plan:
 
 
 def artifact_of(manifest: Manifest, variant: Variant) -> Artifact:
-    """The manifest's entry for the file of a variant."""
+    """Return the manifest's entry for the file of a variant."""
     return next(item for item in manifest.artifacts if item.file == variant.file)
 
 
@@ -175,15 +175,15 @@ def make_inputs(
     """Make one random input of this size.
 
     Args:
-        spec: What the model takes.
+        spec: The inputs of the model.
         shape: The size of the input.
-        padding: The share of the steps, at the end of every sequence, that holds the mask
-            value, in inputs that have one; at least one step is not padding.
-        seed: The same seed gives the same values.
+        padding: The fraction of steps at the end of every sequence that have the mask value, in
+            inputs with one; at least one step is not padding.
+        seed: The random seed.
 
     Returns:
-        By input name, an array `[batch, ...]` of the dtype that the model takes. An input that
-        starts with a text layer in the Keras model gets ids.
+        By input name, an array `[batch, ...]` of the input's dtype. An input that starts with a
+        text layer in the Keras model gets ids.
     """
     rng = np.random.default_rng([seed, shape.batch, shape.length or 0])
     return {item.name: _input(item, shape, padding, rng) for item in spec.inputs}
@@ -204,7 +204,7 @@ def _input(spec: InputSpec, shape: Shape, padding: float, rng: np.random.Generat
 
 
 def parse_counts(option: str, text: str) -> tuple[int, ...]:
-    """Read "1,2,4".
+    """Parse a list of counts, such as "1,2,4".
 
     Raises:
         OptionError: A part is not a whole number from 1.
@@ -232,45 +232,45 @@ def _default_threads() -> tuple[int, ...]:
     return tuple(count for count in _DEFAULT_THREADS if count <= usable_cores())
 
 
-def _batches(spec: ModelSpec, wanted: Sequence[int] | None) -> tuple[int, ...]:
+def _batches(spec: ModelSpec, requested: Sequence[int] | None) -> tuple[int, ...]:
     fixed = spec.batch.size
-    if wanted is None:
+    if requested is None:
         return (fixed or spec.batch.min,)
-    for batch in _checked("--batches", wanted, MAX_AXIS):
+    for batch in _checked("--batches", requested, MAX_AXIS):
         if fixed is not None and batch != fixed:
             message = f"--batches {batch}: this model was exported for batches of {fixed} only"
             raise OptionError(message)
         if batch < spec.batch.min:
             message = f"--batches {batch}: this model takes batches of {spec.batch.min} or more"
             raise OptionError(message)
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(requested))
 
 
-def _lengths(spec: ModelSpec, wanted: Sequence[int] | None) -> tuple[int | None, ...]:
+def _lengths(spec: ModelSpec, requested: Sequence[int] | None) -> tuple[int | None, ...]:
     axes = spec.sequence_axes.values()
     if not axes:
-        if wanted is not None:
+        if requested is not None:
             message = "--lengths: the inputs of this model have no sequence axis; leave it out"
             raise OptionError(message)
         return (None,)
     free = [axis.min for axis in axes if axis.size is None]
     if not free:
-        return _fixed_lengths(min(axis.size or 1 for axis in axes), spec, wanted)
-    if wanted is None:
+        return _fixed_lengths(min(axis.size or 1 for axis in axes), spec, requested)
+    if requested is None:
         return tuple(dict.fromkeys(max(length, *free) for length in DEFAULT_LENGTHS))
-    for length in _checked("--lengths", wanted, MAX_AXIS):
+    for length in _checked("--lengths", requested, MAX_AXIS):
         if length < max(free):
             message = f"--lengths {length}: this model takes sequences of {max(free)} or more steps"
             raise OptionError(message)
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(requested))
 
 
 def _fixed_lengths(
-    fixed: int, spec: ModelSpec, wanted: Sequence[int] | None
+    fixed: int, spec: ModelSpec, requested: Sequence[int] | None
 ) -> tuple[int | None, ...]:
-    if wanted is None:
+    if requested is None:
         return (fixed,)
-    for length in _checked("--lengths", wanted, MAX_AXIS):
+    for length in _checked("--lengths", requested, MAX_AXIS):
         if length > fixed:
             message = (
                 f"--lengths {length}: this model was exported for {fixed} steps and takes no "
@@ -283,7 +283,7 @@ def _fixed_lengths(
                 "changes its outputs"
             )
             raise OptionError(message)
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(requested))
 
 
 def _check_padding(spec: ModelSpec, padding: float) -> None:
@@ -311,7 +311,7 @@ def _check_size(spec: ModelSpec, shape: Shape) -> None:
 
 
 def _runnable(bundle: Bundle, choice: Choice) -> tuple[list[tuple[Backend, Artifact]], list[str]]:
-    """Files on installed backends, as `load` prefers them; and notes on what is left out."""
+    """Return files on installed backends, in `load`'s order, and notes on files left out."""
     manifest = bundle.manifest
     backends = [find_backend(name) for name in choice.backends or BACKENDS]
     pairs = [
@@ -357,5 +357,5 @@ def _check_recipes(bundle: Bundle, choice: Choice) -> None:
         raise NoArtifactError(message)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

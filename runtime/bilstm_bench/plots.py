@@ -1,4 +1,4 @@
-"""The plots of the HTML page: SVG by matplotlib, in colours that the page defines."""
+"""Draws the plots of the HTML page with matplotlib: SVG in colours that the page defines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _LEGEND_COLUMNS: Final = 2
 
 
 def plots(result: Result) -> list[tuple[str, str]]:
-    """The plots that there is data for, each a title and an inline SVG."""
+    """Draw the plots for which there is data; each is a title and an inline SVG."""
     logger = logging.getLogger("matplotlib.font_manager")
     logger.setLevel(logging.ERROR)  # the fonts of the page may be missing here
     return [
@@ -106,7 +106,7 @@ def _against_threads(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def _lines(points: Sequence[tuple[str, int, Case]], label: str, title: str) -> str:
-    """Medians with their intervals; each point has a name, an x value and a case."""
+    """Plot medians with their intervals; each point has a name, an x value and a case."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
         series: dict[str, list[tuple[int, Interval]]] = {}
         for name, place, case in points:
@@ -139,12 +139,12 @@ def _lines(points: Sequence[tuple[str, int, Case]], label: str, title: str) -> s
 
 
 def _marker(number: int) -> str:
-    """A marker that together with the colour of the same number is used once in 36."""
+    """Return a marker; its combination with the colour of the same number repeats after 36."""
     return _MARKERS[(number + number // len(_SERIES)) % len(_MARKERS)]
 
 
 def _bounds(medians: Sequence[Interval]) -> list[list[float]]:
-    """How far the intervals reach below and above."""
+    """Return the distances of the intervals' bounds below and above the medians."""
     return [
         [m.value - (m.value if m.low is None else m.low) for m in medians],
         [(m.value if m.high is None else m.high) - m.value for m in medians],
@@ -152,7 +152,7 @@ def _bounds(medians: Sequence[Interval]) -> list[list[float]]:
 
 
 def _bars(cases: Sequence[Case], title: str) -> str:
-    """Medians with their intervals, a bar each."""
+    """Plot medians as bars with their intervals."""
     cases = cases[:_MAX_BARS]
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title, "axes.grid.axis": "x"}):
         drawing, axes = _new_axes(height=0.7 + 0.42 * len(cases))
@@ -179,7 +179,7 @@ def _size_against_error(result: Result) -> Iterator[tuple[str, str]]:
     title = "Size against error"
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
         drawing, axes = _new_axes(len(known))
-        floor = min(positive) / 3  # what is exact has no place on a logarithmic axis
+        floor = min(positive) / 3  # a logarithmic axis cannot show an error of 0
         for number, item in enumerate(known):
             error = item.max_abs_error or floor
             axes.plot(
@@ -203,7 +203,7 @@ def _size_against_error(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def _over_time(result: Result) -> Iterator[tuple[str, str]]:
-    wanted: tuple[tuple[str, str, Callable[[Sample], float]], ...] = (
+    series: tuple[tuple[str, str, Callable[[Sample], float]], ...] = (
         ("Memory over time, soak", "MiB", lambda sample: (sample.resident_bytes or 0) / 2**20),
         (
             "Latency over time, soak",
@@ -211,7 +211,7 @@ def _over_time(result: Result) -> Iterator[tuple[str, str]]:
             lambda sample: sample.relative_latency,
         ),
     )
-    for title, label, value in wanted:
+    for title, label, value in series:
         soaks = [item for item in result.soaks if item.samples]
         if not soaks:
             return
@@ -230,13 +230,13 @@ def _over_time(result: Result) -> Iterator[tuple[str, str]]:
             axes.ticklabel_format(useOffset=False)
             low, high = axes.get_ylim()
             spare = max(_MIN_SPAN * high - (high - low), 0) / 2
-            axes.set_ylim(low - spare, high + spare)  # or noise would fill the plot
+            axes.set_ylim(low - spare, high + spare)  # so that noise does not fill the plot
             _legend(drawing, len(soaks))
             yield title, _svg(drawing, title)
 
 
 def _new_axes(named: int = 0, height: float = 3.1) -> tuple[Figure, Any]:
-    """Axes whose height does not depend on the number of names in the legend."""
+    """Make axes whose height does not depend on the number of names in the legend."""
     rows = -(-named // _LEGEND_COLUMNS)
     drawing = Figure(figsize=(6.0, height + 0.2 * rows), layout="constrained")
     FigureCanvasSVG(drawing)
@@ -244,7 +244,7 @@ def _new_axes(named: int = 0, height: float = 3.1) -> tuple[Figure, Any]:
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
-    """A logarithmic scale if values differ a lot, else one from zero."""
+    """Set a logarithmic scale if values differ a lot, else a linear one from zero."""
     if min(values) > 0 and max(values) / min(values) >= _FAR_APART:
         axes.set_yscale("log")
         _few_ticks(axes, lambda value: f"{value:g}")
@@ -253,7 +253,7 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
 
 
 def _few_ticks(axes: Any, form: Callable[[float], str]) -> None:
-    """A logarithmic y axis with ticks at 1, 2 and 5 of each decade, or at decades if many."""
+    """Set a logarithmic y axis with ticks at 1, 2 and 5, or only at decades if there are many."""
     low, high = axes.get_ylim()
     decades = math.log10(high / low)
     subs = (1, 2, 5) if decades < _MANY_DECADES else (1,)
@@ -269,7 +269,7 @@ def _legend(drawing: Figure, count: int) -> None:
 
 
 def _svg(drawing: Figure, title: str) -> str:
-    """The drawing as inline SVG in the colours of the page."""
+    """Convert the figure to inline SVG in the colours of the page."""
     buffer = io.StringIO()
     drawing.savefig(
         buffer,

@@ -1,10 +1,10 @@
-"""Fresh processes: running a task in one, cold starts, and memory.
+"""Runs tasks in fresh processes, and measures cold starts and memory in them.
 
-A cold start happens once in a process, and memory can be attributed to a model only if nothing
-else was loaded before. A profiler that crashes ends its own process only.
+A cold start happens once per process, and memory can be attributed to a model only if nothing
+else was loaded before. If a profiler crashes, only its own process ends.
 
-A child process imports this module before it measures how long loading takes. Everything that
-`bilstm_runtime` has not imported itself is therefore imported within functions.
+A child process imports this module before it measures the loading time. Therefore modules that
+`bilstm_runtime` does not import are imported within functions.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ MEMORY_MISSING: Final = (
 )
 _STEADY_RUNS: Final = 20
 _ROOT: Final = Path(bilstm_runtime.__file__).resolve().parents[1]
-"""The folder that holds this package. Child processes start there, since Python first looks for
-modules where it starts, and a folder of the user's may hold a `json.py`."""
+"""The folder that contains this package. Child processes start there, because Python first looks
+for modules in its working directory, and a user's folder may contain a `json.py`."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The median of some values, the smallest and the largest."""
+    """The median, minimum and maximum of some values."""
 
     median: float
     low: float
@@ -58,10 +58,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Start:
-    """What fresh processes measured of one model file on one backend.
+    """The measurements of one model file on one backend in fresh processes.
 
     Attributes:
-        variant: Which.
+        variant: The file, backend and number of threads.
         bytes: The size of the file.
         runs: The number of processes.
         cold_ms: From starting a process to the first output, in milliseconds.
@@ -73,7 +73,7 @@ class Start:
         loaded_bytes: Resident memory after loading.
         steady_bytes: Resident memory after some predictions.
         peak_bytes: The maximum of resident memory.
-        failure: Why it could not be measured; empty if it could.
+        failure: The reason why it could not be measured; empty if it was.
     """
 
     variant: Variant
@@ -93,7 +93,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a fresh process returned.
+    """The result of a fresh process.
 
     Attributes:
         result: The result of the task, with `started_ns` and `imported_ns`.
@@ -127,8 +127,8 @@ def measure_starts(
         bundle: The bundle.
         plan: The plan. Its median input is run, with its first number of threads.
         runs: Processes for each file and backend.
-        into: Receives the results, also those so far if the user interrupts.
-        progress: Called with what runs.
+        into: Receives the results, including partial results if the user interrupts.
+        progress: Called with a description of each step.
     """
     variants = plan.unthreaded
     collected = {variant: _Collected() for variant in variants}
@@ -152,7 +152,7 @@ def measure_starts(
 
 
 def task_of(bundle: Bundle, plan: Plan, variant: Variant, shape: Shape) -> dict[str, Any]:
-    """What a child process needs to know, as JSON values."""
+    """Return the argument of a child process, as JSON values."""
     return {
         "bundle": str(bundle.folder.resolve()),
         "variant": dataclasses.asdict(variant),
@@ -166,11 +166,11 @@ def cold_start(task: dict[str, Any]) -> dict[str, float]:
     """Load a model and predict in a fresh process; see `task_of`.
 
     Returns:
-        The members of `Start` that end with `_ms` and `_bytes`; memory that cannot be read is
-        left out. Making the input and reading memory do not count.
+        The members of `Start` that end with `_ms` and `_bytes`, without memory that cannot be
+        read. The times do not include making the input and reading memory.
 
     Raises:
-        ChildProcessFailedError: It failed.
+        ChildProcessFailedError: The process failed.
     """
     done = run_in_fresh_process(load_and_predict, task)
     found = done.result
@@ -200,7 +200,7 @@ def run_in_fresh_process(
         time_limit_s: The process is stopped after this many seconds.
 
     Raises:
-        ChildProcessFailedError: It crashed, did not finish in time, or raised an error.
+        ChildProcessFailedError: The process crashed, did not finish in time, or raised an error.
     """
     import subprocess  # noqa: PLC0415 (see above)
     import tempfile  # noqa: PLC0415
@@ -244,7 +244,7 @@ def run_in_fresh_process(
 
 
 def resident_bytes(pid: int | None = None) -> int | None:
-    """The resident memory of a process, by default this one; None without psutil."""
+    """Return the resident memory of a process in bytes (default: this one); None without psutil."""
     psutil = _psutil()
     if psutil is None:
         return None
@@ -255,9 +255,9 @@ def resident_bytes(pid: int | None = None) -> int | None:
 
 
 def peak_bytes(pid: int) -> int | None:
-    """The maximum of the resident memory of a process; None if it cannot be read.
+    """Return the peak resident memory of a process in bytes; None if it cannot be read.
 
-    psutil has it on Windows only. On macOS the process itself reads it, see `stage`. On Linux
+    psutil reports it on Windows only. On macOS the process itself reads it, see `stage`. On Linux
     that would be wrong: `getrusage` of a child process starts with the peak of its parent.
     """
     psutil = _psutil()
@@ -273,7 +273,7 @@ def peak_bytes(pid: int) -> int | None:
 
 
 def _psutil() -> Any:
-    """The module psutil, which is an extra; None if it is not installed."""
+    """Return the module psutil, an optional dependency; None if it is not installed."""
     try:
         return import_module("psutil")
     except ImportError:
@@ -304,7 +304,7 @@ def _converse(
 
 
 def _how_it_ended(code: int, errors: bytes) -> str:
-    """A sentence about a process that ended without a result."""
+    """Describe a process that ended without a result."""
     import signal  # noqa: PLC0415 (see above)
 
     lines = errors.decode("utf-8", "replace").strip().splitlines()
@@ -340,7 +340,7 @@ def _start(bundle: Bundle, variant: Variant, found: _Collected) -> Start:
 
 
 def main(started: int, imported: int) -> None:
-    """Run the task that the only argument describes; print its result as one line of JSON.
+    """Run the task in the command line's only argument; print its result as one line of JSON.
 
     Args:
         started: The monotonic time in nanoseconds when the interpreter began.

@@ -1,6 +1,6 @@
-"""Time by operator, from the backends' own profilers, and the nodes that XNNPACK runs.
+"""Measures the time by operator with the backends' profilers, and finds the nodes XNNPACK runs.
 
-Profilers run in a fresh process: one that crashes, or does not end, is a sentence in the result.
+Profilers run in a fresh process: if one crashes or hangs, the result reports it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import AnyArray
 
 TIME_LIMIT_S: Final = 300
-"""For one file. A profile takes seconds; a profiler that hangs is stopped."""
+"""The time limit for one file. A profile takes seconds; a profiler that hangs is stopped."""
 
 RUNS: Final = 20
 WARM_UP: Final = 3
@@ -62,7 +62,7 @@ _CONTROL: Final = ("WHILE", "IF", "CALL_ONCE")
 
 _INTERPRETER, _OPERATOR, _DELEGATED = 1, 2, (4, 8)
 _NO_TENSOR: Final = -1
-"""What LiteRT writes for an input or output that is left out."""
+"""LiteRT's index for an omitted input or output."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class OperatorTime:
         calls: Calls in one run of the model.
         us: Microseconds in one run of the model, without operators inside it; the median over
             the runs.
-        share: The share of a run, from 0 to 1.
+        share: The fraction of a run, from 0 to 1.
     """
 
     name: str
@@ -107,15 +107,15 @@ class Profile:
     """The time of one model file by operator.
 
     Attributes:
-        variant: Which file on which backend.
+        variant: The file and backend.
         shape: The size of the input.
         runs: The number of profiled runs.
         run_us: The duration of a run without the profiler, in microseconds.
         operators: By kind of operator, the longest first.
         nodes: The nodes that take longest.
         delegated: The nodes that XNNPACK runs, for TFLite.
-        notes: How to read it, and what could not be measured.
-        failure: Why there are no times by operator; empty if there are.
+        notes: Explanations, and what could not be measured.
+        failure: The reason why there are no times by operator; empty if there are.
     """
 
     variant: Variant
@@ -136,7 +136,7 @@ class Event:
     Attributes:
         run: The number of the run it belongs to.
         kind: The kind of operator.
-        node: Its name.
+        node: The name of the node.
         kernel: The library that ran it.
         us: Microseconds, without operators inside it.
     """
@@ -156,7 +156,7 @@ def take_profile(
     *,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Profile:
-    """Profile a model file in a fresh process; a failure is part of the result."""
+    """Profile a model file in a fresh process; failures are reported in the result."""
     task = task_of(bundle, plan, variant, shape)
     try:
         found = run_in_fresh_process(profile_file, task, time_limit_s=time_limit_s).result
@@ -228,14 +228,14 @@ def summarize_events(events: Sequence[Event], runs: int, run_us: float) -> dict[
 
 
 def plain_run_us(run: Callable[[], object]) -> float:
-    """The median duration of a run without the profiler, in microseconds."""
+    """Measure the median duration of a run without the profiler, in microseconds."""
     return statistics.median(time_calls(run, WARM_UP + RUNS)[WARM_UP:]) / 1e3
 
 
 def _rows(
     pairs: Sequence[tuple[tuple[str, str], Event]], runs: int, run_us: float
 ) -> list[dict[str, Any]]:
-    """One row per key: the median over the runs, so that one slow run has little weight."""
+    """Make one row per key: the median over the runs, so that one slow run has little effect."""
     totals: dict[tuple[str, str], list[float]] = {}
     calls: dict[tuple[str, str], int] = {}
     for key, event in pairs:
@@ -289,7 +289,7 @@ def profile_onnx(opened: OpenedVariant, arrays: Sequence[AnyArray]) -> dict[str,
 
 
 def _onnx_events(events: Sequence[dict[str, Any]]) -> list[Event]:
-    """The events of the runs after the warm-up."""
+    """Return the events of the runs after the warm-up."""
     begins = sorted(int(e["ts"]) for e in events if e["name"] == "model_run")[WARM_UP:]
     if len(begins) != RUNS:
         message = f"onnxruntime's profiler reported {len(begins)} runs, not {RUNS}"
@@ -314,7 +314,7 @@ def _onnx_events(events: Sequence[dict[str, Any]]) -> list[Event]:
 def _without_inner(
     nodes: Sequence[dict[str, Any]],
 ) -> Iterator[tuple[dict[str, Any], float]]:
-    """Each node with its own time, without the nodes inside it, as in a Scan or a Loop."""
+    """Return the time of each node without the nodes inside it, such as in a Scan or a Loop."""
     ordered = sorted(nodes, key=lambda e: (e["ts"], -e["dur"]))
     own_us = [float(e["dur"]) for e in ordered]
     enclosing: list[int] = []
@@ -335,8 +335,8 @@ def _end(event: dict[str, Any]) -> int:
 def profile_litert(opened: OpenedVariant, arrays: Sequence[AnyArray]) -> dict[str, Any]:
     """Profile with LiteRT's profiler; see `profile_file`.
 
-    The nodes of the main graph come from the interpreter, which is what users run. Times, and the
-    nodes of loops, come from LiteRT's profiler, which has another interface to the same kernels.
+    The nodes of the main graph come from the interpreter, which users run. Times, and the nodes
+    of loops, come from LiteRT's profiler, which uses another interface to the same kernels.
 
     Args:
         opened: The file.
@@ -393,7 +393,7 @@ def _litert_events(opened: OpenedVariant, arrays: Sequence[AnyArray]) -> list[Ra
 
 
 def _as_stored(arrays: Mapping[str, AnyArray], details: Mapping[str, Any]) -> dict[str, AnyArray]:
-    """Floats as the integers that an int8-full file takes and returns instead."""
+    """Convert floats to the integers that an int8-full file takes and returns."""
     found = {}
     for name, array in arrays.items():
         dtype = np.dtype(details[name]["dtype"])
@@ -408,9 +408,9 @@ def _as_stored(arrays: Mapping[str, AnyArray], details: Mapping[str, Any]) -> di
 
 
 def _details(interpreter: Any, side: str) -> dict[str, Any]:
-    """The inputs or outputs of the file's only signature, by name.
+    """Return the inputs or outputs of the file's only signature, by name.
 
-    The signature runner is not kept: while it exists, no memory can be planned.
+    The signature runner is not kept: while it exists, memory cannot be planned.
     """
     runner = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
     found: dict[str, Any] = getattr(runner, f"get_{side}_details")()
@@ -418,7 +418,7 @@ def _details(interpreter: Any, side: str) -> dict[str, Any]:
 
 
 def _times(events: Sequence[RawEvent]) -> list[Event]:
-    """The operators of all runs, without those that only run other graphs."""
+    """Return the operators of all runs, without those that only run other graphs."""
     run, found = -1, []
     for event in events:
         if event.tag == _RUN and event.type == _INTERPRETER:
@@ -438,7 +438,7 @@ def _where(event: RawEvent) -> str:
 
 
 def _node_kinds(content: bytes) -> list[list[str]]:
-    """The kind of every node by graph; empty if the package cannot read the format."""
+    """Return the kind of every node by graph; empty if the package cannot read the format."""
     try:
         from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
     except ImportError:
@@ -453,7 +453,7 @@ def _node_kinds(content: bytes) -> list[list[str]]:
 
 
 def _delegations(kinds: list[list[str]], events: Sequence[RawEvent]) -> list[dict[str, Any]]:
-    """XNNPACK took the nodes of a graph that LiteRT's own kernels did not run."""
+    """Infer XNNPACK's nodes of a graph: those that LiteRT's own kernels did not run."""
     ran: dict[int, set[int]] = {}
     for event in events:
         if event.type == _OPERATOR:
@@ -468,7 +468,7 @@ def _delegations(kinds: list[list[str]], events: Sequence[RawEvent]) -> list[dic
 
 
 def _delegated_by_interpreter(opened: OpenedVariant, arrays: Sequence[AnyArray]) -> dict[str, Any]:
-    """The nodes of the main graph that the interpreter's delegates replace."""
+    """Return the nodes of the main graph that the interpreter's delegates replace."""
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 
     interpreter = Interpreter(model_content=opened.content, num_threads=opened.variant.threads)
@@ -491,7 +491,7 @@ def _delegated_by_interpreter(opened: OpenedVariant, arrays: Sequence[AnyArray])
 
 
 def _replaced_nodes(delegate: Any, makers: dict[int, Any]) -> Iterator[int]:
-    """The nodes between the inputs and the outputs of a delegate."""
+    """Return the nodes between the inputs and the outputs of a delegate."""
     borders = {int(tensor) for tensor in delegate["inputs"]}
     waiting = [int(tensor) for tensor in delegate["outputs"]]
     seen: set[int] = set()

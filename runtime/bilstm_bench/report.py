@@ -1,4 +1,4 @@
-"""Showing a result: on the terminal, as Markdown, as one HTML page."""
+"""Formats a result for the terminal, as Markdown, or as one HTML page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_PLOTS: Final = (
     'Install it: pip install "bilstm-edge[bench]"'
 )
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-"""The page loads and runs nothing, even if a name in a bundle holds HTML."""
+"""The page loads and runs nothing, even if a name in a bundle contains HTML."""
 
 _COLOURS: Final = {"faster": "green", "slower": "red", "not timed": "red", "no difference": "dim"}
 _WHOLE_WORDS: Final[dict[str, Any]] = {"break_long_words": False, "break_on_hyphens": False}
@@ -47,7 +47,7 @@ def print_text(result: Result) -> None:
 
 
 def text(result: Result, *, width: int | None = None) -> str:
-    """All tables as plain text.
+    """Format all tables as plain text.
 
     Args:
         result: The result.
@@ -69,7 +69,7 @@ def text(result: Result, *, width: int | None = None) -> str:
 
 
 def stacked(table: Table, width: int) -> list[str]:
-    """A table as a list, for narrow terminals: names and values one after another.
+    """Format a table as a list of names and values, for narrow terminals.
 
     No line is broken within a word or between a name and its value, unless the value alone is
     longer than a line.
@@ -106,7 +106,7 @@ def print_rich(result: Result, console: Console | None = None) -> None:
 
     Args:
         result: The result.
-        console: Where to print; stdout by default.
+        console: The console; stdout by default.
     """
     from rich.console import Console  # noqa: PLC0415 (an extra)
     from rich.text import Text  # noqa: PLC0415
@@ -132,7 +132,7 @@ def print_rich(result: Result, console: Console | None = None) -> None:
 
 
 def markdown(result: Result) -> str:
-    """All tables as Markdown."""
+    """Format all tables as Markdown."""
     parts = [f"# {_md(_title(result))}", ""]
     parts += [", ".join(f"{k} {_md(v)}" for k, v in result.machine.items()), ""]
     for table in tables(result):
@@ -149,10 +149,10 @@ def markdown(result: Result) -> str:
 
 
 def html_page(result: Result) -> tuple[str, str]:
-    """The result as one page that loads nothing.
+    """Format the result as one page that loads no other files.
 
     Returns:
-        The page, and what is missing in it in words; empty if nothing is.
+        The page, and a description of what it lacks; empty if it is complete.
     """
     try:
         from bilstm_bench.plots import plots  # noqa: PLC0415 (an extra)
@@ -175,7 +175,7 @@ def html_page(result: Result) -> tuple[str, str]:
 
 
 def printable(value: str) -> str:
-    """Text without control characters: a name in a bundle may hold terminal commands."""
+    """Remove control characters: a name in a bundle may contain terminal commands."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in value)
 
 
@@ -186,8 +186,8 @@ def _body(result: Result, drawn: Sequence[tuple[str, str]], missing: str) -> Ite
     )
     yield f'<dl class="machine">{facts}</dl>'
     if result.interrupted or result.failure:
-        why = result.failure or "It was interrupted; these are the results so far."
-        yield f'<p class="warning">{html.escape(why)}</p>'
+        reason = result.failure or "It was interrupted; these are the results so far."
+        yield f'<p class="warning">{html.escape(reason)}</p>'
     if drawn:
         figures = "\n".join(
             f"<figure><figcaption>{html.escape(title)}</figcaption>\n{svg}</figure>"
@@ -247,7 +247,7 @@ def _wrapped(value: str, width: int | None, *, indent: str = "") -> str:
 
 
 def _rich_table(table: Table) -> RichTable:
-    """A table whose cells are not wrapped."""
+    """Make a table whose cells are not wrapped."""
     from rich import box  # noqa: PLC0415 (an extra)
     from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -267,6 +267,6 @@ def _colour(cell: str) -> str:
 
 
 def _md(value: str) -> str:
-    """Text for a cell of Markdown: no bar, no HTML, one line."""
+    """Escape text for a Markdown cell: no bar, no HTML, one line."""
     plain = _flat(value).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
     return plain.replace("<", "&lt;").replace("[", "\\[")

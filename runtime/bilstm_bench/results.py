@@ -30,19 +30,19 @@ _GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 @dataclass(frozen=True)
 class Case:
-    """What the rounds measured of one contender on one size of input.
+    """The measurements of one contender on one size of input.
 
     Attributes:
-        name: What ran: a variant of the bundle, or a peer.
+        name: The contender: a variant of the bundle, or a peer.
         variant: The variant; None for a peer.
         shape: The size of the input.
-        latency: Of `predict`, or of the peer; None if it was not timed.
-        bare: The latency without what `predict` adds.
+        latency: The latency of `predict`, or of the peer; None if it was not timed.
+        bare: The latency of the backend's session, without the overhead of `predict`.
         first_ms: The first call after another contender, in milliseconds.
         per_second: Sequences per second, at this batch.
-        comparison: With the baseline on the same input; None for the baseline itself.
-        difference: Of a peer: the largest absolute difference from the bundle's outputs.
-        failure: Why it was not timed, or not to the end; empty if it was.
+        comparison: The comparison with the baseline on the same input; None for the baseline.
+        difference: For a peer, the largest absolute difference from the bundle's outputs.
+        failure: The reason why it was not timed, or not to the end; empty if it was.
     """
 
     name: str
@@ -64,7 +64,7 @@ class FileFacts:
     Attributes:
         file: Its name.
         recipe: How its numbers are stored.
-        bytes: Its size.
+        bytes: Its size in bytes.
         max_abs_error: The largest absolute error; None if the manifest does not have it.
     """
 
@@ -76,13 +76,13 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Settings:
-    """How it was measured.
+    """The settings of a measurement.
 
     Attributes:
-        rounds: The number of rounds that began.
-        warm_up: What ran before the first round, in words.
-        padding: The share of the steps that is padding.
-        seed: For inputs and order.
+        rounds: The number of rounds that were started.
+        warm_up: A description of the calls before the first round.
+        padding: The fraction of the steps that is padding.
+        seed: The random seed for inputs and order.
         baseline: The variant that all others are compared with.
     """
 
@@ -95,14 +95,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `--tune` chose.
+    """The choice of `--tune`.
 
     Attributes:
-        variant: What `load` runs from now on; None if nothing was chosen.
-        times_faster: Compared with the default: the geometric mean over the inputs.
+        variant: The variant that `load` runs from now on; None if none was chosen.
+        times_faster: The speedup over the default: the geometric mean over the inputs.
         why: The reason.
         file: The path of the tuning file; empty if nothing was stored.
-        left_out: What could not be chosen and why, one sentence each.
+        left_out: One sentence for each variant that could not be chosen, with the reason.
     """
 
     variant: Variant | None
@@ -114,22 +114,22 @@ class Tuned:
 
 @dataclass
 class Result:
-    """All results; filled while measuring, so that an interruption loses nothing.
+    """All results; filled during the measurement, so that an interruption keeps them.
 
     Attributes:
         model: The name of the model.
         bundle: The bundle's folder, as the user gave it.
-        machine: The device and what runs on it, in words.
+        machine: A description of the device, Python and the libraries.
         files: The model files.
-        settings: How the latencies were measured; None if they were not.
-        starts: Fresh processes.
-        cases: Latencies.
-        profiles: The time by operator.
-        tuned: What was chosen for this device; None without `--tune`.
-        soaks: Long runs.
-        notes: What was not measured and why.
-        interrupted: Whether the user ended it early.
-        failure: What else ended it early; empty if nothing did.
+        settings: The settings of the latencies; None if they were not measured.
+        starts: The measurements in fresh processes.
+        cases: The latencies.
+        profiles: The times by operator.
+        tuned: The choice for this device; None without `--tune`.
+        soaks: The soaks.
+        notes: What was not measured, with the reason.
+        interrupted: Whether the user ended the run early.
+        failure: Another reason why the run ended early; empty if there is none.
     """
 
     model: str
@@ -156,7 +156,7 @@ class Result:
 
 
 def describe_machine() -> dict[str, str]:
-    """The device, Python and the libraries, in words by name."""
+    """Describe the device, Python and the libraries, by name."""
     device = this_device()
     found = {
         "processor": device.processor or "unknown",
@@ -177,9 +177,9 @@ def describe_machine() -> dict[str, str]:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """The result as JSON values. JSON has neither NaN nor infinity: null stands for both.
+    """Convert the result to JSON values; NaN and infinity become null.
 
-    Within one `version`, members may be added, but none is removed or changed.
+    Within one `version`, members may be added, but not removed or changed.
     """
     members: dict[str, Any] = _plain(dataclasses.asdict(result))
     return {"format": JSON_FORMAT, "version": JSON_VERSION, **members}

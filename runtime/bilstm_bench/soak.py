@@ -1,4 +1,4 @@
-"""A long run on random sizes of input: how memory and latency grow."""
+"""Soak: a long run on random sizes of input, to measure the growth of memory and latency."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Soak:
     """The soak of one variant.
 
     Attributes:
-        variant: What ran.
+        variant: The variant.
         seconds: Its duration.
         calls: The number of predictions.
         samples: The time windows.
         memory_per_hour: Growth of resident memory in bytes per hour, with its interval.
         latency_per_hour: Growth of the latency per hour, as a share (0.01 is one percent).
-        failure: Why it ended early; empty if it did not.
+        failure: The reason reason it ended early; empty if it did not.
     """
 
     variant: Variant
@@ -73,7 +73,7 @@ class Soak:
 
 
 class _Log:
-    """Records a soak. All of its memory is allocated before the soak begins."""
+    """Records a soak. Its memory is allocated before the soak begins."""
 
     def __init__(self, shapes: int) -> None:
         self.count = 0
@@ -82,7 +82,7 @@ class _Log:
         self.resident = np.full(_WINDOWS + 2, -1, dtype=np.int64)
         self.medians_ns = np.full((_WINDOWS + 2, shapes), np.nan)
         self._sizes = np.full(_MAX_RECORDED, -1)
-        self._taken = np.full(_MAX_RECORDED, -1.0)
+        self._durations = np.full(_MAX_RECORDED, -1.0)
         self._recorded = 0
         self._calls = 0
 
@@ -91,15 +91,15 @@ class _Log:
         self._calls += 1
         if self._recorded < _MAX_RECORDED:
             self._sizes[self._recorded] = size
-            self._taken[self._recorded] = ns
+            self._durations[self._recorded] = ns
             self._recorded += 1
 
     def end_window(self, seconds: float) -> None:
         """End a time window."""
         place = self.count
-        sizes, taken = self._sizes[: self._recorded], self._taken[: self._recorded]
+        sizes, durations = self._sizes[: self._recorded], self._durations[: self._recorded]
         for size in np.unique(sizes):
-            self.medians_ns[place, size] = np.median(taken[sizes == size])
+            self.medians_ns[place, size] = np.median(durations[sizes == size])
         resident = resident_bytes()
         self.resident[place] = -1 if resident is None else resident
         self.seconds[place] = seconds
@@ -108,7 +108,7 @@ class _Log:
         self.count += 1
 
     def samples(self) -> tuple[Sample, ...]:
-        """All time windows."""
+        """Return all time windows."""
         if not self.count:
             return ()
         medians = self.medians_ns[: self.count]
@@ -129,12 +129,12 @@ class _Log:
 class SampleFile:
     """A file that receives samples while the soak runs, one JSON object per line.
 
-    If it can no longer be written, for example on a full disk, it is closed, and `failure` says
-    why. The soak goes on.
+    If it can no longer be written, for example because the disk is full, it is closed, and
+    `failure` gives the reason. The soak continues.
 
     Attributes:
         path: The path; None for no file.
-        failure: Why the file ends early; empty if it does not.
+        failure: The reason reason the file ends early; empty if it does not.
     """
 
     path: Path | None
@@ -142,7 +142,7 @@ class SampleFile:
     _file: TextIO | None = field(default=None, repr=False)
 
     def open(self) -> None:
-        """Open it; raises `DataFileError` if it cannot be written."""
+        """Open the file; raises `DataFileError` if it cannot be written."""
         if self.path is None:
             return
         try:
@@ -160,15 +160,15 @@ class SampleFile:
             self._file.flush()
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            why = "the disk is full" if full else error.strerror or str(error)
+            reason = "the disk is full" if full else error.strerror or str(error)
             self.failure = (
-                f"{self.path} ends early: {why}. The soak went on; all its samples are in this "
+                f"{self.path} ends early: {reason}. The soak went on; all its samples are in this "
                 "result"
             )
             self._abandon()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         if self._file is not None:
             try:
                 self._file.close()
@@ -199,12 +199,12 @@ def soak(  # noqa: PLR0913 (by name)
 
     Args:
         opened: The open model file.
-        plan: Lengths and batches lie between the minimum and the maximum of its shapes.
+        plan: The plan; lengths and batches are between the minimum and maximum of its shapes.
         seconds: The duration.
         file: Receives the samples while the soak runs.
         into: Receives the result, also if the user interrupts.
-        progress: Called with the time so far.
-        clock: Nanoseconds.
+        progress: Called with a message with the elapsed time.
+        clock: Returns the time in nanoseconds.
     """
     predictor, variant = opened.predictor, opened.variant
     rng = np.random.default_rng(plan.seed)
@@ -241,7 +241,7 @@ def soak(  # noqa: PLR0913 (by name)
 
 
 def _shapes(planned: Sequence[Shape], rng: np.random.Generator) -> list[Shape]:
-    """Random sizes between the smallest and the largest, including both."""
+    """Draw random sizes between the smallest and the largest, including both."""
     lengths = [shape.length for shape in planned if shape.length is not None]
     batches = [shape.batch for shape in planned]
     largest = Shape(max(lengths) if lengths else None, max(batches))
@@ -258,7 +258,7 @@ def _shapes(planned: Sequence[Shape], rng: np.random.Generator) -> list[Shape]:
 
 
 def _line(variant: Variant, shapes: Sequence[Shape], log: _Log) -> dict[str, Any]:
-    """The last time window, for the file."""
+    """Convert the last time window to JSON values, for the file."""
     place = log.count - 1
     return {
         "variant": variant.label,

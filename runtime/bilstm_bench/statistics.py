@@ -1,7 +1,7 @@
 """Statistics of a few noisy measurements: quantiles, confidence intervals, slopes.
 
-Nothing here assumes a distribution. The interval of a median is that of the sign test: two of the
-sorted values, chosen by the binomial distribution. The interval of a slope is that of the
+The methods do not assume a distribution. The interval of a median is that of the sign test: two of
+the sorted values, chosen by the binomial distribution. The interval of a slope is that of the
 Theil-Sen estimator, by Kendall's distribution. Neither resamples, so both are deterministic.
 """
 
@@ -87,7 +87,7 @@ class Comparison:
 
 
 def median_interval(values: Sequence[float]) -> Interval:
-    """The median of values, with its interval.
+    """Compute the median of values, with its interval.
 
     Args:
         values: Independent values, at least one, such as one for each round.
@@ -97,17 +97,17 @@ def median_interval(values: Sequence[float]) -> Interval:
     """
     ordered = sorted(values)
     count = len(ordered)
-    # The maximum number of values to drop at each end: P(binomial(count, 1/2) <= cut) <= 2.5 %.
-    tail, cut = 0.0, -1
+    # The maximum number of values to drop at each end: P(binomial(count, 1/2) <= dropped) <= 2.5 %.
+    tail, dropped = 0.0, -1
     for k in range(count):
         tail += math.comb(count, k) / 2**count
         if tail > (1 - CONFIDENCE) / 2:
             break
-        cut = k
+        dropped = k
     value = float(np.median(ordered))
-    if cut < 0:
+    if dropped < 0:
         return Interval(value, None, None)
-    return Interval(value, ordered[cut], ordered[count - 1 - cut])
+    return Interval(value, ordered[dropped], ordered[count - 1 - dropped])
 
 
 def summarize(rounds: Mapping[int, Sequence[int]]) -> Latency:
@@ -130,16 +130,16 @@ def summarize(rounds: Mapping[int, Sequence[int]]) -> Latency:
 
 
 def round_medians(rounds: Mapping[int, Sequence[int]]) -> dict[int, float]:
-    """The median of each round, in milliseconds."""
+    """Return the median of each round, in milliseconds."""
     return {number: float(np.median(runs)) / 1e6 for number, runs in rounds.items() if len(runs)}
 
 
 def paired_ratio(
     base: Mapping[int, Sequence[int]], other: Mapping[int, Sequence[int]]
 ) -> tuple[Interval | None, int]:
-    """How many times faster `other` is than `base`, and the number of rounds that have both.
+    """Return how many times faster `other` is than `base`, and the number of common rounds.
 
-    Each round gives one ratio, so a slowdown of the machine for some rounds cancels.
+    Each round gives one ratio, so that a slowdown of the machine for some rounds cancels.
     """
     first, second = round_medians(base), round_medians(other)
     shared = [number for number in first if number in second and second[number] > 0]
@@ -149,7 +149,7 @@ def paired_ratio(
 
 
 def noise_factor(ratio: Interval | None) -> float:
-    """The factor by which two equal cases differed: the farther end of their ratio's interval.
+    """Return the factor by which two equal cases differed: the farther bound of their ratio.
 
     >>> noise_factor(Interval(1.0, 0.8, 1.1))
     1.25
@@ -194,11 +194,11 @@ def compare_latencies(
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
-    """The slope of y over x, robust against outliers, with its interval.
+    """Compute the slope of y over x, robust against outliers, with its interval.
 
     Args:
-        x: Where each value was measured.
-        y: The values. Of more than some hundred, the medians of neighbours are used.
+        x: The position of each value.
+        y: The values. If there are more than `_MAX_POINTS`, medians of neighbours are used.
 
     Returns:
         None with fewer than two values of x.
@@ -223,7 +223,7 @@ def _thinned(
     x: np.ndarray[tuple[int], np.dtype[np.float64]],
     y: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], ...]:
-    """At most `_MAX_POINTS` medians of neighbours."""
+    """Reduce points to at most `_MAX_POINTS` medians of neighbours."""
     if len(x) <= _MAX_POINTS:
         return x, y
     parts = zip(np.array_split(x, _MAX_POINTS), np.array_split(y, _MAX_POINTS), strict=True)

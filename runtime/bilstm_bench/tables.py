@@ -49,11 +49,11 @@ class Table:
     """A table.
 
     Attributes:
-        title: What it shows.
-        header: The names of its columns.
-        rows: Its cells.
-        words: The number of columns, from the left, that hold text; the others hold numbers.
-        notes: How to read it, one sentence or more each.
+        title: The title.
+        header: The names of the columns.
+        rows: The cells.
+        words: The number of columns, from the left, with text; the others have numbers.
+        notes: Explanations, one or more sentences each.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Table:
 
 
 def tables(result: Result) -> list[Table]:
-    """All tables of a result, without columns that are empty."""
+    """Make all tables of a result, without empty columns."""
     found = [_files(result)] if result.files else []
     if result.cases:
         found += _latencies(result)
@@ -78,7 +78,7 @@ def tables(result: Result) -> list[Table]:
 
 
 def sentences(result: Result) -> list[str]:
-    """The tuning, and what was not measured, one sentence each."""
+    """Describe the tuning, and what was not measured, one sentence each."""
     found = []
     tuned = result.tuned
     if tuned is not None:
@@ -96,7 +96,7 @@ def sentences(result: Result) -> list[str]:
 
 
 def size(count: float | None) -> str:
-    """A size in bytes with a unit.
+    """Format a size in bytes with a unit.
 
     >>> size(1536)
     '1.5 KiB'
@@ -111,7 +111,7 @@ def size(count: float | None) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Three significant digits.
+    """Format a number with three significant digits.
 
     >>> figure(0.012), figure(12.345), figure(1234.5)
     ('0.0120', '12.3', '1234')
@@ -124,7 +124,7 @@ def figure(value: float | None) -> str:
 
 
 def interval(found: Interval | None, unit: str = "") -> str:
-    """A value and its interval, such as "1.20 (1.10 to 1.31)"."""
+    """Format a value and its interval, such as "1.20 (1.10 to 1.31)"."""
     if found is None:
         return NONE
     value = f"{figure(found.value)}{unit}"
@@ -134,7 +134,7 @@ def interval(found: Interval | None, unit: str = "") -> str:
 
 
 def verdict(comparison: Comparison | None) -> str:
-    """The conclusion of a comparison."""
+    """Describe the conclusion of a comparison."""
     if comparison is None:
         return NONE
     if comparison.verdict in ("no difference", "too few rounds"):
@@ -156,7 +156,7 @@ def _without_empty_columns(table: Table) -> Table:
 
 
 def _memory_notes(memory: Sequence[object]) -> list[str]:
-    """What memory is, or how to measure it."""
+    """Explain the memory columns, or how to measure memory."""
     if any(item is not None for item in memory):
         return [_MEMORY_NOTE]
     return [MEMORY_MISSING] if memory else []
@@ -181,7 +181,7 @@ def _files(result: Result) -> Table:
 
 
 def _latencies(result: Result) -> Iterator[Table]:
-    """One table for each size of input."""
+    """Make one table for each size of input."""
     settings = result.settings
     for number, shape in enumerate(dict.fromkeys(case.shape for case in result.cases)):
         cases = [case for case in result.cases if case.shape == shape]
@@ -274,7 +274,7 @@ def _median(found: Range | None) -> str:
 
 
 def _profile(profile: Profile) -> Iterator[Table]:
-    where = f"{profile.variant.label}; {profile.shape.label}"
+    subject = f"{profile.variant.label}; {profile.shape.label}"
     rows = [
         [
             item.name,
@@ -294,10 +294,10 @@ def _profile(profile: Profile) -> Iterator[Table]:
         notes.append(f"A run takes {figure(profile.run_us)} us without the profiler.")
     notes += profile.notes
     header = ["operator", "run by", "calls", "us per run", "share"]
-    yield Table(f"Time by operator: {where}", header, rows, words=2, notes=notes)
+    yield Table(f"Time by operator: {subject}", header, rows, words=2, notes=notes)
     if profile.nodes:
         yield Table(
-            f"Slowest nodes: {where}",
+            f"Slowest nodes: {subject}",
             ["node", "run by", "us per run", "share"],
             [[i.name, i.kernel, figure(i.us), f"{i.share:.0%}"] for i in profile.nodes],
             words=2,
@@ -306,7 +306,7 @@ def _profile(profile: Profile) -> Iterator[Table]:
         shown = [item for item in profile.delegated if item.taken or item.graph == 0]
         others = len(profile.delegated) - len(shown)
         yield Table(
-            f"Nodes run by XNNPACK: {where}",
+            f"Nodes run by XNNPACK: {subject}",
             ["graph", "by XNNPACK", "by LiteRT's own kernels", "nodes by XNNPACK"],
             [
                 [
@@ -330,7 +330,7 @@ def _counts(kinds: dict[str, int]) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Sorted integers as ranges.
+    """Format sorted integers as ranges.
 
     >>> ranges([1, 2, 3, 7])
     '1-3, 7'

@@ -1,8 +1,8 @@
-"""Interleaved rounds: the one place that times several calls in turns.
+"""Interleaved rounds: times several calls in turns.
 
-A machine that grows hot, or that is busy for a while, slows every contender of a round alike, so
-only times of the same round are compared. Every second round runs in the reverse order of the one
-before it: of any two contenders, neither comes later more often.
+A machine that becomes hot or busy slows all contenders of a round equally, so only times of the
+same round are compared. Every second round runs in the reverse order of the previous one, so that
+of any two contenders neither runs later more often.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Contender:
 
     Attributes:
         key: Its name, unique within a measurement.
-        group: Contenders of one group run one after another, and are compared.
-        call: What is timed.
-        bare: The same without what `predict` adds; None if there is nothing to leave out.
-        prepare: Runs before each timed call, and is not timed; None for nothing.
+        group: The group; its contenders run one after another and are compared.
+        call: The call to time.
+        bare: The same call without the overhead of `predict`; None if there is none.
+        prepare: Called before each timed call, and not timed; or None.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often and how long everything runs.
+    """The numbers and durations of rounds, turns and warm-up.
 
     Attributes:
         max_rounds: The maximum number of rounds.
@@ -53,8 +53,8 @@ class Schedule:
         warm_up_ns: The minimum duration of those calls.
         turn_ns: A turn takes about this long, and has at least one call.
         max_calls: The maximum number of calls in a turn.
-        has_switch_call: Whether a turn begins with one more call that is recorded apart: after
-            another contender, caches hold other data.
+        has_switch_call: Whether a turn begins with an extra call that is recorded separately,
+            because after another contender the caches hold other data.
     """
 
     max_rounds: int
@@ -69,14 +69,14 @@ class Schedule:
 
 @dataclass
 class Samples:
-    """What the turns of one contender took.
+    """The times of one contender.
 
     Attributes:
         calls: Nanoseconds of each call, by round.
         bare: Nanoseconds of each bare call, by round.
-        first: Nanoseconds of the first call of each turn, by round. It comes after another
-            contender and is not among `calls`. Empty without `Schedule.has_switch_call`.
-        error: Why it was taken out; None if it was not.
+        first: Nanoseconds of the first call of each turn, by round. It follows another contender
+            and is not in `calls`. Empty without `Schedule.has_switch_call`.
+        error: The error because of which it was excluded; None if it was not.
     """
 
     calls: dict[int, list[int]] = field(default_factory=dict)
@@ -92,11 +92,11 @@ class Samples:
 
 @dataclass
 class Measured:
-    """What the rounds found.
+    """The result of the rounds.
 
     Attributes:
-        samples: By the key of the contender.
-        rounds: How many rounds began.
+        samples: The times by the contender's key.
+        rounds: The number of rounds that were started.
         interrupted: Whether the user ended them early.
     """
 
@@ -115,18 +115,18 @@ def run_rounds(
 ) -> Measured:
     """Warm up, then run every contender in every round.
 
-    The order is random in every other round, and reversed in the round after it. A contender
-    that raises a `BilstmRuntimeError` is taken out.
+    The order is random in every other round, and reversed in the next one. A contender that
+    raises a `BilstmRuntimeError` is excluded.
 
     Args:
-        contenders: What is timed.
-        schedule: How often.
-        seed: For the order.
-        clock: Nanoseconds.
-        progress: Called with the number of each round as it begins.
+        contenders: The contenders.
+        schedule: The numbers and durations of rounds and turns.
+        seed: The random seed for the order.
+        clock: Returns the time in nanoseconds.
+        progress: Called with the number of each round when it starts.
 
     Returns:
-        What was measured, also if the user interrupts.
+        The times; partial results if the user interrupts.
     """
     rng = np.random.default_rng(seed)
     measured = Measured({contender.key: Samples() for contender in contenders})
@@ -160,41 +160,41 @@ def time_calls(
     clock: Callable[[], int] = time.perf_counter_ns,
     prepare: Callable[[], object] | None = None,
 ) -> list[int]:
-    """Nanoseconds of each of `count` calls in a row; see `Contender.prepare`."""
-    taken = []
+    """Return the nanoseconds of each of `count` consecutive calls; see `Contender.prepare`."""
+    elapsed = []
     for _ in range(count):
         if prepare is not None:
             prepare()
         begin = clock()
         call()
-        taken.append(clock() - begin)
-    return taken
+        elapsed.append(clock() - begin)
+    return elapsed
 
 
 def _warm_up(
     contender: Contender, samples: Samples, schedule: Schedule, clock: Callable[[], int]
 ) -> int:
-    """Call until warm.
+    """Warm up one contender.
 
     Returns:
-        How many calls fill a turn.
+        The number of calls that fill a turn.
     """
-    taken: list[int] = []
+    elapsed: list[int] = []
     begin = clock()
     try:
-        while len(taken) < schedule.warm_up_calls or clock() - begin < schedule.warm_up_ns:
-            taken += time_calls(contender.call, 1, clock=clock, prepare=contender.prepare)
+        while len(elapsed) < schedule.warm_up_calls or clock() - begin < schedule.warm_up_ns:
+            elapsed += time_calls(contender.call, 1, clock=clock, prepare=contender.prepare)
             if contender.bare is not None:
                 contender.bare()
     except BilstmRuntimeError as error:
         samples.error = error
         return 1
-    usual = max(statistics.median(taken), 1)
+    usual = max(statistics.median(elapsed), 1)
     return int(min(max(schedule.turn_ns / usual, 1), schedule.max_calls))
 
 
 def _order(contenders: Sequence[Contender], rng: np.random.Generator) -> list[Contender]:
-    """All contenders, group by group; the order of groups and within a group is random."""
+    """Return all contenders group by group, in random order of groups and within a group."""
     groups: dict[str, list[Contender]] = {}
     for contender in contenders:
         groups.setdefault(contender.group, []).append(contender)
@@ -213,7 +213,7 @@ def _turn(
     plan: tuple[int, bool],
     clock: Callable[[], int],
 ) -> None:
-    """One turn, without garbage collection: the switch call if planned, then `plan[0]` calls."""
+    """Run a turn without garbage collection: the switch call if any, then `plan[0]` calls."""
     count, has_switch_call = plan
     was_enabled = gc.isenabled()
     gc.disable()

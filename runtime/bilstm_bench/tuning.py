@@ -1,4 +1,4 @@
-"""Choosing the fastest variant on this device, and storing the choice where `load` finds it."""
+"""Chooses the fastest variant on this device, and stores the choice for `load`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tune(
 
     Args:
         bundle: The bundle.
-        plan: What was measured.
+        plan: The plan of the measurement.
         base: The baseline of the comparisons.
         cases: The latencies.
         recipes_named: Whether the user named the recipes to choose from.
@@ -72,13 +72,13 @@ def tune(
 
 
 def choose_fastest(variants: Sequence[Variant], base: Variant, cases: Sequence[Case]) -> Tuned:
-    """The fastest of some variants over all inputs; nothing is stored.
+    """Find the fastest of some variants over all inputs; nothing is stored.
 
-    Among variants that differ by no more than two equal ones do, the one with fewer threads
-    wins, and then the first. If none is clearly faster than `base`, `base` is kept.
+    If variants differ by no more than two equal ones, the one with fewer threads is preferred,
+    and then the first. If none is clearly faster than `base`, the result is `base`.
 
     Args:
-        variants: Those that may be chosen.
+        variants: The variants to choose from.
         base: The baseline of the comparisons.
         cases: The latencies.
     """
@@ -94,8 +94,8 @@ def choose_fastest(variants: Sequence[Variant], base: Variant, cases: Sequence[C
             continue
         comparisons = [case.comparison for case in own if case.comparison is not None]
         if len(comparisons) < len(own) or any(c.verdict == "too few rounds" for c in comparisons):
-            why = "there are too few rounds to tell; use more --rounds or --seconds"
-            return Tuned(None, 1.0, why)
+            reason = "there are too few rounds to tell; use more --rounds or --seconds"
+            return Tuned(None, 1.0, reason)
         noise = max(noise, *(c.noise for c in comparisons))
         logs = [math.log(c.ratio.value) for c in comparisons]
         scores[variant] = math.exp(sum(logs) / len(logs))
@@ -104,7 +104,7 @@ def choose_fastest(variants: Sequence[Variant], base: Variant, cases: Sequence[C
     if not scores:
         return Tuned(None, 1.0, "none of the variants that may be chosen could be measured")
     usable = {v: score for v, score in scores.items() if v == base or v in faster}
-    if not usable:  # the base may not be chosen: the best of the rest
+    if not usable:  # `base` is not allowed: the best of the others
         usable = scores
     best = max(usable.values())
     equal = [variant for variant, score in usable.items() if score * noise >= best]
@@ -134,8 +134,8 @@ def _eligible(
             refused.add(variant.recipe)
         elif item is None or not item.passed:
             if variant.file not in refused:
-                why = item.reason if item is not None else "it was not checked"
-                left_out.append(f"{variant.file} does not pass check-bilstm here: {why}")
+                reason = item.reason if item is not None else "it was not checked"
+                left_out.append(f"{variant.file} does not pass check-bilstm here: {reason}")
             refused.add(variant.file)
         else:
             found.append(variant)
@@ -154,18 +154,20 @@ def check_storable(bundle: Bundle) -> None:
 
 
 def store_tuning(bundle: Bundle, tuning: Tuning, measured: Mapping[str, Any]) -> Path:
-    """Write the tuning of this device beside the bundle; those of other devices are kept.
+    """Write the tuning of this device next to the bundle, and keep those of other devices.
+
+    The content is written to a temporary file, which is then renamed.
 
     Args:
         bundle: The bundle.
-        tuning: What to run.
-        measured: What was measured, as JSON values for people who read the file.
+        tuning: The configuration.
+        measured: The measurements as JSON values, for people who read the file.
 
     Returns:
-        The path of the file. It is written to a temporary file and then renamed.
+        The path of the file.
 
     Raises:
-        TuningFileError: It cannot be written.
+        TuningFileError: The file cannot be written.
     """
     path = tuning_file(bundle)
     device = this_device()

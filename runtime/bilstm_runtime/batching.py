@@ -1,4 +1,4 @@
-"""Running a request: grouping, padding, dividing into runs, and joining their outputs."""
+"""Runs requests: groups and pads examples, splits them into runs, and joins the outputs."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 Sizes: TypeAlias = npt.NDArray[np.int64]
 
 MAX_GROUP: Final = 16
-"""Examples in one run. On BiLSTMs of 32 to 256 units (onnxruntime 1.32, one thread, x86-64, 200
-sequences of 5 to 60 steps, 32 features) 16 took 10 to 20 % less time than 64."""
+"""The maximum number of examples in one run. 16 took 10 to 20 % less time than 64 on BiLSTMs of 32
+to 256 units (onnxruntime 1.32, one thread, x86-64, 200 sequences of 5 to 60 steps, 32 features)."""
 
 MAX_PADDING: Final = 0.25
-"""Steps of padding for each real step. In the same runs, and with 16 sequences of 1 to 30 steps,
-0.25 was within 5 % of the best of 0, 0.1, 0.25, 0.5, 1 and 9. Without any padding, 16 sequences
+"""The maximum ratio of padding to real steps. In the same runs, and with 16 sequences of 1 to 30
+steps, 0.25 was within 5 % of the best of 0, 0.1, 0.25, 0.5, 1 and 9. Without padding, 16 sequences
 took 1.5 times as long; 0.5 and more were slower there too."""
 
 _MAX_SHAPES: Final = 1024
-"""Combinations of shapes that are remembered as correct."""
+"""The maximum number of shape combinations that are remembered as correct."""
 
 
 def plan_groups(sizes: Sizes, *, pad: bool, limit: int | None, together: bool) -> list[Sizes]:
-    """Divide examples into groups, each to be run at once.
+    """Split examples into groups, each of which runs as one batch.
 
     Args:
-        sizes: `[examples, axes] int64`, the size of every example along every sequence axis.
-        pad: Examples of different sizes may share a run; otherwise only those of equal sizes.
+        sizes: `[examples, axes] int64`, the size of each example along each sequence axis.
+        pad: Whether examples of different sizes may share a run.
         limit: The maximum number of examples in one group; None for `MAX_GROUP`.
-        together: Put all examples that may share a run in one group, at any cost.
+        together: Put all examples that may share a run in one group, with any amount of padding.
 
     Returns:
         For each group `[members] int64`, the indices of its examples, shortest first.
     """
     order = np.lexsort(sizes.T[::-1]).tolist()
     max_group = len(order) if together else limit or MAX_GROUP
-    rows = sizes.tolist()  # a loop over Python's numbers takes a tenth of one over arrays
+    rows = sizes.tolist()  # a loop over Python ints takes a tenth of the time of one over arrays
     groups: list[list[int]] = []
     widest, real = rows[order[0]], 0
     for example in order:
@@ -78,8 +78,9 @@ class BatchRunner:
 
         Args:
             spec: The model.
-            run: Runs it once: one array per input, one array per output; see `Session.run`.
-            label: What to call the model in messages, such as the name of its file.
+            run: Runs the model once; takes one array per input and returns one per output; see
+                `Session.run`.
+            label: The model's name in messages, such as its file name.
         """
         self._spec = spec
         self._run = run
@@ -100,7 +101,7 @@ class BatchRunner:
             [(axis.size, source.get(axis.name or "")) for axis in item.axes]
             for item in spec.outputs
         ]
-        # Shapes of inputs and outputs that were correct before: a fast check for every prediction.
+        # Shapes of inputs and outputs that were correct before, for a fast check per prediction.
         self._correct_shapes: set[tuple[tuple[int, ...], ...]] = set()
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
@@ -138,15 +139,16 @@ class BatchRunner:
         """Run a request of any shape.
 
         Args:
-            request: What to run.
+            request: The examples.
             batch_size: The maximum number of examples in one run.
 
         Returns:
-            For each output an array with a batch axis or, for a ragged request and an output
+            For each output, an array with a batch axis or, for a ragged request and an output
             with an axis of free size, one array per example.
 
         Raises:
-            InputError: The rows of this model must not be divided, and would have to be.
+            InputError: The request needs several runs, but rows of this model depend on each
+                other.
             OptionError: The batch size does not fit the model.
             BackendRunError: The backend failed.
         """
@@ -189,13 +191,13 @@ class BatchRunner:
             together = fits and not self._spec.rows_independent
             sizes = np.maximum(request.sizes, self._min_sizes)
             groups = plan_groups(sizes, pad=self._can_pad, limit=limit, together=together)
-            return groups[::-1]  # the longest first: memory planned for it holds the others
+            return groups[::-1]  # longest first: its planned memory is enough for the others
         step = limit or request.count
-        every = np.arange(request.count)
-        return [every[start : start + step] for start in range(0, request.count, step)]
+        indices = np.arange(request.count)
+        return [indices[start : start + step] for start in range(0, request.count, step)]
 
     def _run_group(self, request: Request, group: AnyArray) -> list[AnyArray]:
-        """Run some examples at once; the outputs have these rows, still padded in time."""
+        """Run some examples as one batch; the outputs have these rows, still padded in time."""
         sizes = request.sizes[group] if request.is_ragged else request.sizes
         target = dict(
             zip(self._axes, np.maximum(sizes.max(axis=0), self._min_sizes).tolist(), strict=True)
@@ -222,7 +224,7 @@ class BatchRunner:
         return [output[: len(group)] for output in outputs] if rows > len(group) else outputs
 
     def _assemble(self, request: Request, output: int, parts: list[AnyArray]) -> AnyArray:
-        """Join one output of the runs of an array request to one array."""
+        """Concatenate one output of all runs of an array request."""
         spec = self._spec.outputs[output]
         unpadded = (slice(None), *self._unpadded(spec, request.sizes[0].tolist()))
         shapes = {part.shape[1:] for part in parts}
@@ -243,8 +245,8 @@ class BatchRunner:
     ) -> list[AnyArray | list[AnyArray]]:
         """Put the outputs of a ragged request back in the given order, without their padding."""
         order = np.concatenate(groups)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
+        positions = np.empty_like(order)
+        positions[order] = np.arange(len(order))
         sizes = request.sizes.tolist()
         outputs: list[AnyArray | list[AnyArray]] = []
         for number, spec in enumerate(self._spec.outputs):
@@ -253,22 +255,22 @@ class BatchRunner:
                 rows = [row for part in parts for row in part]
                 outputs.append(
                     [
-                        rows[at][self._unpadded(spec, size)].copy()
-                        for at, size in zip(place.tolist(), sizes, strict=True)
+                        rows[position][self._unpadded(spec, size)].copy()
+                        for position, size in zip(positions.tolist(), sizes, strict=True)
                     ]
                 )
             else:
-                outputs.append(np.concatenate(parts)[place])
+                outputs.append(np.concatenate(parts)[positions])
         return outputs
 
     def _unpadded(self, spec: OutputSpec, sizes: list[int]) -> tuple[slice, ...]:
-        """The part of an output that is not padding, one slice per axis after the batch."""
+        """Return the part of an output that is not padding, one slice per axis after the batch."""
         by_name = dict(zip(self._axes, sizes, strict=True))
         return tuple(slice(by_name.get(axis.name or "")) for axis in spec.axes[1:])
 
 
 def _padding_value(spec: InputSpec) -> float:
-    """The value of padding: the mask value, or 0, or the lowest allowed value."""
+    """Return the padding value: the mask value, or 0 if allowed, or the lowest allowed value."""
     if spec.mask_value is not None:
         return spec.mask_value
     if spec.range is not None and not spec.range[0] <= 0 <= spec.range[1]:

@@ -1,8 +1,7 @@
-"""Checking the model files of a bundle on its golden cases.
+"""Checks the model files of a bundle on its golden cases.
 
-The reference is Keras's outputs. For a file whose own outputs were recorded at export, such as a
-quantized one, the reference is those: against Keras, a wrong file of a coarse recipe could not be
-told from a correct one.
+The reference is Keras's outputs. For a quantized file, it is the outputs recorded at export:
+quantization errors could hide a wrong file from a comparison with Keras.
 """
 
 from __future__ import annotations
@@ -30,28 +29,28 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import AnyArray, Artifact
 
 _MAX_DRIFT: Final = 0.75
-"""How far a file may be from its own recorded outputs, as a share of its error against Keras.
+"""The maximum error against the recorded outputs, as a fraction of the error against Keras.
 
-Another processor rounds differently, and a quantized activation then moves by a whole step: with
-other kernels than at export, shares up to 0.4 were measured. The file of another recipe differs
-by at least the error itself, 1, even if it is an exact one. docs/numerics.md has the figures.
+Another processor rounds differently, which can move a quantized activation by a whole step: with
+other kernels than at export, fractions up to 0.4 were measured. The file of another recipe, even
+an exact one, differs by at least the error itself, 1. docs/numerics.md has the figures.
 """
 
 
 @dataclass(frozen=True)
 class ArtifactCheck:
-    """What the check of one model file on one backend found.
+    """The result of the check of one model file on one backend.
 
     Attributes:
         file: The model file.
         recipe: How its numbers are stored.
-        backend: The backend; empty where none runs this format.
-        reference: "Keras", or "export" where the reference is the outputs recorded at export.
-        passed: Whether all outputs agree with the reference; None where it was not run.
-        cases: Golden cases that were run, each of them twice.
-        max_abs_error: The largest absolute error, or None where nothing was compared.
-        max_error_ratio: The largest error as a multiple of what is allowed, or None.
-        reason: Why it did not pass, in words; empty where it did.
+        backend: The backend; empty if none runs this format.
+        reference: "Keras", or "export" for the outputs recorded at export.
+        passed: Whether all outputs agree with the reference; None if the file was not run.
+        cases: The number of golden cases, each of which was run twice.
+        max_abs_error: The largest absolute error, or None if nothing was compared.
+        max_error_ratio: The largest error as a multiple of the tolerance, or None.
+        reason: Why it did not pass, in words; empty if it passed.
     """
 
     file: str
@@ -67,7 +66,12 @@ class ArtifactCheck:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What the check of a bundle found, one entry for each model file and backend."""
+    """The result of the check of a bundle.
+
+    Attributes:
+        name: The name of the model.
+        checks: One entry for each model file and backend.
+    """
 
     name: str
     checks: tuple[ArtifactCheck, ...]
@@ -79,24 +83,27 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether something ran, and everything that ran agrees with its reference."""
+        """Whether a model file was run, and all that were run agree with their reference."""
         return self.ran and all(check.passed is not False for check in self.checks)
 
 
 def check(path: str | os.PathLike[str], *, backends: Sequence[str] | None = None) -> CheckReport:
     """Run every model file of a bundle on its golden cases.
 
-    Each case runs twice on the same loaded model, the second time in reverse order, so that
-    anything a model keeps from one run to the next shows.
+    Each case runs twice on the same loaded model, the second time in reverse order, to detect
+    state that a model keeps from one run to the next.
 
     Args:
         path: The bundle folder.
-        backends: Names of the backends to check; by default all. One that is not installed is
-            reported, and does not count as a failure.
+        backends: Names of the backends to check; all by default. A backend that is not installed
+            is reported, and does not count as a failure.
+
+    Returns:
+        The results, one for each model file and backend.
 
     Raises:
         BundleError: The manifest or the golden cases cannot be read. A model file that cannot
-            be used is a failed check instead.
+            be used is a failed check, not an error.
         UnknownBackendError: There is no backend of that name.
     """
     chosen = list(BACKENDS.values()) if backends is None else [find_backend(b) for b in backends]
@@ -159,7 +166,7 @@ def _compare_cases(
     """Compare the outputs of one artifact for all cases with their references.
 
     Returns:
-        The difference, and what is wrong, in words; empty where nothing is.
+        The difference, and a description of the problem; empty without one.
     """
     tolerance = artifact.tolerance or manifest.tolerance
     total = Difference()
@@ -191,11 +198,12 @@ def _drift(
     cases: Sequence[Case],
     outputs: Sequence[Sequence[AnyArray]],
 ) -> float:
-    """How far an artifact is from its recorded outputs, as a multiple of what is allowed.
+    """Compute the error against the recorded outputs, as a multiple of the allowed error.
 
     One activation that moves by a step can change a number by as much as the recipe's largest
-    error, so single numbers mean little; root mean squares are robust. They are taken over each
-    output of each case, as errors differ between cases, and then over those.
+    error, so root mean squares are compared, not single numbers. Errors differ between cases: the
+    ratio is computed for each output of each case, and the result is the root mean square of the
+    ratios.
     """
     tolerance = manifest.tolerance
     ratios = []
@@ -205,19 +213,19 @@ def _drift(
             artifact.outputs, found, recorded, case.outputs, strict=False
         ):
             stored = artifact.quantized_outputs.get(name)
-            moved = compare(output, reference, EXACT)
+            drift = compare(output, reference, EXACT)
             allowed = (
                 tolerance.absolute
-                + tolerance.relative * moved.rms_reference
+                + tolerance.relative * drift.rms_reference
                 # The last rounding may differ by one for one integer in four.
                 + (stored.scale / 2 if stored is not None else 0.0)
                 + _MAX_DRIFT * _rms_error(compare(reference, keras, EXACT))
             )
-            error = _rms_error(moved)
+            error = _rms_error(drift)
             ratios.append(error / allowed if allowed else np.inf if error else 0.0)
     return float(np.sqrt(np.mean(np.square(ratios))))
 
 
 def _rms_error(difference: Difference) -> float:
-    """Infinite for a mismatch, such as NaN where the reference is a number."""
+    """Return the RMS error; infinite for a mismatch, such as NaN where the reference is finite."""
     return np.inf if difference.mismatch else difference.rms_error

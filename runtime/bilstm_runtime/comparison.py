@@ -1,4 +1,4 @@
-"""Comparing outputs with a reference, and replaying cases: what every check is made of."""
+"""Compares outputs with a reference, and replays cases; the basis of every check."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ EXACT = Tolerance(absolute=0.0, relative=0.0)
 
 @dataclass(frozen=True)
 class Difference:
-    """How far outputs are from their references.
+    """The difference between outputs and their references.
 
     Attributes:
         max_abs_error: The largest ``|output - reference|``; infinite for a mismatch.
-        max_error_ratio: The largest error as a multiple of what the tolerance allows there: at
-            most 1 passes. Infinite for a mismatch.
+        max_error_ratio: The largest error as a multiple of the tolerance for its value; at most 1
+            passes. Infinite for a mismatch.
         mismatch: Another shape or dtype, or a number where the reference has none; or "".
-        count: Finite floating-point values compared.
-        sum_abs_error: Over those values.
-        sum_squared_error: Over those values.
-        sum_squared_reference: Over those values.
+        count: The number of finite floating-point values compared.
+        sum_abs_error: The sum of the absolute errors of those values.
+        sum_squared_error: The sum of the squared errors of those values.
+        sum_squared_reference: The sum of the squared references of those values.
     """
 
     max_abs_error: float = 0.0
@@ -49,17 +49,17 @@ class Difference:
 
     @property
     def mean_abs_error(self) -> float:
-        """The mean of ``|output - reference|``; 0 where nothing was compared."""
+        """The mean of ``|output - reference|``; 0 if nothing was compared."""
         return self.sum_abs_error / self.count if self.count else 0.0
 
     @property
     def rms_error(self) -> float:
-        """The root mean square of the error; 0 where nothing was compared."""
+        """The root mean square of the error; 0 if nothing was compared."""
         return float(np.sqrt(self.sum_squared_error / self.count)) if self.count else 0.0
 
     @property
     def rms_reference(self) -> float:
-        """The root mean square of the references; 0 where nothing was compared."""
+        """The root mean square of the references; 0 if nothing was compared."""
         return float(np.sqrt(self.sum_squared_reference / self.count)) if self.count else 0.0
 
     @property
@@ -68,7 +68,7 @@ class Difference:
         return self.rms_error / self.rms_reference if self.rms_reference else self.rms_error
 
     def __add__(self, other: Difference) -> Difference:
-        """Both together: the worse of each maximum, the sums added."""
+        """Combine two differences: the larger of each maximum, and the sum of each sum."""
         return Difference(
             max(self.max_abs_error, other.max_abs_error),
             max(self.max_error_ratio, other.max_error_ratio),
@@ -84,9 +84,9 @@ def compare(output: AnyArray, reference: AnyArray, tolerance: Tolerance) -> Diff
     """Compare one output with its reference; integers and booleans must be equal.
 
     Args:
-        output: Any shape and dtype.
-        reference: What is expected. Where it is NaN or infinite, the output must be the same.
-        tolerance: What is allowed for floating-point values.
+        output: An array of any shape and dtype.
+        reference: The expected array. Where it is NaN or infinite, the output must be the same.
+        tolerance: The tolerance for floating-point values.
     """
     mismatch = _mismatch(output, reference)
     if mismatch:
@@ -100,18 +100,18 @@ def compare(output: AnyArray, reference: AnyArray, tolerance: Tolerance) -> Diff
 
 
 def _mismatch(output: AnyArray, reference: AnyArray) -> str:
-    """What is wrong with an output other than the size of its errors; "" if nothing is."""
+    """Describe a difference other than a numeric error; "" without one."""
     if output.shape != reference.shape:
-        return f"shape {output.shape}, where the reference has {reference.shape}"
+        return f"shape {output.shape}, but the reference has {reference.shape}"
     if output.dtype != reference.dtype:
-        return f"dtype {output.dtype}, where the reference has {reference.dtype}"
+        return f"dtype {output.dtype}, but the reference has {reference.dtype}"
     if reference.dtype.kind != "f":
         return ""
     finite = np.isfinite(reference)
     if not np.array_equal(output[~finite], reference[~finite], equal_nan=True):
-        return "a number, where the reference has NaN or infinity"
+        return "a number, but the reference has NaN or infinity"
     if not np.isfinite(output[finite]).all():
-        return "NaN or infinity, where the reference has a number"
+        return "NaN or infinity, but the reference has a number"
     return ""
 
 
@@ -134,7 +134,7 @@ def _compared(
 
 
 class HasInputs(Protocol):
-    """A case to replay: anything that holds the inputs of one run."""
+    """A case to replay: any object with the inputs of one run."""
 
     @property
     def inputs(self) -> Sequence[AnyArray]:
@@ -147,12 +147,12 @@ def replay(
 ) -> tuple[list[list[AnyArray]], list[list[AnyArray]]]:
     """Run all cases twice, the second time in reverse order.
 
-    If a run leaves something behind for the next, such as a state that is not reset, the two passes
-    differ: the run before is another one.
+    In the two passes, each case follows a different one. If a run leaves state for the next, the
+    outputs of the passes differ.
 
     Args:
         run: Runs a model once.
-        cases: What to run.
+        cases: The cases to run.
 
     Returns:
         The outputs of the first and of the second pass, both in the order of the cases.

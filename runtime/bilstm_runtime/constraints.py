@@ -1,6 +1,7 @@
-"""What a field of manifest.json must satisfy, as metadata for `typing.Annotated`.
+"""Constraints on the fields of manifest.json, as metadata for `typing.Annotated`.
 
-`bilstm_runtime.bundle.codec` reads and writes the dataclasses by their type hints and these.
+`bilstm_runtime.bundle.codec` reads and writes the dataclasses by their type hints and these
+constraints.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `min` to `max`, both included; without `max`, a number that is not negative."""
+    """A number from `min` to `max`, both included, or at least `min` without `max`."""
 
     min: float
     max: float | None = None
@@ -21,11 +22,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A string that matches a pattern as a whole.
+    """A string that fully matches a pattern.
 
     Attributes:
         pattern: The pattern.
-        expected: The same in words, for messages.
+        expected: A description of the pattern, for messages.
     """
 
     pattern: re.Pattern[str]
@@ -34,18 +35,18 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Choices:
-    """One of some strings."""
+    """One of several strings."""
 
     choices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Key:
-    """Where the field stands in the JSON object of its class, if not under its own name.
+    """The path of the field in the JSON object of its class, if it is not the field's name.
 
     Attributes:
-        path: Keys from the outside to the inside. An empty path puts the members of the field,
-            a dataclass, into the JSON object of the class that has the field.
+        path: Keys from the outermost to the innermost. An empty path puts the members of the
+            field, a dataclass, into the JSON object of the class that has the field.
     """
 
     path: tuple[str, ...]
@@ -62,7 +63,7 @@ class Flag(enum.Enum):
     VOCABULARY = "at least one string, each of them `UNICODE` and unique"
     OF_DTYPE = "a number of the dtype that the field `dtype` of the same object names"
     OPTIONAL = "may be missing or null, which means the default"
-    OMIT_DEFAULT = "`OPTIONAL`, and not written where it equals the default"
+    OMIT_DEFAULT = "`OPTIONAL`, and not written if it equals the default"
 
 
 FILE_NAME: Final = Pattern(

@@ -1,4 +1,4 @@
-"""Identifying a device: a measurement is valid only where all of this is the same."""
+"""Identifies a device: a measurement is valid only for the same device and backend versions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _NAME = re.compile(r"^(?:model name|Hardware|cpu model)\s*:\s*(.+)$", re.MULTILI
 
 @dataclass(frozen=True)
 class Device:
-    """What determines the speed of a model here.
+    """The properties of a device that determine the speed of a model.
 
     Attributes:
         machine: The architecture, such as "x86_64" or "aarch64".
-        processor: Its name, or the board's; empty where the system does not report it.
+        processor: The name of the processor or the board; empty if the system does not report it.
         cores: The number of cores that this process may use.
         system: The operating system, such as "Linux".
         backends: Versions of the installed backends' packages, by the name of the backend.
@@ -46,7 +46,7 @@ class Device:
 
 
 def this_device() -> Device:
-    """Describe the device this runs on; nothing heavy is imported."""
+    """Describe the current device, without importing a backend."""
     return Device(
         machine=platform.machine(),
         processor=_processor(),
@@ -61,14 +61,14 @@ def this_device() -> Device:
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _processor() -> str:
-    """The name of the processor, or of the board it is on."""
+    """Return the name of the processor, or of the board."""
     names = _NAME.findall(_read(_CPU_INFO))
     board = _read(_BOARD).strip("\0 \n")
     return " ".join((names[0] if names else board or platform.processor()).split())
@@ -82,8 +82,8 @@ def _read(path: Path) -> str:
 
 
 def package_version(package: str) -> str:
-    """The version of an installed package, or "unknown"."""
+    """Return the version of an installed package, or "unknown"."""
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # the same module from a package of another name
+    except metadata.PackageNotFoundError:  # the module is from a package of another name
         return "unknown"

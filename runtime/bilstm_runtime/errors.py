@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose."""
+"""The errors that this package raises on purpose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class BilstmRuntimeError(Exception):
-    """Base of every error raised on purpose by `bilstm_runtime`."""
+    """Base class of the errors that `bilstm_runtime` raises on purpose."""
 
 
 class BundleError(BilstmRuntimeError, ValueError):
@@ -14,11 +14,11 @@ class BundleError(BilstmRuntimeError, ValueError):
 
 
 class BundleNotFoundError(BundleError, FileNotFoundError):
-    """The bundle folder, or a file its manifest names, is not there."""
+    """The bundle folder, or a file that its manifest names, does not exist."""
 
 
 class ManifestError(BundleError):
-    """manifest.json is not what the bundle format describes.
+    """manifest.json does not follow the bundle format.
 
     Attributes:
         problem: What is wrong, without the remedy.
@@ -26,7 +26,7 @@ class ManifestError(BundleError):
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        """Say what is wrong and what to do, in sentences without and with a full stop."""
+        """Join the problem (without a full stop) and the remedy (with one) to a message."""
         super().__init__(f"{problem}. {remedy}" if remedy else problem)
         self.problem = problem
         self.remedy = remedy
@@ -37,11 +37,11 @@ class BundleVersionError(BundleError):
 
 
 class ChecksumError(BundleError):
-    """A file of the bundle is not the file the manifest describes."""
+    """The size or checksum of a file differs from the manifest."""
 
 
 class ArtifactError(BundleError):
-    """A model file cannot be opened, or is not the model the manifest describes."""
+    """A model file cannot be opened, or differs from the manifest's description."""
 
 
 class NoArtifactError(BundleError, LookupError):
@@ -69,50 +69,50 @@ class OptionError(BilstmRuntimeError, ValueError):
 
 
 class InputError(BilstmRuntimeError, ValueError):
-    """The data given to the model is not what the model takes."""
+    """The data given to the model is not valid for it."""
 
 
 class InputTypeError(InputError, TypeError):
-    """The data given to the model is of a kind that is never converted."""
+    """The data given to the model has a type that is never converted."""
 
 
 class BackendRunError(BilstmRuntimeError, RuntimeError):
-    """The backend failed while running, or returned what contradicts the manifest."""
+    """The backend failed during a run, or its outputs contradict the manifest."""
 
 
 class DataFileProblem(enum.Enum):
-    """What is wrong with a file of examples or outputs, where callers have more to say on it."""
+    """The problem with a file of examples or outputs, if callers add advice to the message."""
 
     OTHER = enum.auto()
     OBJECT_ARRAY = enum.auto()
-    """A numpy file has an array of Python objects, such as lists of different lengths."""
+    """A numpy file contains an array of Python objects, such as lists of different lengths."""
     NOT_A_NUMBER = enum.auto()
-    """A cell of a .csv file is not a number: perhaps the file has a header."""
+    """A cell of a .csv file is not a number; the file may have a header."""
 
 
 class DataFileError(BilstmRuntimeError, ValueError):
     """A file of examples or outputs cannot be read or written.
 
     Attributes:
-        code: What is wrong with it.
+        code: The kind of problem.
     """
 
     def __init__(self, message: str, code: DataFileProblem = DataFileProblem.OTHER) -> None:
-        """Say what is wrong in words and as a code."""
+        """Set the message and the code."""
         super().__init__(message)
         self.code = code
 
 
 class TuningFileError(BilstmRuntimeError, OSError):
-    """The file beside the bundle that `load` takes its tuning from cannot be written."""
+    """The tuning file next to the bundle cannot be written."""
 
 
 class TuningWarning(UserWarning):
-    """The file beside the bundle that `load` takes its tuning from is damaged, and ignored."""
+    """The tuning file next to the bundle is damaged, and `load` ignores it."""
 
 
 class ChildProcessFailedError(BilstmRuntimeError, RuntimeError):
-    """A process that was started to measure in ended without a result."""
+    """A child process for a measurement ended without a result."""
 
 
 class PeerError(BilstmRuntimeError, RuntimeError):

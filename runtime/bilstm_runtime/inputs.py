@@ -1,4 +1,4 @@
-"""Reading the argument of `predict` into arrays that the model takes, or refusing it."""
+"""Converts the argument of `predict` to arrays for the model, or raises an error."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, TextPreprocessing
 
 Values: TypeAlias = Any
-"""What `predict` takes: an array, lists of numbers, texts or arrays, or a dict of those."""
+"""The argument of `predict`: an array, lists of numbers, texts or arrays, or a dict of those."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Checked input, not yet padded or divided.
+    """Checked input, before padding and splitting into runs.
 
     Attributes:
-        columns: For each input an array with a batch axis or, where the lengths of the examples
-            differ, a list of one array per example without it.
+        columns: For each input, an array with a batch axis or, if the lengths of the examples
+            differ, a list of one array per example without a batch axis.
         count: The number of examples.
-        sizes: `[examples, axes] int64`, their sizes along the sequence axes of the model;
-            one row for all where the examples do not differ.
+        sizes: `[examples, axes] int64`, their sizes along the sequence axes of the model; a single
+            row if all examples have the same sizes.
     """
 
     columns: list[AnyArray | list[AnyArray]]
@@ -62,10 +62,10 @@ class InputReader:
                 if axis.name is not None:
                     named.setdefault(axis.name, []).append((i, j))
         self._places = named
-        self._equal = [(where[0], other) for where in named.values() for other in where[1:]]
+        self._equal = [(places[0], other) for places in named.values() for other in places[1:]]
 
     def ready(self, values: Values) -> list[AnyArray] | None:
-        """The arrays to run, if they need no conversion or padding and are correct; else None."""
+        """Return the arrays if they are valid without conversion or padding; else None."""
         arrays: Sequence[Any]
         if type(values) is np.ndarray:
             arrays = (values,)
@@ -89,8 +89,8 @@ class InputReader:
         """Read input of any accepted form.
 
         Raises:
-            InputError: Something is wrong with it; the message says what and where.
-            InputTypeError: It is of a kind that is never converted.
+            InputError: The input is not valid; the message describes the problem and its place.
+            InputTypeError: The input has a type that is never converted.
         """
         columns = [
             column.read(value)
@@ -110,7 +110,7 @@ class InputReader:
         return Request(columns, count, np.array(sizes, dtype=np.int64).reshape(len(sizes), -1))
 
     def _separate(self, values: Values) -> list[Values]:
-        """One value per input, in the order of the model."""
+        """Return one value per input, in the order of the model."""
         expected = ", ".join(map(repr, self._names))
         if isinstance(values, dict):
             if set(values) != set(self._names):
@@ -132,7 +132,7 @@ class InputReader:
         return list(values)
 
     def _sizes_of_each(self, columns: Sequence[list[AnyArray]]) -> list[list[int]]:
-        """`_sizes` of every example of columns that are lists, `[examples, axes]`."""
+        """Return the `_sizes` of each example of columns that are lists, `[examples, axes]`."""
         axes = []
         for name in self._axes:
             (i, j), *others = self._places[name]
@@ -140,13 +140,13 @@ class InputReader:
             if any([e.shape[m - 1] for e in columns[k]] != found for k, m in others):
                 # Raises for the first example whose inputs differ.
                 count = len(columns[0])
-                together = ([column[n] for column in columns] for n in range(count))
-                return [self._sizes(e, 1, f", example {n}") for n, e in enumerate(together)]
+                examples = ([column[n] for column in columns] for n in range(count))
+                return [self._sizes(e, 1, f", example {n}") for n, e in enumerate(examples)]
             axes.append(found)
         return list(map(list, zip(*axes, strict=True))) if axes else [[] for _ in columns[0]]
 
     def _sizes(self, arrays: Sequence[Any], skipped: int, where: str) -> list[int]:
-        """Sizes along the sequence axes, which must agree between the inputs."""
+        """Return the sizes along the sequence axes, which must agree between the inputs."""
         sizes = []
         for name in self._axes:
             found = {
@@ -179,13 +179,13 @@ class _ColumnReader:
         self._rank = len(spec.axes)
         self._axes = [shared.get(axis.name or "", axis) for axis in spec.axes]
         self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
-        self._last_shape: tuple[int, ...] | None = None  # that was within the bounds
+        self._last_shape: tuple[int, ...] | None = None  # the last valid shape
         self._text = (
             None if preprocessing is None else TextReader(preprocessing, spec, can_pad=can_pad)
         )
 
     def is_ready(self, array: Any) -> bool:
-        """Whether this is an array that can run without conversion or padding."""
+        """Whether this is a valid array that needs no conversion or padding."""
         if (
             type(array) is not np.ndarray
             or array.dtype != self._dtype
@@ -248,7 +248,7 @@ class _ColumnReader:
         return array
 
     def _convert_examples(self, examples: list[AnyArray]) -> list[AnyArray]:
-        """Convert all values at once; example by example only to name the wrong one."""
+        """Convert all values in one call, or example by example to name a wrong one."""
         label = self._label
         try:
             flat = np.concatenate([example.reshape(-1) for example in examples])
@@ -278,7 +278,7 @@ class _ColumnReader:
             )
             raise InputError(message)
         for number, (size, axis) in enumerate(zip(array.shape, axes, strict=True)):
-            what = f"axis {number}" if axis.name is None else f"{axis.name!r}"
+            axis_label = f"axis {number}" if axis.name is None else f"{axis.name!r}"
             if axis.name == BATCH:  # any number of rows is allowed, see `Predictor.predict`
                 continue
             if axis.size is not None and (
@@ -286,14 +286,14 @@ class _ColumnReader:
             ):
                 message = (
                     f"{label} has the shape {_shape(array)}, expected {_expected(axes)}: "
-                    f"size {size} along {what}, where the model takes {axis.size}"
+                    f"size {size} along {axis_label}, but the model takes {axis.size}"
                 )
                 raise InputError(message)
             if size < (axis.size or axis.min) and not self._can_pad:
                 expected = f"exactly {axis.size}" if axis.size else f"at least {axis.min}"
                 message = (
-                    f"{label} has size {size} along {what}, where the model takes {expected}, and "
-                    "padding changes the outputs of this model: "
+                    f"{label} has size {size} along {axis_label}, but the model takes {expected}, "
+                    "and padding changes the outputs of this model: "
                     f"pad to {axis.size or axis.min} the way it was trained"
                 )
                 raise InputError(message)
@@ -314,7 +314,7 @@ def _shape(array: AnyArray) -> str:
 
 
 def _expected(axes: Sequence[Axis]) -> str:
-    """The shape that axes describe, such as "[batch, time, 12]" or "[batch, time=50]"."""
+    """Format the shape that axes describe, such as "[batch, time, 12]" or "[batch, time=50]"."""
     parts = [
         "=".join(str(part) for part in (axis.name, axis.size) if part is not None) for axis in axes
     ]

@@ -1,4 +1,4 @@
-"""Loading the model of a bundle."""
+"""Loads the model of a bundle."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Model(Predictor):
         name: The name of the Keras model.
         backend: The name of the backend that runs it.
         recipe: How its numbers are stored, such as "float32".
-        threads: Threads the backend may use.
-        tuned: Whether `bench-bilstm --tune` chose any of these three on this device.
-        inputs: What it takes.
-        outputs: What it returns.
-        output_structure: "single", "list" or "dict": the structure of all outputs.
-        is_stateful: Whether a prediction depends on those before it, until `reset`.
+        threads: The number of threads that the backend may use.
+        tuned: Whether backend, recipe and threads come from `bench-bilstm --tune` on this device.
+        inputs: The inputs of the model.
+        outputs: The outputs of the model.
+        output_structure: The structure of the outputs: "single", "list" or "dict".
+        is_stateful: Whether a prediction depends on earlier ones since the last `reset`.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Model(Predictor):
         threads: int = 1,
         tuned: bool = False,
     ) -> None:
-        """Keep an open session; use `load` instead."""
+        """Wrap an open session; use `load` instead."""
         super().__init__(spec, session, label=artifact.file)
         self.name = spec.name
         self.backend = backend.name
@@ -72,16 +72,20 @@ def load(
 ) -> Model:
     """Load the model of a bundle.
 
-    If `bench-bilstm --tune` stored beside the bundle what is fastest on this device, that replaces
-    the defaults, unless it contradicts an argument.
+    If `bench-bilstm --tune` has stored the fastest configuration for this device, it replaces the
+    defaults, unless it contradicts an argument.
 
     Args:
         path: The bundle folder.
-        backend: "onnx" or "litert"; by default one that is installed and that the bundle has a
-            file for, "onnx" first.
-        recipe: Which file of that format, such as "float32" or "int8"; by default the one the
+        backend: "onnx" or "litert"; by default an installed one for which the bundle has a file,
+            "onnx" first.
+        recipe: The recipe of the model file, such as "float32" or "int8"; by default the one the
             manifest recommends, or else float32, or else the first.
-        threads: Threads the backend may use; 1 by default, which is fastest for small models.
+        threads: The number of threads that the backend may use; 1 by default, which is fastest
+            for small models.
+
+    Returns:
+        The loaded model.
 
     Raises:
         BundleError: The bundle, or the file in it, is missing, damaged or too new.
@@ -107,7 +111,7 @@ def load(
 def load_artifact(
     bundle: Bundle, backend: Backend, artifact: Artifact, threads: int, *, tuned: bool = False
 ) -> Model:
-    """Load one file of an open bundle on one backend; raises what `load` raises."""
+    """Load one file of an open bundle on one backend; raises the errors of `load`."""
     spec = bundle.manifest.spec
     session = backend.open(bundle.read(artifact), artifact, spec, threads)
     return Model(spec, session, backend, artifact, threads=threads, tuned=tuned)
@@ -116,7 +120,7 @@ def load_artifact(
 def choose(
     bundle: Bundle, preferred: Backend | None, recipe: str | None
 ) -> tuple[Backend, Artifact]:
-    """The backend and the file that `load` runs without tuning; raises what `load` raises."""
+    """Choose the backend and file that `load` runs without tuning; raises the errors of `load`."""
     manifest = bundle.manifest
     backends = list(BACKENDS.values()) if preferred is None else [preferred]
     pairs = [(b, a) for b in backends for a in manifest.artifacts if a.format == b.format]

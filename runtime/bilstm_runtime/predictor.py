@@ -1,4 +1,4 @@
-"""Predicting with a model on any session: from what a caller gives to what Keras would return."""
+"""Predicts with a model on any session, with the arguments and return values of Keras."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Output: TypeAlias = AnyArray | list[AnyArray]
 Outputs: TypeAlias = Any
 """All outputs, in the structure of the Keras model: an `Output`, or a list or dict of those.
 
-The structure is known only at run time. Any spares callers the narrowing of a union.
+The structure is known only at run time. With `Any`, callers need not narrow a union.
 """
 
 
@@ -30,11 +30,11 @@ class Predictor:
     """Predicts with a model that runs on a session.
 
     Attributes:
-        spec: What the model takes and returns.
+        spec: The description of the model.
         inputs: The inputs of `spec`.
         outputs: The outputs of `spec`.
-        output_structure: "single", "list" or "dict": the structure of all outputs.
-        is_stateful: Whether a prediction depends on those before it, until `reset`.
+        output_structure: The structure of the outputs: "single", "list" or "dict".
+        is_stateful: Whether a prediction depends on earlier ones since the last `reset`.
     """
 
     spec: ModelSpec
@@ -47,9 +47,9 @@ class Predictor:
         """Predict on an open session.
 
         Args:
-            spec: What the model takes and returns.
-            session: Runs one array per file input of `spec`, and returns one per file output.
-            label: What to call the model in messages, such as the name of its file.
+            spec: The description of the model.
+            session: Takes one array per file input of `spec`, and returns one per file output.
+            label: The model's name in messages, such as its file name.
         """
         self.spec = spec
         self.inputs = spec.inputs
@@ -86,27 +86,27 @@ class Predictor:
         An input that starts with a text layer in the Keras model takes a list or array of `str`
         instead, one text per example, or the ids of that layer.
 
-        Values are converted where no information is lost (integers that fit; floats to the
-        precision of the model; whole floats to ids) and refused otherwise.
+        Values are converted if no information is lost (integers that fit; floats to the
+        precision of the model; whole floats to ids). Other values raise an error.
 
         Sequences of different lengths run in groups of similar length, padded on the right with
-        the mask value, if padding changes no output of this model; otherwise in groups of
-        exactly equal length. Sequences shorter than a fixed time axis are padded by the same
-        rule or refused.
+        the mask value, if padding changes no output of this model; if it does, in groups of equal
+        length. Sequences shorter than a fixed time axis are padded under the same condition, or
+        raise an error.
 
         Args:
             x: The examples.
-            batch_size: The maximum number of examples in one run. By default an array runs at
-                once, and sequences of different lengths run 16 at a time.
+            batch_size: The maximum number of examples in one run. By default an array is one
+                run, and sequences of different lengths run 16 at a time.
 
         Returns:
             An array, a list of arrays or a dict of arrays by output name, as the Keras model
-            would return; `[batch, ...]`, in the given order and owned by the caller. Where the
+            would return; `[batch, ...]`, in the given order and owned by the caller. If the
             sequences differ in length, an output that keeps the time axis (or another axis of
             free size) is a list of one array per example, each trimmed to its own length.
 
         Raises:
-            InputError: The examples are not what the model takes.
+            InputError: The examples are not valid for the model.
             OptionError: The batch size is impossible.
             BackendRunError: The backend failed.
         """
@@ -132,7 +132,7 @@ class Predictor:
             One array per output, in the order of `outputs`.
 
         Raises:
-            InputError: The arrays are not what the model takes.
+            InputError: The arrays are not valid for the model.
             BackendRunError: The backend failed.
         """
         self.reset()
@@ -144,28 +144,28 @@ class Predictor:
 
 
 class RecordingSession:
-    """A session that keeps copies of the arrays it is given (a `Session`).
+    """A `Session` that records copies of the arrays it is given.
 
     Attributes:
-        runs: For each run one array per file input.
+        runs: For each run, one array per file input.
     """
 
     def __init__(self, session: Session) -> None:
-        """Run everything on this session."""
+        """Forward all runs to this session."""
         self._session = session
         self.runs: list[list[AnyArray]] = []
 
     def run(self, arrays: Sequence[AnyArray]) -> list[Any]:
-        """Keep copies of the arrays and run; see `Session.run`."""
+        """Record copies of the arrays and run; see `Session.run`."""
         self.runs.append([array.copy() for array in arrays])
         return self._session.run(arrays)
 
 
 class _StateSession:
-    """A session whose last outputs become the last inputs of its next run (a `Session`).
+    """A `Session` whose last outputs become the last inputs of its next run.
 
-    The model files of a stateful Keras model have its states as inputs and outputs; this makes
-    the model stateful again. Not safe for use from several threads, like its Keras model.
+    The model files of a stateful Keras model have its states as inputs and outputs; this session
+    makes the model stateful again. Like a stateful Keras model, it is not thread-safe.
     """
 
     def __init__(self, session: Session, states: Sequence[StateSpec]) -> None:

@@ -1,4 +1,4 @@
-"""Random values that an input may take."""
+"""Draws random valid values for an input."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from bilstm_runtime.spec import InputSpec, integer_limits
 
-# Around the units of standardized features. For far larger values, the rounding of float32
-# itself would exceed the tolerance in models that return their inputs.
+# The range of standardized features. With much larger values, float32 rounding alone would
+# exceed the tolerance in models that return their inputs.
 FLOAT_ENDS = (-10.0, 10.0)
-# Integers without a vocabulary: enough different ones, and few enough for any category count.
+# Integers without a vocabulary: enough distinct values, but small enough for most category counts.
 _DEFAULT_INTEGERS = (0, 9)
 
 
 def limits(spec: InputSpec) -> tuple[float, float]:
-    """The lowest and the highest value to draw for an input."""
+    """Return the lowest and the highest value to draw for an input."""
     if spec.range is not None:
         return spec.range
     kind = np.dtype(spec.dtype).kind
@@ -26,7 +26,7 @@ def limits(spec: InputSpec) -> tuple[float, float]:
 
 
 def random_values(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Random values, none of which is the mask value.
+    """Draw random values, none of which is the mask value.
 
     Args:
         spec: The input.

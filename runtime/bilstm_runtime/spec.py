@@ -1,4 +1,4 @@
-"""What a model takes and returns, and its files: the description that all of bilstm-edge shares."""
+"""The description of a model and its files, which all packages of bilstm-edge share."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ DTYPES: Final = (
 OUTPUT_STRUCTURES: Final = ("single", "list", "dict")
 
 MAX_AXIS: Final = 2**24
-"""Largest size of one axis: beyond any real model, small enough not to exhaust an allocator."""
+"""Largest size of one axis: larger than in any real model, but small enough to allocate."""
 
 QUANTIZED_DTYPES: Final = ("int8", "uint8", "int16")
 
 MIN_SCALE: Final = 1e-30
-"""Smallest scale of a quantization: float32 has no arithmetic below it and above its inverse."""
+"""Smallest scale of a quantization: float32 cannot compute with smaller scales or their inverse."""
 
 KINDS: Final = ("text_vectorization", "string_lookup")
 STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctuation")
@@ -64,9 +64,9 @@ class Axis:
     """One axis of an input or output.
 
     Attributes:
-        name: Axes of one name have one size; None for an axis that stands alone.
+        name: The name; axes of one name have one size. None for an axis of its own.
         size: The fixed size, or None for a free axis.
-        min: The smallest size that works; always 1 for a fixed axis.
+        min: The smallest valid size; always 1 for a fixed axis.
     """
 
     name: str | None
@@ -126,7 +126,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output of the model; a free axis without a name has a size the model derives."""
+    """One output of the model; the model computes the size of a free axis without a name."""
 
     name: str
     dtype: _Dtype
@@ -139,7 +139,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A state of a stateful model: an extra input and output of its files, zeros at first.
+    """A state of a stateful model: an extra input and output of its files, initially zeros.
 
     Attributes:
         name: The layer and the number of its state.
@@ -174,7 +174,7 @@ class TextPreprocessing:
         first_id: The id of the first known token; the others follow.
         mask_token: The token that stands for padding, known or not; None if none does.
         padding_id: The id of padding; None if there is none.
-        unknown_id: The id of every other token; None where other tokens are refused.
+        unknown_id: The id of every other token; None if other tokens are an error.
     """
 
     input: str
@@ -198,15 +198,16 @@ class TextPreprocessing:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model takes and returns.
+    """The inputs, outputs and states of a model.
 
     Attributes:
         name: The name of the Keras model.
-        inputs: In the order of the model.
-        outputs: In the order of the model.
-        states: What a stateful model carries from one call to the next; in every model file they
-            are further inputs and outputs, after the model's own.
-        output_structure: ``"single"``, ``"list"`` or ``"dict"``: what the Keras model returns.
+        inputs: The inputs in the order of the model.
+        outputs: The outputs in the order of the model.
+        states: The states that a stateful model keeps from one call to the next. In every model
+            file they are additional inputs and outputs, after the model's own.
+        output_structure: The structure that the Keras model returns: ``"single"``, ``"list"`` or
+            ``"dict"``.
         padding_neutral: Whether padding on the right changes no output.
         rows_independent: Whether no row of a batch changes the output of another.
         preprocessing: How the strings of inputs that take text become ids.
@@ -223,12 +224,12 @@ class ModelSpec:
 
     @property
     def file_inputs(self) -> tuple[InputSpec | StateSpec, ...]:
-        """What a model file takes: the inputs, then the states."""
+        """The inputs of a model file: the inputs of the model, then the states."""
         return (*self.inputs, *self.states)
 
     @property
     def file_outputs(self) -> tuple[OutputSpec | StateSpec, ...]:
-        """What a model file returns: the outputs, then the states."""
+        """The outputs of a model file: the outputs of the model, then the states."""
         return (*self.outputs, *self.states)
 
     @property
@@ -247,12 +248,12 @@ class ModelSpec:
         return found
 
     def split_inputs(self, arrays: Sequence[T]) -> tuple[list[T], list[T]]:
-        """What a model file takes, divided into the inputs and the states."""
+        """Split the inputs of a model file into the inputs of the model and the states."""
         count = len(self.inputs)
         return list(arrays[:count]), list(arrays[count:])
 
     def split_outputs(self, arrays: Sequence[T]) -> tuple[list[T], list[T]]:
-        """What a model file returns, divided into the outputs and the states."""
+        """Split the outputs of a model file into the outputs of the model and the states."""
         count = len(self.outputs)
         return list(arrays[:count]), list(arrays[count:])
 
@@ -261,7 +262,7 @@ class ModelSpec:
         """Whether sequences of this model may be padded on the right.
 
         Padding must change no output, and no output may have an axis whose size the model
-        derives: nobody could tell which of its steps come from the padding.
+        computes: it is not known which of its steps come from the padding.
         """
         derived = any(a.name is None and a.size is None for o in self.outputs for a in o.axes)
         return self.padding_neutral and not derived
@@ -269,7 +270,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Outputs agree where ``|output - reference| <= absolute + relative * |reference|``."""
+    """Outputs agree if ``|output - reference| <= absolute + relative * |reference|``."""
 
     absolute: Annotated[float, Range(0)]
     relative: Annotated[float, Range(0)]
@@ -281,8 +282,8 @@ class Quantization:
 
     Attributes:
         dtype: The dtype of the stored integers, one of `QUANTIZED_DTYPES`.
-        scale: Greater than 0.
-        zero_point: A value of that dtype.
+        scale: The scale, greater than 0.
+        zero_point: The zero point, a value of that dtype.
     """
 
     dtype: Annotated[str, Choices(QUANTIZED_DTYPES)]
@@ -298,17 +299,17 @@ class Artifact:
         file: Its name inside the bundle folder.
         format: "onnx", "tflite", or a format that later exporters add.
         recipe: How the numbers are stored, such as "float32".
-        bytes: Its size.
-        sha256: Its checksum, 64 lower-case hexadecimal digits.
+        bytes: Its size in bytes.
+        sha256: Its SHA-256, 64 lower-case hexadecimal digits.
         inputs: The names inside the file, in the order of the model's inputs, then its states.
         outputs: The names inside the file, in the order of the model's outputs, then its states.
-        parity: What the exporter measured; free form.
-        quantized_inputs: By the name inside the file, the inputs that take integers for floats.
+        parity: The exporter's measurements, in free form.
+        quantized_inputs: The quantization of the inputs that take integers for floats, by the
+            name inside the file.
         quantized_outputs: The same for the outputs.
-        reset_between_runs: Whether the file keeps state from one run to the next unless it is
-            reset.
-        tolerance: The tolerance of its outputs, where it is not that of the bundle.
-        recorded_at_export: Whether the golden file records its outputs at export, beside Keras's.
+        reset_between_runs: Whether the file keeps state between runs, so that it must be reset.
+        tolerance: The tolerance of its outputs, if it differs from the bundle's.
+        recorded_at_export: Whether the golden file also contains its outputs at export.
     """
 
     file: Annotated[str, FILE_NAME]
@@ -332,7 +333,7 @@ class Artifact:
 
 @functools.cache
 def integer_limits(dtype: str) -> tuple[int, int]:
-    """The lowest and the highest value of an integer dtype, given by name.
+    """Return the lowest and the highest value of an integer dtype, given by name.
 
     >>> integer_limits("uint8")
     (0, 255)

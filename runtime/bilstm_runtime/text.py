@@ -1,4 +1,4 @@
-"""Converting texts to ids, as Keras's TextVectorization and StringLookup layers do.
+"""Converts texts to ids, as Keras's TextVectorization and StringLookup layers do.
 
 docs/manifest.md describes the algorithm for runtimes in other languages.
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 _TEXT_KINDS: Final = "UST"
 _SHOWN: Final = 40
-"""Characters of a text that a message repeats."""
+"""The maximum number of characters of a text in a message."""
 
-# Keras calls tf.strings.lower without an encoding, which lowers ASCII only. It strips the
-# punctuation of ASCII. tf.strings.split splits at the characters of C's isspace.
+# Keras calls tf.strings.lower without an encoding, which changes only ASCII letters. It strips
+# ASCII punctuation. tf.strings.split splits at the characters of C's isspace.
 _LOWER: Final[dict[int, int | None]] = {
     ord(upper): ord(lower)
     for upper, lower in zip(string.ascii_uppercase, string.ascii_lowercase, strict=True)
@@ -41,7 +41,7 @@ _SPLIT: Final[dict[str, Callable[[str], list[str]]]] = {
 
 
 class TextEncoder:
-    """Converts texts to ids, by one entry of a manifest's `preprocessing`."""
+    """Converts texts to ids, as one entry of a manifest's `preprocessing` describes."""
 
     def __init__(self, preprocessing: TextPreprocessing) -> None:
         """Build the table of ids."""
@@ -56,11 +56,11 @@ class TextEncoder:
             self._ids[preprocessing.mask_token] = preprocessing.padding_id
 
     def encode(self, example: Any, label: str) -> AnyArray:
-        """The ids of one example.
+        """Return the ids of one example.
 
         Args:
-            example: A `str`; without a split also lists of them, arranged as the ids will be.
-            label: What to call it in messages, such as "input 'text', example 3".
+            example: A `str`; without a split also nested lists of `str`, in the shape of the ids.
+            label: The example's name in messages, such as "input 'text', example 3".
 
         Returns:
             `[tokens] int64` with a split; without one, the shape of the example.
@@ -83,7 +83,7 @@ class TextEncoder:
             raise InputError(message) from error
 
     def _nested(self, example: Any, label: str) -> Any:
-        """The ids of strings in lists, in lists of the same structure."""
+        """Return the ids of strings in lists, in lists of the same structure."""
         if not isinstance(example, (list, tuple)):
             return self._lookup([self._standardized(example, label)], label)[0]
         if any(isinstance(item, (list, tuple)) for item in example):
@@ -97,7 +97,7 @@ class TextEncoder:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            message = f"{label}: {_shown(text)} holds half a character (a lone surrogate): {error}"
+            message = f"{label}: {_shown(text)} contains a lone surrogate: {error}"
             raise InputError(message) from error
         return text if self._table is None else text.translate(self._table)
 
@@ -123,7 +123,7 @@ class TextEncoder:
 
 
 class TextReader:
-    """Reads the value of one text input, where that is text."""
+    """Reads the value of one text input, if it is text."""
 
     def __init__(self, preprocessing: TextPreprocessing, spec: InputSpec, *, can_pad: bool) -> None:
         """Derive the expected form of the texts.
@@ -137,9 +137,9 @@ class TextReader:
         self._label = f"input {spec.name!r}"
         self._rank = len(spec.axes) - 1
         # An empty text becomes one id of padding, if padding changes no output.
-        can_stand_in = can_pad and spec.mask_value == preprocessing.padding_id
-        self._stand_in = preprocessing.padding_id if can_stand_in else None
-        # The layer takes one string per example, but as a row of one.
+        can_be_empty = can_pad and spec.mask_value == preprocessing.padding_id
+        self._empty_id = preprocessing.padding_id if can_be_empty else None
+        # The layer takes one string per example, in an axis of size 1.
         self._one_per_example = (
             self._rank == 1
             and preprocessing.split is None
@@ -147,10 +147,10 @@ class TextReader:
         )
 
     def read(self, value: Any) -> list[AnyArray] | None:
-        """The ids, one array per example; None where the value is not text.
+        """Return the ids, one array per example; None if the value is not text.
 
         Raises:
-            InputError: The texts are not what the model takes.
+            InputError: The texts are not valid for the model.
         """
         if not _holds_text(value):
             return None
@@ -178,35 +178,35 @@ class TextReader:
             )
             raise InputError(message)
         if ids.shape == (0,):
-            if self._stand_in is None:
+            if self._empty_id is None:
                 message = (
                     f"{label}: {_shown(example)} has no tokens, and padding changes the outputs of "
                     "this model; give it a text of at least one token"
                 )
                 raise InputError(message)
-            ids = np.array([self._stand_in], dtype=np.int64)
+            ids = np.array([self._empty_id], dtype=np.int64)
         return ids
 
 
 def _holds_text(value: Any) -> bool:
     """Whether the first item in a value that is not empty is text."""
-    return _first_kind(value) is True
+    return _first_item_is_text(value) is True
 
 
-def _first_kind(value: Any) -> bool | None:
+def _first_item_is_text(value: Any) -> bool | None:
     """Whether the first item in a value is text; None for an empty value."""
     if isinstance(value, (str, bytes)):
         return True
     if isinstance(value, (list, tuple)):
-        kinds = (_first_kind(item) for item in value)
-        return next((kind for kind in kinds if kind is not None), None)
+        found = (_first_item_is_text(item) for item in value)
+        return next((is_text for is_text in found if is_text is not None), None)
     if value is None or isinstance(value, np.ma.MaskedArray):
         return None
     if isinstance(value, (bool, int, float, dict)):
         return False
     array = value if isinstance(value, np.ndarray) else np.asarray(value)
     if array.dtype.kind == "O" and array.ndim:
-        return _first_kind(array.tolist())
+        return _first_item_is_text(array.tolist())
     return array.dtype.kind in _TEXT_KINDS
 
 

@@ -1,4 +1,4 @@
-"""The values of an input: converting their dtype without loss, and checking their range."""
+"""Converts the values of an input to its dtype without loss, and checks their range."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyArray", "ValueRule"]
 
-# The methods of arrays call these through Python functions.
+# The methods array.max and array.min call these through Python functions, which takes longer.
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce
 
 _KINDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floats"}
 
 
 class ValueRule:
-    """What values one input takes.
+    """The allowed values of one input.
 
     Attributes:
         dtype: The numpy dtype the model takes.
-        accepts: Whether all values of an array in `dtype`, with at least one value, are allowed:
-            a fast check that may be False for some arrays that are allowed.
+        accepts: A fast check whether all values of an array in `dtype`, with at least one value,
+            are allowed. It may be False for some arrays that are allowed.
     """
 
     dtype: np.dtype[Any]
@@ -48,10 +48,10 @@ class ValueRule:
 
         Args:
             array: Values of any dtype, at least one.
-            label: What they are, such as "input 'tokens', example 3".
+            label: Their name in messages, such as "input 'tokens', example 3".
 
         Returns:
-            The values in `dtype`; the same array where it has that dtype already.
+            The values in `dtype`; the same array if it already has that dtype.
 
         Raises:
             InputTypeError: The dtype is never converted.
@@ -73,29 +73,32 @@ class ValueRule:
             cast = array.astype(self.dtype)
         if found == "f":
             lost = np.isfinite(array) & ~np.isfinite(cast)
-            what = f"is too large for {self.dtype}"
+            problem = f"is too large for {self.dtype}"
         else:
             lost = _inexact(array, cast)
-            what = f"has no exact {self.dtype}"
-        _refuse_where(lost, array, label, f"{what}; the model takes {self._expected()}")
+            problem = f"has no exact {self.dtype}"
+        _refuse_where(lost, array, label, f"{problem}; the model takes {self._expected()}")
         return cast
 
     def _cast_to_integers(self, array: AnyArray, label: str) -> AnyArray:
         low, high = integer_limits(self.dtype.name)
         if array.dtype.kind == "f":
             exact = array.astype(np.float64)
-            broken = ~(np.floor(exact) == exact) | np.isinf(exact)  # a NaN is broken too
+            fractional = ~(np.floor(exact) == exact) | np.isinf(exact)  # True for NaN too
             _refuse_where(
-                broken, array, label, f"is not a whole number; the model takes {self._expected()}"
+                fractional,
+                array,
+                label,
+                f"is not a whole number; the model takes {self._expected()}",
             )
-            beyond = (exact < low) | (exact >= high + 1)  # no float64 lies between
+            outside = (exact < low) | (exact >= high + 1)  # float64 may not represent `high`
         else:
-            beyond = (array < low) | (array > high)
-        _refuse_where(beyond, array, label, self._outside())
+            outside = (array < low) | (array > high)
+        _refuse_where(outside, array, label, self._outside())
         return array.astype(self.dtype)
 
     def _check(self, array: AnyArray, label: str) -> None:
-        """Refuse the first value that is not allowed."""
+        """Raise `InputError` for the first value that is not allowed."""
         masked = np.zeros(array.shape, dtype=bool)
         mask_value = self._spec.mask_value
         if self._is_float and mask_value is not None:
@@ -113,8 +116,8 @@ class ValueRule:
         if self._range is None:
             return f"does not fit {self.dtype}"
         low, high = self._range
-        what = "vocabulary" if self.dtype.kind in "iu" else "range"
-        return f"is outside of the {what} {low} to {high}"
+        limits = "vocabulary" if self.dtype.kind in "iu" else "range"
+        return f"is outside of the {limits} {low} to {high}"
 
     def _expected(self) -> str:
         return f"{_KINDS[self.dtype.kind]} ({self.dtype})"
@@ -123,16 +126,16 @@ class ValueRule:
 def _quick_check(
     dtype: np.dtype[Any], bounds: tuple[float, float] | None
 ) -> Callable[[AnyArray], bool]:
-    """See `ValueRule.accepts`.
+    """Make the check `ValueRule.accepts`.
 
-    It is called for every prediction, after a run of the model has evicted Python and numpy from
-    the caches. Its time depends on the number of functions it goes through.
+    The check runs for every prediction, after a run of the model has evicted Python and numpy from
+    the CPU caches. Its time depends on the number of function calls.
     """
     if bounds is None:
         return _all_finite if dtype.kind == "f" else lambda _: True
     low, high = bounds
     if dtype.kind in "iu" and low == 0:
-        # Viewed as unsigned, a negative id is huge: one reduction checks both ends.
+        # Viewed as unsigned, a negative id is very large: one reduction checks both limits.
         unsigned = np.dtype(f"u{dtype.itemsize}")
         return lambda array: bool(_largest(array.view(unsigned), axis=None) <= high)
     return lambda array: bool(  # a NaN compares as False
@@ -143,14 +146,14 @@ def _quick_check(
 def _all_finite(array: AnyArray) -> bool:
     """Whether no value is NaN or infinite.
 
-    The sum of the squares is not finite if any value is not, and takes one pass and no temporary
-    array. It overflows for large values too, so a sum that is not finite takes a second pass.
+    The sum of squares is finite only if all values are, and takes one pass and no temporary array.
+    It can also overflow for large values, so a sum that is not finite takes a second pass.
     """
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
 def _inexact(integers: AnyArray, floats: AnyArray) -> AnyArray:
-    """Where integers became floats of another value, `bool` of the same shape."""
+    """Return a `bool` mask of the integers that became floats of another value."""
     exact_to = 2 ** (np.finfo(floats.dtype).nmant + 1)
     wrong: AnyArray = (integers > exact_to) | (integers < -exact_to)
     if wrong.any():
@@ -159,13 +162,13 @@ def _inexact(integers: AnyArray, floats: AnyArray) -> AnyArray:
     return wrong
 
 
-def _refuse_where(wrong: AnyArray, array: AnyArray, label: str, what: str) -> None:
-    """Raise `InputError` naming the first value at which `wrong` is true, if there is one."""
+def _refuse_where(wrong: AnyArray, array: AnyArray, label: str, problem: str) -> None:
+    """Raise `InputError` for the first value at which `wrong` is true, if there is one."""
     if not wrong.any():
         return
     index = np.unravel_index(int(np.argmax(wrong)), array.shape)
-    place = ", ".join(str(int(i)) for i in index)
+    position = ", ".join(str(int(i)) for i in index)
     count = int(np.count_nonzero(wrong))
     more = f" ({count} such values in all)" if count > 1 else ""
-    message = f"{label}: the value {array[index]} at [{place}] {what}{more}"
+    message = f"{label}: the value {array[index]} at [{position}] {problem}{more}"
     raise InputError(message)

@@ -398,7 +398,7 @@ def test_without_psutil_memory_says_what_to_install():
     assert "first output" in done.stdout
     assert "base memory" not in done.stdout
     sentence = 'psutil is not installed. Install it: pip install "bilstm-edge[bench]"'
-    assert sentence in " ".join(done.stdout.split())  # wherever a line ends
+    assert sentence in " ".join(done.stdout.split())  # ignoring line breaks
 
 
 @pytest.mark.parametrize("width", [40, 80])

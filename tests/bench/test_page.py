@@ -133,7 +133,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(result):
     assert all(link.startswith("#") for link in parsed.links)
     assert not re.search(r"url\((?!#)", page)
     assert "@import" not in page
-    assert "#0000" not in page  # every stand-in for a colour was replaced
+    assert "#0000" not in page  # every colour placeholder was replaced
     ids = re.findall(r'\bid="([^"]+)"', page)
     shared = {one for one in ids if ids.count(one) > 1}
     referred = set(re.findall(r"(?:url\(|href=\")#([^\")]+)", page))

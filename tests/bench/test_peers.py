@@ -1,4 +1,4 @@
-"""Comparing with Keras: through an entry point, and only where the answers are the same."""
+"""Comparing with Keras: through an entry point, and only if the outputs are the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured, what is refused, and the inputs it is measured on."""
+"""The measurement plan: its cases, refusals and inputs."""
 
 from __future__ import annotations
 

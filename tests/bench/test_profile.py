@@ -1,4 +1,4 @@
-"""Time by operator: what the backends' own profilers say, and which nodes XNNPACK took."""
+"""Time per operator from the backends' profilers, and the nodes that XNNPACK runs."""
 
 from __future__ import annotations
 

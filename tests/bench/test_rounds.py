@@ -1,4 +1,4 @@
-"""Interleaved rounds on a simulated machine: what drifts must not decide."""
+"""Interleaved rounds on a simulated machine: drift must not change the result."""
 
 from __future__ import annotations
 

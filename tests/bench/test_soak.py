@@ -1,4 +1,4 @@
-"""Long runs, made short: growth is found, files that end early lose nothing."""
+"""Shortened soak runs: growth is detected, and truncated files lose no data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Clock:
 
 
 class Model:
-    """Takes a millisecond for each step; what it holds and how slow it is grows as told."""
+    """Takes a millisecond for each step; its memory use and slowness grow as configured."""
 
     def __init__(self, clock, slower_each_hour=0.0):
         self.clock = clock

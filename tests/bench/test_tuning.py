@@ -1,4 +1,4 @@
-"""Storing what is fastest, and load() using it where, and only where, it holds."""
+"""Storing the fastest variant; load() uses it only if it is valid."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_wrong_answers_and_unnamed_recipes_are_left_out(bundle, backend):
     cases = [case(v, 10) if v == plan.variants[0] else case(v, 10, 9.0) for v in plan.variants]
     found = tune(opened, plan, plan.variants[0], cases, recipes_named=False)
     assert any("int8 is not chosen unless" in reason for reason in found.left_out)
-    if found.variant is None:  # where this backend's answers are not bit for bit Keras's
+    if found.variant is None:  # if this backend's outputs are not bit-identical to Keras's
         assert any("does not pass check-bilstm" in reason for reason in found.left_out)
         assert not Path(tuning_file(opened)).exists()
     else:

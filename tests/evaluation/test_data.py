@@ -1,4 +1,4 @@
-"""Data in every form it may come in, and in forms it may not."""
+"""Evaluation data in supported and unsupported forms."""
 
 import io
 import json
@@ -303,7 +303,7 @@ def test_a_file_that_unpacks_to_more_than_is_read(tmp_path):
 BAD_OBJECTS = {
     "rank": (np.ones((2, 3, 4), int), model_spec(), r"has the shape \[2, 3, 4\]"),
     "no batch axis": (np.ones(3, int), model_spec(), "no batch axis"),
-    "features": (np.ones((2, 5, 4)), model_spec([FEATURES]), "where the model takes 3"),
+    "features": (np.ones((2, 5, 4)), model_spec([FEATURES]), "but the model takes 3"),
     "nan": (NAN, model_spec([FEATURES]), "nan at .* is not finite; clean the data first"),
     "vocabulary": (X * 9, model_spec(), "outside of the vocabulary 0 to 9"),
     "fractions": (X + 0.5, model_spec(), "not a whole number"),

@@ -222,7 +222,7 @@ def test_rows_without_a_finite_reference_are_not_compared():
 
 
 def test_all_padding_is_nothing_to_compare():
-    with pytest.raises(DataError, match="every step of it is padding"):
+    with pytest.raises(DataError, match="every step is padding"):
         evaluated(TAGGER, np.zeros((1, 2), int), np.ones((1, 2, 3)), np.ones((1, 2, 3)))
 
 

@@ -1,4 +1,4 @@
-"""Timing, with a clock that the models themselves move."""
+"""Timing, with a fake clock that the models advance."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The data that benchmarks train on: there, whole, and the same every time."""
+"""The benchmarks' training data: present, complete and reproducible."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""A real model in which int8 of one layer ruins everything, through to the recommendation."""
+"""A real model in which int8 of one layer destroys the accuracy, up to the recommendation."""
 
 import keras
 import numpy as np

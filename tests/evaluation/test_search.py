@@ -1,4 +1,4 @@
-"""The search, on models whose every loss is made up."""
+"""The search, on models with predefined losses."""
 
 import math
 from dataclasses import replace
@@ -141,7 +141,7 @@ def test_nothing_fits():
     assert result.recommended is None
     assert result.nearest is not None
     assert exceeded(result.nearest, result.budget)
-    assert result.reason.startswith("No mix of recipes keeps within a drop of 0.5 % and 50 KiB")
+    assert result.reason.startswith("No mix of recipes is within a drop of 0.5 % and 50 KiB")
     assert result.nearest.description in result.reason
     assert "is too large" in result.reason or "loses too much" in result.reason
 

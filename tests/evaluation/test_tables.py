@@ -1,4 +1,4 @@
-"""Tables and notes: what they say, and that 80 columns hold every number."""
+"""Tables and notes: their content, and that every number fits in 80 columns."""
 
 import io
 import math
@@ -126,7 +126,7 @@ def test_the_pareto_table_with_times_and_nothing_that_fits():
     assert row(text, "closest")
     assert cells(text, "float16 ")[1:] == ["360.4", "0.00", "36", "too slow"]
     notes = "\n".join(search_notes(result))
-    assert notes.startswith("No mix of recipes keeps within")
+    assert notes.startswith("No mix of recipes is within")
     assert "int4 was left out: int4 cannot be written" in notes
     assert "The search ended after 5 artifacts" in notes
     assert "on this machine" in notes

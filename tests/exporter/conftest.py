@@ -1,4 +1,4 @@
-"""Models exported once, and a command line that is watched for what it leaves behind."""
+"""Models exported once, and a command runner that checks for leftover files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small models, each with weights that its name alone decides."""
+"""Small models whose weights depend only on their names."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def stacked() -> keras.Model:
 
 @model
 def classifier() -> keras.Model:
-    """Masked, two BiLSTMs, one answer a row."""
+    """Masked, two BiLSTMs, one output per row."""
     return tokens(bilstm(), bilstm(last=True), kl.Dense(2, name="label"))
 
 

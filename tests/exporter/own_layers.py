@@ -1,4 +1,4 @@
-"""Layers of a user's own, which `conftest.here` puts beside the user's model."""
+"""Custom layers, which `conftest.here` copies next to the user's model."""
 
 import keras
 import numpy as np

@@ -68,7 +68,7 @@ def test_a_config_nested_without_end(fails, tmp_path):
 def test_a_truncated_keras_file(fails, saved, tmp_path, kept):
     content = saved("lstm").read_bytes()
     (tmp_path / "cut.keras").write_bytes(content[: int(kept * len(content))])
-    assert "damaged or cut short" in fails(MODEL, "cut.keras")
+    assert "damaged or truncated" in fails(MODEL, "cut.keras")
 
 
 def test_a_keras_file_with_a_changed_byte(fails, saved, tmp_path):
@@ -97,7 +97,7 @@ def h5(tmp_path, saved) -> Path:
 def test_a_truncated_h5_file(fails, h5, kept):
     content = h5.read_bytes()
     h5.write_bytes(content[: int(kept * len(content))])
-    assert "damaged or cut short" in fails(MODEL, "model.h5")
+    assert "damaged or truncated" in fails(MODEL, "model.h5")
 
 
 def test_an_h5_file_that_holds_weights_only(fails, tmp_path):
@@ -128,9 +128,9 @@ def test_an_h5_file_with_operators_between_its_layers(run, tmp_path):
     from bilstm_runtime import load
 
     ids = np.array([[1, 2, 0], [4, 0, 3]], np.float32)
-    answers = load(tmp_path / "model-edge").predict(ids)
-    for answer, wanted in zip(answers, model(ids), strict=True):
-        np.testing.assert_allclose(answer, wanted, rtol=1e-4, atol=1e-5)
+    outputs = load(tmp_path / "model-edge").predict(ids)
+    for output, expected in zip(outputs, model(ids), strict=True):
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_file_is_does_not_depend_on_its_name(run, saved, tmp_path):
@@ -251,8 +251,8 @@ def test_a_lambda_runs_with_trust(run, code, here):
     x = np.ones((2, 4, 3), np.float32)
     from bilstm_runtime import load
 
-    answer = load(here / "code-edge").predict(x)
-    np.testing.assert_allclose(answer, model(x).numpy(), rtol=1e-4, atol=1e-5)
+    output = load(here / "code-edge").predict(x)
+    np.testing.assert_allclose(output, model(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_lambda_in_h5_needs_trust(fails, here, code):

@@ -1,4 +1,4 @@
-"""The two layers of a `Bidirectional` reach a target in one call, for both generations of Keras."""
+"""The two layers of a `Bidirectional` reach a target in one call, for Keras 2 and 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in the artifacts: standard operators, no loops where ONNX has an LSTM, no rubbish."""
+"""The graphs in the artifacts: standard operators, LSTM nodes instead of loops, no dead nodes."""
 
 from __future__ import annotations
 
@@ -163,19 +163,19 @@ def test_onnx_checks_in_full(exported, name):
 
 
 @every_model
-def test_onnx_has_nothing_dead_or_doubled(exported, name):
+def test_onnx_has_no_dead_or_duplicate_nodes(exported, name):
     model = exported(name).onnx
     assert dead(model) == []
     assert doubled(model) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_onnx_has_nothing_idle(exported, name):
+def test_onnx_has_no_redundant_nodes(exported, name):
     assert idle(exported(name).onnx) == []
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_an_lstm_is_one_node_a_direction(exported, name):
+def test_an_lstm_is_one_node_per_direction(exported, name):
     done = exported(name)
     counts = Counter(node.op_type for node in nodes(done.onnx))
     assert counts["LSTM"] == FUSED[name]
@@ -184,7 +184,7 @@ def test_an_lstm_is_one_node_a_direction(exported, name):
     assert [(r.form, r.reason) for r in report.recurrences] == [("LSTM", "")] * FUSED[name]
 
 
-def test_an_activation_that_onnx_lacks_is_a_scan_and_says_why(exported):
+def test_an_activation_that_onnx_lacks_is_a_scan_with_a_reason(exported):
     done = exported("gelu")
     counts = Counter(node.op_type for node in nodes(done.onnx))
     assert counts["Scan"] == 1
@@ -209,7 +209,7 @@ def test_activations_that_onnx_has_need_no_scan(activation, tmp_path):
     assert not LOOPS & set(counts)
 
 
-def test_what_stands_around_unmasked_lstms_is_few_enough_to_read(exported):
+def test_unmasked_lstms_need_few_other_nodes(exported):
     """Two stacked BiLSTMs and a Dense.
 
     Transpose to time-major and back, once each; for every LSTM a Squeeze of its axis of
@@ -221,7 +221,7 @@ def test_what_stands_around_unmasked_lstms_is_few_enough_to_read(exported):
     assert counts.total() <= 10, counts
 
 
-def test_what_stands_around_masked_lstms_is_bounded(exported):
+def test_masked_lstms_need_a_bounded_number_of_other_nodes(exported):
     """Two masked BiLSTMs and a Dense: the mask is counted once and steps move once."""
     counts = Counter(node.op_type for node in nodes(exported("classifier").onnx))
     assert counts.pop("LSTM") == 4
@@ -233,11 +233,11 @@ def test_what_stands_around_masked_lstms_is_bounded(exported):
 @pytest.mark.parametrize(("name", "source"), [("stacked", "x"), ("classifier", "ids")])
 def test_onnx_keeps_keras_names_and_axes(exported, name, source):
     done = exported(name)
-    (given,), (answer,) = done.onnx.graph.input, done.onnx.graph.output
-    assert (given.name, answer.name) == (source, "label")
+    (given,), (output,) = done.onnx.graph.input, done.onnx.graph.output
+    assert (given.name, output.name) == (source, "label")
     sizes = [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim]
     assert sizes == (["batch", "time", 3] if name == "stacked" else ["batch", "time"])
-    sizes = [d.dim_param or d.dim_value for d in answer.type.tensor_type.shape.dim]
+    sizes = [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim]
     assert sizes == (["batch", "time", 2] if name == "stacked" else ["batch", 2])
 
 
@@ -252,8 +252,8 @@ def test_every_opset_loads_and_agrees(inspected, opset):
     assert all(onnx.defs.has(node.op_type, opset, "") for node in nodes(proto))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     ids = np.array([[1, 2, 0, 3], [0, 0, 0, 0]], np.int32)
-    (answer,) = session.run(None, {"ids": ids})
-    assert compare(answer, call(found.model, [ids])[0], TOLERANCE).passed
+    (output,) = session.run(None, {"ids": ids})
+    assert compare(output, call(found.model, [ids])[0], TOLERANCE).passed
 
 
 @pytest.mark.parametrize("opset", [OPSETS.start, OPSETS.stop - 1])
@@ -285,7 +285,7 @@ def test_tflite_has_builtin_operators_only(exported, name):
 
 
 @every_model
-def test_tflite_keeps_nothing_between_runs(exported, name):
+def test_tflite_keeps_no_state_between_runs(exported, name):
     model = flat(exported(name).tflite)
     assert not any(tensor.isVariable for s in model.subgraphs for tensor in s.tensors)
     names = {
@@ -303,7 +303,7 @@ def test_tflite_stores_equal_constants_once(exported, name):
     model = flat(exported(name).tflite)
     contents = [bytes(b.data) for b in model.buffers if b.data is not None and len(b.data)]
     doubles = [content for content, count in Counter(contents).items() if count > 1]
-    # Version and metadata stand in buffers of their own; tensors share.
+    # Version and metadata have their own buffers; tensors share buffers.
     places = {t.buffer for s in model.subgraphs for t in s.tensors}
     stored = [bytes(model.buffers[b].data) for b in places if model.buffers[b].data is not None]
     assert len(stored) == len(set(stored)), doubles
@@ -321,7 +321,7 @@ def test_tflite_signature_has_keras_names(exported, name):
 
 
 @pytest.mark.parametrize("name", ["classifier", "gelu", "stacked"])
-def test_one_interpreter_answers_the_same_every_time(exported, name, rng):
+def test_one_interpreter_gives_the_same_outputs_every_time(exported, name, rng):
     done = exported(name)
     runner = Interpreter(model_content=done.tflite).get_signature_runner()
     source = "ids" if name == "classifier" else "x"
@@ -332,13 +332,13 @@ def test_one_interpreter_answers_the_same_every_time(exported, name, rng):
         return rng.standard_normal((batch, steps, 3)).astype(np.float32)
 
     first, *others = inputs(2, 6), inputs(5, 9), inputs(1, 1)
-    answers = []
+    outputs = []
     for arrays in (first, others[0], first, others[1], first):
-        answer = runner(**{source: arrays})["label"]
-        assert compare(answer, call(done.model, [arrays])[0], TOLERANCE).passed
-        answers.append(answer)
-    np.testing.assert_array_equal(answers[0], answers[2])
-    np.testing.assert_array_equal(answers[0], answers[4])
+        output = runner(**{source: arrays})["label"]
+        assert compare(output, call(done.model, [arrays])[0], TOLERANCE).passed
+        outputs.append(output)
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    np.testing.assert_array_equal(outputs[0], outputs[4])
 
 
 # --- both
@@ -357,8 +357,8 @@ def test_fixed_axes_are_fixed_and_exact(name, tmp_path, rng):
 
     path = tmp_path / "b" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (given,), (answer,) = session.get_inputs(), session.get_outputs()
-    assert (given.shape, answer.shape) == (shape, list(expected.shape))
+    (given,), (output,) = session.get_inputs(), session.get_outputs()
+    assert (given.shape, output.shape) == (shape, list(expected.shape))
     assert compare(session.run(None, {given.name: inputs})[0], expected, TOLERANCE).passed
 
     interpreter = Interpreter(model_path=str(tmp_path / "b" / "model.tflite"))

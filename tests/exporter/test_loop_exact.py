@@ -74,7 +74,7 @@ def test_lengths_around_a_chunk(build, tmp_path):
         inputs = {"x": rng.normal(0, 1, (3, time, FEATURES)).astype(np.float32)}
         if more:
             inputs["start"] = rng.normal(0, 1, (3, 2)).astype(np.float32)
-        wanted = model(inputs).numpy()  # of each row on its own: asked once, which takes longest
+        wanted = model(inputs).numpy()  # computed once, because it is slow
         for batch in (1, 3):
             found = exported.predict({name: rows[:batch] for name, rows in inputs.items()})
             np.testing.assert_allclose(found, wanted[:batch], rtol=1e-4, atol=1e-5)
@@ -96,7 +96,7 @@ def wide(x):
 EVERY = (lstm, gru, bidirectional, from_states, backward_from_states, masked, last_of_masked)
 FIXED = [
     *((build, time) for build in EVERY for time in (11, 23)),
-    (wide, 140),  # in chunks, the first of which begins after an iteration that is left out
+    (wide, 140),  # in chunks, the first of which begins after a skipped iteration
 ]
 
 

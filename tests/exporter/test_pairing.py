@@ -51,7 +51,7 @@ def first_used_before(x):
 
 
 def cast_mask(x):
-    """Each direction casts the mask anew."""
+    """Each direction casts the mask itself."""
     valid = keras.ops.cast(keras.ops.any(x != MASKED, axis=-1), "int32")
     return kl.Bidirectional(kl.LSTM(UNITS, return_sequences=True))(x, mask=valid)
 
@@ -171,7 +171,7 @@ def test_paired(name, tmp_path):
 @pytest.mark.parametrize("name", ["LSTM of two layers", "masked GRU", "by hand"])
 @pytest.mark.parametrize("time", [4, 23])
 def test_paired_in_one_sequence_of_fixed_time(name, time, tmp_path):
-    """Written out, and with the steps of an iteration in one row."""
+    """Unrolled, and with the steps of an iteration joined in one row."""
     model = build(PAIRED[name])
     export(model, tmp_path / "edge", formats="tflite", batch=1, time=time)
     expected = MORE_LOOPS.get(name, 1) if time > MAX_UNROLLED_STEPS else 0

@@ -92,7 +92,7 @@ def test_a_new_way_around_the_loop_is_told(monkeypatch):
 
     monkeypatch.setattr(kl.Bidirectional, "_can_attempt_fused_x", gate, raising=False)
     with pytest.raises(
-        KerasContractError, match="unknown way around inner_loop, _can_attempt_fused_x"
+        KerasContractError, match="unknown bypass of inner_loop, _can_attempt_fused_x"
     ):
         check_contract()
 

@@ -13,7 +13,7 @@ from zoo.case import PADDINGS, keep_steps
 SIZES = ((1, 5), (2, 1), (7, 9), (2, 12))
 
 
-def answers(model, arrays):
+def tf_keras_outputs(model, arrays):
     """Call a model of Keras 2 eagerly on flat inputs."""
     structure = getattr(model, "_nested_inputs", 0)
     if structure is None:
@@ -51,7 +51,7 @@ def cases(model, sizes):
     for batch, time in sizes:
         arrays = inputs(model, rng, batch, time)
         try:
-            found.append((arrays, answers(model, arrays)))
+            found.append((arrays, tf_keras_outputs(model, arrays)))
         except (ValueError, tf.errors.OpError):
             continue  # too short for this model
     assert found

@@ -1,4 +1,4 @@
-"""Files as older Kerases wrote them, made out of what tf_keras writes today.
+"""Files in the formats of older Keras versions, derived from files of today's tf_keras.
 
 The keys are those of the releases' own `get_config` methods; weights are laid out as
 those releases saved them.

@@ -1,4 +1,4 @@
-"""Writes `fixtures/`: small files of every kind that tf_keras can write, with its answers.
+"""Writes `fixtures/`: small files of every kind that tf_keras can write, with its outputs.
 
 Run it from the repository: python tests/legacy/make_fixtures.py
 """
@@ -32,7 +32,7 @@ def main():
     bilstm = masked(L.Bidirectional(L.LSTM(2, **hard)), L.Dense(2))
     gates = masked(L.LSTM(2, return_sequences=True, **hard), L.GRU(2, reset_after=False, **hard))
     cudnn = masked(L.Bidirectional(L.LSTM(2, return_sequences=True)), L.GRU(2))
-    answers = {}
+    arrays = {}
     ids = np.random.default_rng(0).integers(1, 12, (3, 5)).astype("int32")
     ids[0, :2] = ids[1, 3:] = 0
     for seed, model in enumerate((bilstm, gates, cudnn)):
@@ -45,14 +45,14 @@ def main():
         ("keras22_cudnn.h5", cudnn),
     ):
         model.save(folder / name)
-        answers[f"{Path(name).stem}_input"] = ids
-        answers[f"{Path(name).stem}_output"] = model(ids, training=False).numpy()
+        arrays[f"{Path(name).stem}_input"] = ids
+        arrays[f"{Path(name).stem}_output"] = model(ids, training=False).numpy()
     rewrite(folder / "keras1.h5", lambda c: to_keras1(bare_sequential(c)), version="1.2.2",
             weights=keras1_weights)  # fmt: skip
     rewrite(folder / "keras20.h5", bare_sequential, version="2.0.8", weights_version="2.0.8")
     rewrite(folder / "keras22_cudnn.h5", to_cudnn, version="2.2.4", weights=cudnn_weights,
             weights_version="2.2.4")  # fmt: skip
-    np.savez(folder / "answers.npz", **answers)
+    np.savez(folder / "answers.npz", **arrays)
 
 
 if __name__ == "__main__":

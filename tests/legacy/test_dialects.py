@@ -13,7 +13,7 @@ import tf_keras
 from tf_keras import layers as L
 
 from bilstm_exporter.errors import UnsupportedModelError
-from bilstm_exporter.frontends.keras2.legacy_config import repaired
+from bilstm_exporter.frontends.keras2.legacy_config import updated_config
 from bilstm_exporter.frontends.loading import read
 
 from .cases import masked, randomize, sequential
@@ -146,14 +146,14 @@ def test_keras1_sequential_with_branches(tmp_path):
 def test_keras1_merge_with_a_function_is_refused():
     config = {"class_name": "Model", "config": {"layers": [merge_config([], mode=["4wE=", None])]}}
     with pytest.raises(UnsupportedModelError, match="merge_1"):
-        repaired(config, {})
+        updated_config(config, {})
 
 
 @pytest.mark.parametrize("mode", [1, 2])
 def test_keras1_batch_normalization_modes_are_refused(mode):
     layer = {"class_name": "BatchNormalization", "config": {"name": "bn", "mode": mode, "axis": -1}}
     with pytest.raises(UnsupportedModelError, match="'bn'"):
-        repaired({"class_name": "Sequential", "config": [layer]}, {})
+        updated_config({"class_name": "Sequential", "config": [layer]}, {})
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_repair_leaves_custom_classes_and_the_config_alone():
         ],
     }
     before = json.dumps(config)
-    mine, lstm = repaired(config, {"GRU": object})["config"]
+    mine, lstm = updated_config(config, {"GRU": object})["config"]
     assert json.dumps(config) == before
     assert mine["config"] == {"name": "mine", "kernel_initializer": "zeros"}
     assert lstm["config"] == {"name": "a", "units": 3}

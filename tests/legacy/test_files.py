@@ -1,4 +1,4 @@
-"""Every kind of old file there is a way to write, and what is refused in words."""
+"""Every kind of old file that can be written, and files refused with a message."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from bilstm_exporter.errors import (
 from bilstm_exporter.frontends.loading import read
 
 from .cases import CASES, OBJECTS, OwnAttention, Subclassed, masked, randomize, sequential
-from .compare import answers, check, check_read, inputs
+from .compare import check, check_read, inputs, tf_keras_outputs
 
 STEP = 1 if os.environ.get("ZOO_ALL") else 6
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -42,11 +42,11 @@ def model():
 
 @pytest.mark.parametrize("name", sorted(p.name for p in FIXTURES.glob("*[5s]")))
 def test_fixture(name):
-    """What `make_fixtures.py` saved with its answers is read as it was meant."""
+    """What `make_fixtures.py` saved with its outputs is read correctly."""
     source, origin = read(FIXTURES / name, custom_objects=OBJECTS)
-    answers = np.load(FIXTURES / "answers.npz")
-    found = source.reference([answers[f"{Path(name).stem}_input"]])[0]
-    np.testing.assert_allclose(found, answers[f"{Path(name).stem}_output"], 1e-6, 1e-6)
+    arrays = np.load(FIXTURES / "answers.npz")
+    found = source.reference([arrays[f"{Path(name).stem}_input"]])[0]
+    np.testing.assert_allclose(found, arrays[f"{Path(name).stem}_output"], 1e-6, 1e-6)
     assert source.generation.startswith("tf_keras")
     assert origin.why
 
@@ -72,7 +72,7 @@ def test_every_model_comes_back_from_hdf5(name, tmp_path):
     found = source.native_dtype_reference([*arrays, *zeros(source)]) or source.reference(
         [*arrays, *zeros(source)]
     )
-    wanted = answers(model, arrays)
+    wanted = tf_keras_outputs(model, arrays)
     for a, b in zip(found, wanted, strict=False):  # states come last
         np.testing.assert_allclose(a, b, 1e-6, 1e-6)
 
@@ -131,7 +131,7 @@ def test_json_in_json(model, tmp_path):
     model.save_weights(tmp_path / "weights.h5")
     source, _ = read(tmp_path / "model.json", weights=tmp_path / "weights.h5")
     (x,) = inputs(model, np.random.default_rng(0), 2, 5)
-    np.testing.assert_array_equal(source.reference([x])[0], answers(model, [x])[0])
+    np.testing.assert_array_equal(source.reference([x])[0], tf_keras_outputs(model, [x])[0])
 
 
 def test_json_of_keras_0(tmp_path):

@@ -1,7 +1,7 @@
 """Models x formats x batches x lengths x paddings: the artifact reproduces Keras's outputs.
 
 The exporter compares before it writes. This compares once more, with inputs, calls and a
-comparison that share nothing with the exporter's: it finds what a fault in those would let pass.
+comparison that share nothing with the exporter's: it finds errors that a fault in those would hide.
 """
 
 import numpy as np
@@ -95,7 +95,7 @@ def test_parity(exported, name):
     wrong = []
     for backend in ("onnx", "litert"):
         runtime = bilstm_runtime.load(bundle, backend=backend)
-        # The second pass, in the opposite order, meets whatever the first one left behind.
+        # The second pass, in reverse order, detects state left by the first one.
         for where, inputs, expected in replayed + replayed[::-1]:
             outputs = _flat(runtime.predict(inputs if len(inputs) > 1 else inputs[0]))
             for spec, output, reference in zip(runtime.outputs, outputs, expected, strict=True):

@@ -1,4 +1,4 @@
-"""Models in one format in float32, ready to be written in any recipe."""
+"""Models converted to float32 in one format, to be written in any recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integers and scales."""
+"""Symmetric quantization: integers and scales."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_error_is_at_most_half_a_step(weight, bits):
     assert stored.scale.shape == (40, 1)
 
 
-def test_a_cut_for_four_bits_lowers_the_squared_error(weight):
+def test_clipping_in_four_bits_lowers_the_squared_error(weight):
     stored = quantize(weight, (1,), 4)
     plain = np.abs(weight).max(axis=1, keepdims=True) / 7
     rounded = np.rint(weight / plain) * plain
@@ -59,8 +59,8 @@ def test_an_outlier_costs_its_own_channel_only(weight):
     assert stored.dequantized[3, 5] == pytest.approx(1e4, rel=1e-3)
 
 
-def test_half_scales_are_exact_in_float16(weight):
-    scale = quantize(weight, (1,), 4, half_scales=True).scale
+def test_float16_scales_are_exact_in_float16(weight):
+    scale = quantize(weight, (1,), 4, float16_scales=True).scale
     np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)
 
 

@@ -1,4 +1,4 @@
-"""ONNX recipes: what stands in the file, and that the numbers are those that were stored."""
+"""ONNX recipes: the operators in the file, and outputs that match the stored weights."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def ids():
 
 
 def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
-    """The float32 file with every weight rounded to what the recipe can hold.
+    """The float32 file with every weight rounded as the recipe stores it.
 
     Written on its own: it knows of rows, blocks and steps, and nothing of the operators.
     """
@@ -77,10 +77,10 @@ def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
             step = step.astype(np.float16).astype(np.float64)
             rows = np.clip(np.rint(rows / step), -127, 127) * step
         else:
-            parts = weights.store_rows(rows.astype(np.float32), precision)
-            packed, scale = parts.constants
+            stored = weights.store_rows(rows.astype(np.float32), precision)
+            packed, scale = stored.constants
             nibbles = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.float64) - 8
-            rows = (nibbles * scale).reshape(len(rows), -1)[:, : parts.columns]
+            rows = (nibbles * scale).reshape(len(rows), -1)[:, : stored.columns]
         rounded = np.moveaxis(rows.reshape(first.shape), 0, axes[tensor.name])
         tensor.CopyFrom(
             numpy_helper.from_array(np.ascontiguousarray(rounded, np.float32), tensor.name)
@@ -90,7 +90,7 @@ def float_with_stored_weights(content: bytes, precision: Precision) -> bytes:
 
 @pytest.mark.parametrize("precision", STORED)
 @pytest.mark.parametrize("cell", ["GRU", "RNN"])
-def test_weights_only_stored_give_the_answers_of_rounded_weights(classifiers, cell, precision):
+def test_weights_only_stored_give_the_outputs_of_rounded_weights(classifiers, cell, precision):
     conversion = classifiers[cell]
     wanted = float_with_stored_weights(conversion.content, precision)
     content = conversion.write(precision).content
@@ -99,7 +99,7 @@ def test_weights_only_stored_give_the_answers_of_rounded_weights(classifiers, ce
 
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT16, Precision.INT4])
-def test_stored_lstm_weights_give_the_answers_of_rounded_weights(tagger, precision):
+def test_stored_lstm_weights_give_the_outputs_of_rounded_weights(tagger, precision):
     wanted = float_with_stored_weights(tagger.content, precision)
     content = tagger.write(precision).content
     for x in (signals(), signals()[1:2], signals()[:, :1]):
@@ -107,15 +107,17 @@ def test_stored_lstm_weights_give_the_answers_of_rounded_weights(tagger, precisi
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
-def test_a_scale_wrong_by_a_tenth_is_seen(classifiers, precision, monkeypatch):
+def test_a_scale_wrong_by_a_tenth_is_detected(classifiers, precision, monkeypatch):
     conversion = classifiers["GRU"]
     wanted = float_with_stored_weights(conversion.content, precision)
     store = weights.store_rows
 
     def wrong(weight, precision):
-        parts = store(weight, precision)
-        values, scale = parts.constants
-        return weights.Parts(precision, (values, (scale * 1.1).astype(scale.dtype)), parts.columns)
+        stored = store(weight, precision)
+        values, scale = stored.constants
+        return weights.StoredWeight(
+            precision, (values, (scale * 1.1).astype(scale.dtype)), stored.columns
+        )
 
     monkeypatch.setattr(weights, "store_rows", wrong)
     content = conversion.write(precision).content
@@ -190,7 +192,7 @@ def test_a_weight_that_integers_cannot_hold_is_stored_in_more_bits(precision):
     built = conversion.write(precision)
     form = next(form for form in built.weights if form.layer == "out")
     assert form.storage == "float16"
-    assert "lose the others" in form.reason
+    assert "to zero" in form.reason
     others = {form.storage for form in built.weights if form.layer != "out"}
     assert others == {precision.label}
 
@@ -212,7 +214,7 @@ def test_a_weight_of_zeros_and_an_outlier_give_numbers(precision):
     np.testing.assert_allclose(found[1:], exact[1:], atol=0.15)
 
 
-def test_what_float16_cannot_hold_stays_float32_and_says_so():
+def test_weights_beyond_float16_stay_float32_with_a_reason():
     model = id_classifier()
     kernel = model.get_layer("out").kernel
     values = np.asarray(kernel).copy()

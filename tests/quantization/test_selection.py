@@ -29,7 +29,7 @@ def test_a_recipe_that_no_chosen_format_has_says_so(model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_all_leaves_out_what_needs_data(model, tmp_path):
+def test_all_skips_recipes_that_need_data(model, tmp_path):
     report = export(model, tmp_path / "out", formats="tflite", recipes="all")
     assert list(report.left_out) == ["int8-full"]
     assert "--data" in report.left_out["int8-full"]
@@ -54,14 +54,14 @@ def test_int8_full_runs_through_the_runtime(model, data, tmp_path):
 def test_a_search_recommends_what_it_found(model, data, tmp_path):
     report = export(model, tmp_path / "out", formats="onnx", data=data, max_drop=100)
     sizes = {c.recipe: c.bytes for c in report.searches["onnx"].candidates}
-    assert "int8-full" not in {*sizes, *report.searches["onnx"].failed}  # ONNX cannot hold it
+    assert "int8-full" not in {*sizes, *report.searches["onnx"].failed}  # ONNX does not support it
     assert sizes[report.recommended] * 0.98 <= min(sizes.values())
     assert report.recommended != "float32"
     assert load(tmp_path / "out").recipe == report.recommended
 
 
 def test_nothing_fits_writes_nothing(model, data, tmp_path):
-    with pytest.raises(BudgetError, match="No mix of recipes keeps within"):
+    with pytest.raises(BudgetError, match="No mix of recipes is within"):
         export(model, tmp_path / "out", formats="onnx", data=data, max_kb=1)
     assert list(tmp_path.iterdir()) == []
 

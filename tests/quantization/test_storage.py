@@ -1,4 +1,4 @@
-"""Which numbers a matrix is stored in, and how many of them share a scale."""
+"""The stored precision of a matrix, and the elements that share a scale."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""TFLite recipes: what stands in the file, and that the numbers are those that were stored."""
+"""TFLite recipes: the operators in the file, and outputs that match the stored weights."""
 
 import hashlib
 import subprocess
@@ -49,11 +49,11 @@ def ids():
 
 
 def spread_error(found, wanted):
-    """The largest error as a part of the range of the answers."""
+    """The largest error relative to the range of the outputs."""
     return max(float(np.abs(a - b).max() / np.ptp(b)) for a, b in zip(found, wanted, strict=True))
 
 
-def test_float16_gives_the_answers_of_rounded_weights(tagger, classifiers):
+def test_float16_gives_the_outputs_of_rounded_weights(tagger, classifiers):
     for model, inputs in (
         (tagger, (signals(), signals(1, 1), signals(2, 23))),
         *((item, (ids(), ids()[:1])) for item in classifiers.values()),
@@ -95,7 +95,7 @@ def test_a_product_of_exact_activations_is_exact(inputs, precision, delegate):
 
 
 @pytest.mark.parametrize("precision", INTEGERS)
-def test_a_scale_wrong_by_a_tenth_is_seen(classifiers, precision, monkeypatch):
+def test_a_scale_wrong_by_a_tenth_is_detected(classifiers, precision, monkeypatch):
     way, model = "store_matrix", classifiers["GRU"]
     rounded = with_rounded_weights(model.converter_output, precision, model.loaded)
     store = getattr(weight_storage, way)
@@ -133,7 +133,7 @@ def test_every_product_computes_in_integers_in_the_loop_too(classifiers, cell, p
         for name, index, kind, shape in readers(built.content)
         if name == "FULLY_CONNECTED" and index == 1 and np.prod(shape) >= 256
     ]
-    # In each direction the projection and the steps of an iteration, and the Dense after both.
+    # Per direction the projection and the steps of one iteration, then the Dense.
     assert len(found) == 2 * (1 + STEPS_PER_ITERATION) + 1
     assert set(found) <= kinds
     assert found.count(precision.label.upper()) > len(found) / 2
@@ -165,7 +165,7 @@ def test_lookups_of_any_width_and_rank(width, dtype, precision):
     stored = weight_storage.store_table(
         np.asarray(model.model.get_layer("table").embeddings), precision
     )
-    # A row shares its scale with a few others; in int4 large numbers are cut off.
+    # A row shares its scale with a few others; in int4 large elements are clipped.
     step = 2**-11 * np.abs(exact) if stored.scales is None else np.float32(stored.scales.max())
     assert (np.abs(found - exact) <= step * (0.51 if precision is Precision.INT8 else 3)).all()
     assert np.abs(found - exact).max() > 0
@@ -217,7 +217,7 @@ def test_a_weight_of_zeros_and_an_outlier_give_numbers(precision):
 
 @pytest.mark.parametrize("precision", STORED)
 @pytest.mark.parametrize(("value", "part"), [(1e5, "range"), (1e-12, "small"), (np.nan, "NaN")])
-def test_what_float16_cannot_hold_goes_on_in_float32(value, part, precision):
+def test_weights_beyond_float16_stay_float32(value, part, precision):
     weight = np.full((16, 32), min(value, 1e-9), np.float32)
     weight[0, 0] = value
     stored = weight_storage.store_matrix(weight, Precision.FLOAT16)
@@ -268,7 +268,7 @@ def test_float32_changes_nothing(tagger):
 
 
 @pytest.mark.parametrize("precision", STORED)
-def test_a_session_answers_the_same_whatever_it_answered_before(tagger, precision):
+def test_outputs_do_not_depend_on_earlier_runs(tagger, precision):
     content = tagger.write(precision).content
     alone = run_tflite(content, signals())[0]
     np.testing.assert_array_equal(run_tflite(content, signals())[0], alone)

@@ -1,4 +1,4 @@
-"""int8-full: structure exact in float, integers near it, and files that cannot be misread."""
+"""int8-full: the float form is exact, integers are close, and the file is unambiguous."""
 
 import keras
 import numpy as np
@@ -124,14 +124,12 @@ def runner(content, loaded, built=None):
             else:
                 interpreter.set_tensor(inputs[name], array)
         interpreter.invoke()
-        answers = []
+        arrays = []
         for name in loaded.output_names:
-            answer = interpreter.get_tensor(outputs[name])
+            array = interpreter.get_tensor(outputs[name])
             how = built and built.quantized_outputs.get(name)
-            answers.append(
-                (answer.astype(np.float32) - how.zero_point) * how.scale if how else answer
-            )
-        return answers
+            arrays.append((array.astype(np.float32) - how.zero_point) * how.scale if how else array)
+        return arrays
 
     return run
 
@@ -141,7 +139,7 @@ def model(request):
     return request.param, *converted(request.param)
 
 
-def test_the_float_form_gives_kerass_answers(model):
+def test_the_float_form_matches_keras(model):
     _, loaded, built = model
     probes = [
         Probe(ProbeKind.ORDINARY, str(i), x, loaded.keras.reference(x))
@@ -152,21 +150,21 @@ def test_the_float_form_gives_kerass_answers(model):
     assert parity.passed, parity
 
 
-def test_integers_are_near(model):
-    """Of the range of the answers, on average a few of the 255 steps of every activation."""
+def test_integers_are_close(model):
+    """The mean error is a few of the 255 steps of the output range."""
     name, loaded, built = model
     run = runner(built.content, loaded, built)
     data = examples(loaded, 20, seed=9)
-    errors, answers = [], []
+    errors, references = [], []
     for x in data:
-        for answer, reference in zip(run(x), loaded.keras.reference(x), strict=True):
-            errors.append(np.abs(answer - reference).ravel())
-            answers.append(reference.ravel())
-    spread = np.ptp(np.concatenate(answers))
+        for output, reference in zip(run(x), loaded.keras.reference(x), strict=True):
+            errors.append(np.abs(output - reference).ravel())
+            references.append(reference.ravel())
+    spread = np.ptp(np.concatenate(references))
     assert np.concatenate(errors).mean() <= (0.01 if name in FUSED else 0.02) * spread
 
 
-def test_only_integers_and_only_floats_that_are_told(model):
+def test_only_integers_and_reported_floats(model):
     _, loaded, built = model
     content = flatbuffer.read(built.content)
     for subgraph in content.subgraphs:
@@ -209,7 +207,7 @@ def test_the_same_model_and_data_give_the_same_bytes(name):
     assert first == second
 
 
-def test_wrong_data_is_refused_in_words():
+def test_wrong_data_is_refused():
     loaded = prepared(MODELS["bilstm"])
 
     def convert(data, loaded=loaded):
@@ -231,7 +229,7 @@ def test_wrong_data_is_refused_in_words():
         convert(good, load(MODELS["bilstm"]()))
 
 
-def test_a_loop_too_long_to_be_written_out_is_refused():
+def test_a_loop_too_long_to_unroll_is_refused():
     loaded = prepared(MODELS["gru"], steps=201)
     with pytest.raises(UnsupportedModelError, match=r"GRU.*at most 200"):
         build_full(loaded, examples(loaded))
@@ -239,7 +237,7 @@ def test_a_loop_too_long_to_be_written_out_is_refused():
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_constant_activation(value):
-    """Zero throughout has no scale, which is said; any other constant has one."""
+    """An activation of zeros has no scale and is refused; any other constant has one."""
     keras.utils.clear_session()
     model = floats(kl.Dense(5), bi(last=True), kl.Dense(3))
     randomize(model, 3)
@@ -252,6 +250,6 @@ def test_a_constant_activation(value):
             build_full(loaded, data)
         return
     built = build_full(loaded, data)
-    (answer,) = runner(built.content, loaded, built)(data[0])
+    (output,) = runner(built.content, loaded, built)(data[0])
     (reference,) = loaded.keras.reference(data[0])
-    assert np.abs(answer - reference).max() < 0.1
+    assert np.abs(output - reference).max() < 0.1

@@ -1,4 +1,4 @@
-"""The runtime on a file of integers: floats in, floats out, nothing left from the run before."""
+"""The runtime on a file of integers: floats in, floats out, no state kept between runs."""
 
 import dataclasses
 import json
@@ -79,7 +79,7 @@ def test_values_beyond_the_range_are_clipped(exported):
     np.testing.assert_array_equal(session.run(far)[0], session.run(edge)[0])
 
 
-def test_the_manifest_tells_it_and_reads_back(exported):
+def test_the_manifest_contains_the_quantization(exported):
     *_, artifact, manifest, _ = exported
     text = manifest_to_json(manifest)
     assert manifest_from_json(text) == manifest
@@ -128,7 +128,7 @@ def test_a_quantization_of_nothing_is_refused(exported):
 @pytest.mark.parametrize(
     "wrong", [{"scale": 0.5}, {"zero_point": 99}, {"dtype": "int16"}], ids=lambda w: next(iter(w))
 )
-def test_a_file_that_says_otherwise_is_refused(exported, wrong):
+def test_a_file_that_differs_from_the_manifest_is_refused(exported, wrong):
     _, built, artifact, manifest, _ = exported
     how = dataclasses.replace(artifact.quantized_inputs["x"], **wrong)
     other = dataclasses.replace(artifact, quantized_inputs={"x": how})

@@ -1,4 +1,4 @@
-"""TFLite files in tests: run them, look into them, and round their weights another way."""
+"""Helpers for TFLite files in tests: run, inspect, and round their weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS = {("FULLY_CONNECTED", 1), ("GATHER", 0), ("CONV_2D", 1)}
 def run_tflite(
     content: bytes, *inputs: np.ndarray, delegate: bool = True, reset: bool = False
 ) -> list[np.ndarray]:
-    """One answer of a file whose inputs are in the order of their tensors."""
+    """One output of a file whose inputs are in tensor order."""
     kind = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(
         model_content=content, num_threads=1, experimental_op_resolver_type=kind
@@ -54,7 +54,7 @@ def readers(content: bytes) -> list[tuple[str, int, str, tuple[int, ...]]]:
 
 
 def with_rounded_weights(content: bytes, precision: Precision, loaded: LoadedModel) -> bytes:
-    """The float32 file with every weight rounded to what the recipe can hold.
+    """The float32 file with every weight rounded as the recipe stores it.
 
     Written on its own for float16 and int8: it knows of rows and steps, and nothing of the
     operators; for int4 it takes the integers, and multiplies them itself.

@@ -62,7 +62,7 @@ def tag(tokens: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def classify(series: tf.Tensor) -> dict[str, tf.Tensor]:
-    """A classifier without a mask: every step of padding changes the answer."""
+    """A classifier without a mask: every padding step changes the output."""
     return {"classes": tf.nn.softmax(tf.matmul(tf.reduce_mean(series, axis=1), CLASSES))}
 
 
@@ -143,8 +143,8 @@ def to_tflite(module: tf.Module, function: tf.types.experimental.PolymorphicFunc
 
 def to_onnx(fixture: Fixture) -> tuple[bytes, list[str]]:
     def positional(*arrays: tf.Tensor) -> list[tf.Tensor]:
-        answers = fixture.function(*arrays)
-        return [tf.identity(answers[spec.name], name=spec.name) for spec in fixture.outputs]
+        results = fixture.function(*arrays)
+        return [tf.identity(results[spec.name], name=spec.name) for spec in fixture.outputs]
 
     model, _ = tf2onnx.convert.from_function(  # noqa: TID251 (plain graphs, no recurrence)
         tf.function(positional), input_signature=signature(fixture), opset=17
@@ -154,7 +154,7 @@ def to_onnx(fixture: Fixture) -> tuple[bytes, list[str]]:
 
 
 def cases(fixture: Fixture) -> list[list[np.ndarray]]:
-    """Questions of several sizes; the last two have one shape, to tell a kept state."""
+    """Inputs of several sizes; the last two have the same shape, to detect a kept state."""
     found = []
     for batch, time in ((1, 5), (3, 7), (2, 2), (2, 2)):
         sizes = {"batch": batch, "time": time}
@@ -227,25 +227,25 @@ def make(name: str, fixture: Fixture) -> None:
     function = tf.function(fixture.function, input_signature=signature(fixture))
     module.f = function
     names = [spec.name for spec in fixture.inputs]
-    answers = [spec.name for spec in fixture.outputs]
+    output_names = [spec.name for spec in fixture.outputs]
     content, outputs = to_onnx(fixture)
     recorded = []
     for arrays in cases(fixture):
         found = fixture.function(*map(tf.constant, arrays))
-        recorded.append((arrays, [found[answer].numpy() for answer in answers]))
+        recorded.append((arrays, [found[name].numpy() for name in output_names]))
     write_bundle(
         name,
         fixture,
         {
             "model.onnx": (content, names, outputs),
-            "model.tflite": (to_tflite(module, function), names, answers),
+            "model.tflite": (to_tflite(module, function), names, output_names),
         },
         recorded,
     )
 
 
 def make_leaky() -> None:
-    """A TFLite file that counts its runs and adds the count to its answer."""
+    """A TFLite file that counts its runs and adds the count to its output."""
 
     class Leaky(tf.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which backend runs, and what is said when none can."""
+"""The choice of a backend, and the errors if none can run."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_backend_that_is_installed_but_broken(
 def test_unknown_backend_and_duplicates() -> None:
     with pytest.raises(UnknownBackendError, match="choose one of: onnx, litert"):
         find_backend("torch")
-    with pytest.raises(DuplicateBackendError, match="registered already"):
+    with pytest.raises(DuplicateBackendError, match="already registered"):
         register("onnx", format="onnx", package="x", extra="x")(BACKENDS["onnx"].open)
     assert BACKENDS["onnx"].package == "onnxruntime"
 
@@ -248,8 +248,8 @@ def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:
     arrays = [np.full((n, 2 * n), n, np.int32) for n in range(1, 9)]
     wanted = [model.predict(array) for array in arrays]
 
-    def ask(number: int) -> bool:
+    def predict(number: int) -> bool:
         return bool((model.predict(arrays[number % 8]) == wanted[number % 8]).all())
 
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(ask, range(200)))
+        assert all(pool.map(predict, range(200)))

@@ -1,4 +1,4 @@
-"""Grouping, padding, dividing and joining, seen from the session."""
+"""Grouping, padding, splitting and joining of batches, as the session sees them."""
 
 from __future__ import annotations
 

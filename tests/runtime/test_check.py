@@ -1,4 +1,4 @@
-"""`check`: it passes what is right, and fails everything else."""
+"""`check`: correct files pass, and all others fail."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_artifact_may_have_its_own_tolerance(bundle: BundleMaker) -> None:
 
 
 def recorded_at_export(bundle: BundleMaker, moved: float, error: float) -> Path:
-    """A bundle whose ONNX file differs by `moved` from its own answers, which miss Keras's."""
+    """An ONNX file that differs by `moved` from its recorded outputs; those differ from Keras."""
     arrays = arrays_of(bundle())
     for name in [name for name in arrays if "output" in name]:
         signs = np.random.default_rng(0).choice([-1, 1], arrays[name].shape).astype(np.float32)
@@ -103,7 +103,7 @@ def recorded_at_export(bundle: BundleMaker, moved: float, error: float) -> Path:
     ("moved", "error", "passed"),
     [(0, 0.1, True), (0.05, 0.1, True), (0.1, 0.1, False), (1e-3, 0, False), (0.6, 2, False)],
 )
-def test_own_answers_take_the_place_of_keras(
+def test_recorded_outputs_replace_keras_as_reference(
     bundle: BundleMaker, moved: float, error: float, *, passed: bool
 ) -> None:
     (item,) = check(recorded_at_export(bundle, moved, error)).checks
@@ -114,7 +114,7 @@ def test_own_answers_take_the_place_of_keras(
         assert item.reason == wrong
 
 
-def test_own_answers_that_are_not_recorded(bundle: BundleMaker) -> None:
+def test_missing_recorded_outputs(bundle: BundleMaker) -> None:
     def edit(root: dict[str, Any]) -> None:
         root["artifacts"][0]["own_answers"] = True
 

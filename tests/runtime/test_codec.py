@@ -1,4 +1,4 @@
-"""The codec: every dataclass of the manifest there and back, driven by its fields alone."""
+"""The codec: round trips of every manifest dataclass, derived from its fields."""
 
 from __future__ import annotations
 
@@ -270,10 +270,10 @@ def test_checks_are_linear_in_the_size_of_a_manifest(fixtures: Path) -> None:
     assert Counted.compared < 100 * len(names)
     outputs = (*spec.outputs[:-1], OutputSpec("o7", "float32", axes))
     wrong = dataclasses.replace(large, spec=dataclasses.replace(spec, outputs=outputs))
-    with pytest.raises(ManifestError, match="outputs: 'o7' is there twice"):
+    with pytest.raises(ManifestError, match="outputs: 'o7' appears twice"):
         check_manifest(wrong)
 
 
 def test_a_key_that_stands_twice_is_named() -> None:
-    with pytest.raises(ManifestError, match="the key 'b' stands twice"):
+    with pytest.raises(ManifestError, match="the key 'b' appears twice"):
         parse_document('{"a": 1, "b": 2, "c": 3, "b": 4}', "made")

@@ -1,4 +1,4 @@
-"""`compare` and `replay`: what every check is made of, and that each of them can fail."""
+"""`compare` and `replay`, which all checks use, and that each of them can fail."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_no_number_where_the_reference_is_one_fails(output: float, reference: fl
     found = compare(floats(1, output), floats(1, reference), TOLERANCE)
     assert not found.passed
     assert found.max_abs_error == found.max_error_ratio == np.inf
-    assert found.mismatch == "NaN or infinity, where the reference has a number"
+    assert found.mismatch == "NaN or infinity, but the reference has a number"
 
 
 @pytest.mark.parametrize(("output", "reference"), [(0, np.nan), (1, np.inf), (np.inf, -np.inf),
@@ -58,7 +58,7 @@ def test_the_same_nan_and_infinity_pass() -> None:
 
 def test_other_shapes_and_dtypes_fail() -> None:
     shape = compare(np.zeros((2, 3)), np.zeros((3, 2)), TOLERANCE)
-    assert not shape.passed and shape.mismatch == "shape (2, 3), where the reference has (3, 2)"
+    assert not shape.passed and shape.mismatch == "shape (2, 3), but the reference has (3, 2)"
     dtype = compare(np.zeros(2, np.float64), np.zeros(2, np.float32), TOLERANCE)
     assert not dtype.passed and "dtype float64" in dtype.mismatch
 

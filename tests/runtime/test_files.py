@@ -170,9 +170,9 @@ def test_outputs_a_format_cannot_hold(kind: str, columns: Any, message: str) -> 
 
 
 def test_duplicates_raise() -> None:
-    with pytest.raises(ValueError, match="reader already"):
+    with pytest.raises(ValueError, match="already has a reader"):
         reader("csv")(READERS["csv"])
-    with pytest.raises(ValueError, match="writer already"):
+    with pytest.raises(ValueError, match="already has a writer"):
         writer("csv")(WRITERS["csv"])
 
 

@@ -1,4 +1,4 @@
-"""For which shapes LiteRT's memory is planned, and when an interpreter is replaced."""
+"""The shapes for which LiteRT plans memory, and when an interpreter is replaced."""
 
 from __future__ import annotations
 

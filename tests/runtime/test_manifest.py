@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (tables of cases)
-"""Reading manifests that may say anything, and writing them."""
+"""Reading arbitrary manifests, and writing them."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ def test_ragged_with_two_inputs(load_one: Loader, backend: str, rng: np.random.G
     outputs = model.predict({"tokens": tokens, "extra": extra})
     single = [model.predict([t[None], e[None]]) for t, e in zip(tokens, extra, strict=True)]
     wanted = {
-        "tags": [answer["tags"][0] for answer in single],
-        "scores": np.stack([answer["scores"][0] for answer in single]),
+        "tags": [output["tags"][0] for output in single],
+        "scores": np.stack([output["scores"][0] for output in single]),
     }
     assert close(outputs, wanted)
 
@@ -199,8 +199,8 @@ def test_derived_axis_is_run_without_padding(
     examples = [rng.normal(size=(n, 4)).astype(np.float32) for n in (5, 2, 5, 8)]
     outputs = model.predict(examples)
     assert close(outputs, [[model.predict(example[None])[0][0] for example in examples]])
-    assert [answer.shape[0] for answer in outputs[0]] == [2, 1, 2, 4]
-    with pytest.raises(InputError, match=r"size 1 along 'time', where the model takes at least 2"):
+    assert [output.shape[0] for output in outputs[0]] == [2, 1, 2, 4]
+    with pytest.raises(InputError, match=r"size 1 along 'time', but the model takes at least 2"):
         model.predict(examples[0][None, :1])
 
 
@@ -269,7 +269,7 @@ def test_fixed_time_is_padded_and_trimmed(
     examples = sequences(rng, [2, 6, 1, 5, 5])
     assert close(model.predict(examples), free.predict(examples))
     for wrong in (np.ones((2, 7), np.int32), [[1] * 7, [1]]):
-        with pytest.raises(InputError, match=r"size 7 along 'time', where the model takes 6"):
+        with pytest.raises(InputError, match=r"size 7 along 'time', but the model takes 6"):
             model.predict(wrong)
 
 
@@ -331,7 +331,7 @@ def test_batch_size(load_one: Loader, backend: str, rng: np.random.Generator) ->
             model.predict(values, batch_size=wrong)
 
 
-# What is refused. `...` stands for an array that is fine.
+# Refused inputs. `...` is a placeholder for a valid array.
 
 IDS = np.ones((2, 3), np.int32)
 REFUSED = {
@@ -347,7 +347,7 @@ REFUSED = {
     "an example of no steps": ("tagger", [[1, 2], []], "example 1 is empty"),
     "all of no steps": ("tagger", [[], []], "example 0 is empty"),
     "an example of no steps with features": ("classifier", [np.ones((1, 4)), []], "example 1 is empty"),
-    "features": ("classifier", np.ones((1, 2, 5)), r"size 5 along axis 2, where the model takes 4"),
+    "features": ("classifier", np.ones((1, 2, 5)), r"size 5 along axis 2, but the model takes 4"),
     "fewer features": ("classifier", np.ones((1, 2, 3)), "size 3 along axis 2"),
     "features in one example": ("classifier", [np.ones((1, 4)), np.ones((2, 5))], "example 1 .*size 5"),
     "ragged features": ("classifier", [[[1, 2, 3, 4], [1, 2]]], "example 0 cannot be read as an array"),

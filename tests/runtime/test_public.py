@@ -1,4 +1,4 @@
-"""What the package shows to the world, and what it may import."""
+"""The public names of the package, and its allowed imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras's recurrences in plain numpy, float64: the reference of the tests of the targets.
+"""Keras's recurrences in plain numpy, float64: the reference for the target tests.
 
 Written from Keras's documentation. Nothing here uses the code under test.
 """

@@ -1,4 +1,4 @@
-"""Recurrences of random weights, and the calls of a layer that the tests of the targets run."""
+"""Recurrences of random weights, and the layer calls used by the target tests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .numpy_cells import FEATURES, Weights, random_weights
 TANH, SIGMOID = Activation("tanh", tf.tanh), Activation("sigmoid", tf.sigmoid)
 KINDS = tuple(numpy_cells.GATES)
 LENGTHS = (1, 2, 3, 4, 5, 9, 10, 11, 41)
-"""Around the steps of an iteration (4), of an unrolled sequence (10), and of a chunk."""
+"""Lengths around an iteration (4), an unrolled sequence (10) and a chunk."""
 
 
 def cell_of(weights: Weights) -> Cell:
-    """The cell of these weights."""
+    """The cell with these weights."""
     arrays = weights.kernel, weights.recurrent_kernel, weights.bias
     if weights.kind == "LSTM":
         return LSTMCell(*arrays, TANH, SIGMOID)
@@ -33,7 +33,7 @@ def cell_of(weights: Weights) -> Cell:
 
 @dataclass(frozen=True)
 class Layer:
-    """A recurrent layer, as its target and as the numpy reference see it."""
+    """A recurrent layer for the target and for the numpy reference."""
 
     weights: Weights
     go_backwards: bool = False
@@ -42,7 +42,7 @@ class Layer:
 
     @property
     def recurrence(self) -> Recurrence:
-        """What the target lowers."""
+        """The recurrence that the target lowers."""
         return Recurrence(
             "layer",
             cell_of(self.weights),
@@ -53,12 +53,12 @@ class Layer:
 
     @property
     def other_direction(self) -> Layer:
-        """A layer of other weights that runs the other way."""
+        """A layer with other weights and the opposite direction."""
         weights = random_weights(self.weights.kind, self.weights.units, seed=91)
         return replace(self, weights=weights, go_backwards=not self.go_backwards)
 
     def reference(self, x: Any, states: Any, mask: Any) -> list[np.ndarray]:
-        """Last output, the outputs if they are wanted, final states."""
+        """Last output, outputs with ``return_sequences``, final states."""
         last, outputs, final = numpy_cells.run(
             self.weights,
             x,

@@ -1,4 +1,4 @@
-"""Variables of TFLite loops that nobody reads go, and all others stay."""
+"""Unused variables of TFLite loops are removed, and all others stay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTS = {
     "by another variable": 3,
     "nowhere": 2,
 }
-"""Variables left where a count is read there: the total, the input, and the count if it is."""
+"""Remaining variables: the total, the input, and the count if it is read."""
 
 
 def loop(read):
@@ -63,7 +63,7 @@ def run(model, x):
 
 
 @pytest.mark.parametrize("read", COUNTS)
-def test_what_nobody_reads_goes(read):
+def test_unused_variables_are_removed(read):
     function = loop(read)
     model = converted(function)
     (operator,) = whiles(model)
@@ -76,7 +76,7 @@ def test_what_nobody_reads_goes(read):
         model.subgraphs[number] for number in (options.bodySubgraphIndex, options.condSubgraphIndex)
     )
     assert len(body.inputs) == len(body.outputs) == len(cond.inputs) == COUNTS[read]
-    # Nothing is computed any more that nobody reads.
+    # No unused value is computed.
     used = {int(tensor) for one in body.operators for tensor in one.inputs} | set(body.outputs)
     assert all(used.intersection(one.outputs) for one in body.operators)
 
@@ -90,7 +90,7 @@ def test_what_nobody_reads_goes(read):
         np.testing.assert_array_equal(found["count"], wanted["output_1"])
 
 
-def test_a_body_of_two_loops_stays_as_it_is():
+def test_a_body_of_two_loops_stays_unchanged():
     """One of them may read what the other does not."""
     model = converted(loop("nowhere"))
     (operator,) = whiles(model)

@@ -145,7 +145,7 @@ def test_a_scan(kind, backwards, masked):
 
 
 @pytest.mark.parametrize("which", ["gate order", "masked steps", "direction"])
-def test_a_mutant_is_noticed(which, monkeypatch):
+def test_a_mutant_is_detected(which, monkeypatch):
     one = layer("LSTM", go_backwards=True)
     session, _ = lowered(one, masked=True)
     x, mask = make_inputs(3, 9), masks(3, 9)["holes"]
@@ -159,7 +159,7 @@ def test_a_mutant_is_noticed(which, monkeypatch):
         monkeypatch.setitem(operators, cell_type, wrong)
     elif which == "masked steps":
         monkeypatch.setattr(
-            masking, "keep_where_empty", lambda build, plan, value, empty: build.op("Neg", value)
+            masking, "replace_empty_rows", lambda build, plan, value, empty: build.op("Neg", value)
         )
     else:
         one = Layer(one.weights)  # forward, where the session goes backward

@@ -67,7 +67,7 @@ def test_every_mask(kind, backwards, zero):
 
 @every_direction
 def test_the_fused_lstm(backwards):
-    """Its cell state cannot be read, so that is NaN."""
+    """Its cell state cannot be read, so it is NaN."""
     one = layer("LSTM", go_backwards=backwards)
     for mask in (None, masks(3, 6)["mixed"]):
         x = make_inputs(3, 6)
@@ -77,7 +77,7 @@ def test_the_fused_lstm(backwards):
 
 
 @pytest.mark.parametrize("which", ["gates", "masked steps"])
-def test_a_mutant_is_noticed(which, monkeypatch):
+def test_a_mutant_is_detected(which, monkeypatch):
     if which == "gates":
         products = SeparateGates.products
         monkeypatch.setattr(

@@ -142,7 +142,7 @@ def test_given_states(kind, name, masked, sequences):
 @pytest.mark.parametrize("time", LENGTHS)
 @pytest.mark.parametrize(("kind", "name"), [("LSTM", "pair"), ("GRU", "backward")])
 def test_fixed_shapes(kind, name, masked, time, batch):
-    """Unrolled up to ten steps; beyond, the steps of one sequence stand in rows."""
+    """Unrolled up to ten steps; for more, the steps of one sequence are joined in rows."""
     layers = form(kind, name)
     function = traced(layers, (batch, time), masked=masked)
     assert loops(function) == (time > 10)
@@ -160,7 +160,7 @@ def test_chunks_of_a_long_sequence():
             check(function, layers, make_inputs(1, 140))
 
 
-# --- what becomes one loop
+# --- pairs in one loop
 
 
 def alone(first: Recurrence, second: Recurrence, states: Any = (None, None)) -> int:
@@ -194,7 +194,7 @@ def test_a_pair_is_one_loop(kind):
     assert alone(first.recurrence, first.other_direction.recurrence) == 1
 
 
-def test_what_is_no_pair_of_one_loop():
+def test_recurrences_that_are_not_a_pair():
     lstm, back = layer("LSTM"), layer("LSTM").other_direction
     gru = layer("GRU", go_backwards=True)
     wide = layer("LSTM", 5, go_backwards=True)
@@ -207,8 +207,8 @@ def test_what_is_no_pair_of_one_loop():
     assert alone(lstm.recurrence, back.recurrence, (None, True)) >= 2
 
 
-def test_a_pair_by_hand_is_found():
-    """Two calls, the backward one first, with a reader of the first result in between."""
+def test_a_manual_pair_is_one_loop():
+    """Two calls, the backward one first, with a consumer of the first result in between."""
     first = layer("GRU", go_backwards=True)
     second = first.other_direction
     lowering = LoopLowering(4)
@@ -308,7 +308,7 @@ def mutants(monkeypatch: pytest.MonkeyPatch, which: str) -> None:
 @pytest.mark.parametrize(
     "which", ["gates in another order", "directions exchanged", "mask turned around"]
 )
-def test_a_mutant_is_noticed(which, monkeypatch):
+def test_a_mutant_is_detected(which, monkeypatch):
     mutants(monkeypatch, which)
     layers = form("LSTM", "pair")
     function = traced(layers, masked=True)

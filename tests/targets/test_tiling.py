@@ -1,6 +1,7 @@
-"""How time is cut: whatever the cut, every step is processed once, in order, and nothing else is.
+"""The tiling of time: every step is processed exactly once and in order.
 
-Except steps filled in that change no state. `processed` walks a cut as `tflite/loop.py` does.
+Padding steps that change no state may be processed too. `processed` iterates over a tiling as
+`tflite/loop.py` does.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def simple_rnn(units=4, activation=TANH):
 
 CELLS = {
     "LSTM": lstm(),
-    "LSTM of three steps an iteration": lstm(104),
-    "LSTM of two steps an iteration": lstm(128),
-    "LSTM of one step an iteration": lstm(256),
+    "LSTM of three steps per iteration": lstm(104),
+    "LSTM of two steps per iteration": lstm(128),
+    "LSTM of one step per iteration": lstm(256),
     "LSTM with sigmoid": lstm(activation=SIGMOID),
     "GRU": gru(recurrent_bias=False),
     "GRU with a recurrent bias": gru(),
@@ -79,43 +80,43 @@ def holds(name, *, starts_at_zeros):
     return name in ANY_STATE or (starts_at_zeros and name not in NEVER)
 
 
-def processed(found, time):
-    """Positions in the order in which they are processed, and how often a chunk was begun."""
+def processed(tiled, time):
+    """Positions in processing order, and the number of chunks."""
     padding, start, skipped, rest = (
-        int(value) for value in (found.padding, found.start, found.skipped, found.rest)
+        int(value) for value in (tiled.padding, tiled.start, tiled.skipped, tiled.rest)
     )
     end = padding + time
 
     def iterations(begin, end, offset=0):
-        starts = range(begin, end - found.block + 1, found.block)
-        return [offset + first + step for first in starts for step in range(found.block)]
+        starts = range(begin, end - tiled.block + 1, tiled.block)
+        return [offset + first + step for first in starts for step in range(tiled.block)]
 
     positions = list(range(padding, padding + rest))
-    if found.chunk is None:
+    if tiled.chunk is None:
         return positions + iterations(skipped, end), 1
-    chunks = range(start, end - found.chunk + 1, found.chunk)
+    chunks = range(start, end - tiled.chunk + 1, tiled.chunk)
     for chunk in chunks:
-        positions += iterations(skipped, found.chunk, chunk)
+        positions += iterations(skipped, tiled.chunk, chunk)
         skipped = 0
     return positions, len(chunks)
 
 
-def check(found, name, time, *, masked, starts_at_zeros):
-    """What must be so of every cut."""
-    positions, _ = processed(found, time)
-    end = found.padding + time
-    # Every real step once and in order, and of those filled in only the last few.
+def check(tiled, name, time, *, masked, starts_at_zeros):
+    """Assert the properties of every tiling."""
+    positions, _ = processed(tiled, time)
+    end = tiled.padding + time
+    # Every real step once and in order, and only the last few padding steps.
     assert positions == list(range(end - len(positions), end))
-    filled = len(positions) - time
-    assert 0 <= filled < found.block
+    padded = len(positions) - time
+    assert 0 <= padded < tiled.block
     if not masked and not holds(name, starts_at_zeros=starts_at_zeros):
-        assert filled == 0
-    written_out = found.block == time <= MAX_UNROLLED_STEPS
-    assert written_out or 1 <= found.block <= steps_per_iteration(CELLS[name], 4)
-    assert found.chunk is None or found.chunk % found.block == 0
-    if filled and not masked:
+        assert padded == 0
+    unrolled = tiled.block == time <= MAX_UNROLLED_STEPS
+    assert unrolled or 1 <= tiled.block <= steps_per_iteration(CELLS[name], 4)
+    assert tiled.chunk is None or tiled.chunk % tiled.block == 0
+    if padded and not masked:
         value = neutral_input(CELLS[name], starts_at_zeros=starts_at_zeros)
-        assert found.fill == value
+        assert tiled.fill == value
 
 
 def tiling_of(
@@ -157,18 +158,18 @@ def test_a_fixed_time_is_processed_once(
     name, time, output_size, masked, starts_at_zeros, input_size
 ):
     given_ = {"masked": masked, "starts_at_zeros": starts_at_zeros}
-    found = tiling_of(name, time, output_size, input_size=input_size, **given_)
-    check(found, name, time, **given_)
-    assert (found.start, found.rest) == (0, 0)
-    assert 0 <= found.skipped <= found.padding
-    assert found.skipped % found.block == 0  # so that blocks can be rows
-    assert (time + found.padding) % found.block == 0
-    if found.chunk is None:
-        assert (time + found.padding - found.skipped) % found.block == 0
+    tiled = tiling_of(name, time, output_size, input_size=input_size, **given_)
+    check(tiled, name, time, **given_)
+    assert (tiled.start, tiled.rest) == (0, 0)
+    assert 0 <= tiled.skipped <= tiled.padding
+    assert tiled.skipped % tiled.block == 0  # so that blocks can be rows
+    assert (time + tiled.padding) % tiled.block == 0
+    if tiled.chunk is None:
+        assert (time + tiled.padding - tiled.skipped) % tiled.block == 0
     else:
-        assert found.chunk < time
-        assert (time + found.padding) % found.chunk == 0
-        assert found.padding < found.chunk  # else a whole chunk would be of nothing
+        assert tiled.chunk < time
+        assert (time + tiled.padding) % tiled.chunk == 0
+        assert tiled.padding < tiled.chunk  # else a whole chunk would be padding
 
 
 @every_cell
@@ -176,14 +177,14 @@ def test_a_fixed_time_is_processed_once(
 @settings(max_examples=40, deadline=None)
 def test_a_free_time_is_processed_once(name, time, output_size, masked, starts_at_zeros):
     given_ = {"masked": masked, "starts_at_zeros": starts_at_zeros}
-    found = tiling_of(name, tf.constant(time), output_size, **given_)
-    check(found, name, time, **given_)
-    assert isinstance(found.padding, int)  # else a shape would follow from a value
-    assert 0 <= int(found.start) <= found.padding
-    most = found.chunk or found.padding + int(found.rest)
-    assert 0 <= int(found.skipped) <= most
-    assert found.padding in {0, found.block, found.chunk}
-    assert (found.chunk is None) == (output_size == 0)
+    tiled = tiling_of(name, tf.constant(time), output_size, **given_)
+    check(tiled, name, time, **given_)
+    assert isinstance(tiled.padding, int)  # else a shape would follow from a value
+    assert 0 <= int(tiled.start) <= tiled.padding
+    max_skipped = tiled.chunk or tiled.padding + int(tiled.rest)
+    assert 0 <= int(tiled.skipped) <= max_skipped
+    assert tiled.padding in {0, tiled.block, tiled.chunk}
+    assert (tiled.chunk is None) == (output_size == 0)
 
 
 @pytest.mark.parametrize("starts_at_zeros", [True, False])
@@ -191,32 +192,32 @@ def test_a_free_time_is_processed_once(name, time, output_size, masked, starts_a
 def test_a_free_time_around_whole_chunks(name, starts_at_zeros):
     chunk = tiling_of(name, tf.constant(1), 512, starts_at_zeros=starts_at_zeros).chunk
     for time in (1, chunk - 1, chunk, chunk + 1, 2 * chunk + 3):
-        found = tiling_of(name, tf.constant(time), 512, starts_at_zeros=starts_at_zeros)
-        check(found, name, time, masked=False, starts_at_zeros=starts_at_zeros)
-        assert found.chunk == chunk
-        assert processed(found, time)[1] == -(-time // chunk)
+        tiled = tiling_of(name, tf.constant(time), 512, starts_at_zeros=starts_at_zeros)
+        check(tiled, name, time, masked=False, starts_at_zeros=starts_at_zeros)
+        assert tiled.chunk == chunk
+        assert processed(tiled, time)[1] == -(-time // chunk)
 
 
 @pytest.mark.parametrize("part", ["start", "skipped", "rest", "padding"])
 @pytest.mark.parametrize("fixed", [True, False])
-def test_a_cut_that_is_off_by_one_is_seen(part, fixed):
+def test_a_tiling_that_is_off_by_one_is_detected(part, fixed):
     """The checks above can fail."""
     time = 50
-    found = tiling_of("StepCell", time if fixed else tf.constant(time), 60_000)
-    assert found.chunk is not None
-    check(found, "StepCell", time, masked=False, starts_at_zeros=True)
+    tiled = tiling_of("StepCell", time if fixed else tf.constant(time), 60_000)
+    assert tiled.chunk is not None
+    check(tiled, "StepCell", time, masked=False, starts_at_zeros=True)
     for off in (-1, 1):
-        wrong = replace(found, **{part: int(getattr(found, part)) + off})
+        wrong = replace(tiled, **{part: int(getattr(tiled, part)) + off})
         if fixed and part == "rest" and off < 0:
-            continue  # fewer than none are none
+            continue  # a negative count is like 0
         with pytest.raises(AssertionError):
             check(wrong, "StepCell", time, masked=False, starts_at_zeros=True)
 
 
-def test_a_sequence_no_longer_than_an_iteration_is_written_out():
+def test_a_sequence_no_longer_than_an_iteration_is_unrolled():
     for time in range(1, tiling.STEPS_PER_ITERATION + 1):
-        found = tiling_of("StepCell", time, 4)
-        assert (found.block, found.chunk, found.padding) == (time, None, 0)
+        tiled = tiling_of("StepCell", time, 4)
+        assert (tiled.block, tiled.chunk, tiled.padding) == (time, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_a_sequence_no_longer_than_an_iteration_is_written_out():
         ("GRU", 50, True, True),
         ("LSTM", 50, False, False),
         ("LSTM", tf.constant(50), True, False),
-        ("LSTM", 4, True, False),  # written out
+        ("LSTM", 4, True, False),  # unrolled
         ("StepCell", 50, True, False),
     ],
 )
@@ -234,7 +235,7 @@ def test_steps_are_joined_where_all_rows_are_known(name, time, one_sequence, is_
     assert tiling_of(name, time, 16, one_sequence=one_sequence).joined is is_joined
 
 
-def test_nothing_is_filled_in_where_nothing_holds():
+def test_there_is_no_padding_without_a_neutral_input():
     assert tiling_of("StepCell", 97, 4).block == 1  # a prime
     assert tiling_of("StepCell", 99, 4).block == 3
     assert tiling_of("StepCell", 97, 4, masked=True).block == 4
@@ -242,7 +243,7 @@ def test_nothing_is_filled_in_where_nothing_holds():
     assert tiling_of("LSTM", 97, 4, starts_at_zeros=False).block == 1
 
 
-def test_only_outputs_that_are_dear_to_copy_are_cut_into_chunks():
+def test_only_outputs_that_are_expensive_to_copy_are_split_into_chunks():
     assert tiling_of("LSTM", 300, 0).chunk is None
     assert tiling_of("LSTM", 300, 1).chunk is None
     assert tiling_of("LSTM", 300, 4096).chunk is not None
@@ -250,16 +251,16 @@ def test_only_outputs_that_are_dear_to_copy_are_cut_into_chunks():
     assert few < many
 
 
-def test_steps_an_iteration_are_as_many_as_the_cache_holds_kernels():
-    found = [steps_per_iteration(lstm(units), 4) for units in (4, 104, 128, 256, 512)]
-    assert found == [4, 3, 2, 1, 1]
+def test_steps_per_iteration_are_as_many_as_kernels_fit_the_cache():
+    steps = [steps_per_iteration(lstm(units), 4) for units in (4, 104, 128, 256, 512)]
+    assert steps == [4, 3, 2, 1, 1]
     assert steps_per_iteration(lstm(256), 1) == 2
     assert steps_per_iteration(CELLS["StepCell"], 4) == 4
 
 
 @pytest.mark.parametrize("starts_at_zeros", [True, False])
 @every_cell
-def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at_zeros):
+def test_padding_leaves_the_states_exactly_as_they_are(name, starts_at_zeros):
     cell = CELLS[name]
     value = neutral_input(cell, starts_at_zeros=starts_at_zeros)
     assert (value is not None) == holds(name, starts_at_zeros=starts_at_zeros)
@@ -277,7 +278,7 @@ def test_what_is_filled_in_leaves_the_states_exactly_as_they_are(name, starts_at
         np.testing.assert_array_equal(new, old)
 
 
-def test_the_input_that_holds():
+def test_neutral_inputs():
     assert neutral_input(lstm(), starts_at_zeros=True) == 0.0
     assert neutral_input(lstm(), starts_at_zeros=False) is None
     assert neutral_input(lstm(activation=SIGMOID), starts_at_zeros=True) is None

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras import layers as kl
 
-from bilstm_exporter.frontends.keras3.text import cut_text
+from bilstm_exporter.frontends.keras3.text import split_off_text
 from bilstm_runtime.text import TextEncoder
 
 WORDS = [
@@ -57,7 +57,7 @@ def lookup(**options: object):
 def encoder_of(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> TextEncoder:
     x = keras.Input(shape, dtype="string", name="text")
     ids = layer(x)
-    _, (preprocessing,) = cut_text(keras.Model(x, keras.ops.cast(ids, "float32")))
+    _, (preprocessing,) = split_off_text(keras.Model(x, keras.ops.cast(ids, "float32")))
     return TextEncoder(preprocessing)
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (tables of cases)
-"""What manifests may say of text inputs, and what readers refuse."""
+"""Text inputs in manifests: accepted and refused descriptions."""
 
 from __future__ import annotations
 

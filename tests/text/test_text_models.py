@@ -158,35 +158,35 @@ def exported(tmp_path_factory) -> Callable[[str], Bundle]:
     return make
 
 
-def keras_answers(model: keras.Model, given: Any) -> list[np.ndarray]:
+def keras_outputs(model: keras.Model, given: Any) -> list[np.ndarray]:
     if isinstance(given, dict):
-        answer = model({name: tf.constant(value) for name, value in given.items()})
+        output = model({name: tf.constant(value) for name, value in given.items()})
     elif len(model.inputs) > 1:
-        answer = model([tf.constant(value) for value in given])
+        output = model([tf.constant(value) for value in given])
     else:
-        answer = model(tf.constant(given))
-    return [np.asarray(array) for array in keras.tree.flatten(answer)]
+        output = model(tf.constant(given))
+    return [np.asarray(array) for array in keras.tree.flatten(output)]
 
 
-def assert_equal_answers(found: Any, wanted: list[np.ndarray]) -> None:
-    """Compare; an answer that is a list has one array an example, without Keras's padding."""
+def assert_equal_outputs(found: Any, wanted: list[np.ndarray]) -> None:
+    """Compare; an output that is a list has one array per example, without Keras's padding."""
     flat = [found[name] for name in sorted(found)] if isinstance(found, dict) else [found]
-    for answer, reference in zip(flat, wanted, strict=True):
-        assert len(answer) == len(reference)
-        for row, whole_row in zip(answer, reference, strict=True):
-            own = whole_row[: len(row)] if isinstance(answer, list) else whole_row
+    for output, reference in zip(flat, wanted, strict=True):
+        assert len(output) == len(reference)
+        for row, whole_row in zip(output, reference, strict=True):
+            own = whole_row[: len(row)] if isinstance(output, list) else whole_row
             np.testing.assert_allclose(row, own, TOLERANCE.relative, TOLERANCE.absolute)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "litert"])
 @pytest.mark.parametrize("name", CASES)
-def test_strings_give_keras_answers(exported, name, backend) -> None:
+def test_strings_give_keras_outputs(exported, name, backend) -> None:
     bundle = exported(name)
     model = bilstm_runtime.load(bundle.folder, backend=backend)
-    wanted = keras_answers(bundle.model, bundle.given)
-    assert_equal_answers(model.predict(bundle.given), wanted)
+    wanted = keras_outputs(bundle.model, bundle.given)
+    assert_equal_outputs(model.predict(bundle.given), wanted)
     with pytest.raises(AssertionError):
-        assert_equal_answers(model.predict(bundle.given), [array + 1e-3 for array in wanted])
+        assert_equal_outputs(model.predict(bundle.given), [array + 1e-3 for array in wanted])
 
 
 @pytest.mark.parametrize("name", ["masked", "fixed"])
@@ -207,8 +207,8 @@ def test_ids_and_every_form_of_strings(exported, name) -> None:
 def test_without_neutral_padding_a_text_is_answered_as_alone(exported) -> None:
     bundle = exported("unmasked")
     model = bilstm_runtime.load(bundle.folder)
-    for text, answer in zip(TEXTS, model.predict(TEXTS), strict=True):
-        assert_equal_answers(answer[None], keras_answers(bundle.model, [text]))
+    for text, output in zip(TEXTS, model.predict(TEXTS), strict=True):
+        assert_equal_outputs(output[None], keras_outputs(bundle.model, [text]))
     with pytest.raises(InputError, match=r"'text', example 1: '\.\.\.' has no tokens"):
         model.predict(["a", "..."])
 
@@ -222,7 +222,7 @@ def test_without_neutral_padding_a_text_is_answered_as_alone(exported) -> None:
         (["a", None], "example 1 holds None"),
         (["a", 3.5], r"example 1 holds 3\.5"),
         ([["a", "b"]], "example 0 is a list of 2"),
-        (["ok", "\ud83d"], "example 1: .*half a character"),
+        (["ok", "\ud83d"], "example 1: .*lone surrogate"),
         ([], "no examples"),
         ([3, "a"], "example 1 holds <U1"),
         (np.ma.masked_array(["a"], mask=[True]), "masked"),
@@ -241,7 +241,7 @@ def test_words_of_different_counts(exported) -> None:
     model = bilstm_runtime.load(bundle.folder)
     given = [["a", "-", "x"], ["日"], [], ["good", "film"]]
     padded = [row + ["-"] * (3 - len(row)) for row in given]
-    assert_equal_answers(model.predict(given), keras_answers(bundle.model, padded))
+    assert_equal_outputs(model.predict(given), keras_outputs(bundle.model, padded))
     with pytest.raises(InputError, match="put a single example in a list"):
         model.predict(["a", "film"])
 
@@ -252,7 +252,7 @@ def test_an_unknown_word_without_an_id(tmp_path) -> None:
     export(model, tmp_path / "out", formats=["onnx"])
     loaded = bilstm_runtime.load(tmp_path / "out")
     given = [["a", "本"], ["good", "bad"]]
-    assert_equal_answers(loaded.predict(given), keras_answers(model, given))
+    assert_equal_outputs(loaded.predict(given), keras_outputs(model, given))
     with pytest.raises(InputError, match="example 1: 'x' is not in the vocabulary"):
         loaded.predict([["a", "a"], ["a", "x"]])
 
@@ -289,20 +289,20 @@ def test_a_model_without_text_says_nothing(tmp_path) -> None:
 def test_the_model_stays_as_it_was(exported, tmp_path, name) -> None:
     """It can be saved, and its copy exported, after its export."""
     bundle = exported(name)
-    wanted = keras_answers(bundle.model, bundle.given)
+    wanted = keras_outputs(bundle.model, bundle.given)
     bundle.model.save(tmp_path / "m.keras")
     for array, reference in zip(
-        keras_answers(keras.saving.load_model(tmp_path / "m.keras"), bundle.given),
+        keras_outputs(keras.saving.load_model(tmp_path / "m.keras"), bundle.given),
         wanted,
         strict=True,
     ):
         np.testing.assert_array_equal(array, reference)
     export(tmp_path / "m.keras", tmp_path / "out", formats=["onnx"])
-    assert_equal_answers(bilstm_runtime.load(tmp_path / "out").predict(bundle.given), wanted)
+    assert_equal_outputs(bilstm_runtime.load(tmp_path / "out").predict(bundle.given), wanted)
 
 
 def test_the_commands(exported, tmp_path) -> None:
-    """From a file to answers for lines of text; nothing but progress on stderr."""
+    """From a model file to outputs for lines of text; only progress on stderr."""
     bundle = exported("masked")
     bundle.model.save(tmp_path / "m.keras")
     done = subprocess.run(
@@ -317,7 +317,7 @@ def test_the_commands(exported, tmp_path) -> None:
     (tmp_path / "in.jsonl").write_text("\r\n".join(lines), encoding="utf-8")
     arguments = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.npy")]
     assert run.main([str(tmp_path / "out"), *arguments]) == 0
-    assert_equal_answers(np.load(tmp_path / "out.npy"), keras_answers(bundle.model, texts))
+    assert_equal_outputs(np.load(tmp_path / "out.npy"), keras_outputs(bundle.model, texts))
 
 
 def test_export_compares_the_ids(monkeypatch, tmp_path) -> None:
@@ -326,6 +326,6 @@ def test_export_compares_the_ids(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(
         TextEncoder, "encode", lambda self, text, label: encode(self, text, label) // 2
     )
-    with pytest.raises(ParityError, match="'vectorize' does not give the ids"):
+    with pytest.raises(ParityError, match="'vectorize' does not return the ids"):
         export(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()

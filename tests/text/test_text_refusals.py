@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (tables of cases)
-"""Text layers that the manifest cannot describe exactly, and places where they cannot be cut."""
+"""Text layers that the manifest cannot describe exactly, and positions where the model cannot be split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OwnVectorization(kl.TextVectorization):
 
 
 class OwnModel(keras.Model):
-    """A functional model whose answer is another than its graph's."""
+    """A functional model whose output differs from its graph's."""
 
     def call(self, x: Any, training: Any = None, mask: Any = None) -> Any:
         return super().call(x) + 1
@@ -122,7 +122,7 @@ PLACES = {
     "two layers": (two_layers, "'text' takes text and goes to '(one|two)', '(one|two)'"),
     "nested": (nested, "goes to 'inner', a Sequential.*not inside another model"),
     "returned": (returned, "'text' takes text, and .* returns the ids of its layer 'layer'"),
-    "own call": (own_model, "'own' takes text and has a call method of its own"),
+    "own call": (own_model, "'own' takes text and overrides call"),
 }
 
 

@@ -76,10 +76,10 @@ def test_characters_lengths_and_whole_strings() -> None:
 @pytest.mark.parametrize("backend", ["onnx", "litert"])
 def test_predict(bundle, backend) -> None:
     model = bilstm_runtime.load(bundle, backend=backend)
-    answers = model.predict(["A good film", "film", "", "zzz a"])
+    outputs = model.predict(["A good film", "film", "", "zzz a"])
     wanted = model.predict([[2, 3, 4], [4], [0], [1, 2]])
-    for answer, expected in zip(answers, wanted, strict=True):
-        np.testing.assert_array_equal(answer, expected)
+    for output, expected in zip(outputs, wanted, strict=True):
+        np.testing.assert_array_equal(output, expected)
 
 
 def test_a_model_that_takes_no_text_says_so() -> None:

@@ -1,4 +1,4 @@
-"""What a case of the zoo is, the registry of cases, their weights and their inputs."""
+"""The zoo's cases: their class, registry, weights and inputs."""
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -217,7 +217,7 @@ def random_ids(
     paddings: list[str],
     dtype: str = "int32",
 ) -> np.ndarray:
-    """Ids in 0..limit-1; where rows are padded, 0 stands for padding alone.
+    """Ids in 0..limit-1; where rows are padded, 0 is padding only.
 
     Of an id input of rank 3, [batch, words, characters], words are padded at their ends too.
     """

@@ -1,4 +1,4 @@
-"""Configurations that other projects' test suites exercise, each built anew and scaled down.
+"""Configurations that other projects' test suites exercise, each rebuilt and scaled down.
 
 A comment in front of each group names the suite whose choice of configurations it follows.
 """

@@ -1,4 +1,4 @@
-"""Masks in all that they mean: where they come from, what carries them, what uses them."""
+"""Masks: layers that create, propagate and use them."""
 
 from functools import partial
 
@@ -115,7 +115,7 @@ FALLBACK = {
 }
 add_family(FALLBACK, ids(), "fallback", *MASKED_IDS)
 
-# A row that is all padding divides 0 by 0 here: Keras answers NaN.
+# A row that is all padding divides 0 by 0 here: Keras returns NaN.
 POOLED_AVERAGE = {
     "masked-global-average-pooling": lambda: [_bilstm(), L.GlobalAveragePooling1D(), L.Dense(3)],
     "masked-embedding-average-only": lambda: [

@@ -1,4 +1,4 @@
-"""States that go in and come out: return_state, initial_state, encoder-decoder, stateful, policies."""
+"""States as inputs and outputs: return_state, initial_state, encoder-decoder, stateful, policies."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Everything Keras puts around a BiLSTM: convolutions, pooling, normalisation, arithmetic, types."""
+"""Layers and operations around a BiLSTM: convolutions, pooling, normalisation, arithmetic, types."""
 
 from functools import partial
 

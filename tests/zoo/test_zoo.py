@@ -1,4 +1,4 @@
-"""The zoo itself: what it promises to those who run the exporter against it.
+"""Tests of the zoo itself: the properties that the exporter's tests rely on.
 
 `ZOO_ALL=1` checks every case at three shapes; by default every fourth is checked at one.
 """

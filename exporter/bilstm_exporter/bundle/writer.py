@@ -1,4 +1,4 @@
-"""What a bundle holds beside the model files: golden.npz and the manifest."""
+"""Writes the files of a bundle: model files, golden.npz and the manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOLDEN_FILE = "golden.npz"
 
 
 def golden_entry(content: bytes, cases: int) -> Golden:
-    """What the manifest says of ``golden.npz``."""
+    """Return the manifest's entry for ``golden.npz``."""
     return Golden(GOLDEN_FILE, len(content), hashlib.sha256(content).hexdigest(), cases)
 
 
@@ -34,7 +34,7 @@ def write_bundle(
     """Write all files of a bundle, the manifest last.
 
     Args:
-        folder: Empty.
+        folder: An empty folder.
         loaded: The model.
         golden: The cases that check-bilstm replays.
         selection: The model files.
@@ -76,10 +76,13 @@ def write_bundle(
 def recorded_outputs(
     spec: ModelSpec, artifact: VerifiedArtifact, golden: Sequence[Probe]
 ) -> list[list[np.ndarray]]:
-    """The outputs of an artifact that is not exact for each golden case.
+    """Record the outputs of a quantized artifact for each golden case.
 
-    A wrong file of a coarse recipe cannot be told from a right one by its distance from Keras, but
-    by its distance from what the right file returned when it was made.
+    Quantization errors can hide a corrupted file from a comparison with Keras. A comparison with
+    the outputs recorded at export finds it.
+
+    Returns:
+        For each case, one array per output.
     """
     predictor = Predictor(spec, artifact.session, label=artifact.artifact.file)
     return [predictor.run_case(probe.inputs) for probe in golden]
@@ -98,7 +101,7 @@ _PACKAGES = (
 
 
 def versions(source_keras: str) -> dict[str, str]:
-    """The installed versions, and that of the Keras that saved the model."""
+    """Return the installed versions, and that of the Keras that saved the model."""
     found = {"saved by keras": source_keras}
     for package in _PACKAGES:
         try:

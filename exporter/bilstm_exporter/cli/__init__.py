@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-# What the extra "export" installs, and the package that is missing without it.
+# The packages that the extra "export" installs.
 _NEEDED = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx_ir", "h5py", "rich")
 
 

@@ -45,20 +45,26 @@ _COLOURED = {"pass": "[green]pass[/green]", "FAIL": "[red]FAIL[/red]"}
 
 @contextlib.contextmanager
 def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
-    """Show the current stage, with the time it takes, on stderr.
+    """Show the current stage and its elapsed time on stderr.
 
-    On a terminal it is one line, which is removed at the end; in a log, one line per stage.
+    A terminal shows one line, which is removed at the end; a log gets one line per stage.
+
+    Args:
+        quiet: Show nothing.
+
+    Yields:
+        The listener, or None if quiet.
     """
     if quiet:
         yield None
         return
     console = Console(stderr=True)
-    # Rich takes a pipe for a terminal where FORCE_COLOR is set.
+    # Rich treats a pipe as a terminal if FORCE_COLOR is set.
     if not (console.is_terminal and console.file.isatty()):
         yield lambda name: console.print(f"{name} ...", highlight=False)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    # Stderr is captured at times; the display must not be captured with it.
+    # Some stages capture stderr; the display writes to a duplicate of it.
     with (
         os.fdopen(os.dup(console.file.fileno()), "w", encoding=console.encoding) as terminal,
         Progress(
@@ -77,7 +83,7 @@ def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
 
 
 def print_report(report: ExportReport, *, as_json: bool) -> None:
-    """Print the closing table, or the report as JSON, on stdout."""
+    """Print the report on stdout, as tables and notes or as JSON."""
     if as_json:
         json.dump(report.to_dict(), sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -94,12 +100,12 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
 
 
 def print_searches(searches: Mapping[str, SearchResult], console: Console | None = None) -> None:
-    """Print what searches within limits tried.
+    """Print the candidates of searches within limits.
 
     Args:
-        searches: By format.
-        console: Where to print tables and notes; by default only the tables, on stderr, after an
-            error that has reported the notes already.
+        searches: The results by format.
+        console: The console for tables and notes. By default, print only the tables, on stderr;
+            for use after an error message that contains the notes.
     """
     if console is None:
         for result in searches.values():
@@ -116,12 +122,12 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
 def print_explanation(
     explanation: Explanation, *, as_json: bool = False, failed: Exception | None = None
 ) -> None:
-    """Print what every layer of a model becomes, as a table or as JSON, on stdout.
+    """Print on stdout how each layer of a model is written, as a table or as JSON.
 
     Args:
-        explanation: What every layer becomes.
+        explanation: How each layer is written.
         as_json: Print JSON.
-        failed: The error that ended an export and was reported already; then the table goes to
+        failed: The error that ended an export, if it was already printed. Then the table goes to
             stderr and does not repeat it.
     """
     if as_json:
@@ -150,12 +156,12 @@ def print_explanation(
 
 
 def _print_line(console: Console, line: str) -> None:
-    """Print a sentence as one line, which a terminal wraps and a log does not."""
+    """Print a sentence as one line; only a terminal wraps it."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _artifact_table(report: ExportReport) -> Table:
-    """One row per artifact, with its time where a search measured it."""
+    """Make a table with one row per artifact, with its time if a search measured it."""
     times = _times(report)
     evaluated = report.judged is not None and report.judged.own_data
     table = new_table()
@@ -184,7 +190,7 @@ def _artifact_table(report: ExportReport) -> Table:
 
 
 def _times(report: ExportReport) -> dict[tuple[str, str], float]:
-    """The milliseconds of one example, by format and recipe, where a search measured them."""
+    """Return the milliseconds per example that searches measured, by format and recipe."""
     times = {}
     for name, result in report.searches.items():
         found = {c.recipe: c for c in result.candidates if c.recipe != MIXED}
@@ -197,7 +203,7 @@ def _times(report: ExportReport) -> dict[tuple[str, str], float]:
 
 
 def _comparison_notes(report: ExportReport) -> Iterator[str]:
-    """How the artifacts were compared with Keras."""
+    """Describe the comparison of the artifacts with Keras."""
     probes = report.artifacts[0].parity.probes
     state = report.largest_state
     reach = f" The largest value in a recurrent state was {state:.2g}." if state else ""
@@ -212,7 +218,7 @@ def _comparison_notes(report: ExportReport) -> Iterator[str]:
 
 
 def _evaluation_notes(report: ExportReport) -> Iterator[str]:
-    """What the artifacts were evaluated on, and which recipes are missing."""
+    """Describe the examples of the evaluation, and the recipes that were left out."""
     if report.judged is not None and report.judged.own_data:
         budget = next((result.budget for result in report.searches.values()), None)
         resolution = report.judged.resolution
@@ -224,7 +230,7 @@ def _evaluation_notes(report: ExportReport) -> Iterator[str]:
 
 
 def _format_notes(report: ExportReport) -> Iterator[str]:
-    """How recurrences and weights are stored, and which operators the artifacts need."""
+    """Describe how recurrences and weights are stored, and which operators artifacts need."""
     files: dict[str, list[str]] = {}
     for artifact in report.artifacts:
         if artifact.recurrences:

@@ -1,4 +1,4 @@
-"""``export-bilstm``: a trained Keras model becomes a bundle for the device."""
+"""``export-bilstm``: exports a trained Keras model to a bundle for the device."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EXIT_CODES = {
     3: "the model cannot be read or exported",
     4: "the output folder cannot be written",
     5: "an internal error in bilstm-edge",
-    6: "nothing keeps within the limits; nothing is written",
+    6: "no artifact is within the limits; nothing is written",
     130: "interrupted",
 }
 
@@ -123,7 +123,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="write nothing; show what every layer becomes, and what cannot be exported",
+        help="write nothing; show how each layer is written, and what cannot be exported",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -136,7 +136,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Export, or explain, as the arguments say; returns the exit code."""
+    """Export or explain the model; returns the exit code."""
     options = _options(args)  # before TensorFlow, which takes seconds to load
     if args.out is not None and not args.explain:
         check_writable(Path(args.out), overwrite=args.overwrite)
@@ -183,15 +183,15 @@ def _failed(failed: FailedExport, interrupts: Interrupts, *, debug: bool) -> int
 
 
 def _report_error(error: ExportError | MemoryError) -> int:
-    words = " ".join(str(error).split()) or type(error).__name__
-    sys.stderr.write(f"export-bilstm: error: {words}\n")
+    message = " ".join(str(error).split()) or type(error).__name__
+    sys.stderr.write(f"export-bilstm: error: {message}\n")
     return error.exit_code if isinstance(error, ExportError) else ExportError.exit_code
 
 
 def _choose_keras(args: argparse.Namespace) -> None:
-    """Let ``tensorflow.keras`` in the user's own modules mean the Keras that reads the model.
+    """Make ``tensorflow.keras`` in the user's modules the Keras that reads the model.
 
-    TensorFlow looks at it once, when it is imported.
+    TensorFlow reads the environment variable once, at import.
     """
     from bilstm_exporter.frontends.model_file import is_legacy  # noqa: PLC0415 - loads h5py
 
@@ -202,17 +202,17 @@ def _choose_keras(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    # The reference is computed on the CPU with the TensorFlow backend, whatever else is installed.
+    # The reference is always computed on the CPU with the TensorFlow backend.
     os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
     if not args.debug:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     interrupts = Interrupts()
-    with interrupts.noted():
+    with interrupts.recorded():
         return _run_guarded(args, interrupts)
 
 
 def _run_guarded(args: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Run, and report what ends it; returns the exit code."""
+    """Run, and report any error; returns the exit code."""
     try:
         return run(args, interrupts)
     except KeyboardInterrupt:
@@ -223,16 +223,16 @@ def _run_guarded(args: argparse.Namespace, interrupts: Interrupts) -> int:
         if args.debug:
             traceback.print_exc()
         return _report_error(error)
-    # The last guard for the user; everything expected is handled above.
+    # Expected errors are handled above; the user must not see a traceback of any other.
     except Exception as error:  # noqa: BLE001
         if interrupts.seen:
             return _interrupted()
         if args.debug:
             traceback.print_exc()
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         sys.stderr.write(
             f"export-bilstm: error: nothing was written; this is an internal error in bilstm-edge, "
-            f"please report it with the output of --debug ({words})\n"
+            f"please report it with the output of --debug ({message})\n"
         )
         return 5
 
@@ -243,9 +243,9 @@ def _interrupted() -> int:
 
 
 class Interrupts:
-    """Notes Ctrl-C, also where a library turns it into another error or into nothing.
+    """Records Ctrl-C, even if a library swallows it or replaces it with another error.
 
-    TensorFlow calls Python while it traces; what is raised there need not come out as it went in.
+    TensorFlow calls Python while it traces, and may replace or drop an exception raised there.
 
     Attributes:
         seen: Whether there was an interrupt.
@@ -255,28 +255,28 @@ class Interrupts:
         self.seen = False
 
     @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note interrupts in this context; only the main thread can."""
+    def recorded(self) -> Iterator[None]:
+        """Record interrupts in this context; has no effect outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, self._note)
+        previous = signal.signal(signal.SIGINT, self._record)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, previous)
 
     def watched(self, listener: Listener | None) -> Listener:
-        """A listener that ends the work at the next stage after an interrupt was lost."""
+        """Wrap a listener: after an interrupt that was lost, the next stage raises it again."""
 
-        def tell(name: str) -> None:
+        def listen(name: str) -> None:
             if self.seen:
                 raise KeyboardInterrupt
             if listener is not None:
                 listener(name)
 
-        return tell
+        return listen
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
         signal.default_int_handler(number, frame)

@@ -1,1 +1,1 @@
-"""Evaluating artifacts on the user's data, and searching for the best one within limits."""
+"""Evaluates artifacts on the user's data, and searches for the best one within limits."""

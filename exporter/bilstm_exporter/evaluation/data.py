@@ -1,4 +1,4 @@
-"""Reading the user's data: files here, Python objects in `python_data`."""
+"""Reads the user's data: files here, Python objects in `python_data`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bilstm_runtime.io.readers import READERS
 from bilstm_runtime.spec import InputSpec, ModelSpec
 
 MAX_BYTES = {"npz": 2**32, "npy": 2**32, "csv": 2**29, "jsonl": 2**29}
-"""The largest file, unpacked. Text takes about ten times its size while it is read."""
+"""The largest file in bytes, unpacked. Reading text takes about ten times its size in memory."""
 
 _HINTS = {
     DataFileProblem.OBJECT_ARRAY: (
@@ -42,15 +42,18 @@ def read_data(data: Any, spec: ModelSpec, *, max_examples: int = MAX_EXAMPLES) -
 
     Args:
         data: A file that ends in .npz, .npy, .csv or .jsonl (see `read_file`), or arrays, dicts,
-            tuples, or anything that yields examples (see
-            :func:`bilstm_exporter.evaluation.python_data.read_object`). Sequences may differ in
+            tuples, or an iterable of examples (see
+            `bilstm_exporter.evaluation.python_data.read_object`). Sequences may differ in
             length. For a model that begins with a text layer, the examples are texts.
-        spec: What the model takes and returns.
-        max_examples: If a file or array holds more, this many are drawn, the same ones every
-            time. Of a generator, the first this many are read.
+        spec: The inputs and outputs of the model.
+        max_examples: The largest number of examples. From a larger file or array, this many are
+            drawn with a fixed seed; from a generator, the first ones are read.
+
+    Returns:
+        The examples and labels.
 
     Raises:
-        DataError: The data cannot be read, or is not what the model takes.
+        DataError: The data cannot be read, or is not valid for the model.
     """
     if isinstance(data, (str, os.PathLike)):
         raw = read_file(data, spec)
@@ -67,7 +70,7 @@ def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:
     file, which then needs a header. A .npy file has no labels.
 
     Raises:
-        DataError: The file cannot be read, or is not what the model takes.
+        DataError: The file cannot be read, or is not valid for the model.
     """
     file = Path(path)
     ending = file.suffix.removeprefix(".").lower()
@@ -129,7 +132,7 @@ def _jsonl(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
 
 
 def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
-    """Remove the columns of labels, and let the runtime read the others."""
+    """Remove the columns of labels, and read the others with the runtime."""
     try:
         rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error):
@@ -138,15 +141,15 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     keys = _label_keys_in(header, spec)
     if not keys:
         return READERS["csv"](content, spec.inputs, label), None
-    places = {key: header.index(key) for key in keys}
+    columns = {key: header.index(key) for key in keys}
     labels: dict[str, list[float]] = {key: [] for key in keys}
     others: list[list[str]] = [[]]  # an empty line instead of the header keeps the line numbers
     for number, row in enumerate(rows[1:], start=2):
         if any(cell.strip() for cell in row):
-            for key, place in places.items():
-                cell = row[place] if place < len(row) else ""
+            for key, column in columns.items():
+                cell = row[column] if column < len(row) else ""
                 labels[key].append(_label_number(cell, f"{label}, line {number}", key))
-        others.append([cell for place, cell in enumerate(row) if place not in places.values()])
+        others.append([cell for index, cell in enumerate(row) if index not in columns.values()])
     text = io.StringIO()
     csv.writer(text).writerows(others)
     values = READERS["csv"](text.getvalue().encode(), spec.inputs, label)
@@ -164,7 +167,7 @@ _FILE_READERS: Mapping[str, Callable[[bytes, ModelSpec, str], tuple[Any, object]
 
 
 def _unpacked_bytes(content: bytes) -> int:
-    """Bytes that a .npz file unpacks to; 0 if it is not a zip file."""
+    """Return the unpacked size of a .npz file in bytes; 0 if it is not a zip file."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return sum(member.file_size for member in archive.infolist())
@@ -186,7 +189,7 @@ def _keys_of_first_line(content: bytes) -> list[str]:
 
 
 def _label_specs(keys: Sequence[str]) -> list[InputSpec]:
-    """Labels as further inputs: the readers look inputs up by name only."""
+    """Describe labels as additional inputs; the readers use only the names."""
     return [InputSpec(key, "float32", ()) for key in keys]
 
 

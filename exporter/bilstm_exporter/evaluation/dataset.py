@@ -35,8 +35,8 @@ class RawData:
 
     Attributes:
         values: The inputs, in any form that `bilstm_runtime.Model.predict` takes.
-        labels: In any form that `read_labels` takes, or None.
-        origin: What to call the data in messages.
+        labels: The labels in any form that `read_labels` takes, or None.
+        origin: The data's name in messages.
         truncated: Whether reading stopped before the end of the data.
     """
 
@@ -48,14 +48,14 @@ class RawData:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples that the model takes, with their labels.
+    """Valid examples for the model, with their labels.
 
     Attributes:
-        inputs: By the input's name, in its dtype; ids where the model takes text.
-        labels: By the output's name; only outputs that have labels.
+        inputs: The inputs by name, in their dtype; ids for an input that takes text.
+        labels: The labels by the output's name, for outputs that have labels.
         count: The number of examples.
         given: The number of examples in the data, or None if it was read only up to `count`.
-        origin: What to call the data, such as the name of the file.
+        origin: The data's name in messages, such as the file name.
         together: The number of examples in one call, for a model whose rows or calls depend on
             each other; None if every example can be run alone.
         from_probes: Whether the examples are those of the probes, not the user's own.
@@ -70,12 +70,12 @@ class Dataset:
     from_probes: bool = False
 
     def part(self, rows: slice) -> dict[str, Column]:
-        """The inputs of some of the examples."""
+        """Return the inputs of some of the examples."""
         return {name: column[rows] for name, column in self.inputs.items()}
 
     @property
     def described(self) -> str:
-        """Which examples these are, such as ``"2,000 of the 10,000 examples of val.npz"``."""
+        """A description, such as ``"2,000 of the 10,000 examples of val.npz"``."""
         if self.given == self.count:
             return f"the {self.count:,} examples of {self.origin}"
         if self.given is None:
@@ -88,11 +88,11 @@ def make_dataset(raw: RawData, spec: ModelSpec, max_examples: int = MAX_EXAMPLES
 
     Args:
         raw: The data.
-        spec: What the model takes and returns.
-        max_examples: If there are more, this many are drawn, the same ones every time.
+        spec: The inputs and outputs of the model.
+        max_examples: If there are more, this many are drawn, with a fixed seed.
 
     Raises:
-        DataError: The model does not take the data, or there are too few examples.
+        DataError: The data is not valid for the model, or there are too few examples.
     """
     try:
         request = InputReader(spec).read(raw.values)
@@ -123,17 +123,17 @@ def make_dataset(raw: RawData, spec: ModelSpec, max_examples: int = MAX_EXAMPLES
 
 
 def dataset_of_probes(probes: Sequence[Probe], spec: ModelSpec) -> Dataset:
-    """The rows of the probes as examples, for a search without data.
+    """Make a dataset of the rows of the probes, for a search without data.
 
-    Probes are random and adversarial: they show how closely the outputs agree with Keras's, not
-    how accurate the model is.
+    Probes are random and adversarial: they measure how closely the outputs agree with Keras's, not
+    the accuracy of the model.
 
     Args:
-        probes: With one array per input of the model, and further ones for states.
-        spec: What the model takes and returns.
+        probes: The probes, with one array per input of the model, then one per state.
+        spec: The inputs and outputs of the model.
 
     Raises:
-        DataError: No probe can be read as examples.
+        DataError: No probe can be used as examples.
     """
     usable = [probe for probe in probes if all(np.isfinite(a).all() for a in probe.outputs)]
     values = {
@@ -145,17 +145,14 @@ def dataset_of_probes(probes: Sequence[Probe], spec: ModelSpec) -> Dataset:
 
 
 def label_keys(spec: ModelSpec) -> list[str]:
-    """The keys under which data may hold labels: ``y`` and ``y_OUTPUT``.
-
-    Inputs come first: if an input is called ``y``, that key is the input.
-    """
+    """Return the keys for labels: ``y`` and ``y_OUTPUT``, except those that are input names."""
     inputs = [item.name for item in spec.inputs]
     keys = [LABEL_KEY, *(f"{LABEL_KEY}_{item.name}" for item in spec.outputs)]
     return [key for key in keys if key not in inputs]
 
 
 def labels_from_keys(found: Mapping[str, Any], outputs: Sequence[OutputSpec]) -> object:
-    """What was found under `label_keys`, in a form that `read_labels` takes."""
+    """Convert the values found under `label_keys` to a form that `read_labels` takes."""
     if not found:
         return None
     if LABEL_KEY in found and len(found) == 1:
@@ -178,10 +175,10 @@ def read_labels(
             ``count`` dicts. The label of a class is its index; padding in a sequence is -1.
         outputs: The outputs of the model.
         count: The number of examples.
-        origin: What to call the data in messages.
+        origin: The data's name in messages.
 
     Raises:
-        DataError: There is another number of labels, or they are not numbers.
+        DataError: The number of labels differs from ``count``, or they are not numbers.
     """
     if labels is None:
         return {}
@@ -221,7 +218,7 @@ def _labels_by_output(labels: Any, names: Sequence[str], count: int, origin: str
     ):
         return dict(zip(names, labels, strict=True))
     message = (
-        f"{origin}: it does not say which output the labels 'y' are for; the model has "
+        f"{origin}: it is not clear which output the labels 'y' are for; the model has "
         f"{_quoted(names)}. Name them "
         f"{' and '.join(repr(f'{LABEL_KEY}_{name}') for name in names[:2])}, or give a dict"
     )
@@ -267,7 +264,7 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def _chosen_rows(count: int, limit: int) -> AnyArray:
-    """`[examples] int64`, ascending: which examples to use."""
+    """Return the indices of the examples to use, `[examples] int64`, ascending."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(_SEED).permutation(count)[:limit])
@@ -276,5 +273,5 @@ def _chosen_rows(count: int, limit: int) -> AnyArray:
 def _take(column: Column, rows: Iterable[int]) -> Column:
     if isinstance(column, list):
         return [column[row] for row in rows]
-    taken: AnyArray = column[np.fromiter(rows, np.int64)]
-    return taken
+    selected: AnyArray = column[np.fromiter(rows, np.int64)]
+    return selected

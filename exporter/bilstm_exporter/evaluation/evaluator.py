@@ -1,4 +1,4 @@
-"""Evaluating the predictions of artifacts against Keras's predictions and the labels."""
+"""Evaluates the predictions of artifacts against Keras's predictions and the labels."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ RELATIVE = "relative rmse"
 
 @dataclass(frozen=True)
 class OutputEvaluation:
-    """One output of one artifact.
+    """The evaluation of one output of one artifact.
 
     Attributes:
-        output: Its name.
+        output: The name of the output.
         kind: ``"classification"``, ``"binary"``, ``"tagging"``, ``"multilabel"`` or
             ``"regression"``.
         metric: ``"accuracy"`` or ``"f1"``, in percent; ``"mae"`` or ``"rmse"``, in the unit of the
@@ -49,15 +49,15 @@ class OutputEvaluation:
             ``"relative rmse"``, in percent of the spread of Keras's predictions.
         value: The metric of the artifact.
         keras: The metric of the Keras model.
-        drop: What the artifact loses by the metric, at least 0: percentage points of a share,
-            percent of Keras's error.
+        drop: The loss of the metric against Keras, at least 0: in percentage points for a share,
+            in percent of Keras's error for an error.
         decisions: The number of decisions that were compared; 0 for numbers.
         decisions_unchanged: The share of decisions that equal Keras's, in percent; None for
             numbers.
         max_error: The largest ``|prediction - keras|``; infinite if a value is not a number.
-        mean_error: The mean of the same.
-        relative_error: The root mean square of the same, in percent of the spread of Keras's
-            predictions.
+        mean_error: The mean of ``|prediction - keras|``.
+        relative_error: The root mean square of ``prediction - keras``, in percent of the spread
+            of Keras's predictions.
         error_by_position: The mean error along the sequence, in up to ten equal parts of each
             sequence; None if the output does not follow time.
     """
@@ -77,12 +77,12 @@ class OutputEvaluation:
 
     @property
     def change(self) -> float:
-        """The metric less Keras's, in its own unit: percentage points of a share."""
+        """The metric minus Keras's, in its own unit: percentage points for a share."""
         return self.value - self.keras
 
     @property
     def has_labels(self) -> bool:
-        """Whether the metric is measured by labels."""
+        """Whether the metric is computed from labels."""
         return self.metric not in {UNCHANGED, RELATIVE}
 
     @property
@@ -96,16 +96,16 @@ class OutputEvaluation:
         return self.is_share or self.metric == RELATIVE
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values for JSON, None for infinite numbers."""
+        """Return plain values for JSON; None for infinite numbers."""
         return {**{k: _finite(v) for k, v in asdict(self).items()}, "change": _finite(self.change)}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All outputs of one artifact.
+    """The evaluation of all outputs of one artifact.
 
     Attributes:
-        outputs: In the order of the model.
+        outputs: The outputs in the order of the model.
         examples: The number of examples.
     """
 
@@ -123,7 +123,7 @@ class Evaluation:
         return max(item.relative_error for item in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {
             "examples": self.examples,
             "drop": _finite(self.drop),
@@ -135,9 +135,9 @@ class Evaluator:
     """Evaluates predictions against Keras's predictions and the labels.
 
     Args:
-        spec: What the model takes and returns.
+        spec: The inputs and outputs of the model.
         dataset: The examples.
-        keras: Keras's predictions for them, by the output's name.
+        keras: Keras's predictions for the examples, by the output's name.
         metrics: The metric that the user chose, by the output's name; see `parse_metrics`.
 
     Raises:
@@ -165,7 +165,7 @@ class Evaluator:
 
     @property
     def resolution(self) -> float:
-        """The drop of one changed decision, in percentage points; 0 if all outputs are numbers."""
+        """The drop that one changed decision causes, in percentage points; 0 for regression."""
         counts = [output.decisions for output in self._outputs if output.decisions]
         return max((100 / count for count in counts), default=0.0)
 
@@ -177,11 +177,11 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What artifacts are evaluated on.
+    """The examples that artifacts are evaluated on.
 
     Attributes:
         dataset: The examples.
-        evaluator: Holds Keras's predictions for them.
+        evaluator: The evaluator, with Keras's predictions for the examples.
     """
 
     dataset: Dataset
@@ -189,7 +189,7 @@ class EvaluationSet:
 
     @property
     def user_data(self) -> bool:
-        """Whether the examples are the user's own, not those of the probes."""
+        """Whether the examples are the user's data, not the probes."""
         return not self.dataset.from_probes
 
     @property
@@ -205,14 +205,14 @@ class EvaluationSet:
 def make_evaluation_set(
     loaded: LoadedModel, probes: ProbeSet, data: Any, metric: str | None, stages: Stages
 ) -> EvaluationSet:
-    """Read the data, and call Keras on it.
+    """Read the data, and run Keras on it.
 
     Args:
         loaded: The model.
-        probes: What to evaluate on if there is no data.
-        data: As `read_data` takes it, or None.
-        metric: As `parse_metrics` takes it.
-        stages: Told what runs.
+        probes: The examples to use without data.
+        data: The data, see `read_data`; or None.
+        metric: The metric, see `parse_metrics`.
+        stages: Receives the name of each stage.
 
     Raises:
         DataError: The data cannot be used.
@@ -228,7 +228,7 @@ def make_evaluation_set(
 
 
 def _with_free_batch(loaded: LoadedModel) -> ModelSpec:
-    """The spec for Keras, which can run any number of examples if only the artifacts fix it."""
+    """Return a spec with a free batch axis, if only the artifacts fix it and not the model."""
     spec = loaded.spec
     if spec.states or any(declared.shape[0] for declared in loaded.keras.inputs):
         return spec
@@ -249,11 +249,11 @@ class _OutputEvaluator:
         self.name = steps.output.name
         self._steps = steps
         rows = steps.rows(keras)
-        # Keras divides by the number of steps that count, and can return NaN if there is none.
+        # Keras divides by the number of valid steps, and can return NaN if there is none.
         self._kept = np.asarray(np.isfinite(rows).all(axis=1))
         if not self._kept.any():
             message = (
-                f"Keras gives no finite output {self.name!r} on this data, or every step of it is "
+                f"Keras returns no finite output {self.name!r} for this data, or every step is "
                 f"padding; there is nothing to compare"
             )
             raise DataError(message)
@@ -304,7 +304,7 @@ class _OutputEvaluator:
     def _metric(
         self, rows: AnyArray, unchanged: float | None, relative: float
     ) -> tuple[str, float, float, float]:
-        """The name of the metric, its value, Keras's value, and the drop."""
+        """Return the name of the metric, its value, Keras's value, and the drop."""
         if self._keras_value is not None:
             value = measure(self._task, rows[self._labelled])
             drop = metric_loss(self._task, value, self._keras_value)
@@ -324,7 +324,7 @@ class _OutputEvaluator:
 
 
 def _spread(rows: AnyArray) -> float:
-    """The scale of errors: the standard deviation of predictions or, if it is 0, their size."""
+    """Return the scale of errors: the predictions' standard deviation or, if 0, their maximum."""
     values = rows.astype(np.float64)
     return float(values.std()) or float(np.abs(values).max(initial=0)) or 1.0
 

@@ -1,4 +1,4 @@
-"""How long one example takes on this machine, for several artifacts in turns."""
+"""Measures the time of one example on this machine, for several artifacts in turns."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ WARM_UP_CALLS = 3
 MAX_ROUNDS = 20
 MIN_ROUNDS = 3
 _SECONDS_PER_MODEL = 2.0
-"""If this is not enough for all rounds, a slow model runs in fewer."""
+"""A slow model runs fewer rounds if this is not enough for all."""
 
 STATED = (
     f"the median of {MAX_ROUNDS} rounds over {EXAMPLES} examples, with one example per call and "
     f"one thread, on this machine, the artifacts in turn, after {WARM_UP_CALLS} unmeasured calls "
     "per example"
 )
-"""What a measured time is, in words for the report."""
+"""The definition of a measured time, for the report."""
 
 
 def latency_examples(dataset: Dataset, spec: ModelSpec) -> list[dict[str, Column]]:
-    """A few single examples of ordinary length (batches, if the batch is fixed).
+    """Choose a few single examples of median length (or batches, if the batch is fixed).
 
     Args:
         dataset: All examples.
-        spec: Has the size of a batch.
+        spec: The model, with the size of its batch.
+
+    Returns:
+        The inputs of each call, by name.
     """
     rows = spec.batch.size or dataset.together or 1
     starts = range(0, dataset.count - rows + 1, rows)
@@ -55,7 +58,7 @@ def latency_examples(dataset: Dataset, spec: ModelSpec) -> list[dict[str, Column
 
 
 def _stacked(column: Column) -> Column:
-    """One array, if all examples have the same shape."""
+    """Stack examples to one array, if all have the same shape."""
     if isinstance(column, list) and len({example.shape for example in column}) == 1:
         return np.stack(column)
     return column
@@ -67,14 +70,14 @@ def latencies_ms(
     *,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[float]:
-    """The median duration of one call, for each of several models.
+    """Measure the median duration of one call, for each of several models.
 
-    The models run in turns, so that other load on this machine slows all of them alike.
+    The models run in turns, so that other load on this machine affects all of them equally.
 
     Args:
-        models: Loaded with one thread.
+        models: The models, loaded with one thread.
         examples: The inputs of each call, from `latency_examples`.
-        clock: Nanoseconds.
+        clock: Returns the time in nanoseconds.
 
     Returns:
         Milliseconds, one value per model.

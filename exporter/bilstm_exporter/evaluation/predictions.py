@@ -1,9 +1,9 @@
-"""The predictions of Keras and of artifacts for the same examples; inputs to calibrate with.
+"""Runs Keras and artifacts on the same examples, and makes the inputs for calibration.
 
-An artifact runs one example per call, as on a device. An operator that finds the range of its
-input at run time (onnxruntime's DynamicQuantizeLSTM does) finds it over the whole batch, so that
-the output for one example would depend on the others. Keras runs many examples per call if its
-rows were proven independent.
+An artifact runs one example per call, as on a device. An operator that computes the range of its
+input at run time, such as onnxruntime's DynamicQuantizeLSTM, computes it over the whole batch, so
+that the output for one example would depend on the others. Keras runs many examples per call if
+its rows are independent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_KERAS_ROWS = 256
 """Examples in one call of Keras: an eager call takes nearly as long for one as for many."""
 
 MIN_CALIBRATION = 16
-"""Fewer examples leave the ranges of the activations to chance."""
+"""Fewer examples do not determine the ranges of the activations reliably."""
 
 MAX_CALIBRATION = 128
 """More examples hardly change the ranges of the activations."""
@@ -38,7 +38,7 @@ _MAX_KERAS_STEPS = 2**14
 
 
 class KerasSession:
-    """A Keras model, called eagerly, as a ``Session`` of the runtime.
+    """An eagerly called Keras model as a ``Session`` of the runtime.
 
     Args:
         model: The model.
@@ -69,10 +69,10 @@ def predict_dataset(
     Args:
         predictor: An artifact, or Keras.
         dataset: The examples.
-        batch_size: Examples per call, unless the model fixes that.
+        batch_size: Examples per call, unless the model fixes the batch.
 
     Returns:
-        By the output's name an array with a batch axis, or a list of one array per example.
+        By the output's name, an array with a batch axis, or a list of one array per example.
 
     Raises:
         DataError: The examples cannot be run in such batches.
@@ -97,19 +97,19 @@ def predict_dataset(
 
 
 def keras_predictions(model: KerasModel, spec: ModelSpec, dataset: Dataset) -> dict[str, Column]:
-    """Keras's predictions for all examples, padded and grouped by the runtime.
+    """Run Keras on all examples, padded and grouped by the runtime.
 
     Args:
         model: The model.
-        spec: What it takes and returns.
+        spec: Its inputs and outputs.
         dataset: The examples.
 
     Returns:
-        As `predict_dataset`.
+        See `predict_dataset`.
 
     Raises:
         DataError: The examples cannot be run in such batches.
-        BackendRunError: Keras refuses them.
+        BackendRunError: Keras raised an error.
     """
     longest = max(map(_longest, dataset.inputs.values()))
     rows = max(1, min(MAX_KERAS_ROWS, _MAX_KERAS_STEPS // longest))
@@ -120,21 +120,21 @@ def keras_predictions(model: KerasModel, spec: ModelSpec, dataset: Dataset) -> d
 def calibration_runs(
     model: KerasModel, spec: ModelSpec, dataset: Dataset, *, max_examples: int = MAX_CALIBRATION
 ) -> list[list[AnyArray]]:
-    """The first examples as the arrays that the runtime would give to a model file.
+    """Return the first examples as the arrays that the runtime would pass to a model file.
 
-    Keras runs them, so that the states of a stateful model get the values they have in use.
+    Keras runs them, so that the states of a stateful model have realistic values.
 
     Args:
         model: The model.
-        spec: What it takes and returns; the examples are padded to its fixed axes.
+        spec: Its inputs and outputs; the examples are padded to its fixed axes.
         dataset: The examples.
         max_examples: The largest number of examples to use.
 
     Returns:
-        For each run one array per file input, in the order of the spec.
+        For each run, one array per file input, in the order of the spec.
 
     Raises:
-        DataError: There are too few examples, or none of the user's own.
+        DataError: There are too few examples, or they are not the user's data.
     """
     if dataset.from_probes:
         message = "int8-full finds the ranges of the activations in your data; give it with --data"
@@ -154,7 +154,7 @@ def calibration_runs(
 
 
 def _longest(column: Column) -> int:
-    """The largest size of the axis after the batch; 1 without one."""
+    """Return the largest size of the axis after the batch; 1 without one."""
     shapes = (
         [example.shape for example in column] if isinstance(column, list) else [column[0].shape]
     )

@@ -1,4 +1,4 @@
-"""Reading Python objects: arrays, dicts of arrays, and anything that yields examples or batches."""
+"""Reads data from Python objects: arrays, dicts of arrays, and iterables of examples or batches."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def read_object(data: Any, spec: ModelSpec, max_examples: int) -> RawData:
     Args:
         data: One of
 
-            - what ``Model.predict`` takes: an array, a list of examples, a dict by input name, a
-              list of arrays in the order of several inputs;
-            - such a dict with labels too, under ``y`` or ``y_OUTPUT``;
+            - an argument of ``Model.predict``: an array, a list of examples, a dict by input name,
+              a list of arrays in the order of several inputs;
+            - such a dict that also has labels, under ``y`` or ``y_OUTPUT``;
             - a tuple ``(x, y)`` of such data and its labels (several inputs then are a dict
               or a list);
-            - anything that yields examples or batches, alone or as tuples ``(x, y)`` or
+            - an iterable of examples or batches, alone or as tuples ``(x, y)`` or
               ``(x, y, weights)``: a generator, a list of tuples, a ``tf.data.Dataset``, a
               ``keras.utils.PyDataset``; or a function without arguments that returns one.
 
-        spec: What the model takes and returns.
-        max_examples: The largest number of examples to read from what yields them.
+        spec: The inputs and outputs of the model.
+        max_examples: The largest number of examples to read from an iterable.
 
     Raises:
-        DataError: The data is none of these.
+        DataError: The data has another type, or its structure does not fit the model.
     """
     names = [item.name for item in spec.inputs]
     if callable(data) and not hasattr(data, "__len__") and not isinstance(data, Iterable):
@@ -41,7 +41,7 @@ def read_object(data: Any, spec: ModelSpec, max_examples: int) -> RawData:
     if isinstance(data, Mapping):
         values, labels = _split_labels(data, spec)
         return RawData(values, labels, ORIGIN)
-    # A tuple of two is always inputs and labels; of three, with weights, unless there are three.
+    # A tuple of two is inputs and labels; a tuple of three has weights, unless there are 3 inputs.
     if isinstance(data, tuple) and (len(data) == 2 or (len(data) == 3 and len(names) != 3)):
         x, y = data[:2]
         values, labels = _split_labels(x, spec) if isinstance(x, Mapping) else (x, None)
@@ -56,14 +56,14 @@ def read_object(data: Any, spec: ModelSpec, max_examples: int) -> RawData:
     if items is None:
         message = (
             f"{ORIGIN}: {type(data).__name__} cannot be read; give a file, an array, a dict by "
-            f"input name, a tuple (x, y), or something that yields examples"
+            f"input name, a tuple (x, y), or an iterable of examples"
         )
         raise DataError(message)
     return _StreamReader(spec).read(items, max_examples)
 
 
 def _has_structure(item: Any, spec: ModelSpec) -> bool:
-    """Whether an item of a list holds inputs by name, or labels too; else it is one example."""
+    """Whether an item of a list has inputs by name, or labels too; if not, it is one example."""
     if isinstance(item, Mapping):
         return True
     if not isinstance(item, tuple) or len(item) not in {2, 3}:
@@ -86,7 +86,7 @@ def _items(data: Any) -> Iterator[Any] | None:
 
 
 def _split_labels(data: Mapping[str, Any], spec: ModelSpec) -> tuple[dict[str, Any], object]:
-    """Divide a dict of inputs and labels into the inputs and the labels."""
+    """Split a dict of inputs and labels into the inputs and the labels."""
     keys = label_keys(spec)
     labels = {key: data[key] for key in keys if key in data}
     values = {name: value for name, value in data.items() if name not in labels}
@@ -94,7 +94,7 @@ def _split_labels(data: Mapping[str, Any], spec: ModelSpec) -> tuple[dict[str, A
 
 
 class _StreamReader:
-    """Collects what is yielded, single examples or batches, into columns."""
+    """Collects single examples or batches from an iterator into columns."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -156,12 +156,13 @@ class _StreamReader:
                 )
                 raise DataError(message)
             return {name: _to_numpy(x[name]) for name in self._names}
-        if isinstance(x, (list, tuple)) and len(x) == len(self._names):
-            alone = len(x) == 1
-            if (
-                not alone or self._depth(x[0]) == self._rank
-            ):  # [x], as the TFLite converter takes it
-                return {name: _to_numpy(value) for name, value in zip(self._names, x, strict=True)}
+        # [x] is the form that the TFLite converter takes.
+        if (
+            isinstance(x, (list, tuple))
+            and len(x) == len(self._names)
+            and (len(x) > 1 or self._depth(x[0]) == self._rank)
+        ):
+            return {name: _to_numpy(value) for name, value in zip(self._names, x, strict=True)}
         if len(self._names) > 1:
             message = (
                 f"{label} is one {type(x).__name__}; the model has the inputs "
@@ -186,14 +187,14 @@ class _StreamReader:
         return depth >= (self._text_rank if _is_text(value) else self._rank)
 
     def _depth(self, value: Any) -> int:
-        """The rank of an array, or of the array that nested lists would make."""
+        """Return the rank of an array, or of the array that nested lists would make."""
         depth = 0
         while isinstance(value, (list, tuple)) and value:
             value, depth = value[0], depth + 1
         return depth + np.ndim(value)
 
     def _raise_label_error(self, label: str) -> None:
-        message = f"{label}: its labels are for other outputs than the labels before it"
+        message = f"{label}: its labels are for other outputs than the earlier labels"
         raise DataError(message)
 
 
@@ -208,7 +209,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _to_numpy(value: Any) -> Any:
-    """A tensor as an array; anything else unchanged."""
+    """Convert a tensor to an array; return any other value unchanged."""
     if isinstance(value, (np.ndarray, list, tuple, str, bytes)) or not hasattr(value, "__array__"):
         return value
     return np.asarray(value)

@@ -1,4 +1,4 @@
-"""The sentences in which a search explains its recommendation."""
+"""Writes the sentences that explain the recommendation of a search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_DATA = (
 )
 
 _MAX_SHOWN = 3
-_TOO_BAD = {
+_PROBLEMS = {
     Limit.DROP: "loses too much",
     Limit.SIZE: "is too large",
     Limit.TIME: "is too slow",
@@ -38,16 +38,16 @@ _TOO_BAD = {
 
 @dataclass(frozen=True)
 class KeptGroup:
-    """A group of weights that keeps a higher precision than others of the artifact could.
+    """A group of weights that keeps a higher precision than the rest of the artifact.
 
     Attributes:
-        layers: Their names.
-        precision: The precision that they keep.
-        lower: The precision that lost too much.
-        drop: The drop in that precision, or None if it was not measured.
-        alone: Whether only this group was in that precision; otherwise the whole mix was, with
-            this group in that precision too.
-        label: The group in a sentence.
+        layers: The names of its layers.
+        precision: Its precision.
+        lower: The lower precision with too large a drop.
+        drop: The drop in the lower precision, or None if it was not measured.
+        alone: Whether the drop was measured with only this group in the lower precision. If not,
+            it was measured for the mix, with this group in the lower precision too.
+        label: The group's name in a sentence.
     """
 
     layers: tuple[str, ...]
@@ -58,7 +58,7 @@ class KeptGroup:
     label: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and the manifest."""
+        """Return plain values, for JSON and the manifest."""
         finite = self.drop is not None and math.isfinite(self.drop)
         return {
             "layers": list(self.layers),
@@ -69,7 +69,7 @@ class KeptGroup:
         }
 
     def sentence(self, drop_unit: str) -> str:
-        """Why the group keeps its precision."""
+        """Explain why the group keeps its precision."""
         verb = "stay" if len(self.layers) > 1 else "stays"
         start = f"{self.label} {verb} in {self.precision.label}"
         if self.drop is None:
@@ -83,10 +83,10 @@ class KeptGroup:
 def kept_groups(
     groups: Sequence[WeightGroup], assignment: Assignment, drops: MeasuredDrops, budget: Budget
 ) -> tuple[KeptGroup, ...]:
-    """The groups that an artifact keeps above its lowest precision, the highest precision first.
+    """Return the groups above the artifact's lowest precision, the highest precision first.
 
-    For a plain recipe, in which all groups have the same precision, these are the groups that
-    lost too much in a lower one.
+    For a plain recipe, in which all groups have the same precision, these are the groups with too
+    large a drop in a lower one.
     """
     found = []
     is_plain = len(set(assignment)) == 1
@@ -106,7 +106,7 @@ def kept_groups(
 
 @dataclass(frozen=True)
 class Wording:
-    """How drops are written.
+    """How drops are formatted.
 
     Attributes:
         drop_unit: ``"points"`` or ``"%"``.
@@ -117,13 +117,13 @@ class Wording:
     user_data: bool = True
 
     def drop(self, candidate: Candidate) -> str:
-        """A drop with its unit."""
+        """Format the drop of a candidate with its unit."""
         return _amount(candidate.drop, self.drop_unit)
 
     def figures(self, candidate: Candidate) -> str:
-        """The drop, size and time of a candidate."""
-        where = "" if self.user_data else " on random probes"
-        parts = [f"a drop of {self.drop(candidate)}{where}", f"{candidate.kib:,.0f} KiB"]
+        """Format the drop, size and time of a candidate."""
+        source = "" if self.user_data else " on random probes"
+        parts = [f"a drop of {self.drop(candidate)}{source}", f"{candidate.kib:,.0f} KiB"]
         if candidate.milliseconds is not None:
             parts.append(f"{candidate.milliseconds:.3g} ms")
         return join_words(parts)
@@ -136,7 +136,7 @@ def explain_recommendation(
     kept: Sequence[KeptGroup],
     wording: Wording,
 ) -> str:
-    """One sentence: why this candidate is recommended."""
+    """Explain in one sentence why this candidate is recommended."""
     best = "loses least" if budget.max_drop is None else "is the smallest"
     start = (
         f"{recommended.description} {best} within {budget.described}, with "
@@ -161,11 +161,11 @@ def explain_recommendation(
 
 
 def explain_failure(closest: Candidate | None, budget: Budget, wording: Wording) -> str:
-    """One sentence: that no candidate is within the limits, and which one comes closest."""
-    start = f"No mix of recipes keeps within {budget.described}"
+    """Report in one sentence that no candidate is within the limits, and name the closest one."""
+    start = f"No mix of recipes is within {budget.described}"
     if closest is None:
         return f"{start}."
-    problems = join_words([_TOO_BAD[limit] for limit in exceeded(closest, budget)])
+    problems = join_words([_PROBLEMS[limit] for limit in exceeded(closest, budget)])
     return (
         f"{start}: the closest, {closest.description}, {problems}, with {wording.figures(closest)}."
     )

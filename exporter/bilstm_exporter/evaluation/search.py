@@ -1,7 +1,7 @@
-"""The search within limits: plain recipes, then mixes that keep the sensitive layers more precise.
+"""The search within limits: plain recipes, then mixes with a higher precision of sensitive layers.
 
-`search` runs it for one format. `Trials` evaluates each artifact once, `Mixer` decides which mixes
-to try, and `recommend` joins the results of several formats.
+`search` runs it for one format. `Trials` evaluates each artifact once, `Mixer` selects the mixes to
+try, and `recommend` combines the results of several formats.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ MAX_EVALUATIONS = 60
 """The largest number of artifacts that a search in one format builds and evaluates."""
 
 MAX_TIMED = 12
-"""The largest number of mixes that are timed: the smallest within the other limits."""
+"""The largest number of mixes that are timed: the best within the other limits."""
 
-# The weight of the error beside the drop, in points per percent: a tie-breaker between equal
-# drops, because decisions change in steps and errors do not.
+# The weight of the error relative to the drop, in points per percent. It breaks ties between equal
+# drops: a drop changes in steps, an error continuously.
 _ERROR_WEIGHT = 1e-3
 
 Measure = Callable[[Sequence[Candidate]], Sequence[float]]
@@ -59,10 +59,10 @@ class Measurement:
     """The result of evaluating one artifact.
 
     Attributes:
-        bytes: The file's size.
+        bytes: The file's size in bytes.
         drop: See `Candidate`.
         error: See `Candidate`.
-        payload: What the candidate keeps, such as the artifact itself.
+        payload: An object to keep with the candidate, such as the artifact.
     """
 
     bytes: int
@@ -82,25 +82,25 @@ class Evaluate(Protocol):
             plan: The precision of every layer.
 
         Raises:
-            ExportError: The format cannot hold it; the search continues without it.
+            ExportError: The format does not support it; the search continues without it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search in one format found.
+    """The result of a search in one format.
 
     Attributes:
         format: The format.
         budget: The limits.
-        candidates: Everything that was tried, the plain recipes first.
-        pareto: The candidates that no other one beats, the largest first.
+        candidates: All artifacts that were tried, the plain recipes first.
+        pareto: The Pareto front of the candidates, the largest file first.
         recommended: The best candidate within all limits, or None.
         nearest: If there is none, the candidate that exceeds the limits least.
-        kept: The groups of weights that keep a higher precision, and why.
+        kept: The groups of weights that keep a higher precision, with the reason.
         reason: One sentence that explains the recommendation.
-        failed: Recipes and mixes that the format cannot hold, with the reason.
+        failed: The reasons for recipes and mixes that the format does not support.
         exhausted: Whether the search ended at the largest number of evaluations.
         user_data: Whether drops were measured on the user's data, not on random probes.
     """
@@ -118,7 +118,7 @@ class SearchResult:
     user_data: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and the manifest."""
+        """Return plain values, for JSON and the manifest."""
         return {
             "format": self.format,
             "evaluations": len(self.candidates),
@@ -148,10 +148,10 @@ def search(  # noqa: PLR0913 - independent settings
     1. Evaluate all plain recipes.
     2. If a lower precision exceeds the limit on the drop, lower each group of weights alone to
        measure its drop.
-    3. Raise groups, the largest drop per byte first, until the limit is kept.
-    4. Lower groups that need not have been raised.
+    3. Raise groups, the largest drop per byte first, until the drop is within the limit.
+    4. Lower groups again that need not be raised.
 
-    Nothing is random: the same evaluations give the same result.
+    The search is deterministic: the same evaluations give the same result.
 
     Args:
         format_name: ``"onnx"`` or ``"tflite"``.
@@ -160,9 +160,9 @@ def search(  # noqa: PLR0913 - independent settings
         budget: The limits; at least one.
         evaluate: Builds and evaluates one artifact.
         measure: Times artifacts; needed for a limit on the time.
-        progress: Called with what is being tried.
+        progress: Called with a description of each artifact before it is tried.
         max_evaluations: The largest number of artifacts to try.
-        wording: How drops are written in the reason.
+        wording: How drops are formatted in the reason.
 
     Raises:
         BudgetError: No artifact could be built.
@@ -211,13 +211,13 @@ def search(  # noqa: PLR0913 - independent settings
 
 
 def recommend(results: Mapping[str, SearchResult]) -> tuple[str, dict[str, Candidate]] | None:
-    """The recipe that the manifest recommends for all formats that were searched.
+    """Choose the recipe that the manifest recommends for all formats that were searched.
 
-    If the formats agree on a recipe, it is that one. Otherwise it is ``"mixed"``, and the best
-    artifact of each format is written under that name, plain recipes included.
+    If all formats have the same best recipe, it is that recipe. If not, it is ``"mixed"``, and the
+    best artifact of each format is written under that name, even if it is a plain recipe.
 
     Args:
-        results: By format.
+        results: The results by format.
 
     Returns:
         The name of the recipe, and the best candidate of each format; None if a format has no
@@ -232,14 +232,14 @@ def recommend(results: Mapping[str, SearchResult]) -> tuple[str, dict[str, Candi
 
 
 class Trials:
-    """Evaluates each artifact once, up to a largest number.
+    """Evaluates each artifact once, up to a maximum number.
 
     Attributes:
         groups: The groups of weights.
-        candidates: What was evaluated, in that order.
+        candidates: The evaluated artifacts, in the order of evaluation.
         assignments: The precisions of the groups, by the candidate's description.
-        failed: What the format cannot hold, with the reason.
-        exhausted: Whether a mix was left out because of the largest number.
+        failed: The reasons for artifacts that the format does not support.
+        exhausted: Whether a mix was left out because of the maximum number.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class Trials:
         self._known: dict[Assignment, Candidate | None] = {}
 
     def plain(self, recipe: Recipe) -> Candidate | None:
-        """Evaluate a recipe; None if the format cannot hold it."""
+        """Evaluate a recipe; None if the format does not support it."""
         found = self._try(recipe.name, recipe.name, recipe.plan)
         if not recipe.calibrated:
             assignment = (recipe.precision,) * len(self.groups)
@@ -272,7 +272,7 @@ class Trials:
         return found
 
     def mix(self, assignment: Assignment) -> Candidate | None:
-        """Evaluate a mix; None if the format cannot hold it, or at the largest number."""
+        """Evaluate a mix; None if the format does not support it, or at the maximum number."""
         if assignment not in self._known:
             if self._count >= self._max_evaluations:
                 self.exhausted = True
@@ -311,7 +311,7 @@ class Mixer:
         budget: The limits; the limit on the time is ignored here.
 
     Attributes:
-        drops: What was measured with single groups in a lower precision.
+        drops: The drops measured with single groups in a lower precision.
     """
 
     def __init__(
@@ -385,20 +385,20 @@ class Mixer:
             chosen.pop()
 
     def _raising_order(self, low: Precision, high: Precision) -> list[WeightGroup]:
-        """The groups by drop per weight, the largest first; each is lowered alone to measure it."""
+        """Sort the groups by drop per weight, measured with each alone lowered; largest first."""
         base = self._plain[high]
-        harm = {}
+        cost = {}
         for group in self._groups:
             others = [other for other in self._groups if other is not group]
             found = self._trials.mix(self._raised(others, low, high))
             if found is None:
-                harm[group] = float("inf")
+                cost[group] = float("inf")
                 continue
             self.drops.alone[group, low] = found.drop
-            harm[group] = max(0.0, found.drop - base.drop) + _ERROR_WEIGHT * found.error
+            cost[group] = max(0.0, found.drop - base.drop) + _ERROR_WEIGHT * found.error
         index = {group: number for number, group in enumerate(self._groups)}
         return sorted(
-            self._groups, key=lambda g: (-harm[g] / max(1, g.elements), g.elements, index[g])
+            self._groups, key=lambda g: (-cost[g] / max(1, g.elements), g.elements, index[g])
         )
 
     def _shortest(
@@ -451,7 +451,7 @@ class Mixer:
                         self.drops.in_mix[group, lower] = found.drop
 
     def _by_saving(self, assignment: Assignment) -> list[int]:
-        """Groups by the bits that one precision lower would save, the most first."""
+        """Sort groups by the bits that the next lower precision would save, the most first."""
 
         def saved(number: int) -> int:
             level = self._levels.index(assignment[number])
@@ -468,14 +468,14 @@ class Mixer:
 
 
 def _is_too_slow(best: Candidate | None, budget: Budget) -> bool:
-    """Whether the time excludes all candidates or, without a limit on the drop, float32."""
+    """Whether the limit on time excludes all candidates or, without a limit on drop, float32."""
     if budget.max_ms is None:
         return False
     return best is None or (budget.max_drop is None and best.recipe != FLOAT32)
 
 
 def _levels(recipes: Sequence[Recipe], trials: Trials) -> list[tuple[Precision, Candidate]]:
-    """The precisions that a mix may use, the lowest first, each with its plain recipe."""
+    """Return the precisions that a mix may use, the lowest first, each with its plain recipe."""
     plain = {c.recipe: c for c in trials.candidates}
     found = {r.precision: plain[r.name] for r in recipes if r.name in plain and not r.calibrated}
     return sorted(found.items())

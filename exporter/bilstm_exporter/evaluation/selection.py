@@ -29,7 +29,7 @@ _TIME_FORMS = "a time above 0 such as 5, 5ms or 0.005s"
 
 # A mix must be smaller than every plain recipe by at least this fraction.
 _MIN_SAVING = 0.02
-# In points or percent. Relative to a limit of 0, every drop would exceed it without end.
+# In points or percent: the excess over a limit is relative to at least this, as a limit may be 0.
 _MIN_LIMIT = 0.1
 # Differences of shares have rounding errors.
 _ROUNDING = 1e-9
@@ -40,8 +40,9 @@ class Budget:
     """The limits of a search; None for no limit.
 
     Attributes:
-        max_drop: The largest loss of any output by its metric, against Keras: percentage points
-            of a share (accuracy, F1, unchanged decisions), percent of Keras's error (MAE, RMSE).
+        max_drop: The largest loss of any output's metric against Keras: in percentage points for
+            a share (accuracy, F1, unchanged decisions), in percent of Keras's error for an error
+            (MAE, RMSE).
         max_kb: The largest file, in units of 1,024 bytes.
         max_ms: The longest median time for one example on this machine, in milliseconds.
     """
@@ -52,7 +53,7 @@ class Budget:
 
     @property
     def is_unlimited(self) -> bool:
-        """Whether there is no limit, and so nothing to search for."""
+        """Whether there is no limit."""
         return self.max_drop is None and self.max_kb is None and self.max_ms is None
 
     @property
@@ -71,7 +72,7 @@ def parse_budget(
     max_kb: str | float | None = None,
     max_ms: str | float | None = None,
 ) -> Budget:
-    """Read limits as users write them.
+    """Parse limits.
 
     Args:
         max_drop: ``"0.5%"`` or ``"0.5"``: both are half a percent, or half a percentage point.
@@ -89,7 +90,7 @@ def parse_budget(
 
 
 class Limit(enum.Enum):
-    """What a budget limits."""
+    """The quantity that a limit of a budget applies to."""
 
     DROP = enum.auto()
     SIZE = enum.auto()
@@ -102,13 +103,13 @@ class Candidate:
 
     Attributes:
         recipe: The recipe's name, or ``"mixed"``.
-        description: In words, such as ``"int8, but 'dense' in float16"``.
+        description: A description, such as ``"int8, but 'dense' in float16"``.
         plan: The precision of every layer.
-        bytes: The file's size.
-        drop: The loss by the metric: percentage points of a share, or percent of an error.
+        bytes: The file's size in bytes.
+        drop: The loss of the metric: percentage points for a share, percent for an error.
         error: The error of its predictions against Keras's, in percent of their spread.
         milliseconds: The median time of one example on this machine; None if not measured.
-        payload: What the caller keeps with it, such as the artifact itself.
+        payload: An object of the caller, such as the artifact.
     """
 
     recipe: str
@@ -126,7 +127,7 @@ class Candidate:
         return self.bytes / KIB
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and the manifest."""
+        """Return plain values, for JSON and the manifest."""
         return {
             "recipe": self.recipe,
             "description": self.description,
@@ -140,7 +141,7 @@ class Candidate:
 
 
 def excess(candidate: Candidate, budget: Budget) -> float:
-    """The largest excess over a limit, as a fraction of the limit; 0 within all limits."""
+    """Return the largest excess over a limit, as a fraction of the limit; 0 within all limits."""
     parts = [0.0]
     if budget.max_drop is not None:
         over = candidate.drop - budget.max_drop
@@ -158,7 +159,7 @@ def keeps_drop(drop: float, budget: Budget) -> bool:
 
 
 def exceeded(candidate: Candidate, budget: Budget) -> list[Limit]:
-    """The limits that a candidate exceeds; a time that was not measured counts as too long."""
+    """Return the limits that a candidate exceeds; a time that was not measured is too long."""
     found = []
     if not keeps_drop(candidate.drop, budget):
         found.append(Limit.DROP)
@@ -171,14 +172,14 @@ def exceeded(candidate: Candidate, budget: Budget) -> list[Limit]:
 
 
 def choose(candidates: Sequence[Candidate], budget: Budget) -> Candidate | None:
-    """The best candidate within all limits, or None.
+    """Choose the best candidate within all limits, or None.
 
     With a limit on the drop, that is the smallest file. If files of plain recipes are within 2 %
     of its size, it is the most precise of these, or the fastest if time is limited. Without a
     limit on the drop, it is the candidate with the smallest drop, then the smallest file.
 
     Args:
-        candidates: The plain recipes first.
+        candidates: The candidates, plain recipes first.
         budget: The limits.
     """
     fitting = [candidate for candidate in candidates if not exceeded(candidate, budget)]
@@ -194,27 +195,28 @@ def choose(candidates: Sequence[Candidate], budget: Budget) -> Candidate | None:
 
 
 def closest(candidates: Sequence[Candidate], budget: Budget) -> Candidate | None:
-    """The candidate that exceeds the limits least; None without candidates."""
+    """Return the candidate that exceeds the limits least; None without candidates."""
     timed = [c for c in candidates if c.milliseconds is not None]
     known = timed if budget.max_ms is not None and timed else candidates
     return min(known, key=lambda c: (excess(c, budget), c.drop, c.bytes), default=None)
 
 
 def pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The candidates that no other one beats in size, drop and measured time; largest first."""
+    """Return the Pareto front in size, drop and measured time, the largest file first."""
     kept: list[Candidate] = []
-    for one in sorted(candidates, key=lambda c: (c.bytes, c.drop, _time(c), c.recipe == MIXED)):
-        beaten = any(
-            other.bytes <= one.bytes
-            and other.drop <= one.drop
+    ordered = sorted(candidates, key=lambda c: (c.bytes, c.drop, _time(c), c.recipe == MIXED))
+    for candidate in ordered:
+        dominated = any(
+            other.bytes <= candidate.bytes
+            and other.drop <= candidate.drop
             and (
-                one.milliseconds is None
-                or (other.milliseconds is not None and _time(other) <= _time(one))
+                candidate.milliseconds is None
+                or (other.milliseconds is not None and _time(other) <= _time(candidate))
             )
             for other in kept
         )
-        if not beaten and math.isfinite(one.drop):
-            kept.append(one)
+        if not dominated and math.isfinite(candidate.drop):
+            kept.append(candidate)
     return tuple(reversed(kept))
 
 
@@ -246,7 +248,7 @@ def _scaled(
 
 
 def _number(value: object) -> float | None:
-    """A finite number given in Python; None for anything else."""
+    """Return a finite number as a float; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)

@@ -1,4 +1,4 @@
-"""Which rows of an output count: one per example, or one per step that is not padding."""
+"""Finds the rows of an output to evaluate: one per example, or one per step without padding."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 from bilstm_runtime.values import AnyArray
 
 MAX_PARTS = 10
-"""Parts of a sequence for which errors are reported."""
+"""The maximum number of parts of a sequence for which errors are reported."""
 
 
 @dataclass(frozen=True)
 class Steps:
     """The rows of one output.
 
-    A row holds the values of one decision: of an example or, if the output follows time, of a
+    A row has the values of one decision: for an example or, if the output has a time axis, for a
     step.
 
     Attributes:
         output: The output.
         per_step: Whether a row is a step.
-        masks: For each example ``[steps, ...] bool``, which of its steps count; ``[] bool`` if a
-            row is an example.
+        masks: For each example ``[steps, ...] bool``, True for a valid step; ``[] bool`` if a row
+            is an example.
     """
 
     output: OutputSpec
@@ -34,7 +34,7 @@ class Steps:
     masks: Sequence[AnyArray]
 
     def rows(self, column: Column) -> AnyArray:
-        """The rows that count.
+        """Return the valid rows.
 
         Args:
             column: Predictions, or labels of the same shape: the steps, then the values.
@@ -48,7 +48,7 @@ class Steps:
         return np.concatenate(parts)
 
     def values(self, example: AnyArray) -> AnyArray:
-        """The output for one example as ``[steps, ..., values]``, or ``[values]`` without steps."""
+        """Return an example's output as ``[steps, ..., values]``, or ``[values]`` without steps."""
         return example if self.has_values_axis else np.asarray(example)[..., np.newaxis]
 
     @property
@@ -64,20 +64,20 @@ class Steps:
 
     @property
     def longest(self) -> int:
-        """The number of steps that count in the longest sequence."""
-        return max((int(_counted_steps(mask).sum()) for mask in self.masks), default=0)
+        """The number of valid steps in the longest sequence."""
+        return max((int(_valid_steps(mask).sum()) for mask in self.masks), default=0)
 
 
 def find_steps(output: OutputSpec, spec: ModelSpec, dataset: Dataset, predictions: Column) -> Steps:
-    """Find the rows of an output that count.
+    """Find the valid rows of an output.
 
-    A step is padding if every masked input of its axis holds the mask value there.
+    A step is padding if every masked input of its axis has the mask value there.
 
     Args:
         output: The output.
-        spec: What the model takes and returns.
+        spec: The inputs and outputs of the model.
         dataset: The examples.
-        predictions: The output for them; only the shapes matter.
+        predictions: The output for the examples; only its shapes are used.
     """
     per_step = is_per_step(output, spec)
     axes = _step_axes(output, per_step=per_step)
@@ -98,7 +98,7 @@ def find_steps(output: OutputSpec, spec: ModelSpec, dataset: Dataset, prediction
 
 
 def is_per_step(output: OutputSpec, spec: ModelSpec) -> bool:
-    """Whether an output follows time: its second axis is not an axis of values."""
+    """Whether an output has a time axis: its second axis is not an axis of values."""
     axes = output.axes[1:]
     if len(axes) != 1:
         return len(axes) > 1
@@ -111,10 +111,10 @@ def _step_axes(output: OutputSpec, *, per_step: bool) -> tuple[Axis, ...]:
 
 
 def _unmasked_steps(spec: InputSpec, column: Column, axes: Sequence[Axis]) -> list[AnyArray]:
-    """For each example which steps hold more than the mask value, in the order of ``axes``."""
+    """Return for each example which steps are not padding, with axes in the order of ``axes``."""
     own = [axis.name for axis in spec.axes[1:]]
-    wanted = [axis.name for axis in axes]
-    kept = [name for name in own if name is not None and name in wanted]
+    names = [axis.name for axis in axes]
+    kept = [name for name in own if name is not None and name in names]
     dropped = tuple(i for i, name in enumerate(own) if name not in kept)
     is_nan = spec.mask_value is not None and np.isnan(spec.mask_value)
     found: list[AnyArray] = []
@@ -122,26 +122,26 @@ def _unmasked_steps(spec: InputSpec, column: Column, axes: Sequence[Axis]) -> li
         values = np.asarray(example)
         has_value = np.asarray(~np.isnan(values) if is_nan else values != spec.mask_value, bool)
         has_value = np.asarray(has_value.any(axis=dropped))
-        order = sorted(range(len(kept)), key=lambda i: wanted.index(kept[i]))
+        order = sorted(range(len(kept)), key=lambda i: names.index(kept[i]))
         has_value = has_value.transpose(order)
         sizes = iter(has_value.shape)
-        found.append(has_value.reshape([next(sizes) if name in kept else 1 for name in wanted]))
+        found.append(has_value.reshape([next(sizes) if name in kept else 1 for name in names]))
     return found
 
 
-def _broadcasts(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return all(a in {1, b} for a, b in zip(found, wanted, strict=True))
+def _broadcasts(found: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    return all(a in {1, b} for a, b in zip(found, target, strict=True))
 
 
-def _counted_steps(mask: AnyArray) -> AnyArray:
-    """Which steps of the first axis hold a counted row, ``[steps] bool``."""
+def _valid_steps(mask: AnyArray) -> AnyArray:
+    """Return which steps of the first axis have a valid row, ``[steps] bool``."""
     return np.asarray(mask.reshape(len(mask), -1).any(axis=1) if mask.ndim else mask.reshape(1))
 
 
 def _positions(mask: AnyArray) -> AnyArray:
-    counted = _counted_steps(mask)
+    counted = _valid_steps(mask)
     count = max(1, int(counted.sum()))
     position = (np.cumsum(counted) - 1) / count
     shaped = position.reshape(-1, *[1] * (mask.ndim - 1)) if mask.ndim else position.reshape(())
-    taken: AnyArray = np.broadcast_to(shaped, mask.shape)[mask]
-    return taken
+    positions: AnyArray = np.broadcast_to(shaped, mask.shape)[mask]
+    return positions

@@ -1,6 +1,6 @@
 """Tables and notes about evaluations and searches, for a terminal or a log of 80 columns.
 
-Numbers are never shortened or wrapped: a table that would be wider has its text in several lines.
+Numbers are never shortened or wrapped: if a table would be wider, its text wraps.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from bilstm_exporter.evaluation.selection import MIXED, Budget, Candidate, Limit
 
 _BARS = "▁▂▃▄▅▆▇█"
 _NOT_A_NUMBER = "not a number"
-_TOO_BAD = {Limit.DROP: "loses too much", Limit.SIZE: "too large", Limit.TIME: "too slow"}
+_PROBLEMS = {Limit.DROP: "loses too much", Limit.SIZE: "too large", Limit.TIME: "too slow"}
 
 
 def evaluation_tables(evaluations: Sequence[tuple[str, Evaluation]]) -> Group:
-    """The evaluations of all artifacts, one table per output.
+    """Make a table for each output, with the evaluations of all artifacts.
 
     Args:
         evaluations: The files of artifacts of one model, each with its evaluation.
@@ -34,17 +34,17 @@ def evaluation_tables(evaluations: Sequence[tuple[str, Evaluation]]) -> Group:
 
 
 def pareto_table(result: SearchResult) -> Table:
-    """The plain recipes, the Pareto front and the recommendation, the largest file first."""
+    """Make a table of plain recipes, Pareto front and recommendation, the largest file first."""
     timed = any(candidate.milliseconds is not None for candidate in result.candidates)
-    table = new_table(f"{result.format}: what {result.budget.described} allows")
+    table = new_table(f"{result.format}, limits: {result.budget.described}")
     add_text_column(table, "recipe")
     for heading in ("KiB", "drop", *(["ms"] if timed else [])):
         add_number_column(table, heading)
     add_text_column(table, "")
     for candidate in _shown_candidates(result):
-        words = candidate.description if candidate.recipe == MIXED else candidate.recipe
+        is_mix = candidate.recipe == MIXED
         table.add_row(
-            escape(f"{MIXED}: {words}" if candidate.recipe == MIXED else words),
+            escape(f"{MIXED}: {candidate.description}" if is_mix else candidate.recipe),
             f"{candidate.kib:,.1f}",
             f"{candidate.drop:.2f}" if math.isfinite(candidate.drop) else _NOT_A_NUMBER,
             *([milliseconds(candidate.milliseconds)] if timed else []),
@@ -54,11 +54,11 @@ def pareto_table(result: SearchResult) -> Table:
 
 
 def evaluation_notes(described: str, *, resolution: float, budget: Budget | None) -> Iterator[str]:
-    """Sentences below the tables of evaluations.
+    """Yield the sentences below the tables of evaluations.
 
     Args:
-        described: Which examples were used (`Dataset.described`).
-        resolution: The drop of one changed decision (`Evaluator.resolution`), in points.
+        described: A description of the examples (`Dataset.described`).
+        resolution: The drop that one changed decision causes (`Evaluator.resolution`), in points.
         budget: The limits, if there are any.
     """
     yield (
@@ -76,21 +76,21 @@ def evaluation_notes(described: str, *, resolution: float, budget: Budget | None
 
 
 def search_notes(result: SearchResult) -> Iterator[str]:
-    """Sentences below the table of a search."""
+    """Yield the sentences below the table of a search."""
     yield result.reason
-    for name, why in result.failed.items():
-        yield f"{name} was left out: {why}"
+    for name, reason in result.failed.items():
+        yield f"{name} was left out: {reason}"
     if result.exhausted:
         yield (
-            f"The search ended after {len(result.candidates)} artifacts, its largest number. There "
-            f"may be a better mix."
+            f"The search ended after {len(result.candidates)} artifacts, the maximum. There may be "
+            f"a better mix."
         )
     if result.budget.max_ms is not None:
         yield f"Times: {STATED}."
 
 
 def new_table(title: str | None = None) -> Table:
-    """A table without columns, in the style of this command."""
+    """Make a table without columns, in the style of this command."""
     return Table(
         box=box.SIMPLE_HEAD,
         title=None if title is None else escape(title),
@@ -106,12 +106,12 @@ def add_number_column(table: Table, heading: str) -> None:
 
 
 def add_text_column(table: Table, heading: str, *, wraps: bool = True) -> None:
-    """Add a column of words, which wrap to the width of the terminal and are never shortened."""
+    """Add a column of text, which wraps to the width of the terminal and is never shortened."""
     table.add_column(heading, no_wrap=not wraps, overflow="fold")
 
 
 def milliseconds(value: float | None) -> str:
-    """A time without its unit; empty if it was not measured."""
+    """Format a time without its unit; empty if it was not measured."""
     return "" if value is None else f"{value:.3g}"
 
 
@@ -158,7 +158,7 @@ def _candidate_note(candidate: Candidate, result: SearchResult) -> str:
     notes = ["[yellow]closest[/yellow]"] if candidate == result.nearest else []
     for limit in exceeded(candidate, result.budget):
         unknown = limit is Limit.TIME and candidate.milliseconds is None
-        notes.append("not timed" if unknown else _TOO_BAD[limit])
+        notes.append("not timed" if unknown else _PROBLEMS[limit])
     return ", ".join(notes)
 
 
@@ -188,7 +188,7 @@ def _error(value: float) -> str:
 
 
 def _bars(errors: tuple[float, ...]) -> str:
-    """One bar per part of a sequence, as high as its error relative to the largest."""
+    """Draw one bar per part of a sequence, with the height of its error relative to the largest."""
     largest = max(errors)
     if not math.isfinite(largest):
         return _NOT_A_NUMBER

@@ -1,4 +1,4 @@
-"""What an output is for, which metric measures it, and the metrics."""
+"""Determines the task of an output, such as classification, and computes its metric."""
 
 from __future__ import annotations
 
@@ -23,21 +23,19 @@ METRICS = (*SHARES, *ERRORS)
 
 PADDING_LABEL = -1
 
-# A float32 softmax sums to one within a few roundings; a larger difference is no softmax.
+# A float32 softmax sums to one within a few roundings; with a larger difference it is not one.
 _SUM_TOLERANCE = 1e-3
-# The decision for a row with a value that is not a number: unlike any class, any label and any
-# decision of Keras.
+# The decision for a row with a value that is not finite; it equals no class, label or decision.
 _NO_DECISION = -2
-# As a fraction of the spread of the labels. If Keras's error is smaller than this, a percentage
-# of it means nothing.
+# As a fraction of the spread of the labels: a percentage of a smaller error is not meaningful.
 _MIN_KERAS_ERROR = 1e-3
 
 
 class TaskKind(enum.Enum):
-    """What the values of a row stand for."""
+    """The meaning of the values of a row."""
 
     CLASSIFICATION = "classification"
-    """Scores of several classes; the greatest decides."""
+    """Scores of several classes; the decision is the class with the highest score."""
     BINARY = "binary"
     """One score, compared with a threshold."""
     MULTILABEL = "multilabel"
@@ -50,10 +48,10 @@ class TaskKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Task:
-    """What one output is for.
+    """The task of one output.
 
     Attributes:
-        kind: What the values of a row stand for.
+        kind: The meaning of the values of a row.
         metric: One of `METRICS`.
         per_step: Whether a row is a step of a sequence.
         threshold: The score above which a binary decision is positive.
@@ -71,21 +69,21 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What users call the task; a single decision per step is tagging."""
+        """The usual name of the task; a single decision per step is tagging."""
         if self.per_step and self.kind not in {TaskKind.REGRESSION, TaskKind.MULTILABEL}:
             return "tagging"
         shown = TaskKind.CLASSIFICATION if self.kind is TaskKind.INTEGER_CLASSES else self.kind
         return str(shown.value)
 
     def decisions(self, rows: AnyArray) -> AnyArray:
-        """The decisions that predictions stand for.
+        """Return the decisions of predictions.
 
         Args:
             rows: ``[rows, values]``.
 
         Returns:
             ``[rows] int64``, or ``[rows, values] int64`` for a multilabel task; -2, which equals
-            no other decision, where a value is not finite.
+            no decision, for a row or value that is not finite.
         """
         if self.kind is TaskKind.INTEGER_CLASSES:
             return rows[:, 0].astype(np.int64) if rows.shape[1] == 1 else rows.astype(np.int64)
@@ -101,7 +99,8 @@ def parse_metrics(text: str | None, outputs: Sequence[str]) -> dict[str, str]:
     """Read the metrics that the user chose.
 
     Args:
-        text: One for all outputs (``"f1"``), or by output (``"tags=f1,score=mae"``), or None.
+        text: One metric for all outputs (``"f1"``), metrics by output
+            (``"tags=f1,score=mae"``), or None.
         outputs: The names of the outputs.
 
     Returns:
@@ -110,7 +109,7 @@ def parse_metrics(text: str | None, outputs: Sequence[str]) -> dict[str, str]:
     Raises:
         OptionError: A metric or an output is unknown.
     """
-    wanted: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for part in (text or "").split(","):
         if not part.strip():
             continue
@@ -122,17 +121,17 @@ def parse_metrics(text: str | None, outputs: Sequence[str]) -> dict[str, str]:
                 f"with commas between, where the outputs are {', '.join(outputs)}"
             )
             raise OptionError(message)
-        wanted.update({name: metric} if equals else dict.fromkeys(outputs, metric))
-    return wanted
+        chosen.update({name: metric} if equals else dict.fromkeys(outputs, metric))
+    return chosen
 
 
 def choose_task(steps: Steps, keras: AnyArray, labels: Column | None, metric: str | None) -> Task:
     """Choose the task of an output from Keras's predictions, the labels and the user's metric.
 
     Args:
-        steps: Which rows count.
+        steps: The valid rows.
         keras: Keras's predictions, ``[rows, values]``.
-        labels: One per example, or None.
+        labels: One label per example, or None.
         metric: The metric that the user chose, or None.
 
     Raises:
@@ -171,22 +170,24 @@ def choose_task(steps: Steps, keras: AnyArray, labels: Column | None, metric: st
 
 
 def measure(task: Task, rows: AnyArray) -> float:
-    """The metric of predictions, by the labels.
+    """Compute the metric of predictions from the labels.
 
     - ``accuracy``: the share of correct decisions, in percent; each value of a multilabel task is
       one decision.
-    - ``f1``: in percent. Of a binary task, that of the positive class; otherwise the mean over
-      the classes (or the values of a multilabel task) that occur in the labels.
-    - ``mae``, ``rmse``: over all values, in the unit of the labels; infinite if a value is not a
-      number.
+    - ``f1``: in percent. For a binary task, the F1 of the positive class; for other tasks, the
+      mean over the classes (or the values of a multilabel task) that occur in the labels.
+    - ``mae``, ``rmse``: over all values, in the unit of the labels; infinite if a value is NaN.
 
     Args:
-        task: With labels.
+        task: The task, with labels.
         rows: The predictions for the labelled rows, ``[rows, values]``.
+
+    Raises:
+        ValueError: The task has no labels.
     """
     labels = task.labels
     if labels is None:
-        message = "there are no labels to measure by"
+        message = "the task has no labels"
         raise ValueError(message)
     if task.metric in ERRORS:
         error = np.abs(rows.astype(np.float64) - labels)
@@ -200,10 +201,10 @@ def measure(task: Task, rows: AnyArray) -> float:
 
 
 def metric_loss(task: Task, value: float, keras: float) -> float:
-    """What a metric lost against Keras; negative if it improved.
+    """Return the loss of a metric against Keras; negative if it improved.
 
     Returns:
-        Percentage points of a share; percent of Keras's error.
+        Percentage points for a share; percent of Keras's error for an error.
     """
     if task.metric not in ERRORS or task.labels is None:
         return keras - value
@@ -224,7 +225,7 @@ def _f1(kind: TaskKind, labels: AnyArray, decisions: AnyArray) -> float:
 
 
 def _f1_of_class(labels: AnyArray, decisions: AnyArray) -> float:
-    """F1 of one class; 1 if it neither occurs nor is predicted.
+    """Compute the F1 of one class; 1 if it neither occurs nor is predicted.
 
     2 TP / (2 TP + FP + FN), from van Rijsbergen, Information Retrieval (1979), chapter 7.
 
@@ -237,7 +238,7 @@ def _f1_of_class(labels: AnyArray, decisions: AnyArray) -> float:
 
 
 def _label_rows(steps: Steps, labels: Column, classes: int) -> AnyArray:
-    """The labels of the rows that count: ``[rows, 1]``, or ``[rows, values]`` if dense."""
+    """Return the labels of the valid rows: ``[rows, 1]``, or ``[rows, values]`` if dense."""
     columns = []
     for label, mask in zip(labels, steps.masks, strict=True):
         array, shape = np.asarray(label), mask.shape
@@ -338,7 +339,7 @@ def _default_metric(kind: TaskKind, *, per_step: bool) -> str:
 
 
 def _threshold(keras: AnyArray) -> float:
-    """0.5 for probabilities, 0 for scores that can be negative."""
+    """Return 0.5 for probabilities, 0 for scores that can be negative."""
     return 0.5 if keras.min(initial=0) >= 0 and keras.max(initial=1) <= 1 else 0.0
 
 

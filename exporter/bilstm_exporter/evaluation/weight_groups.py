@@ -1,4 +1,4 @@
-"""Groups of weights that get one precision in a search: layers, and layers that share weights."""
+"""Groups of weights with one precision in a search: layers, or layers that share weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # it loads TensorFlow
     from bilstm_exporter.targets.base import WeightForm
 
 MAX_GROUPS = 12
-"""Smaller layers beyond this number form one group."""
+"""The maximum number of groups; the smallest layers form one group."""
 
 _MAX_LISTED = 3
 
@@ -31,7 +31,7 @@ class WeightGroup:
 
     @property
     def label(self) -> str:
-        """The group in a sentence, such as ``"'dense'"`` or ``"'a' and 'b'"``."""
+        """The group's name in a sentence, such as ``"'dense'"`` or ``"'a' and 'b'"``."""
         if not self.layers:
             return "weights of no layer"
         if len(self.layers) > _MAX_LISTED:
@@ -48,8 +48,8 @@ class MeasuredDrops:
     """The drops that a search measured with one group in a lower precision.
 
     Attributes:
-        alone: With only this group in that precision, and all others in a higher one.
-        in_mix: With this group in that precision too, in the best mix by then.
+        alone: The drop with only this group in that precision, and all others in a higher one.
+        in_mix: The drop of the best mix at that time, with this group in that precision too.
     """
 
     alone: dict[tuple[WeightGroup, Precision], float] = field(default_factory=dict)
@@ -57,11 +57,11 @@ class MeasuredDrops:
 
 
 def find_weight_groups(weights: Iterable[WeightForm]) -> tuple[WeightGroup, ...]:
-    """The groups of a format, the largest first.
+    """Find the groups of a format, the largest first.
 
     Args:
-        weights: How an artifact of the lowest precision stores its weights. Weights that it stores
-            in float32 belong to no group.
+        weights: How an artifact of the lowest precision stores its weights. Weights in float32 do
+            not belong to a group.
     """
     merged: list[tuple[set[str], int]] = []
     for form in weights:
@@ -69,13 +69,13 @@ def find_weight_groups(weights: Iterable[WeightForm]) -> tuple[WeightGroup, ...]
             continue
         layers = {name.strip() for name in form.layer.split(",") if name.strip()}
         elements = form.elements
-        apart = []
+        separate = []
         for known, count in merged:
             if known & layers or known == layers:
                 layers, elements = layers | known, elements + count
             else:
-                apart.append((known, count))
-        merged = [*apart, (layers, elements)]
+                separate.append((known, count))
+        merged = [*separate, (layers, elements)]
     groups = [WeightGroup(tuple(sorted(layers)), elements) for layers, elements in merged]
     groups.sort(key=lambda group: (-group.elements, group.layers))
     if len(groups) <= MAX_GROUPS:
@@ -87,10 +87,10 @@ def find_weight_groups(weights: Iterable[WeightForm]) -> tuple[WeightGroup, ...]
 
 
 def mix_plan(groups: Sequence[WeightGroup], assignment: Assignment) -> PrecisionPlan:
-    """The plan that gives every group its precision."""
-    loose = [p for group, p in zip(groups, assignment, strict=True) if not group.layers]
+    """Make the plan that assigns every group its precision."""
+    unowned = [p for group, p in zip(groups, assignment, strict=True) if not group.layers]
     return PrecisionPlan(
-        default=loose[0] if loose else min(assignment),
+        default=unowned[0] if unowned else min(assignment),
         layers={
             layer: precision
             for group, precision in zip(groups, assignment, strict=True)
@@ -102,7 +102,7 @@ def mix_plan(groups: Sequence[WeightGroup], assignment: Assignment) -> Precision
 def _usual_and_others(
     groups: Sequence[WeightGroup], assignment: Assignment
 ) -> tuple[Precision, Mapping[Precision, list[WeightGroup]]]:
-    """The precision of most weights, and the groups with another one by their precision."""
+    """Return the precision of most weights, and the groups with another one by precision."""
     counts: dict[Precision, int] = {}
     for group, precision in zip(groups, assignment, strict=True):
         counts[precision] = counts.get(precision, 0) + group.elements
@@ -115,7 +115,7 @@ def _usual_and_others(
 
 
 def describe_mix(groups: Sequence[WeightGroup], assignment: Assignment) -> str:
-    """A mix in words: ``"int8, but 'dense' in float16"``."""
+    """Describe a mix, such as ``"int8, but 'dense' in float16"``."""
     usual, others = _usual_and_others(groups, assignment)
     parts = [
         f"{join_words([group.label for group in members])} in {precision.label}"

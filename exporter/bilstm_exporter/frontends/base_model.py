@@ -1,4 +1,4 @@
-"""What the models of Keras 2 and Keras 3 do alike: calls, states, names, weights."""
+"""What models of Keras 2 and Keras 3 have in common: calls, states, names, weights."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from bilstm_runtime.spec import TextPreprocessing
 
 
 class BaseModel(ABC):
-    """A Keras model that can be called and traced (a ``Source``).
+    """A Keras model that can be called and traced (a `KerasModel`).
 
-    A stateful model is treated as one without memory: its states are inputs and outputs of
-    every call.
+    A stateful model is treated as a stateless one: its states are inputs and outputs of every
+    call.
 
     Attributes:
-        name: For the manifest.
-        generation: Which library reads the model; its outputs are the reference.
+        name: The name for the manifest.
+        generation: The library that runs the model; its outputs are the reference.
         keras_model: The model that is called, in the library of its generation.
-        inputs: In the order of the model, without the states.
-        states: Of a stateful model; each is an input and an output.
-        output_names: In the order in which ``reference`` returns them, without the states.
+        inputs: The inputs in the order of the model, without the states.
+        states: The states of a stateful model; each is an input and an output.
+        output_names: The names in the order in which ``reference`` returns the outputs, without
+            the states.
         output_structure: ``"single"``, ``"list"`` or ``"dict"``.
-        preprocessing: How ids are made of text, for the inputs that take text.
+        preprocessing: How text becomes ids, for the inputs that take text.
     """
 
     name: str
@@ -43,17 +44,17 @@ class BaseModel(ABC):
 
     @property
     def state_count(self) -> int:
-        """How many states there are."""
+        """The number of states."""
         return len(self.states)
 
     @property
     def flat_inputs(self) -> tuple[DeclaredInput, ...]:
-        """The inputs, then the states: what ``reference`` and ``trace`` take."""
+        """The inputs of ``reference`` and ``trace``: the inputs, then the states."""
         return (*self.inputs, *self.states)
 
     @property
     def flat_output_names(self) -> tuple[str, ...]:
-        """The names of the outputs, then of the states: what ``reference`` returns."""
+        """The names of the arrays that ``reference`` returns: the outputs, then the states."""
         return unique_names([*self.output_names, *(spec.name for spec in self.states)])
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -70,19 +71,19 @@ class BaseModel(ABC):
 
     @abstractmethod
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        """Call the model in the dtypes it declares; None if they are all float32."""
+        """Call the model in its declared dtypes; None if they are all float32."""
 
     def perturbed_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-        """Call the model with every weight off by one rounding, up or down at random."""
+        """Call the model with every weight moved one float32 step up or down at random."""
         rng = np.random.default_rng(seed)
         variables = self.keras_model.variables
         with self._restored(variables) as values:
             for variable, value in zip(variables, values, strict=True):
-                variable.assign(_off_by_one_rounding(value, rng))
+                variable.assign(_adjacent_floats(value, rng))
             return self.reference(inputs)
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The final states of every recurrence in one eager call, ``[batch, ...]`` each."""
+        """Return the final states of every recurrence in one eager call, ``[batch, ...]`` each."""
         with self._observed_states() as states:
             self.reference(inputs)
         return [self._to_numpy(state) for state in states]
@@ -91,39 +92,39 @@ class BaseModel(ABC):
     def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
         """Whether the layers' shape inference accepts inputs of these shapes.
 
-        TensorFlow's kernels do not refuse everything that is too short: a depthwise convolution
-        returns what it finds in memory.
+        TensorFlow's kernels do not reject every input that is too short: a depthwise convolution
+        returns uninitialized memory.
         """
 
     @abstractmethod
     def layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that computes something itself, in the model's order."""
+        """Return name and class of every layer that is not a container, in the model's order."""
 
     def text_layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that the manifest describes instead of the artifacts."""
+        """Return name and class of the layers that the manifest describes, not the artifacts."""
         return []
 
     def weights(self) -> list[tuple[str, np.ndarray]]:
-        """Every weight with the name of the layer it belongs to, as in ``layers``."""
+        """Return every weight with the name of its layer, as in ``layers``."""
         return _weights_by_layer(self._all_layers(), self.layers(), self._to_numpy)
 
     @abstractmethod
     def pack_inputs(self, arrays: Sequence[Any]) -> Any:
-        """Arrays or tensors, one per input, in the structure that the Keras model takes."""
+        """Arrange one array or tensor per input in the structure that the Keras model takes."""
 
-    # --- what a generation of Keras does in its own way
+    # --- implemented for each generation of Keras
 
     @abstractmethod
     def _all_layers(self) -> Iterable[Any]:
-        """All layers, outer ones before the layers inside them."""
+        """Return all layers, outer ones before the layers inside them."""
 
     @abstractmethod
     def _state_variables(self, model: Any) -> list[Any]:
-        """The variables of the states."""
+        """Return the variables of the states."""
 
     @abstractmethod
     def _flat_outputs(self, model: Any, tensors: Sequence[Any]) -> list[Any]:
-        """Call a model on flat inputs; its outputs, flat."""
+        """Call a model on flat inputs; returns its flat outputs."""
 
     @abstractmethod
     def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
@@ -136,7 +137,7 @@ class BaseModel(ABC):
     @staticmethod
     @abstractmethod
     def _to_numpy(tensor: Any) -> np.ndarray:
-        """The value of a variable or tensor."""
+        """Return the value of a variable or tensor."""
 
     # --- shared
 
@@ -150,7 +151,7 @@ class BaseModel(ABC):
 
     @contextlib.contextmanager
     def _restored(self, variables: Sequence[Any]) -> Iterator[list[np.ndarray]]:
-        """Put the values of variables back afterwards; yields them."""
+        """Yield the values of variables, and restore them on exit."""
         values = [self._to_numpy(variable) for variable in variables]
         try:
             yield values
@@ -160,7 +161,7 @@ class BaseModel(ABC):
 
 
 def named_states(layers: Iterable[Any]) -> list[tuple[str, Any]]:
-    """Name and variable of every state that recurrent layers keep."""
+    """Return name and variable of every state of stateful recurrent layers."""
     return [
         (f"{layer.name}_state_{number}", variable)
         for layer in layers
@@ -171,24 +172,24 @@ def named_states(layers: Iterable[Any]) -> list[tuple[str, Any]]:
 
 
 def declared_states(named: Iterable[tuple[str, Any]]) -> tuple[DeclaredInput, ...]:
-    """The states as inputs."""
+    """Return the states as inputs."""
     return tuple(DeclaredInput(name, tuple(state.shape), "float32") for name, state in named)
 
 
 def structure_name(outputs: Any) -> str:
-    """``"single"``, ``"list"`` or ``"dict"``."""
+    """Return the structure of outputs: ``"single"``, ``"list"`` or ``"dict"``."""
     if not tf.nest.is_nested(outputs):
         return "single"
     return "dict" if isinstance(outputs, dict) else "list"
 
 
 def output_names(count: int, keys: Sequence[str] | None, declared: Any) -> tuple[str, ...]:
-    """A name for each output, made unique.
+    """Return a unique name for each output.
 
     Args:
-        count: How many outputs there are.
+        count: The number of outputs.
         keys: Their keys, for outputs in a dict.
-        declared: The names that the model gives them, if it gives any.
+        declared: Their names in the model, or None.
     """
     names = list(declared or []) if keys is None else list(keys)
     if len(names) != count:
@@ -197,7 +198,7 @@ def output_names(count: int, keys: Sequence[str] | None, declared: Any) -> tuple
 
 
 def refuse_kind(name: str, kind: str) -> NoReturn:
-    """Refuse an input that is sparse or ragged.
+    """Raise an error for an input that is sparse or ragged.
 
     Raises:
         UnsupportedModelError: Always.
@@ -210,10 +211,10 @@ def refuse_kind(name: str, kind: str) -> NoReturn:
 
 
 def named_layers(layers: Iterable[Any], library: Any) -> list[tuple[str, str]]:
-    """Name and class of every layer that computes something itself.
+    """Return name and class of every layer that is not a container or a cell.
 
     Args:
-        layers: All of a model, nested ones too.
+        layers: All layers of a model, including nested ones.
         library: ``keras`` or ``tf_keras``.
     """
     layers = list(layers)
@@ -227,7 +228,7 @@ def named_layers(layers: Iterable[Any], library: Any) -> list[tuple[str, str]]:
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Number the names that occur more than once."""
+    """Append numbers to names that occur more than once."""
     unique: list[str] = []
     for name in names:
         suffix = sum(other == name or other.startswith(f"{name}_") for other in unique)
@@ -242,18 +243,18 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
 def _weights_by_layer(
     layers: Iterable[Any], named: list[tuple[str, str]], to_numpy: Callable[[Any], np.ndarray]
 ) -> list[tuple[str, np.ndarray]]:
-    """Every float weight with the name of its layer, and the parts a target may divide it into.
+    """Return every float weight with its layer's name, and the parts a target may split it into.
 
     Args:
         layers: All layers of a model, outer ones before the layers inside them.
-        named: Name and class of those that compute something themselves.
+        named: Name and class of the layers that are not containers.
         to_numpy: Reads a variable.
     """
     names = {name for name, _ in named}
     owners: dict[int, tuple[Any, Any]] = {}
     for layer in layers:
         if layer.name in names:
-            # A Bidirectional has the weights of the layers in it, which come after it.
+            # A Bidirectional lists the weights of its inner layers, which come later and win.
             owners.update((id(variable), (variable, layer)) for variable in layer.weights)
     found = []
     for variable, layer in owners.values():
@@ -265,15 +266,15 @@ def _weights_by_layer(
 
 
 def _gate_parts(layer: Any, weight: np.ndarray) -> list[np.ndarray]:
-    """A GRU with ``reset_after=False`` multiplies by two gates, then by the third."""
+    """Return the parts of a GRU's weight: with ``reset_after=False``, gates 1 and 2 and gate 3."""
     units = getattr(layer, "units", None)
     if not isinstance(units, int) or weight.ndim != 2 or weight.shape[1] != 3 * units:
         return []
     return [weight[:, : 2 * units], weight[:, 2 * units :]]
 
 
-def _off_by_one_rounding(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The neighbouring float32 values, up or down at random; other dtypes unchanged."""
+def _adjacent_floats(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the adjacent float32 values, up or down at random; other dtypes unchanged."""
     if values.dtype != np.float32:
         return values
     towards = np.where(rng.integers(2, size=values.shape), np.float32(np.inf), -np.float32(np.inf))

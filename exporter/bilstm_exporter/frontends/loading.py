@@ -1,8 +1,8 @@
 """Loads a model from a file, from a file and its weights, or from a function that builds it.
 
-Nothing in a file is trusted. A model file is JSON and arrays; Python code in it (a Lambda) is
-pickled, and runs only if the user allows it. The file decides which Keras reads it: for a file
-that Keras 2 wrote, the reference is the output of Keras 2.
+Files are not trusted. A model file is JSON and arrays; Python code in it (a Lambda) is pickled,
+and runs only if the user allows it. The file determines which Keras reads it: for a file that
+Keras 2 wrote, the reference is the output of Keras 2.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from bilstm_exporter.frontends.model_file import (
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
-# How either Keras says that it does not know a class or function.
+# The messages of Keras 2 and 3 for an unknown class or function.
 _NAME = r"(?:'([^'{]+)'|\"([^\"{]+)\"|`([^`]+)`|([\w>.]+))"
 _UNKNOWN_OBJECT = (
     re.compile(rf"Could not locate (?:class|function) {_NAME}"),
@@ -56,7 +56,7 @@ _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 _FAILED_LAYER = re.compile(
     r"Error when deserializing class '(\w+)' using config=\{'name': '([^']*)'"
 )
-# What either Keras raises for a file that it does not understand.
+# The errors that Keras 2 and 3 raise for a file that they cannot read.
 _LOADING_ERRORS = (
     ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, ImportError,
     NotImplementedError, RuntimeError,
@@ -74,25 +74,28 @@ def read(
     """Read a model.
 
     Args:
-        model: A Keras 3 or tf_keras model, the path of a saved one, or that of an
+        model: A Keras 3 or tf_keras model, the path of a saved one, or the path of an
             architecture in JSON; None with a builder.
         weights: A file of weights to load into the model.
         builder: ``module:function``, which builds the model.
         custom_objects: Layers and functions that the file names, by name.
         trust_code: Whether Python code inside the file may run.
 
+    Returns:
+        The model, and where it came from.
+
     Raises:
         ModelFileError: The file is missing, damaged, or not a model.
-        UntrustedCodeError: It carries code and ``trust_code`` is False.
+        UntrustedCodeError: The file contains code and ``trust_code`` is False.
         UnknownObjectError: It names a class or function that is not registered.
         UnsupportedModelError: It can be read but not exported.
-        OptionError: The options do not go together.
-        MissingLibraryError: It is old, and tf_keras is not installed.
+        OptionError: The options contradict each other.
+        MissingLibraryError: It is older than Keras 3, and tf_keras is not installed.
     """
     weights = None if weights is None else Path(weights)
     if builder is not None:
         if model is not None:
-            message = f"--builder {builder} builds the model, so no model file goes with it"
+            message = f"--builder {builder} builds the model: do not give a model file too"
             raise OptionError(message)
         return _read_built(build_model(builder), f"built by {builder}", weights)
     if model is None:
@@ -104,7 +107,7 @@ def read(
 
 
 def _read_built(model: Any, why: str, weights: Path | None) -> tuple[KerasModel, Origin]:
-    """A model in memory, perhaps with weights still to load."""
+    """Read a model in memory, and load its weights if they are given."""
     source = _source(model, None)
     if weights is None:
         return source, Origin("", NOTHING_SHA256, _version_of(model), why)
@@ -128,7 +131,7 @@ def _read_file(
     model = load(file, custom_objects, trust_code=trust_code)
     version = file.version or _version_of(model)
     if weights is not None:
-        weights_version(weights)  # says what is wrong with a file that holds none
+        weights_version(weights)  # raises a clear error for a file without weights
         _load_weights(model, weights)
     why = file.why
     if file.kind == "saved_model":
@@ -140,15 +143,15 @@ def _read_file(
 
 
 def _source(model: Any, name: str | None) -> KerasModel:
-    """The front end of a model, by the Keras that it belongs to."""
+    """Wrap a model in the front end of its Keras."""
     return _front_end(model)[0](model, name)
 
 
 def layers_of(model: Any) -> ModelLayers | None:
-    """What is known of a model's layers before it is loaded, or None.
+    """Return what is known of a model's layers before it is loaded, or None.
 
     Args:
-        model: As of `read`.
+        model: See `read`.
     """
     if isinstance(model, (str, Path)):
         try:
@@ -168,10 +171,10 @@ def layers_of(model: Any) -> ModelLayers | None:
 def _front_end(
     model: Any,
 ) -> tuple[Callable[[Any, str | None], KerasModel], Callable[[Any], list[NamedLayer]]]:
-    """What wraps a model of its Keras, and what lists its layers.
+    """Return the class that wraps a model, and the function that lists its layers.
 
     Raises:
-        ModelFileError: It is not a Keras model.
+        ModelFileError: The object is not a Keras model.
     """
     if isinstance(model, keras.Model):
         from bilstm_exporter.frontends.keras3 import model as keras3  # noqa: PLC0415
@@ -192,7 +195,7 @@ def _no_model(model: Any) -> str:
 
 
 def _is_keras2(model: Any) -> bool:
-    tf_keras = sys.modules.get("tf_keras")  # whoever made the model has loaded it
+    tf_keras = sys.modules.get("tf_keras")  # imported already if the model is a tf_keras model
     return tf_keras is not None and isinstance(model, tf_keras.Model)
 
 
@@ -202,7 +205,7 @@ def _version_of(model: Any) -> str:
 
 def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        # Keras goes by the file's name.
+        # Keras requires the right extension.
         path = file.path
         if path.suffix != f".{file.kind}":
             path = Path(shutil.copy(path, Path(folder) / f"model.{file.kind}"))
@@ -237,12 +240,12 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             f"pip install 'bilstm-edge[legacy]'"
         )
         raise MissingLibraryError(message) from error
-    for name, thing in custom_objects.items():
-        if isinstance(thing, type) and issubclass(thing, keras.layers.Layer):
+    for name, custom_object in custom_objects.items():
+        if isinstance(custom_object, type) and issubclass(custom_object, keras.layers.Layer):
             message = (
                 f"the custom object {name!r} is a layer of Keras 3, but {file.path} is read by "
                 f"Keras 2 ({file.why}): define it with tf_keras, as 'from tf_keras import layers'; "
-                f"or, where its module says tf.keras, set TF_USE_LEGACY_KERAS=1 before TensorFlow "
+                f"or, if its module uses tf.keras, set TF_USE_LEGACY_KERAS=1 before TensorFlow "
                 f"is imported"
             )
             used_by = [layer.name for layer in config_layers(file.config) if layer.kind == name]
@@ -273,15 +276,15 @@ def _load_weights(model: Any, path: Path) -> None:
 def _explained(
     path: Path, error: Exception, reader: str, layers: Sequence[ConfigLayer] = ()
 ) -> ExportError:
-    """Explain an error that a Keras raises for a file.
+    """Convert an error that Keras raised for a file.
 
-    What Keras found is only in its text, which this function alone reads.
+    Only the text of Keras's error contains the cause; only this function parses it.
 
     Args:
         path: The file.
-        error: What Keras raised.
-        reader: Which Keras, with its version.
-        layers: Those of the file's configuration.
+        error: The error that Keras raised.
+        reader: The name and version of that Keras.
+        layers: The layers of the file's configuration.
     """
     text = plain_text(error).strip() or type(error).__name__
     found = (pattern.search(text) for pattern in _UNKNOWN_OBJECT)
@@ -291,19 +294,19 @@ def _explained(
         return _unknown_object(path, name, reader, layers)
     if "marshal" in text:
         message = (
-            f"{path} carries Python code that another Python wrote, and this one cannot read. "
+            f"{path} contains Python code of another Python version, which cannot be read. "
             f"Build the model with a function instead: --builder my_module:build --weights {path}"
         )
         return ModelFileError(message)
     coded = [layer for layer in layers if layer.has_code]
     if coded:
         message = (
-            f"{path} carries Python code as a setting of the {coded[0].kind} layer "
+            f"{path} contains Python code as a setting of the {coded[0].kind} layer "
             f"{coded[0].name!r}, such as activation=lambda x: ..., which {reader} does not read. "
             f"Build the model with a function instead: --builder my_module:build --weights {path}"
         )
         return ModelFileError(message, layers=[layer.name for layer in coded])
-    # Keras wraps an error in one more text for each level of the model; the cause comes last.
+    # Keras adds a text for each level of the model; the cause is the last one.
     cause = _CLASS.sub(r"\1", text.rpartition("Exception encountered: ")[2].splitlines()[0])[:500]
     failed = _FAILED_LAYER.findall(text)
     where = "in the {} layer '{}': ".format(*failed[-1]) if failed else ""
@@ -314,23 +317,23 @@ def _explained(
 def _unknown_object(
     path: Path, registered: str, reader: str, layers: Sequence[ConfigLayer]
 ) -> UnknownObjectError:
-    """Ask for the module of a class or function; its registered name is ``package>name``."""
+    """Make the error for an unknown class or function, registered as ``package>name``."""
     name = registered.rpartition(">")[2]
-    one = f" (or my_module:{name})" if name.isidentifier() and not iskeyword(name) else ""
+    example = f" (or my_module:{name})" if name.isidentifier() and not iskeyword(name) else ""
     message = (
         f"{path} uses {name!r}, which {reader} does not know. If it is yours, name the "
-        f"module that defines it: --custom-objects my_module{one}"
+        f"module that defines it: --custom-objects my_module{example}"
     )
     used_by = [layer.name for layer in layers if name in layer.words]
     return UnknownObjectError(message, unknown=name, layers=used_by)
 
 
 def _keras3_operations() -> dict[str, Any]:
-    """Every operator of Keras 3 by the name of its class, as custom objects for an HDF5 file.
+    """Return the operations of Keras 3 by class name, as custom objects for an HDF5 file.
 
-    A functional model has an operator as a layer of its own where a function of keras.ops, or
-    the mask of an Embedding, is between its layers. The native format names its module. Keras
-    3's own HDF5 files have the class alone, and Keras 3 looks for it among its layers.
+    In a functional model, a function of keras.ops or the mask of an Embedding between layers is
+    an operation. The native format records its module. Keras 3's HDF5 files record only the class
+    name, and Keras 3 looks for it among its layers.
     """
     return {
         cls.__name__: _layer_or_operation(getattr(keras.layers, cls.__name__, None), cls)
@@ -347,12 +350,12 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 
 def _layer_or_operation(layer: Any, operation: Any) -> Any:
-    """The operator, or a class that selects between it and a layer of its name, such as Add."""
+    """Return the operation, or a class that selects between it and a layer of the same name."""
     if layer is None:
         return operation
 
     class Either:
-        """Only the configuration of a layer says whether it is trainable."""
+        """Selects by the configuration: only that of a layer has the key "trainable"."""
 
         @staticmethod
         def from_config(config: dict[str, Any]) -> Any:

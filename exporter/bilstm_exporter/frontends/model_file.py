@@ -1,6 +1,6 @@
-"""What a model file is and which Keras wrote it, found without loading it.
+"""Finds the kind of a model file and the Keras that wrote it, without loading the model.
 
-It goes by the bytes of the file, not by its name, and trusts nothing in the file.
+It reads the bytes of the file, not its name, and does not trust them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"
 NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
 
-# Where a wrapper keeps the layers it wraps.
+# The settings in which a wrapper stores its inner layers.
 _WRAPPED = ("layer", "forward_layer", "backward_layer")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
@@ -30,25 +30,25 @@ _CONFIG_LIMIT = 256 * 2**20
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
 _KERAS2_KEYS = frozenset({"batch_input_shape", "time_major"})
 _KERAS1_KEYS = frozenset({"inner_activation", "consume_less", "nb_filter", "W_regularizer"})
-# Keras 0 had the class's name where later ones have "class_name".
+# Keras 0 stored the class name in "name", later versions in "class_name".
 _KERAS0_MODELS = ("Sequential", "Graph")
-# TensorFlow functions by which a config reaches files, processes or Python.
-_REACHING_OUT = ("io.", "py_function", "numpy_function", "raw_ops.", "saved_model.", "train.",
+# TensorFlow functions with which a config can access files, processes or Python.
+_UNSAFE_FUNCTIONS = ("io.", "py_function", "numpy_function", "raw_ops.", "saved_model.", "train.",
                  "data.", "summary.", "compat.", "load_", "debugging.", "profiler.", "sysconfig.",
                  "autograph.")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file, or folder, that holds a model.
+    """A file, or folder, that contains a model.
 
     Attributes:
-        path: Where it is.
+        path: Its path.
         kind: ``"keras"`` (a zip archive), ``"h5"``, ``"saved_model"`` or ``"json"``.
-        config: The model's configuration as the file has it; None in a SavedModel.
-        version: Of the Keras that wrote it, or "" where the file does not say.
-        generation: Which library must read it.
-        why: What decides the generation, in a few words.
+        config: The model's configuration in the file; None for a SavedModel.
+        version: The version of the Keras that wrote it, or "" if the file does not contain it.
+        generation: The library that must read it.
+        why: The reason for the generation, in a few words.
     """
 
     path: Path
@@ -60,10 +60,10 @@ class ModelFile:
 
 
 def inspect(path: Path) -> ModelFile:
-    """Find out what a file is.
+    """Determine the kind and the origin of a file.
 
     Raises:
-        ModelFileError: It is missing, damaged, or not a model.
+        ModelFileError: The file is missing, damaged, or not a model.
     """
     try:
         is_folder = path.is_dir()
@@ -93,10 +93,10 @@ def inspect(path: Path) -> ModelFile:
 
 
 def weights_version(path: Path) -> str:
-    """The version of the Keras that wrote a file of weights, or "" where it does not say.
+    """Return the version of the Keras that wrote a file of weights, or "" if it is not recorded.
 
     Raises:
-        ModelFileError: The file is missing, damaged, or holds no weights.
+        ModelFileError: The file is missing, damaged, or has no weights.
     """
     start = _first_bytes(path)
     if start.startswith(_ZIP_SIGNATURE):
@@ -114,7 +114,7 @@ def weights_version(path: Path) -> str:
 
 
 def is_legacy(model: str | None, weights: str | None) -> bool:
-    """Whether a model, or where a builder makes it its weights, is older than Keras 3.
+    """Whether a model, or the weights for a builder, are older than Keras 3.
 
     Raises:
         ModelFileError: A file is missing, damaged, or not a model.
@@ -127,13 +127,13 @@ def is_legacy(model: str | None, weights: str | None) -> bool:
 
 @dataclass(frozen=True)
 class ConfigLayer:
-    """A layer as a configuration has it.
+    """A layer in a configuration.
 
     Attributes:
-        name: Of the layer.
+        name: The name of the layer.
         kind: Its class.
-        words: Every string in its settings, and the class; names without their package.
-        has_code: Whether a setting is pickled code, as a lambda is.
+        words: The class and every string in its settings; names without their package.
+        has_code: Whether a setting is pickled code, such as a lambda.
     """
 
     name: str
@@ -143,7 +143,7 @@ class ConfigLayer:
 
 
 def config_layers(config: Any) -> Iterator[ConfigLayer]:
-    """The layers in a configuration that compute something themselves, in its order."""
+    """Yield the layers in a configuration that are not containers, in its order."""
     if isinstance(config, list):
         for item in config:
             yield from config_layers(item)
@@ -182,25 +182,25 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def refuse_code(path: Path, config: Any) -> None:
-    """Refuse Python code in a configuration.
+    """Raise an error if a configuration contains Python code.
 
     Raises:
-        UntrustedCodeError: There is some; it names the layers.
+        UntrustedCodeError: It contains code; the message names the layers.
     """
     places = list(dict.fromkeys(_layers_with_code(config, None)))
     if places:
         layers = sorted(name for name in places if name is not None)
-        where = ["the model"] if None in places else []
-        where += [f"layer {name!r}" for name in layers]
+        labels = ["the model"] if None in places else []
+        labels += [f"layer {name!r}" for name in layers]
         message = (
-            f"{path} carries Python code in {', '.join(where)}, which could do anything when it "
-            f"runs. If you trust where the file came from, export it with --trust-code"
+            f"{path} contains Python code in {', '.join(labels)}, which could do anything when it "
+            f"runs. If you trust the source of the file, export it with --trust-code"
         )
         raise UntrustedCodeError(message, layers=layers)
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file, or of all files of a folder with their names."""
+    """Return the SHA-256 of a file, or of all files of a folder with their names."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         if path.is_dir():
@@ -223,13 +223,13 @@ def _first_bytes(path: Path) -> bytes:
 def _no_model(path: Path, start: bytes) -> str:
     if path.suffix.lower() in {".yaml", ".yml"}:
         return (
-            f"{path} is YAML, which no Keras since 2.6 reads, because a YAML file can run code: "
+            f"{path} is YAML, which Keras has not read since 2.6, because YAML can run code: "
             f"write the architecture as JSON, with model.to_json(), and export that with --weights"
         )
-    what = "is empty" if not start else f"starts with {start[:4]!r}"
+    problem = "is empty" if not start else f"starts with {start[:4]!r}"
     return (
-        f"{path} is not a Keras model: it {what}, where a .keras file is a zip archive, a .h5 file "
-        f"is HDF5 and an architecture is JSON. Save the model with model.save('name.keras')"
+        f"{path} is not a Keras model: it {problem}, but a .keras file is a zip archive, a .h5 "
+        f"file is HDF5 and an architecture is JSON. Save the model with model.save('name.keras')"
     )
 
 
@@ -248,7 +248,7 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RecursionError) as error:
         if isinstance(error, ModelFileError):
             raise
-        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
+        message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
     return config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
 
@@ -270,7 +270,7 @@ def _inspect_hdf5(path: Path) -> tuple[Any, str]:
         version = _text(file.attrs.get("keras_version", ""))
     if config is None:
         message = (
-            f"{path} holds weights but no model. Give the architecture beside them: "
+            f"{path} holds weights but no model. Give the architecture too: "
             f"export-bilstm model.json --weights {path.name} (from model.to_json()), or "
             f"export-bilstm --builder my_module:build_model --weights {path.name} "
             f"(a function that builds the model)"
@@ -288,7 +288,7 @@ def _open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
+        message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
 
 
@@ -317,7 +317,7 @@ def _text(value: Any) -> str:
 
 
 def _generation(config: Any, version: str) -> tuple[str, str]:
-    """Which library must read a configuration, and why."""
+    """Return the library that must read a configuration, and the reason."""
     major = version.split(".", maxsplit=1)[0]
     if major.isdigit():
         return KERAS3 if int(major) >= 3 else TF_KERAS, f"saved by Keras {version}"
@@ -344,11 +344,11 @@ def _keys(config: Any) -> Iterator[str]:
 
 
 def _layers_with_code(config: Any, outer: str | None) -> Iterator[str | None]:
-    """The layers whose config holds pickled code, or a function that reaches out of the model.
+    """Yield the layers whose config has pickled code, or a function of `_UNSAFE_FUNCTIONS`.
 
     Args:
-        config: Of a model or a layer.
-        outer: Name of the layer around it, or None. Yielded for code that names no layer.
+        config: The config of a model or a layer.
+        outer: The name of the layer around it, or None. Yielded for code outside a named layer.
     """
     if isinstance(config, dict):
         inner = config.get("config")
@@ -359,7 +359,7 @@ def _layers_with_code(config: Any, outer: str | None) -> Iterator[str | None]:
         if (
             config.get("class_name") in {"Lambda", "__lambda__"}
             or "lambda" in {inner.get("mode_type"), inner.get("output_shape_type")}
-            or (isinstance(function, str) and function.startswith(_REACHING_OUT))
+            or (isinstance(function, str) and function.startswith(_UNSAFE_FUNCTIONS))
         ):
             yield here
         for value in config.values():

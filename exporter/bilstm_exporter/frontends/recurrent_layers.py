@@ -1,7 +1,7 @@
-"""Recurrent layers of Keras 2 and Keras 3: what both generations do around a recurrence.
+"""What recurrent layers of Keras 2 and Keras 3 have in common.
 
 A front end describes each call of a recurrent layer as a `LayerCall`. `RecurrentLayers` lowers
-it, and gives back the tensors that Keras's own loops give.
+it, and returns the same tensors as Keras's own loops.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, Simple
 from bilstm_exporter.ir.recurrence import Bidirectional, Lowering, Recurrence, RecurrenceResult
 
 LoopOutputs = tuple[Any, Any, list[Any]]
-"""What Keras's loops return: last output, outputs in the order of processing, final states."""
+"""The return value of Keras's loops: last output, outputs in processing order, final states."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class LayerCall:
     """One call of a recurrent layer.
 
     Attributes:
-        recurrence: As the layer is set.
+        recurrence: The recurrence, with the layer's settings.
         sequences: ``[batch, time, ...] float32``.
-        states: The initial states, flat; None for zeros that nothing has computed yet.
+        states: The initial states, flat; None for zeros that are not in the graph yet.
         mask: ``[batch, time] bool``, or None.
         unroll: Whether the layer unrolls its loop over time.
-        given: Sequences and mask as Keras handed them to the layer, before any cast.
+        given: Sequences and mask as Keras passed them to the layer, before any cast.
     """
 
     recurrence: Recurrence
@@ -42,10 +42,10 @@ class LayerCall:
 
     @property
     def _zeros_in_input_order(self) -> bool:
-        """Whether Keras zeroes outputs with a mask that runs against them.
+        """Whether Keras zeroes outputs with a mask in the opposite order.
 
-        It zeroes the masked outputs of an unrolled backward layer with the mask in the order of
-        the input, not in the order of processing. Keras's output is the reference.
+        For an unrolled backward layer, Keras applies the mask in input order to outputs in
+        processing order. Keras's output is the reference.
         """
         recurrence = self.recurrence
         return bool(
@@ -56,19 +56,19 @@ class LayerCall:
         )
 
     def to_lower(self) -> Recurrence:
-        """The recurrence for the target; `finish` does the rest."""
+        """Return the recurrence for the target; `finish` completes its result."""
         if self._zeros_in_input_order:
             return replace(self.recurrence, zero_output_for_mask=False)
         return self.recurrence
 
     def initial_state(self) -> list[Any]:
-        """The initial states for the target: None for zeros, except for a StepCell."""
+        """Return the initial states for the target: None for zeros, except for a StepCell."""
         if self.recurrence.cell.units is None:
             return list(self.states)
         return [None if _is_zeros(state) else state for state in self.states]
 
     def finish(self, result: RecurrenceResult) -> LoopOutputs:
-        """Turn the result of a target into what Keras's own loops give."""
+        """Convert the result of a target to the return value of Keras's own loops."""
         last_output, outputs = result.last_output, result.outputs
         if outputs is None:
             outputs = tf.expand_dims(last_output, 1)
@@ -93,12 +93,12 @@ class LayerCall:
 
 @dataclass
 class _BidirectionalCall:
-    """A call of a bidirectional layer that has not returned.
+    """A running call of a bidirectional layer.
 
     Attributes:
         layer: Keras's layer.
-        describe_backward: Describes the call of the backward layer that will follow that of the
-            forward layer; None where the two cannot be lowered together.
+        describe_backward: Describes the call of the backward layer that will follow the call of
+            the forward layer; returns None if the two cannot be lowered together.
         backward: The backward call that was lowered with the forward one, and its result, until
             Keras calls the backward layer.
     """
@@ -112,10 +112,10 @@ class RecurrentLayers:
     """Lowers the recurrent layers that Keras calls while a model is traced.
 
     Keras calls the forward layer of a bidirectional layer, then its backward layer. The target
-    gets both at the first call. The result of the second waits until Keras calls that layer.
+    gets both at the first call. The result of the backward layer is kept until Keras calls it.
 
     Args:
-        lowering: The target's.
+        lowering: The lowering of the target.
     """
 
     def __init__(self, lowering: Lowering) -> None:
@@ -126,7 +126,7 @@ class RecurrentLayers:
     def calling_bidirectional(
         self, layer: Any, describe_backward: Callable[[LayerCall], LayerCall | None]
     ) -> Iterator[None]:
-        """Note that a bidirectional layer is being called; see `_BidirectionalCall`."""
+        """Register the call of a bidirectional layer for its duration; see `_BidirectionalCall`."""
         self._calls.append(_BidirectionalCall(layer, describe_backward))
         try:
             yield
@@ -134,7 +134,7 @@ class RecurrentLayers:
             self._calls.pop()
 
     def lower(self, layer: Any, call: LayerCall) -> LoopOutputs:
-        """Lower one call of a layer; return what Keras's own loop would."""
+        """Lower one call of a layer; returns the same as Keras's own loop."""
         outer = self._calls[-1] if self._calls else None
         if outer is not None and layer is outer.layer.backward_layer and outer.backward is not None:
             (described, result), outer.backward = outer.backward, None
@@ -167,13 +167,13 @@ def describe_gates(
     read: Callable[[Any], Any],
     describe: Callable[[Any], Activation],
 ) -> Cell:
-    """Describe one of Keras's own cells; Keras 2 and 3 name their attributes alike.
+    """Describe one of Keras's own cells; the attributes have the same names in Keras 2 and 3.
 
     Args:
         described: The class of the description.
         cell: The cell.
-        read: Gives a weight as an array, and None for None.
-        describe: Names an activation.
+        read: Returns a weight as an array, and None for None.
+        describe: Describes an activation.
     """
     kernels = {"kernel": read(cell.kernel), "recurrent_kernel": read(cell.recurrent_kernel)}
     bias, activation = read(cell.bias), describe(cell.activation)
@@ -199,7 +199,7 @@ def describe_gates(
 
 
 def _is_zeros(tensor: Any) -> bool:
-    """Whether an initial state is all zeros, as Keras's default ones are; None means zeros."""
+    """Whether an initial state is all zeros, as Keras's default; None means zeros."""
     if tensor is None:
         return True
     operation = getattr(tensor, "op", None)  # an eager tensor has none
@@ -210,7 +210,7 @@ def _is_zeros(tensor: Any) -> bool:
 
 
 def _are_equal_states(one: Any, other: Any) -> bool:
-    """Whether two initial states are zeros, or else the same tensor."""
+    """Whether two initial states are both zeros or the same tensor."""
     if one is None or other is None:
         return _is_zeros(one) and _is_zeros(other)
     return _before_identities(one) is _before_identities(other)

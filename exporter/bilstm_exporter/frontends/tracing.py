@@ -1,4 +1,4 @@
-"""Tracing a model of either generation of Keras into a TensorFlow graph."""
+"""Traces models of Keras 2 and Keras 3 into TensorFlow graphs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bilstm_exporter.errors import ExportError, UnsupportedModelError, plain_tex
 from bilstm_exporter.ir.markers import UnknownReadError
 from bilstm_exporter.keras_model import DeclaredInput, layer_of_node
 
-# Not PyFuncStateless, which marks a recurrence on its way to ONNX.
+# Not PyFuncStateless, which marks a recurrence.
 _PYTHON = frozenset({"EagerPyFunc", "PyFunc"})
 
 
 @contextlib.contextmanager
 def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
-    """Set attributes ``{(owner, name): value}``; put the old ones back on exit."""
+    """Set attributes ``{(owner, name): value}``, and restore the old ones on exit."""
     saved = {key: vars(key[0]).get(key[1]) for key in replacements}
     try:
         for (owner, name), value in replacements.items():
@@ -34,9 +34,9 @@ def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
 
 
 def before_flip(tensor: Any, axis: int) -> Any:
-    """The tensor before a reversal of this axis, or None if no such reversal gave it.
+    """Return the tensor before a reversal of this axis, or None if it is not a reversal.
 
-    Bidirectional flips what its backward layer has just flipped.
+    Bidirectional flips the output of its backward layer, which is already a flip.
     """
     operation = getattr(tensor, "op", None)
     if operation is not None and operation.type == "ReverseV2":
@@ -54,15 +54,15 @@ def trace_function(
     Args:
         call: Takes one tensor per input.
         inputs: Shapes and dtypes.
-        model: What it calls.
+        model: The model that it calls.
         library: ``keras`` or ``tf_keras``.
-        ops: What a layer must be written with, for the message.
+        ops: The operations that a layer may use, for the message.
 
     Returns:
         A ``tf.ConcreteFunction`` of ``input_0``, ``input_1``, ...
 
     Raises:
-        UnsupportedModelError: A layer cannot be traced; its name.
+        UnsupportedModelError: A layer cannot be traced; the message names it.
     """
     signature = [
         tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}") for i, spec in enumerate(inputs)
@@ -74,8 +74,8 @@ def trace_function(
             raise
         except UnknownReadError as error:
             raise _unknown_read(error) from error
-        # A layer may be anybody's code: one that reads the values of a tensor, or uses numpy
-        # on it, raises any error.
+        # A layer may be user code: if it reads the values of a tensor, or passes it to numpy, it
+        # can raise any error.
         except Exception as error:
             raise _untraceable(error, [layer for layer in failed if layer is not model], ops) from (
                 error
@@ -84,7 +84,7 @@ def trace_function(
 
 @contextlib.contextmanager
 def _observed_failures(layer_class: Any) -> Iterator[list[Any]]:
-    """Collect the layers whose call raises, innermost first; a call that returns forgets them."""
+    """Collect the layers whose call raises, innermost first; a call that returns clears them."""
     failed: list[Any] = []
     original = layer_class.__call__
 
@@ -103,11 +103,11 @@ def _observed_failures(layer_class: Any) -> Iterator[list[Any]]:
 
 
 def _untraceable(error: Exception, failed: Sequence[Any], ops: str) -> UnsupportedModelError:
-    """Say that a model runs but cannot be traced, and how its layer must be written."""
+    """Make the error for a model that runs eagerly but cannot be traced."""
     lines = [line.strip() for line in plain_text(error).splitlines() if line.strip()]
-    what = f"layer {failed[0].name!r} ({type(failed[0]).__name__})" if failed else "the model"
+    label = f"layer {failed[0].name!r} ({type(failed[0]).__name__})" if failed else "the model"
     message = (
-        f"{what} runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
+        f"{label} runs eagerly but cannot be traced into a graph: {' '.join(lines[:2])[:400]}. "
         f"A layer that reads the values of its inputs, or computes with numpy, must be written "
         f"with {ops}"
     )
@@ -123,21 +123,21 @@ def _unknown_read(error: UnknownReadError) -> UnsupportedModelError:
 
 
 def refuse_python(function: Any, layers: Sequence[tuple[str, str]]) -> None:
-    """Refuse a graph that calls back into Python, which no artifact can do.
+    """Raise an error for a graph that calls Python, which no artifact can do.
 
     Args:
         function: A ``tf.ConcreteFunction``.
-        layers: Name and class of every layer, to say whose call it is.
+        layers: Name and class of every layer, to name the layer in the message.
 
     Raises:
-        UnsupportedModelError: It calls Python.
+        UnsupportedModelError: The graph calls Python.
     """
     for operation in function.graph.get_operations():
         if operation.type in _PYTHON:
             layer = layer_of_node(operation.name, [name for name, _ in layers])
-            where = f"layer {layer!r}" if layer else f"the node {operation.name}"
+            label = f"layer {layer!r}" if layer else f"the node {operation.name}"
             message = (
-                f"{where} computes in Python (tf.numpy_function or tf.py_function, "
+                f"{label} computes in Python (tf.numpy_function or tf.py_function, "
                 f"{operation.type}), which no artifact can do; write it with keras.ops or "
                 f"TensorFlow operations, or compute it before the model"
             )

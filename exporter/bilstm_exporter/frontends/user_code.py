@@ -1,4 +1,4 @@
-"""The user's own Python: custom objects, and functions that build a model."""
+"""Imports the user's own Python code: custom objects, and functions that build a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bilstm_exporter.errors import OptionError
 
 
 def build_model(spec: str) -> Any:
-    """Call the function that ``--builder module:function`` names; what it returns.
+    """Call the function of ``--builder module:function``, and return its result.
 
     Raises:
         OptionError: There is no such function, or it cannot be called without arguments.
@@ -22,7 +22,7 @@ def build_model(spec: str) -> Any:
     with _current_folder_importable():
         function = _imported(f"--builder {spec}", module_name, name, "module:function")
         if not name or not callable(function):
-            message = f"--builder {spec} names no function; it takes module:function"
+            message = f"--builder {spec} is not a function; expected module:function"
             raise OptionError(message)
         try:
             return function()
@@ -34,11 +34,14 @@ def build_model(spec: str) -> Any:
 
 
 def import_objects(specs: Sequence[str]) -> dict[str, Any]:
-    """Import what ``--custom-objects module[:name]`` names.
+    """Import the objects of ``--custom-objects module[:name]``.
 
     Args:
-        specs: Modules, each with or without the name of one thing in it. A dict counts as
-            custom objects by name; a module without a name gives all its classes and functions.
+        specs: Modules, each with or without the name of one object in it. The entries of a dict
+            are custom objects by name; a module without a name adds its classes and functions.
+
+    Returns:
+        The objects by name.
 
     Raises:
         OptionError: There is no such module or name.
@@ -47,14 +50,14 @@ def import_objects(specs: Sequence[str]) -> dict[str, Any]:
     with _current_folder_importable():
         for spec in specs:
             module_name, _, name = spec.partition(":")
-            wanted = "module or module:name"
-            thing = _imported(f"--custom-objects {spec}", module_name, name, wanted)
+            expected = "module or module:name"
+            value = _imported(f"--custom-objects {spec}", module_name, name, expected)
             if not name:
-                found.update({k: v for k, v in vars(thing).items() if callable(v) and k[0] != "_"})
-            elif isinstance(thing, dict):
-                found.update(thing)
+                found.update({k: v for k, v in vars(value).items() if callable(v) and k[0] != "_"})
+            elif isinstance(value, dict):
+                found.update(value)
             else:
-                found[name] = thing
+                found[name] = value
     return found
 
 
@@ -68,15 +71,15 @@ def _current_folder_importable() -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _imported(option: str, module_name: str, name: str, wanted: str) -> Any:
-    """A module, or one thing in it."""
+def _imported(option: str, module_name: str, name: str, expected: str) -> Any:
+    """Import a module, or one object in it."""
     try:
         module = importlib.import_module(module_name)
         return getattr(module, name) if name else module
     # Importing runs the user's own code, which may raise anything.
     except Exception as error:
         message = (
-            f"{option}: {type(error).__name__}: {error}. It takes {wanted}, importable from the "
+            f"{option}: {type(error).__name__}: {error}. Expected {expected}, importable from the "
             f"current folder"
         )
         raise OptionError(message) from error

@@ -1,1 +1,1 @@
-"""What a model takes and returns, found by calling and tracing it."""
+"""Finds the inputs, outputs and properties of a model by calling and tracing it."""

@@ -1,9 +1,9 @@
-"""The sizes of inputs and outputs, found by calling the model and by reading its graph.
+"""Finds the axes of inputs and outputs by calling the model and by reading its graph.
 
-A Keras model declares which axes are free, but not which of them must be equal, what the least
-size is, or which axes of the outputs follow them. Its eager call decides that. Which values an
-input may take follows from the graph: embeddings bound the ids, comparisons with a constant make
-masks, whichever layer wrote them.
+A Keras model declares which axes are free, but not which of them must be equal, their minimum
+size, or which axes of the outputs follow them. Eager calls show that. The values that an input
+may take follow from the traced graph: embedding lookups limit the ids, and comparisons with a
+constant make masks.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from bilstm_exporter.loaded import shapes_at, time_axes
 from bilstm_runtime.sampling import random_values
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, OutputSpec
 
-# Sizes of the free axes, tried in turn; the later ones serve models that pool or halve.
+# Sizes of the free axes, tried in turn; the later ones are for models with pooling or strides.
 _SIZES = ((5, 7, 9, 6), (13, 17, 19, 15), (8, 16, 24, 32), (32, 64, 96, 48))
 _MAX_MINIMUM = 64
 
-# What a model may raise for an input that it does not take: it may be anybody's code.
+# User code in a model may raise any exception for an input that it does not accept.
 CALL_ERRORS = (Exception,)
 
 
 @dataclass(frozen=True)
 class Interface:
-    """The inputs and outputs of a model, its states among them.
+    """The inputs and outputs of a model, including its states.
 
     Attributes:
         inputs: The inputs, then the states.
         outputs: The outputs, then the states.
-        typical_sizes: For each named axis a size at which the model runs.
+        typical_sizes: For each named axis, a size at which the model runs.
         graph: The model traced at the declared shapes.
     """
 
@@ -62,7 +62,7 @@ def find_interface(
         UnsupportedModelError: The model takes no input of any size tried.
     """
     graph = mark_recurrences(lambda lowering: model.trace(lowering, model.flat_inputs))
-    declared = _settled(model, input_facts(graph.function))
+    declared = _complete_declarations(model, input_facts(graph.function))
     if declared != list(model.flat_inputs):
         graph = mark_recurrences(lambda lowering: model.trace(lowering, declared))
     facts = input_facts(graph.function)
@@ -76,7 +76,7 @@ def find_interface(
     return found
 
 
-# Operators that move values about without changing them.
+# Operators that rearrange values without changing them.
 _MOVES = frozenset(
     {
         "Cast", "EnsureShape", "ExpandDims", "Identity", "Reshape", "ReverseV2", "Slice", "Squeeze",
@@ -89,10 +89,10 @@ _COMPARISONS = frozenset({"NotEqual", "Equal", "Greater"})
 
 @dataclass(frozen=True)
 class InputFacts:
-    """What is known of one input.
+    """Properties of one input, read from the graph.
 
     Attributes:
-        vocabulary: How many ids the smallest table looked up with it holds, or None.
+        vocabulary: The number of rows of the smallest table looked up with the input, or None.
         mask_value: The value that marks padding, or None.
     """
 
@@ -106,32 +106,32 @@ class InputFacts:
 
 
 def input_facts(function: Any) -> list[InputFacts]:
-    """Read the facts of every input of a traced function, in its order."""
+    """Read the facts of every input of a traced function, in the order of its inputs."""
     names = [tensor.op.name for tensor in function.inputs]
     vocabularies: dict[str, int] = {}
     mask_values: dict[str, float] = {}
     for operation in function.graph.get_operations():
         if operation.type in _LOOKUPS:
-            source = _moved_from(operation.inputs[1])
+            source = _source_placeholder(operation.inputs[1])
             size = operation.inputs[0].shape[0] if operation.inputs[0].shape.rank else None
             if source in names and size is not None:
                 vocabularies[source] = min(size, vocabularies.get(source, size))
         elif operation.type in _COMPARISONS:
             for value, other in (operation.inputs, reversed(operation.inputs)):
-                source, constant = _moved_from(value), tf.get_static_value(other)
+                source, constant = _source_placeholder(value), tf.get_static_value(other)
                 if source in names and constant is not None and constant.size == 1:
                     mask_values.setdefault(source, constant.item())
     return [InputFacts(vocabularies.get(name), mask_values.get(name)) for name in names]
 
 
-def _moved_from(tensor: Any) -> str:
-    """The placeholder whose values a tensor holds, only moved; "" if it is none's."""
+def _source_placeholder(tensor: Any) -> str:
+    """Return the placeholder whose rearranged values a tensor holds, or ""."""
     while tensor.op.type in _MOVES:
         tensor = tensor.op.inputs[0]
     return str(tensor.op.name) if tensor.op.type == "Placeholder" else ""
 
 
-def _settled(model: KerasModel, facts: Sequence[InputFacts]) -> list[DeclaredInput]:
+def _complete_declarations(model: KerasModel, facts: Sequence[InputFacts]) -> list[DeclaredInput]:
     """Complete what the model does not declare: dtypes of ids, and which axes are free."""
     declared = list(model.flat_inputs)
     if all(spec.declared for spec in declared):
@@ -140,18 +140,18 @@ def _settled(model: KerasModel, facts: Sequence[InputFacts]) -> list[DeclaredInp
         replace(spec, dtype="int32") if fact.vocabulary is not None and not spec.declared else spec
         for spec, fact in zip(declared, facts, strict=True)
     ]
-    # An axis of the example is free if the model takes it longer, by itself or, where it must
-    # equal others, in all inputs at once.
-    every = range(len(declared))
+    # An axis of the example is free if the model accepts a longer one: in one input or, for axes
+    # that must be equal, in all inputs together.
+    indices = range(len(declared))
     free = {
         (index, position)
         for position in range(1, max(len(spec.shape) for spec in declared))
-        for index in every
-        if _takes_longer(model, declared, facts, position, [index])
+        for index in indices
+        if _accepts_longer(model, declared, facts, position, [index])
     }
     for position in range(1, max(len(spec.shape) for spec in declared)):
-        rest = [index for index in every if (index, position) not in free]
-        if len(rest) > 1 and _takes_longer(model, declared, facts, position, rest):
+        rest = [index for index in indices if (index, position) not in free]
+        if len(rest) > 1 and _accepts_longer(model, declared, facts, position, rest):
             free.update((index, position) for index in rest)
     return [
         spec
@@ -167,7 +167,7 @@ def _settled(model: KerasModel, facts: Sequence[InputFacts]) -> list[DeclaredInp
     ]
 
 
-def _takes_longer(
+def _accepts_longer(
     model: KerasModel,
     declared: Sequence[DeclaredInput],
     facts: Sequence[InputFacts],
@@ -184,16 +184,16 @@ def _takes_longer(
     ]
     if longer == list(declared):
         return False
-    specs = [_named(spec, fact, {}) for spec, fact in zip(longer, facts, strict=True)]
+    specs = [_input_spec(spec, fact, {}) for spec, fact in zip(longer, facts, strict=True)]
     sizes = {axis.name: _SIZES[0][0] for spec in specs for axis in spec.axes if axis.name}
     return _runs(model, specs, {**sizes, BATCH: 2})
 
 
-def _named(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]) -> InputSpec:
-    """An input of the manifest; ``names`` names its free axes by position."""
+def _input_spec(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]) -> InputSpec:
+    """Make the spec of an input; ``names`` maps positions of free axes to their names."""
     axes = [Axis(BATCH, spec.shape[0])]
     for position, size in list(enumerate(spec.shape))[1:]:
-        # The one fixed axis that sequences can be padded to.
+        # Only a fixed time axis gets a name: sequences can be padded to it.
         is_time = position == 1 and (len(spec.shape) > 2 or fact.is_ids)
         fixed_name = TIME if is_time and TIME not in names.values() else None
         name = names.get(position, f"axis_{position}") if size is None else fixed_name
@@ -211,7 +211,11 @@ def _named(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str]) -> I
 def _tie_axes(
     model: KerasModel, declared: Sequence[DeclaredInput], facts: Sequence[InputFacts]
 ) -> tuple[tuple[InputSpec, ...], dict[str, int], list[np.ndarray]]:
-    """Name the free axes, with one name for those that must be equal; with the outputs there."""
+    """Name the free axes, with one name for axes that must be equal.
+
+    Returns:
+        The inputs, the sizes of a call that succeeded, and its outputs.
+    """
     free = [
         (index, position)
         for index, spec in enumerate(declared)
@@ -221,10 +225,10 @@ def _tie_axes(
     failure: Exception | None = None
     for naming in _namings(free):
         inputs = tuple(
-            _named(spec, fact, {p: name for (i, p), name in naming.items() if i == index})
+            _input_spec(spec, fact, {p: name for (i, p), name in naming.items() if i == index})
             for index, (spec, fact) in enumerate(zip(declared, facts, strict=True))
         )
-        inputs = _separated(inputs)
+        inputs = _with_distinct_time_names(inputs)
         names = list(dict.fromkeys(naming.values()))
         for sizes in _SIZES:
             batch = declared[0].shape[0] or 2
@@ -236,13 +240,13 @@ def _tie_axes(
     message = (
         f"the model {model.name!r} takes no input of the sizes tried "
         f"(batch {declared[0].shape[0] or 2}; free axes of 5 to 96): "
-        f"{plain_text(failure) if failure else 'it returns none'}"
+        f"{plain_text(failure) if failure else 'it returns no outputs'}"
     )
     raise UnsupportedModelError(message) from failure
 
 
-def _separated(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
-    """Name fixed time axes of different sizes differently: axes of one name have one size."""
+def _with_distinct_time_names(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+    """Give fixed time axes of different sizes different names."""
     sizes: dict[str | None, int | None] = {
         axis.name: None for spec in inputs for axis in spec.axes if axis.size is None
     }
@@ -260,7 +264,7 @@ def _separated(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
 
 
 def _namings(free: Sequence[tuple[int, int]]) -> Iterator[dict[tuple[int, int], str]]:
-    """Ways to name the free axes ``(input, position)``, from all different to all equal."""
+    """Yield names for the free axes ``(input, position)``, from all different to all equal."""
     bases = {axis: TIME if axis[1] == 1 else f"axis_{axis[1]}" for axis in free}
     seen: dict[str, int] = {}
     separate = {}
@@ -275,7 +279,7 @@ def _namings(free: Sequence[tuple[int, int]]) -> Iterator[dict[tuple[int, int], 
 def _with_minimums(
     model: KerasModel, inputs: tuple[InputSpec, ...], typical: Mapping[str, int]
 ) -> tuple[InputSpec, ...]:
-    """Find the least size of every free axis but the batch."""
+    """Find the minimum size of every free axis except the batch."""
     minimums = {}
     for name in typical:
         if name != BATCH:
@@ -323,7 +327,7 @@ def _fixed(
     specs = [replace(s, axes=tuple(map(fixed, s.axes))) for s in found.outputs]
     sizes = {**found.typical_sizes, **{name: size for name in names if name is not None}}
     if not any(axis.size is None for spec in inputs for axis in spec.axes[1:]):
-        # Nothing is left for an axis of the outputs to depend on but the batch.
+        # Only the batch is free: all other axes of the outputs are fixed.
         outputs = model.reference(_arrays(inputs, sizes))
         specs = [
             replace(
@@ -385,7 +389,7 @@ def _output_axis(sizes: Sequence[int], variants: Sequence[Mapping[str, int]], ax
 def _call(
     model: KerasModel, inputs: Sequence[InputSpec], sizes: Mapping[str, int]
 ) -> list[np.ndarray] | Exception:
-    """The outputs of the model at these sizes, or why there are none."""
+    """Return the outputs of the model at these sizes, or the error."""
     try:
         outputs = model.reference(_arrays(inputs, sizes))
     except CALL_ERRORS as error:

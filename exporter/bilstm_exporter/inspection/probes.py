@@ -1,8 +1,7 @@
-"""Probes: inputs chosen to find what ordinary inputs do not, with Keras's outputs for them.
+"""Probes: inputs for the comparison with Keras, chosen to find errors, with Keras's outputs.
 
-Every length from the shortest, several batches, every padding that the model's masks can meet,
-sequences that differ when reversed, values at the ends of their range, and cells driven as far as
-the model allows.
+They cover several lengths from the shortest, several batch sizes, every kind of padding,
+sequences that differ from their reverse, values at the ends of their range, and saturated states.
 """
 
 from __future__ import annotations
@@ -22,22 +21,21 @@ from bilstm_runtime.sampling import limits, random_values, without_mask_value
 from bilstm_runtime.spec import BATCH, InputSpec
 
 PADDINGS = ("left", "right", "middle", "scattered", "none", "all", "one step")
-# A model whose states feed on themselves can multiply a rounding without end; such a probe shows
-# nothing about an artifact. onnxruntime's and XNNPACK's tanh and sigmoid are accurate to about
-# ten roundings, so a probe must leave room for twenty: a twentieth of the tolerance per rounding.
+# A recurrence can amplify a rounding error without limit; such a probe does not test an artifact.
+# onnxruntime's and XNNPACK's tanh and sigmoid are accurate to about ten roundings, so a probe
+# must leave room for twenty: a twentieth of the tolerance per rounding.
 _MAX_SENSITIVITY = 0.05
 _ROUNDING_SEEDS = 2
 _SEARCH_ROWS, _SEARCH_STEPS, _SEARCH_ROUNDS = 32, 24, 2
-# One call to the reference holds no more values than this, or else seven rows, which an ordinary
-# probe has anyway.
+# One call to the reference has at most this many values, or seven rows, as an ordinary probe has.
 _MAX_CALL_VALUES = 2**20
 _MIN_CALL_ROWS = 7
-# Of the tolerance: another number of rows changes roundings, and nothing else.
+# A fraction of the tolerance: another batch size may change only roundings.
 _BATCH_ROUNDING = 0.05
 
 
 class ProbeKind(enum.Enum):
-    """What a probe is about."""
+    """What a probe tests."""
 
     ORDINARY = "ordinary values"
     RANGE_ENDS = "ends of the range"
@@ -48,7 +46,7 @@ class ProbeKind(enum.Enum):
 
     @property
     def is_padded(self) -> bool:
-        """Whether rows may hold nothing but padding, for which NaN can be Keras's output."""
+        """Whether rows may hold only padding, for which Keras's output can be NaN."""
         return self in (ProbeKind.PADDING, ProbeKind.EVERY_PADDING)
 
 
@@ -57,8 +55,8 @@ class Candidate:
     """An input that may become a probe.
 
     Attributes:
-        kind: What it is about.
-        name: The same with its sizes, for reports.
+        kind: What it tests.
+        name: The kind with its sizes, for reports.
         inputs: One array per input of the file.
     """
 
@@ -72,8 +70,8 @@ class Probe:
     """One input and Keras's outputs for it.
 
     Attributes:
-        kind: What it is about.
-        name: The same with its sizes, for reports.
+        kind: What it tests.
+        name: The kind with its sizes, for reports.
         inputs: One array per input of the file.
         outputs: One array per output.
     """
@@ -92,20 +90,20 @@ class Probe:
 class ProbeSet:
     """The probes of one model.
 
-    Whether they are well conditioned takes further calls to Keras, so it is settled when the
-    first comparison fails, once and for all artifacts: `keep_well_conditioned`.
+    To find badly conditioned probes takes further calls to Keras. `keep_well_conditioned` does it
+    once for all artifacts, when the first comparison fails.
 
     Args:
         model: The model.
-        probes: Those that Keras answers with finite numbers.
-        left_out: Names of the others, with the reason.
-        largest_state: The largest value in a cell's state that a probe reaches, or None without
+        probes: The probes to compare with.
+        left_out: The reasons for the candidates that are not probes, by name.
+        largest_state: The largest ``|state|`` of a recurrence on a probe, or None without
             recurrences.
 
     Attributes:
-        probes: Those to compare with.
-        left_out: What is no probe, by name, with the reason.
-        largest_state: As given.
+        probes: The probes to compare with.
+        left_out: The reasons for the candidates that are not probes, by name.
+        largest_state: As in the arguments.
     """
 
     def __init__(
@@ -119,17 +117,17 @@ class ProbeSet:
         self.probes = list(probes)
         self.left_out = dict(left_out)
         self.largest_state = largest_state
-        self._is_settled = False
+        self._is_filtered = False
 
     def keep_well_conditioned(self) -> bool:
-        """Leave out the probes on which rounding the weights changes Keras's own outputs.
+        """Leave out the probes on which a rounding of the weights changes Keras's own outputs.
 
         Returns:
-            Whether that left any out; False from the second call on.
+            Whether any were left out; False from the second call on.
         """
-        if self._is_settled:
+        if self._is_filtered:
             return False
-        self._is_settled = True
+        self._is_filtered = True
         kept = []
         for probe in self.probes:
             sensitivity = _sensitivity(self._model, probe.inputs, probe.outputs)
@@ -146,17 +144,17 @@ class ProbeSet:
 
 
 def make_probes(loaded: LoadedModel) -> ProbeSet:
-    """Make the probes of a model, and call it for their outputs.
+    """Make the probes of a model, and compute Keras's outputs for them.
 
     Raises:
-        UnsupportedModelError: The model returns something else for the same input each time.
+        UnsupportedModelError: The model returns different outputs for the same input.
     """
     model = loaded.keras
     probes: list[Probe] = []
     left_out: dict[str, str] = {}
-    saturating, largest = _saturating(loaded)
+    saturating, largest = _saturating_candidates(loaded)
     candidates = [*_candidates(loaded), *saturating]
-    together = _call_together(loaded, candidates)
+    together = _call_batched(loaded, candidates)
     for index, candidate in enumerate(candidates):
         try:
             outputs = together.get(index) or model.reference(candidate.inputs)
@@ -168,8 +166,8 @@ def make_probes(loaded: LoadedModel) -> ProbeSet:
             lines = plain_text(error).strip().splitlines() or [type(error).__name__]
             left_out[candidate.name] = f"Keras refuses it: {lines[0][:200]}"
             continue
-        # Keras divides by the number of valid steps: without one, its output is NaN. Anywhere
-        # else a model that overflows shows nothing.
+        # Keras divides by the number of valid steps, so its output can be NaN for a row of
+        # padding. Other outputs that are not finite cannot be compared.
         probe = Probe(candidate.kind, candidate.name, candidate.inputs, outputs)
         if candidate.kind.is_padded or probe.is_finite:
             probes.append(probe)
@@ -195,7 +193,7 @@ def _refuse_randomness(
 def _sensitivity(
     model: KerasModel, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
 ) -> float:
-    """How far, in tolerances, the outputs move when every weight is off by one rounding."""
+    """Return the change of the outputs, in tolerances, if every weight is off by one rounding."""
     perturbed = [model.perturbed_reference(inputs, seed) for seed in range(_ROUNDING_SEEDS)]
     return max(
         (
@@ -231,12 +229,12 @@ def _candidates(loaded: LoadedModel) -> Iterator[Candidate]:
     yield Candidate(ProbeKind.RISING, ProbeKind.RISING.value, rising)
     if not any(_can_be_padded(spec) for spec in inputs):
         return
-    one, every = ProbeKind.PADDING, ProbeKind.EVERY_PADDING
+    single, every = ProbeKind.PADDING, ProbeKind.EVERY_PADDING
     for kind, name, batch, steps, paddings in (
-        *((one, f"{padding} padding", 2, 7, (padding,)) for padding in PADDINGS),
+        *((single, f"{padding} padding", 2, 7, (padding,)) for padding in PADDINGS),
         (every, every.value, 7, 12, PADDINGS),
-        (one, "left padding, batch 1", 1, 12, ("left",)),
-        (one, "all padding, batch 1", 1, 7, ("all",)),
+        (single, "left padding, batch 1", 1, 12, ("left",)),
+        (single, "all padding, batch 1", 1, 7, ("all",)),
     ):
         arrays = [
             _padded(spec, array, paddings, rng)
@@ -246,12 +244,12 @@ def _candidates(loaded: LoadedModel) -> Iterator[Candidate]:
 
 
 def _shapes(loaded: LoadedModel, batch: int, extra: int) -> list[tuple[int, ...]]:
-    """Input shapes with every free axis ``extra`` steps above its minimum."""
+    """Return input shapes with every free axis ``extra`` steps above its minimum."""
     sizes = {BATCH: batch}
     for index, (name, axis) in enumerate(
         (name, axis) for name, axis in loaded.free_axes.items() if name != BATCH
     ):
-        # Axes that need not be equal are given different sizes.
+        # Axes that may differ get different sizes.
         sizes[name] = axis.min + extra + (index if extra else 0)
     return loaded.shapes(sizes)
 
@@ -271,7 +269,7 @@ def _at_ends(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) 
 
 
 def _rising(spec: InputSpec, shape: tuple[int, ...]) -> np.ndarray:
-    """Values that rise along every row, so that a sequence is never its own reverse."""
+    """Return values that rise along every row, so that a sequence differs from its reverse."""
     low, high = limits(spec)
     count = int(np.prod(shape[1:]))
     values = np.linspace(low, high, count).reshape(1, *shape[1:])
@@ -285,10 +283,10 @@ def _can_be_padded(spec: InputSpec) -> bool:
 
 
 def padding_mask(kind: str, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Which of ``length`` steps count, for one kind of padding.
+    """Make the mask of a sequence with one kind of padding.
 
     Returns:
-        ``[length] bool``, True where a step counts.
+        ``[length] bool``, True for a valid step.
     """
     mask = np.ones(length, bool)
     third = max(1, length // 3)
@@ -311,7 +309,7 @@ def padding_mask(kind: str, length: int, rng: np.random.Generator) -> np.ndarray
 def _padded(
     spec: InputSpec, array: np.ndarray, kinds: Sequence[str], rng: np.random.Generator
 ) -> np.ndarray:
-    """Pad rows of an input in turn; where words hold characters, the characters too."""
+    """Pad the rows of an input, each with the next kind; pad words of characters likewise."""
     if not _can_be_padded(spec):
         return array
     value = False if spec.dtype == "bool" else spec.mask_value
@@ -328,11 +326,11 @@ def _padded(
     return array
 
 
-def _saturating(loaded: LoadedModel) -> tuple[list[Candidate], float | None]:
-    """Search for inputs that drive the states far: constant steps, then mutations of the best.
+def _saturating_candidates(loaded: LoadedModel) -> tuple[list[Candidate], float | None]:
+    """Search for inputs with large states: constant sequences, then mutations of the best.
 
     Returns:
-        A candidate, and the largest ``|state|`` that it reaches; None without recurrences.
+        The candidate and its largest ``|state|``; ``[]`` and None without recurrences.
     """
     rng = np.random.default_rng(7)
     inputs = loaded.call_inputs
@@ -350,7 +348,7 @@ def _saturating(loaded: LoadedModel) -> tuple[list[Candidate], float | None]:
             states = loaded.keras.final_states(candidate)
         except CALL_ERRORS:
             return [], None
-        reach = _reach(states, rows)
+        reach = _largest_states(states, rows)
         if reach is None:
             return [], None
         winner = int(reach.argmax())
@@ -364,8 +362,8 @@ def _saturating(loaded: LoadedModel) -> tuple[list[Candidate], float | None]:
     return [Candidate(ProbeKind.SATURATED, ProbeKind.SATURATED.value, arrays)], largest
 
 
-def _reach(states: Sequence[np.ndarray], rows: int) -> np.ndarray | None:
-    """The largest finite ``|state|`` of every row, or None without states of that batch."""
+def _largest_states(states: Sequence[np.ndarray], rows: int) -> np.ndarray | None:
+    """Return the largest finite ``|state|`` of each row, or None without states of that batch."""
     values = [
         np.nan_to_num(np.abs(state).reshape(rows, -1).max(axis=1), posinf=0.0)
         for state in states
@@ -375,7 +373,7 @@ def _reach(states: Sequence[np.ndarray], rows: int) -> np.ndarray | None:
 
 
 def _constant_rows(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A row repeats one step, each row another, at growing scales."""
+    """Make rows that repeat one random step, at growing scales."""
     if len(shape) < (3 if np.dtype(spec.dtype).kind == "f" else 2):  # no time axis
         return random_values(spec, shape, rng)
     step = random_values(spec, (shape[0], 1, *shape[2:]), rng)
@@ -387,20 +385,20 @@ def _constant_rows(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Gener
 
 
 def _mutated(spec: InputSpec, array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change some features, or some ids, of every row but the first."""
-    fresh = _constant_rows(spec, array.shape, rng)
+    """Change some features, or some ids, of every row except the first."""
+    replacement = _constant_rows(spec, array.shape, rng)
     change = rng.random((array.shape[0], 1, *array.shape[2:])) < 0.3  # a third
     change[0] = False
     if array.ndim == 1 or change.ndim != array.ndim:
         return array
-    return np.where(change, fresh, array)
+    return np.where(change, replacement, array)
 
 
 def golden_probes(loaded: LoadedModel, probes: Sequence[Probe]) -> list[Probe]:
-    """A few small probes that show most: padded in every way, saturated, rising, ordinary.
+    """Choose a few small probes for check-bilstm: padded in every way, saturated, rising, ordinary.
 
-    A stateful model starts them from its first states, as it does when it was just loaded; its
-    states are left out.
+    For a stateful model they start from its initial states, as after loading, and do not contain
+    the states.
     """
     finite = [probe for probe in probes if probe.is_finite]
     ordinary = [p for p in finite if p.kind is ProbeKind.ORDINARY and len(p.inputs[0]) == 7]
@@ -412,35 +410,35 @@ def golden_probes(loaded: LoadedModel, probes: Sequence[Probe]) -> list[Probe]:
         *ordinary[:1],
     ]
     golden = [probe for probe in chosen if probe is not None] or finite[:1]
-    return [_from_first_states(loaded, p) for p in golden] if loaded.spec.states else golden
+    return [_from_initial_states(loaded, p) for p in golden] if loaded.spec.states else golden
 
 
-def _from_first_states(loaded: LoadedModel, probe: Probe) -> Probe:
+def _from_initial_states(loaded: LoadedModel, probe: Probe) -> Probe:
     inputs, states = loaded.spec.split_inputs(probe.inputs)
     zeros = [np.zeros_like(state) for state in states]
     outputs, _ = loaded.spec.split_outputs(loaded.keras.reference([*inputs, *zeros]))
     return Probe(probe.kind, probe.name, inputs, outputs)
 
 
-def _call_together(
+def _call_batched(
     loaded: LoadedModel, candidates: Sequence[Candidate]
 ) -> dict[int, list[np.ndarray]]:
-    """Call Keras once for candidates of the same length, where a row's output is its own.
+    """Call Keras once for candidates of the same length, if rows are independent.
 
-    Keras's eager recurrences loop in Python, so one call costs as much as many rows. Whether rows
-    are independent is checked in every such call: one of its candidates is called alone as well,
-    a padded one if there is any. Ordinary candidates, the first of their shape, are always left to
-    be called alone.
+    Keras's eager recurrences loop in Python, so a call costs about the same for any number of
+    rows. Every such call checks that rows are independent: one of its candidates, a padded one if
+    there is any, is also called alone. The first ordinary candidate of each shape is always called
+    alone.
 
     Returns:
-        Outputs by the candidate's index; none where a row depends on the others.
+        Outputs by the candidate's index; empty if a row depends on the others.
     """
     if loaded.spec.states or any(spec.axes[0].size is not None for spec in loaded.spec.inputs):
         return {}
     outputs: dict[int, list[np.ndarray]] = {}
     alone = _called_alone(candidates)
     every = ProbeKind.EVERY_PADDING
-    for members in _same_length(candidates):
+    for members in _group_by_length(candidates):
         if len(set(members) - alone) < 2:
             continue
         witness = max(members, key=lambda i: (candidates[i].kind is every, i in alone, -i))
@@ -448,8 +446,8 @@ def _call_together(
             found = _call_as_one(loaded.keras, [candidates[index].inputs for index in members])
             own = loaded.keras.reference(candidates[witness].inputs)
         except CALL_ERRORS:
-            continue  # the call of each alone shows why
-        if found is None or not _same(found[members.index(witness)], own):
+            continue  # each is called alone later, which reports the error
+        if found is None or not _nearly_equal(found[members.index(witness)], own):
             return {}
         outputs.update((i, one) for i, one in zip(members, found, strict=True) if i not in alone)
         outputs[witness] = own
@@ -457,7 +455,7 @@ def _call_together(
 
 
 def _called_alone(candidates: Sequence[Candidate]) -> set[int]:
-    """The first ordinary candidate of every shape."""
+    """Return the index of the first ordinary candidate of each shape."""
     first: dict[tuple[tuple[int, ...], ...], int] = {}
     for index, candidate in enumerate(candidates):
         if candidate.kind is ProbeKind.ORDINARY:
@@ -465,8 +463,8 @@ def _called_alone(candidates: Sequence[Candidate]) -> set[int]:
     return set(first.values())
 
 
-def _same_length(candidates: Sequence[Candidate]) -> list[list[int]]:
-    """The indices of candidates that differ in the batch alone, as many as fit in one call."""
+def _group_by_length(candidates: Sequence[Candidate]) -> list[list[int]]:
+    """Group the indices of candidates that differ only in the batch, limited to one call's size."""
     groups: dict[tuple[tuple[int, ...], ...], list[list[int]]] = {}
     for index, candidate in enumerate(candidates):
         inputs = candidate.inputs
@@ -491,7 +489,7 @@ def _call_as_one(
     return [list(rows) for rows in zip(*parts, strict=True)]
 
 
-def _same(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+def _nearly_equal(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
     return all(
         one.shape == other.shape
         and compare(one, other, TOLERANCE).max_error_ratio <= _BATCH_ROUNDING

@@ -1,4 +1,4 @@
-"""What holds for a model whatever its inputs: found by calling it, and written into its spec."""
+"""Finds the properties of a model that hold for any input, by calling it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def inspect_model(
 
     Raises:
         OptionError: An axis cannot be fixed at the given size.
-        UnsupportedModelError: The model takes no input that was tried, or draws random numbers.
+        UnsupportedModelError: The model accepts no input that was tried, or draws random numbers.
     """
     found = find_interface(model, batch=batch, time=time)
     count = len(model.inputs)
@@ -46,17 +46,17 @@ def inspect_model(
     spec = replace(
         spec,
         padding_neutral=is_padding_neutral(loaded),
-        # A divided batch of a stateful model would have nowhere to carry its states on from.
+        # A stateful model has states for one batch size, so a batch cannot be split.
         rows_independent=not spec.states and are_rows_independent(loaded, probes.probes),
     )
     return replace(loaded, spec=spec), probes
 
 
 def native_dtype_error(model: KerasModel, probes: Sequence[Probe]) -> float | None:
-    """How far the model's own dtypes take it from its outputs in float32, at most.
+    """Compare the outputs in the model's own dtypes with those in float32.
 
     Returns:
-        The largest absolute difference over the probes; None if the model is float32 itself.
+        The largest absolute difference over the probes; None for a float32 model.
     """
     largest = None
     for probe in probes:
@@ -71,7 +71,7 @@ def native_dtype_error(model: KerasModel, probes: Sequence[Probe]) -> float | No
 
 
 def are_rows_independent(loaded: LoadedModel, probes: Sequence[Probe]) -> bool:
-    """Whether other rows of a batch leave a row's output alone."""
+    """Whether a row's output does not depend on the other rows of its batch."""
     probe = max(probes, key=lambda probe: len(probe.inputs[0]), default=None)
     if probe is None or len(probe.inputs[0]) == 1:
         return True
@@ -91,10 +91,10 @@ def are_rows_independent(loaded: LoadedModel, probes: Sequence[Probe]) -> bool:
 
 
 def is_padding_neutral(loaded: LoadedModel) -> bool:
-    """Whether steps of the mask value after a sequence change no output for it.
+    """Whether steps of the mask value after a sequence change no output.
 
-    Where the model itself fixes the length there is nothing shorter to compare with;
-    then padding before and after the sequence must give the same output.
+    If the model fixes the length, no shorter sequence can be compared. Then padding before and
+    after the sequence must give the same output.
     """
     rng = np.random.default_rng(13)
     inputs, time_axes = loaded.call_inputs, loaded.time_axes
@@ -137,7 +137,7 @@ def is_padding_neutral(loaded: LoadedModel) -> bool:
 def _without_padding(
     spec: OutputSpec | StateSpec, long: np.ndarray, other: np.ndarray, time_axes: Collection[str]
 ) -> np.ndarray:
-    """An output that follows time, as long as the other."""
+    """Shorten an output that has a time axis to the length of the other."""
     if len(spec.axes) > 1 and spec.axes[1].name in time_axes:
         return long[:, : other.shape[1]]
     return long

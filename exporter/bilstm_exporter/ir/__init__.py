@@ -1,1 +1,1 @@
-"""The description of a recurrence between front ends and targets."""
+"""The description of recurrences that front ends produce and targets read."""

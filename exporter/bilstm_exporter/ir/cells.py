@@ -1,11 +1,11 @@
-"""The cells: their weights, and what they compute in one step.
+"""Recurrent cells: their weights and the computation of one step.
 
-Each cell's gate equations are written once, in its ``advance``. How the products behind them are
-computed is a strategy: one matrix product for all gates (`JoinedGates`), or one per gate
-(`SeparateGates`). The formulas are those of https://keras.io/api/layers/recurrent_layers/.
+Each cell's gate equations are written once, in its ``advance``. A strategy computes the matrix
+products: one product for all gates (`JoinedGates`), or one per gate (`SeparateGates`). The formulas
+are those of https://keras.io/api/layers/recurrent_layers/.
 
-A new cell is one class here, which every target can write. A format with an operator for the cell
-needs an entry in that format's table.
+To add a cell, add one class here; every target can then export it. If a format has an operator for
+the cell, also add an entry to that format's table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import tensorflow as tf
 
-# A float32 sigmoid is exactly 1 above 17; ten thousand is harmless in any other gate.
+# A float32 sigmoid is exactly 1 above 17. 1e4 does not overflow in any other gate.
 _SATURATED = 1e4
 
 Tensor = Any
@@ -29,15 +29,15 @@ class Activation:
     """An elementwise function of a gate.
 
     Attributes:
-        name: Keras's name for it (``"tanh"``), or None for one Keras does not name.
-        function: The function itself, on TensorFlow tensors.
+        name: Its Keras name (``"tanh"``), or None if it has none.
+        function: The function on TensorFlow tensors.
     """
 
     name: str | None
     function: Callable[[Tensor], Tensor]
 
     def equals(self, other: Activation) -> bool:
-        """Whether both are the same; one without a name equals the same function only."""
+        """Whether both have the same name or, without a name, are the same function."""
         return self.function is other.function if self.name is None else self.name == other.name
 
 
@@ -58,31 +58,31 @@ class Gates(abc.ABC):
 
 
 class Cell(abc.ABC):
-    """What a recurrence computes in one step."""
+    """The computation of one step of a recurrence."""
 
     kind: ClassVar[str]
     """The cell's name in messages."""
     state_count: int
-    """How many states it carries."""
+    """Number of states."""
     neutral_inputs: ClassVar[tuple[float, ...]] = ()
-    """Projected inputs, the same for all gates, that may leave the states as they are."""
+    """Candidate projected inputs, equal for all gates, that may leave the states unchanged."""
 
     @property
     def units(self) -> int | None:
-        """Width of the output and of every state; None where only given states have shapes."""
+        """Size of the output and of every state; None if only the initial states define shapes."""
         return None
 
     @property
     def kernel_size(self) -> int:
-        """Number of elements of the recurrent kernel; 0 where it is not known."""
+        """Number of elements of the recurrent kernel; 0 if unknown."""
         return 0
 
     @property
     def zeros_width(self) -> int:
-        """Width of a state that starts at zeros.
+        """Size of a state that starts at zeros.
 
         Raises:
-            ValueError: The shapes of the states come from given initial states only.
+            ValueError: Only the initial states define the shapes of the states.
         """
         if self.units is None:
             message = "the initial states of this cell must be given"
@@ -90,9 +90,9 @@ class Cell(abc.ABC):
         return self.units
 
     def input_projection(self) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Kernel ``[features, gates * units]`` and bias applied to all steps at once.
+        """Kernel ``[features, gates * units]`` and bias, applied to all steps together.
 
-        None for a cell whose steps take the inputs as they are.
+        None if the cell takes the inputs without a projection.
         """
         return None
 
@@ -114,7 +114,7 @@ class Cell(abc.ABC):
         """Advance one step.
 
         Args:
-            inputs: ``[batch, gates * units]`` projected inputs, or ``[batch, ...]`` as they are.
+            inputs: ``[batch, gates * units]`` projected, or ``[batch, ...]`` without a projection.
             states: One tensor ``[batch, ...]`` per state.
 
         Returns:
@@ -124,13 +124,13 @@ class Cell(abc.ABC):
     def step_gates(
         self, inputs: Sequence[Tensor], states: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Advance one step with one hidden product per gate; inputs as of `project_gates`."""
+        """Advance one step with one hidden product per gate; for inputs see `project_gates`."""
         return self.step(inputs[0], states)
 
     def step_shapes(
         self, sequences: Sequence[int | None], states: Sequence[Sequence[int | None]]
     ) -> list[list[int | None]]:
-        """Shapes ``[batch, ...]`` of a step's inputs and states, the batch free.
+        """Shapes ``[batch, ...]`` of a step's inputs and states; the batch size is None.
 
         Args:
             sequences: Shape ``[batch, time, ...]`` of the sequences.
@@ -144,7 +144,7 @@ class Cell(abc.ABC):
         return list(output.shape[1:])
 
     def differs_in_weights_only(self, other: Cell) -> bool:
-        """Whether both compute the same from weights of the same shapes."""
+        """Whether the cells are the same except for the values of their weights."""
         del other
         return False
 
@@ -156,7 +156,7 @@ class GatedCell(Cell):
         kernel: ``[features, gates * units] float32``.
         recurrent_kernel: ``[units, gates * units] float32``.
         bias: ``[gates * units] float32``, or None.
-        activation: Of the new values.
+        activation: Activation of the new values.
     """
 
     gate_count: ClassVar[int]
@@ -167,7 +167,7 @@ class GatedCell(Cell):
 
     @property
     def units(self) -> int:
-        """Width of the output and of every state."""
+        """Size of the output and of every state."""
         return int(self.recurrent_kernel.shape[0])
 
     @property
@@ -177,15 +177,15 @@ class GatedCell(Cell):
 
     @property
     def hidden_biases(self) -> list[np.ndarray | None]:
-        """For each gate, what is added to its hidden projection, ``[units]``."""
+        """The bias ``[units]`` of each gate's hidden projection, or None."""
         return [None] * self.gate_count
 
     def split_gates(self, weight: np.ndarray) -> list[np.ndarray]:
-        """The parts ``[..., units]`` of a weight ``[..., gates * units]``."""
+        """Split a weight ``[..., gates * units]`` into ``[..., units]`` per gate."""
         return [np.ascontiguousarray(part) for part in np.split(weight, self.gate_count, axis=-1)]
 
     def input_projection(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Kernel ``[features, gates * units]`` and bias applied to all steps at once."""
+        """Kernel ``[features, gates * units]`` and bias, applied to all steps together."""
         return self.kernel, self.bias
 
     def project_gates(self, inputs: Tensor) -> list[Tensor]:
@@ -209,13 +209,13 @@ class GatedCell(Cell):
     def step_gates(
         self, inputs: Sequence[Tensor], states: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Advance one step with one hidden product per gate; inputs as of `project_gates`."""
+        """Advance one step with one hidden product per gate; for inputs see `project_gates`."""
         return self.advance(SeparateGates(self, inputs), states)
 
     def step_shapes(
         self, sequences: Sequence[int | None], states: Sequence[Sequence[int | None]]
     ) -> list[list[int | None]]:
-        """Shapes of a step's inputs and states; the weights tell them."""
+        """Shapes of a step's inputs and states, read from the weights."""
         del sequences, states
         return [[None, self.gate_count * self.units], *[[None, self.units]] * self.state_count]
 
@@ -225,7 +225,7 @@ class GatedCell(Cell):
         return [self.units]
 
     def differs_in_weights_only(self, other: Cell) -> bool:
-        """Whether both compute the same from weights of the same shapes."""
+        """Whether the cells are the same except for the values of their weights."""
         return type(self) is type(other) and all(
             _are_alike(getattr(self, field.name), getattr(other, field.name))
             for field in fields(self)  # type: ignore[arg-type] # every concrete cell is a dataclass
@@ -240,8 +240,8 @@ class LSTMCell(GatedCell):
         kernel: ``[features, 4 * units] float32``.
         recurrent_kernel: ``[units, 4 * units] float32``.
         bias: ``[4 * units] float32``, or None.
-        activation: Of the candidate and of the cell state.
-        recurrent_activation: Of the three gates.
+        activation: Activation of the candidate and the cell state.
+        recurrent_activation: Activation of the three gates.
     """
 
     kernel: np.ndarray
@@ -253,11 +253,11 @@ class LSTMCell(GatedCell):
     kind = "LSTM"
     gate_count = 4
     state_count = 2
-    # Zeros stay zeros where activation(0) is 0.
+    # States of zeros stay zeros if activation(0) is 0.
     neutral_inputs = (0.0,)
 
     def advance(self, gates: Gates, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Advance hidden state and cell state."""
+        """Advance the hidden state and the cell state."""
         hidden, carry = states
         activation, gate = self.activation.function, self.recurrent_activation.function
         i, f, candidate, o = gates.sums(hidden)
@@ -275,8 +275,8 @@ class GRUCell(GatedCell):
         recurrent_kernel: ``[units, 3 * units] float32``.
         bias: Input bias ``[3 * units] float32``, or None.
         recurrent_bias: ``[3 * units] float32``, only with ``reset_after``; or None.
-        activation: Of the candidate.
-        recurrent_activation: Of the two gates.
+        activation: Activation of the candidate.
+        recurrent_activation: Activation of the two gates.
         reset_after: Whether the reset gate is applied after the hidden projection.
     """
 
@@ -291,18 +291,18 @@ class GRUCell(GatedCell):
     kind = "GRU"
     gate_count = 3
     state_count = 1
-    # Any state stays where the update gate is exactly 1.
+    # Any state stays unchanged if the update gate is exactly 1.
     neutral_inputs = (0.0, _SATURATED)
 
     @property
     def hidden_biases(self) -> list[np.ndarray | None]:
-        """The candidate's; those of z and r are added to the input's bias."""
+        """The candidate's bias; the biases of z and r are added to the input bias."""
         if self.recurrent_bias is None or not self.reset_after:
             return [None, None, None]
         return [None, None, self.recurrent_bias[2 * self.units :]]
 
     def input_projection(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Kernel and bias of all steps; the recurrent bias of z and r is in the bias."""
+        """Kernel and bias of all steps; the bias includes the recurrent bias of z and r."""
         bias = self.bias
         if self.recurrent_bias is not None and bias is not None:
             end = 2 * self.units
@@ -333,7 +333,7 @@ class SimpleRNNCell(GatedCell):
         kernel: ``[features, units] float32``.
         recurrent_kernel: ``[units, units] float32``.
         bias: ``[units] float32``, or None.
-        activation: Of the new state.
+        activation: Activation of the new state.
     """
 
     kernel: np.ndarray
@@ -344,7 +344,7 @@ class SimpleRNNCell(GatedCell):
     kind = "SimpleRNN"
     gate_count = 1
     state_count = 1
-    # Zeros stay zeros where activation(0) is 0.
+    # States of zeros stay zeros if activation(0) is 0.
     neutral_inputs = (0.0,)
 
     def advance(self, gates: Gates, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -356,18 +356,18 @@ class SimpleRNNCell(GatedCell):
 
 @dataclass(frozen=True)
 class StepCell(Cell):
-    """Any other cell, known only by its function of one step.
+    """Any other cell, defined only by its step function.
 
     Attributes:
         function: ``function(inputs, states) -> (output, new_states)`` on TensorFlow
             tensors without a time axis; states are flat lists.
-        state_count: How many states it carries.
+        state_count: Number of states.
     """
 
     function: Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
     state_count: int
 
-    kind = "a cell of its own"
+    kind = "custom cell"
 
     def step(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Advance one step; see `Cell.step`."""
@@ -380,7 +380,7 @@ def step_together(
     """Advance one step of cells that differ in weights only.
 
     Args:
-        cells: One, or as many gated cells as the batch is divided into equal parts.
+        cells: One cell, or one gated cell for each equal part of the batch.
         inputs: ``[cells * batch, ...]``; see `Cell.step`.
         states: One tensor ``[cells * batch, ...]`` per state.
 
@@ -397,7 +397,7 @@ class JoinedGates(Gates):
     """One hidden product for all gates.
 
     Args:
-        cells: One for each of as many equal parts of the batch.
+        cells: One cell for each equal part of the batch.
         inputs: ``[cells * batch, gates * units]``.
     """
 
@@ -439,9 +439,9 @@ class JoinedGates(Gates):
 
 
 class SeparateGates(Gates):
-    """A hidden product per gate.
+    """One hidden product per gate.
 
-    In integers each gate then has a range of its own, where the parts of one product share one.
+    In integer arithmetic each gate then has its own range; the parts of one product share a range.
 
     Args:
         cell: The cell.
@@ -469,7 +469,7 @@ class SeparateGates(Gates):
 
 
 def _are_alike(one: Any, other: Any) -> bool:
-    """Whether two attributes of cells are weights of the same shape, or else equal."""
+    """Whether two cell attributes are weights of the same shape, or equal otherwise."""
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return bool(one.shape == other.shape)
     if isinstance(one, Activation) and isinstance(other, Activation):

@@ -1,4 +1,4 @@
-"""Traced TensorFlow functions: nothing may refer to a tensor outside of them."""
+"""Traced TensorFlow functions without captured tensors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from tensorflow.python.framework.convert_to_constants import (
 
 
 def without_captures(function: Any) -> Any:
-    """Make constants of the tensors outside of a traced function that it refers to.
+    """Replace the captured tensors of a traced function by constants.
 
-    Statistics that a layer keeps outside its variables, as an adapted Normalization
-    does, and weights made constant in an outer graph, would otherwise become inputs
-    of the artifact.
+    Otherwise they become inputs of the artifact. Examples are the statistics of an adapted
+    Normalization layer, and weights that are constants of an outer graph.
 
     Args:
         function: A ``tf.ConcreteFunction``.
 
     Returns:
-        The same function with no inputs but its own, and the same structured outputs.
+        The same function without captured inputs, with the same structured outputs.
 
     Raises:
-        ValueError: It refers to a tensor of an outer graph that is no constant; its name.
+        ValueError: A captured tensor is not a constant; the message is its name.
     """
     captured = function.captured_inputs
     if not captured:
@@ -33,7 +32,7 @@ def without_captures(function: Any) -> Any:
     outputs = function.structured_outputs
     count = len(function.inputs) - len(captured)
     if any(tensor.dtype == tf.resource for tensor in captured):
-        # A layer's tf.Variable that Keras does not know of; its value is a weight like others.
+        # A tf.Variable of a layer that Keras does not track.
         function = convert_variables_to_constants_v2(function, lower_control_flow=False)
         captured = function.captured_inputs
     graph_def = function.graph.as_graph_def()

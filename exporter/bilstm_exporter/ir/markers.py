@@ -1,7 +1,7 @@
-"""A graph in which every recurrence is one marker operator, tied to no format.
+"""A format-independent graph in which every recurrence is one marker operator.
 
-The graph around the markers can be analysed, and a target can put its own operators in their
-places. A marker is a stateless TensorFlow operator with a token; it is never run.
+The graph around the markers can be analysed, and a target can replace the markers by its own
+operators. A marker is a stateless TensorFlow operator with a token; it is never run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UnknownReadError(ValueError):
         tensor: The tensor's name.
     """
 
-    # Keras makes another exception of one raised inside a layer's call, unless it has this mark.
+    # Keras wraps an exception raised inside a layer's call unless it has this attribute.
     _keras_call_info_injected = True
 
     def __init__(self, layer: str, tensor: str) -> None:
@@ -39,17 +39,17 @@ class UnknownReadError(ValueError):
 class Marker:
     """One recurrence of a traced model.
 
-    The marker's inputs are the sequences, the mask if there is one, then the initial states that
-    are given; its outputs are the last output, the outputs of all steps (in input order, only with
-    ``return_sequences``), then the final states.
+    Inputs of the marker: the sequences, the mask if there is one, the initial states that are not
+    None. Outputs: the last output, the outputs of all steps (in input order, only with
+    ``return_sequences``), the final states.
 
     Attributes:
-        recurrence: What it computes.
+        recurrence: The recurrence it replaces.
         has_state: For each state, whether an initial value is among the inputs.
         has_mask: Whether a mask is among the inputs.
         step: One step ``(inputs, *states) -> [output, *states]`` as a ``tf.ConcreteFunction``
-            without other inputs. A target without an operator for the cell writes this. It is
-            traced with the model, because a front end replaces operators only meanwhile.
+            without captured inputs. A target without an operator for the cell writes this step. It
+            is traced with the model, while the front end's replacements are active.
     """
 
     recurrence: Recurrence
@@ -64,7 +64,7 @@ class MarkedGraph:
 
     Attributes:
         function: A ``tf.ConcreteFunction``.
-        markers: By token.
+        markers: The markers by token.
     """
 
     function: Any
@@ -72,15 +72,15 @@ class MarkedGraph:
 
     def has_shapes(self, shapes: Sequence[Sequence[int | None]]) -> bool:
         """Whether the graph was traced with inputs of these shapes."""
-        found = [tuple(tensor.shape) for tensor in self.function.inputs]
-        return found == [tuple(shape) for shape in shapes]
+        traced = [tuple(tensor.shape) for tensor in self.function.inputs]
+        return traced == [tuple(shape) for shape in shapes]
 
 
 class MarkerLowering(Lowering):
-    """Writes a marker in the place of every recurrence.
+    """Writes a marker for every recurrence.
 
     Attributes:
-        markers: By token, in the order of the calls.
+        markers: The markers by token, in call order.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class MarkerLowering(Lowering):
         results = tf.raw_ops.PyFuncStateless(
             input=inputs, token=token, Tout=[tf.float32] * len(shapes)
         )
-        # EnsureShape carries the shapes through a GraphDef.
+        # EnsureShape keeps the shapes in a GraphDef.
         last_output, *rest = [
             tf.ensure_shape(tensor, shape) for tensor, shape in zip(results, shapes, strict=True)
         ]
@@ -122,7 +122,7 @@ def mark_recurrences(trace: Callable[[Lowering], Any]) -> MarkedGraph:
     """Trace a model with a marker for every recurrence.
 
     Args:
-        trace: Traces the model with a lowering.
+        trace: Function that traces the model with a lowering.
     """
     lowering = MarkerLowering()
     function = trace(lowering)
@@ -130,26 +130,26 @@ def mark_recurrences(trace: Callable[[Lowering], Any]) -> MarkedGraph:
 
 
 def _trace_step(recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]) -> Any:
-    """Trace one step of a recurrence by itself, while weights that it reads are constants.
+    """Trace one step of a recurrence; the weights it reads become constants.
 
     Args:
         recurrence: The recurrence.
         sequences: ``[batch, time, ...]``; see `Lowering.lower`.
-        initial_state: ``[batch, ...]`` each, or None; all are given for a StepCell.
+        initial_state: ``[batch, ...]`` each, or None for zeros; a StepCell needs all of them.
 
     Returns:
         A ``tf.ConcreteFunction`` ``(inputs, *states) -> [output, *states]``.
 
     Raises:
-        UnknownReadError: It reads something else.
+        UnknownReadError: The step reads another tensor.
     """
     cell = recurrence.cell
-    given = [state.shape for state in initial_state if state is not None]
-    shapes = cell.step_shapes(sequences.shape, given)
+    state_shapes = [state.shape for state in initial_state if state is not None]
+    shapes = cell.step_shapes(sequences.shape, state_shapes)
 
     def step(inputs: Any, *states: Any) -> list[Any]:
         output, new_states = cell.step(inputs, states)
-        # Identities, because an output may be a state, or a state an input.
+        # Identities are needed if an output is also a state, or a state also an input.
         return [tf.identity(tensor) for tensor in (output, *new_states)]
 
     signature = [

@@ -1,8 +1,8 @@
-"""What a recurrence is, described alike by every front end for every target.
+"""The description of a recurrence, independent of front end and target.
 
-A front end (Keras 3, tf_keras) describes each recurrent layer it meets as a
-:class:`Recurrence`. A target (ONNX, TFLite) turns that description, together
-with the tensors of one call, into its own operators. Neither knows the other.
+A front end (Keras 3, tf_keras) describes each recurrent layer as a `Recurrence`. A target (ONNX,
+TFLite) converts that description and the tensors of one call to its own operators. Front ends and
+targets do not depend on each other.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Recurrence:
 
     Attributes:
         layer: The layer's name, for messages.
-        cell: What happens in a step.
-        go_backwards: Whether time runs from the last step to the first.
-        return_sequences: Whether the output of every step is wanted.
-        zero_output_for_mask: Whether a masked step gives zeros; otherwise it
-            repeats the output of the step processed before it (zeros at first).
+        cell: The computation of one step.
+        go_backwards: Whether steps are processed from the last to the first.
+        return_sequences: Whether the outputs of all steps are returned.
+        zero_output_for_mask: Whether a masked step outputs zeros. If False, it repeats the output
+            of the previously processed step (initially zeros).
     """
 
     layer: str
@@ -41,8 +41,8 @@ class Recurrence:
     def output_is_state(self, *, masked: bool, starts_at_zeros: bool) -> bool:
         """Whether the output of a step always equals the first state after it.
 
-        This holds for gated cells. Exceptions are masked steps that give zeros, and masked
-        steps before the first valid one, whose output is zeros for any initial state.
+        This holds for gated cells, with two exceptions: masked steps that output zeros, and masked
+        steps before the first valid step, which output zeros for any initial state.
         """
         if self.cell.units is None:
             return False
@@ -51,12 +51,12 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class RecurrenceResult:
-    """What a lowered recurrence gives back, as TensorFlow tensors.
+    """The outputs of a lowered recurrence, as TensorFlow tensors.
 
     Attributes:
-        last_output: ``[batch, ...]``, the output of the step processed last.
+        last_output: ``[batch, ...]``, the output of the last processed step.
         outputs: ``[batch, time, ...]`` in the order of the *input's* time axis for
-            both directions, or None unless ``return_sequences``.
+            both directions; None without ``return_sequences``.
         states: The final states, ``[batch, ...]`` each.
     """
 
@@ -67,12 +67,12 @@ class RecurrenceResult:
 
 @dataclass(frozen=True)
 class Bidirectional:
-    """Two recurrences over one sequence from either end, in one layer.
+    """The two recurrences of one bidirectional layer over one sequence.
 
     Attributes:
         layer: The layer's name.
-        forward: The recurrence of the layer's forward part; it may itself go backwards.
-        backward: That of its backward part.
+        forward: The recurrence of the forward layer; its ``go_backwards`` may be True.
+        backward: The recurrence of the backward layer.
     """
 
     layer: str
@@ -81,7 +81,7 @@ class Bidirectional:
 
 
 class Lowering(abc.ABC):
-    """A target's way to write recurrences into the graph being traced."""
+    """Writes recurrences into the graph being traced; each target has its own."""
 
     @abc.abstractmethod
     def lower(
@@ -94,10 +94,10 @@ class Lowering(abc.ABC):
         """Write one recurrence.
 
         Args:
-            recurrence: What to lower.
+            recurrence: The recurrence to lower.
             sequences: ``[batch, time, ...] float32``.
             initial_state: One tensor ``[batch, ...]`` per state; None means zeros
-                (only for cells whose weights give the shapes of the states).
+                (only for cells whose weights define the shapes of the states).
             mask: ``[batch, time] bool``, True where a step is valid; or None.
         """
 
@@ -108,25 +108,25 @@ class Lowering(abc.ABC):
         initial_states: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
         mask: Tensor | None,
     ) -> tuple[RecurrenceResult, RecurrenceResult]:
-        """Write both recurrences of a pair: by default one after the other.
+        """Write both recurrences of a pair, by default one after the other.
 
-        This is called in the name scope of the forward layer. The backward layer has a scope
-        beside it: a node of the graph tells by its scope which layer it belongs to.
+        This is called in the name scope of the forward layer. The backward layer gets a sibling
+        scope, because the scope of a node identifies its layer.
 
         Args:
-            pair: What to lower.
-            sequences: As of `lower`, for both.
-            initial_states: As of `lower`, of each.
-            mask: As of `lower`, for both.
+            pair: The recurrences to lower.
+            sequences: Sequences of both; see `lower`.
+            initial_states: Initial states of each; see `lower`.
+            mask: Mask of both; see `lower`.
 
         Returns:
-            The results of the forward and of the backward recurrence.
+            The results of the forward and the backward recurrence.
         """
         forward_state, backward_state = initial_states
         forward = self.lower(pair.forward, sequences, forward_state, mask)
         outer, _, own = tf.get_current_name_scope().rpartition("/")
         number = own.removeprefix(pair.forward.layer)
-        # A scope with a slash at its end is entered as it is; any other would be numbered.
+        # TensorFlow appends a number to a scope name without a trailing slash.
         with tf.name_scope(f"{outer}/{pair.backward.layer}{number}/".lstrip("/")):
             backward = self.lower(pair.backward, sequences, backward_state, mask)
         return forward, backward

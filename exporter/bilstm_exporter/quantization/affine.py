@@ -1,4 +1,4 @@
-"""Symmetric quantization of weights: one scale a channel, a row or a block."""
+"""Symmetric quantization of weights: one scale per channel, row or block."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 from bilstm_exporter.quantization.recipes import Precision
 
-# Scales tried, as parts of the one that just holds the largest weight. With few levels, clipping a
-# few large weights costs less than the coarser steps that would represent them.
+# Scales to try, as fractions of the scale that represents the largest weight. In 4 bits, clipping
+# a few large weights causes less error than the coarser steps needed to represent them.
 _SHRINK = {8: (1.0,), 4: tuple(np.linspace(1.0, 0.6, 17))}
-# Twice the least normal float16, as scales are made smaller; below, it loses digits.
+# Twice the smallest normal float16, because scales are reduced; subnormals lose precision.
 _MIN_HALF = 2 * float(np.finfo(np.float16).tiny)
 _MAX_HALF = float(np.finfo(np.float16).max)
 
@@ -22,7 +22,7 @@ class Quantized:
 
     Attributes:
         values: int8, the shape of the weight.
-        scale: float32, the same rank, with size 1 on every axis that shares a scale.
+        scale: float32, the same rank, with size 1 on every axis along which a scale is shared.
         bits: 8 or 4: values are within ``±(2**(bits-1) - 1)``.
     """
 
@@ -32,7 +32,7 @@ class Quantized:
 
     @property
     def dequantized(self) -> np.ndarray:
-        """What the integers stand for, float32."""
+        """The represented values, float32."""
         return np.asarray(self.values * self.scale, np.float32)
 
 
@@ -41,70 +41,69 @@ def quantize(
     axes: tuple[int, ...],
     bits: int = 8,
     *,
-    half_scales: bool = False,
-    short_scales: bool = False,
+    float16_scales: bool = False,
+    bfloat16_scales: bool = False,
 ) -> Quantized:
     """Quantize symmetrically.
 
-    To int8 with the scale that just holds the largest weight, to int4 with the one that gives the
-    least squared error.
+    An int8 scale represents the largest weight; an int4 scale minimizes the squared error.
 
     Args:
         weight: float32, finite.
-        axes: Those that share a scale: all but the channels.
+        axes: The axes along which a scale is shared: all but the channel axis.
         bits: 8 or 4.
-        half_scales: Choose scales that float16 holds exactly, if it can hold all of them.
-        short_scales: Choose scales that bfloat16 holds exactly.
+        float16_scales: Choose scales exact in float16, if all are within its normal range.
+        bfloat16_scales: Choose scales exact in bfloat16.
 
     Returns:
-        The integers and scales; all zeros, with a scale of 1, where the weights are zeros.
+        The integers and scales; weights of zeros give integers of zeros and a scale of 1.
     """
-    most = 2 ** (bits - 1) - 1
+    max_value = 2 ** (bits - 1) - 1
     weight = np.asarray(weight, np.float32)
-    largest = np.abs(weight).max(axis=axes, keepdims=True, initial=0).astype(np.float64) / most
-    # Below the least normal float32 a scale is imprecise, and such weights are as good as zero.
+    largest = np.abs(weight).max(axis=axes, keepdims=True, initial=0).astype(np.float64) / max_value
+    # A subnormal float32 scale is imprecise, and such weights are practically zero.
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
-    half_scales &= bool((largest >= _MIN_HALF).all() and (largest <= _MAX_HALF).all())
+    float16_scales &= bool((largest >= _MIN_HALF).all() and (largest <= _MAX_HALF).all())
     scales, errors = [], []
     for shrink in _SHRINK[bits]:
-        scale = (largest * shrink).astype(np.float16 if half_scales else np.float32)
+        scale = (largest * shrink).astype(np.float16 if float16_scales else np.float32)
         scale = scale.astype(np.float32)
-        scales.append(_short(scale) if short_scales else scale)
-        off = _round(weight, scales[-1], most) * scales[-1] - weight
-        errors.append(np.square(off).sum(axis=axes, keepdims=True))
-    least = np.argmin(errors, axis=0)[np.newaxis]
-    scale = np.take_along_axis(np.asarray(scales), least, axis=0)[0]
-    return Quantized(_round(weight, scale, most).astype(np.int8), scale, bits)
+        scales.append(_to_bfloat16(scale) if bfloat16_scales else scale)
+        error = _round(weight, scales[-1], max_value) * scales[-1] - weight
+        errors.append(np.square(error).sum(axis=axes, keepdims=True))
+    best = np.argmin(errors, axis=0)[np.newaxis]
+    scale = np.take_along_axis(np.asarray(scales), best, axis=0)[0]
+    return Quantized(_round(weight, scale, max_value).astype(np.int8), scale, bits)
 
 
-def quantize_at(weight: np.ndarray, scale: np.ndarray) -> Quantized:
-    """Quantize to int8 with scales that are given, none too small for its channel."""
+def quantize_with_scale(weight: np.ndarray, scale: np.ndarray) -> Quantized:
+    """Quantize to int8 with the given scales; each must cover its channel's largest weight."""
     return Quantized(_round(np.asarray(weight, np.float32), scale, 127).astype(np.int8), scale, 8)
 
 
 def quantize_multiplier(weight: np.ndarray, *, per_channel: bool = True) -> Quantized:
     """Quantize a matrix whose products with uint8 are summed in pairs in 16 bits.
 
-    Processors with AVX2 but without VNNI multiply so (``vpmaddubsw``): they add two neighbours'
-    products and cut the sum off at 32767, without a word. Scales are chosen so that no pair reaches
-    that, whatever the other factor is, and every processor gives the same sums.
+    Processors with AVX2 but without VNNI use ``vpmaddubsw``: it adds two adjacent products and
+    saturates the sum at 32767 without an error. The scales are chosen so that no pair saturates for
+    any other factor. Every processor then gives the same sums.
 
     Args:
-        weight: float32 ``[inputs, channels]``, finite; neighbours are along ``inputs``.
-        per_channel: Whether each channel has a scale of its own; otherwise one serves all.
+        weight: float32 ``[inputs, channels]``, finite; pairs are adjacent along ``inputs``.
+        per_channel: Whether each channel has its own scale, instead of one for the matrix.
 
     Returns:
-        int8 integers, of which two neighbours of one sign add up to 128 at most, and the scale
-        ``[1, channels]`` or ``[1, 1]``.
+        int8 integers and the scale ``[1, channels]`` or ``[1, 1]``. Two adjacent integers of one
+        sign add up to at most 128.
     """
     weight = np.asarray(weight, np.float32)
     padded = np.concatenate([weight, np.zeros((len(weight) % 2, weight.shape[1]), np.float32)])
     pairs = padded.reshape(-1, 2, weight.shape[1])
-    together = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1))
+    pair_sums = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1))
     axes = 0 if per_channel else (0, 1)
-    largest = together.max(axis=axes, keepdims=True, initial=0).astype(np.float64) / 127
+    largest = pair_sums.max(axis=axes, keepdims=True, initial=0).astype(np.float64) / 127
     largest = np.where(largest < np.finfo(np.float32).tiny, 1.0, largest)
-    # A scale that float16 holds takes half the place; rounded up, it still holds every pair.
+    # float16 halves the size of the scales; rounding up keeps every pair in range.
     if (largest >= _MIN_HALF).all() and (largest <= _MAX_HALF / 2).all():
         half = largest.astype(np.float16)
         largest = np.where(half < largest, np.nextafter(half, np.float16(np.inf)), half)
@@ -112,32 +111,32 @@ def quantize_multiplier(weight: np.ndarray, *, per_channel: bool = True) -> Quan
     return Quantized(_round(weight, scale, 127).astype(np.int8), scale, 8)
 
 
-def squared_error(weight: np.ndarray, found: Quantized) -> float:
-    """What quantizing a weight costs, summed over all its numbers."""
-    return float(np.square(found.dequantized - weight, dtype=np.float64).sum())
+def squared_error(weight: np.ndarray, quantized: Quantized) -> float:
+    """The squared quantization error, summed over all elements of a weight."""
+    return float(np.square(quantized.dequantized - weight, dtype=np.float64).sum())
 
 
-def _short(scale: np.ndarray) -> np.ndarray:
-    """The nearest numbers of eight significant bits, of which float32 has three times as many."""
+def _to_bfloat16(scale: np.ndarray) -> np.ndarray:
+    """Round float32 to the nearest bfloat16 value, half up in magnitude."""
     bits = scale.view(np.uint32).astype(np.uint64)
     return ((bits + 0x8000) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
-def _round(weight: np.ndarray, scale: np.ndarray, most: int) -> np.ndarray:
-    return np.asarray(np.clip(np.rint(weight / scale), -most, most), np.float32)
+def _round(weight: np.ndarray, scale: np.ndarray, max_value: int) -> np.ndarray:
+    return np.asarray(np.clip(np.rint(weight / scale), -max_value, max_value), np.float32)
 
 
-def as_halves(scale: np.ndarray) -> np.ndarray:
-    """Scales in float16 if it holds them exactly, else as they are."""
+def as_float16_if_exact(scale: np.ndarray) -> np.ndarray:
+    """Convert scales to float16 if that is exact; otherwise return them unchanged."""
     half = np.minimum(scale, _MAX_HALF).astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), scale) else scale
 
 
 def pack_int4(values: np.ndarray) -> np.ndarray:
-    """Two integers a byte, the first in the low half: how TFLite packs int4.
+    """Pack two int4 values per byte, the first in the low half, as TFLite does.
 
     Args:
-        values: int8 within -8 and 7, any shape.
+        values: int8 between -8 and 7, any shape.
 
     Returns:
         uint8 ``[ceil(size / 2)]``.
@@ -148,72 +147,74 @@ def pack_int4(values: np.ndarray) -> np.ndarray:
     return flat[0::2] | (flat[1::2] << 4)
 
 
-# Part of a channel's weights that may vanish beside its largest one, and of how many at least.
-_LOST_PART, _LOST_OF = 0.75, 8
-# Root mean square of the error that one scale may leave in a matrix, as a part of the weights' own.
-# Scales of channels leave 0.006 in trained LSTMs, one scale 0.006 to 0.022, int4 some 0.1.
+# Largest fraction of a channel's nonzero weights that may be quantized to zero, and the number of
+# nonzero weights from which this is checked.
+_MAX_LOST_FRACTION, _MIN_NONZERO = 0.75, 8
+# Largest root mean square error of a matrix with one scale, relative to that of the weights.
+# In trained LSTMs it is 0.006 with a scale per channel, 0.006 to 0.022 with one scale, and about
+# 0.1 in int4.
 ONE_SCALE_ERROR = 0.025
-# A float16 is good to 2**-11 of its value; to twice that of the largest weight if it is normal.
+# The relative error of a normal float16 is 2**-11; twice that is allowed for the largest weight.
 _HALF_ERROR = 2.0**-10
 
 
 def lowest_storable_precision(groups: np.ndarray, precision: Precision) -> tuple[Precision, str]:
-    """The precision to store a weight in: the one wanted, or the next that can hold it.
+    """The requested precision, or the next higher one that can represent a weight.
 
     Args:
-        groups: ``[groups, numbers]``; the numbers of a group share a scale in integers.
-        precision: Which is wanted.
+        groups: ``[groups, elements]``; in integers the elements of a group share a scale.
+        precision: The requested precision.
 
     Returns:
-        The precision, and why it is not the one wanted, or "".
+        The precision, and the reason if it is not the requested one, or "".
     """
     reason = ""
-    for step in sorted(step for step in Precision if step >= precision):
-        why_not = "" if step is Precision.FLOAT32 else _why_not(groups, step)
-        if not why_not:
-            return step, reason
-        reason = why_not
+    for candidate in sorted(item for item in Precision if item >= precision):
+        problem = "" if candidate is Precision.FLOAT32 else _why_not(groups, candidate)
+        if not problem:
+            return candidate, reason
+        reason = problem
     return Precision.FLOAT32, reason
 
 
-def lost(weight: np.ndarray, found: Quantized) -> bool:
-    """Whether one large number makes most of those that share its scale zeros."""
-    shared = tuple(axis for axis, size in enumerate(found.scale.shape) if size == 1)
-    there = weight != 0
-    count = there.sum(axis=shared)
-    gone = (there & (found.values == 0)).sum(axis=shared)
-    return bool(((count >= _LOST_OF) & (gone > _LOST_PART * count)).any())
+def loses_small_weights(weight: np.ndarray, quantized: Quantized) -> bool:
+    """Whether a large weight causes most weights with the same scale to become zero."""
+    shared = tuple(axis for axis, size in enumerate(quantized.scale.shape) if size == 1)
+    nonzero = weight != 0
+    count = nonzero.sum(axis=shared)
+    lost = (nonzero & (quantized.values == 0)).sum(axis=shared)
+    return bool(((count >= _MIN_NONZERO) & (lost > _MAX_LOST_FRACTION * count)).any())
 
 
-def serves_all(weight: np.ndarray, found: Quantized) -> bool:
-    """Whether one scale serves a matrix ``[channels, inputs]``, or scales of channels are worth it.
+def one_scale_suffices(weight: np.ndarray, quantized: Quantized) -> bool:
+    """Whether a matrix ``[channels, inputs]`` needs no scale per channel.
 
     Args:
         weight: The matrix.
-        found: It under one scale.
+        quantized: The matrix quantized with one scale.
     """
-    each = np.broadcast_to(found.scale, (len(weight), 1))
-    if lost(weight, Quantized(found.values, each, found.bits)):
+    per_channel = np.broadcast_to(quantized.scale, (len(weight), 1))
+    if loses_small_weights(weight, Quantized(quantized.values, per_channel, quantized.bits)):
         return False
     size = float(np.square(weight, dtype=np.float64).sum())
-    return squared_error(weight, found) <= ONE_SCALE_ERROR**2 * size
+    return squared_error(weight, quantized) <= ONE_SCALE_ERROR**2 * size
 
 
 def why_not_float16(weight: np.ndarray) -> str:
-    """Why float16 cannot hold a weight; "" if it can."""
+    """The reason why float16 cannot represent a weight, or ""."""
     largest = float(np.abs(weight).max(initial=0))
     if largest > float(np.finfo(np.float16).max):
-        return "a number is beyond float16's range"
+        return "a weight is outside float16's range"
     if float(np.abs(weight.astype(np.float16) - weight).max(initial=0)) > _HALF_ERROR * largest:
-        return "its numbers are too small for float16"
+        return "its weights are too small for float16"
     return ""
 
 
 def _why_not(groups: np.ndarray, precision: Precision) -> str:
     if not np.isfinite(groups).all():
-        return "it has NaN or infinity"
+        return "it contains NaN or infinity"
     if precision is Precision.FLOAT16:
         return why_not_float16(groups)
-    if lost(groups, quantize(groups, (1,), int(precision))):
-        return f"beside its largest numbers, {precision.label} would lose the others"
+    if loses_small_weights(groups, quantize(groups, (1,), int(precision))):
+        return f"{precision.label} would round most weights next to the largest ones to zero"
     return ""

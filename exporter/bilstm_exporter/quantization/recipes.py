@@ -1,4 +1,4 @@
-"""The recipes: how the numbers of an artifact are stored."""
+"""Recipes: how the weights and activations of an artifact are stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bilstm_exporter.errors import OptionError
 
 
 class Precision(enum.IntEnum):
-    """How the weights of a layer are stored, in bits; a greater one is nearer to Keras."""
+    """Bits per weight of a layer; more bits mean smaller errors against Keras."""
 
     INT4 = 4
     INT8 = 8
@@ -22,18 +22,18 @@ class Precision(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """The word for it, such as ``"int8"``."""
+        """The name in messages, such as ``"int8"``."""
         return self.name.lower()
 
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """Which precision every layer's weights get.
+    """The precision of every layer's weights.
 
     Attributes:
-        default: For layers that are not named.
-        layers: By the layer's name, as ``KerasModel.layers`` gives it.
-        integer_activations: Whether activations are integers too, after a calibration.
+        default: The precision of layers not in ``layers``.
+        layers: The precision by layer name, as in ``KerasModel.layers``.
+        integer_activations: Whether activations are integers too; needs a calibration.
     """
 
     default: Precision
@@ -41,28 +41,28 @@ class PrecisionPlan:
     integer_activations: bool = False
 
     def is_all(self, precision: Precision) -> bool:
-        """Whether every weight gets this precision."""
+        """Whether every weight has this precision."""
         return {self.default, *self.layers.values()} == {precision}
 
     def of(self, owners: Sequence[str]) -> Precision:
-        """The precision of a weight: the highest that one of the layers sharing it has.
+        """The precision of a weight: the highest among the layers that share it.
 
         Args:
-            owners: The layers whose weight it is; none for a constant that belongs to none.
+            owners: The layers that own the weight; empty for a constant of no layer.
         """
         return max((self.layers.get(layer, self.default) for layer in owners), default=self.default)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to store an artifact's numbers.
+    """How an artifact's weights and activations are stored.
 
     Attributes:
-        name: What users call it, and the middle of the file's name.
+        name: The name in options, and the middle part of the file name.
         summary: One line for the help.
-        precision: Of every weight.
-        calibrated: Whether it needs data to find the ranges of the activations; such a recipe
-            computes in integers throughout.
+        precision: The precision of every weight.
+        calibrated: Whether it needs data to measure the ranges of the activations; such a
+            recipe computes in integers throughout.
     """
 
     name: str
@@ -99,30 +99,32 @@ def parse_recipes(names: Sequence[str] | str) -> tuple[Recipe, ...]:
     """Recipes by name, float32 first.
 
     Args:
-        names: A sequence of names, or one string with commas; ``"all"`` stands for every one.
+        names: A sequence of names, or one comma-separated string; ``"all"`` selects every recipe.
 
     Raises:
-        OptionError: One is unknown, named twice, or none is given.
+        OptionError: A name is unknown or repeated, or there is no name.
     """
-    wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    wanted = [name for name in wanted if name]
-    if wanted == [ALL]:
+    requested = (
+        [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    )
+    requested = [name for name in requested if name]
+    if requested == [ALL]:
         return tuple(RECIPES.values())
-    unknown = [name for name in wanted if name not in RECIPES]
-    if unknown or not wanted:
+    unknown = [name for name in requested if name not in RECIPES]
+    if unknown or not requested:
         message = (
             f"recipes: {', '.join(unknown) or 'none given'}; choose from "
             f"{', '.join(RECIPES)}, or all"
         )
         raise OptionError(message)
-    if len(set(wanted)) < len(wanted):
-        message = f"recipes: {', '.join(wanted)} names one twice"
+    if len(set(requested)) < len(requested):
+        message = f"recipes: {', '.join(requested)} names one twice"
         raise OptionError(message)
-    return tuple(recipe for recipe in RECIPES.values() if recipe.name in wanted)
+    return tuple(recipe for recipe in RECIPES.values() if recipe.name in requested)
 
 
 def file_name(recipe: str, format_name: str) -> str:
-    """An artifact's name in the bundle.
+    """The file name of an artifact in the bundle.
 
     >>> file_name("float32", "onnx"), file_name("int8", "tflite")
     ('model.onnx', 'model.int8.tflite')
@@ -130,17 +132,17 @@ def file_name(recipe: str, format_name: str) -> str:
     return f"model.{format_name}" if recipe == FLOAT32 else f"model.{recipe}.{format_name}"
 
 
-# Which layer a constant of an artifact belongs to.
-# Converters rename, transpose, reorder and share constants, and the names they leave do not tell
-# two layers apart. The values stay, so a constant is identified by its sorted values.
+# The layer that a constant of an artifact belongs to.
+# Converters rename, transpose, reorder and share constants, so names do not identify a layer. The
+# values do not change, so a constant is identified by its sorted values.
 
 
 class WeightOwners:
-    """Layers by the values of their weights.
+    """Finds layers by the values of their weights.
 
     Args:
-        weights: Pairs of a layer's name and one of its weights; parts into which an exporter
-            divides a weight are further pairs.
+        weights: Pairs of a layer name and one of its weights. If an exporter splits a weight, each
+            part is a further pair.
     """
 
     def __init__(self, weights: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -151,11 +153,11 @@ class WeightOwners:
                 owners.append(layer)
 
     def of(self, constant: np.ndarray) -> tuple[str, ...]:
-        """The layers that have these values as a weight; several where they are the same."""
+        """The layers with a weight of these values; several if their weights are equal."""
         return tuple(self._layers.get(_fingerprint(constant), ()))
 
 
 def _fingerprint(weight: np.ndarray) -> bytes:
-    """The same for the same values in any order and shape."""
-    values = np.sort(np.asarray(weight, np.float32), axis=None) + np.float32(0)  # -0 is 0
+    """A hash that does not depend on order and shape of the values."""
+    values = np.sort(np.asarray(weight, np.float32), axis=None) + np.float32(0)  # -0 becomes 0
     return hashlib.sha256(values.tobytes()).digest()

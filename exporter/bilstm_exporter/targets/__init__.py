@@ -1,4 +1,4 @@
-"""The formats that a model is exported to: one folder per format."""
+"""Export formats, one folder per format."""
 
 from bilstm_exporter.targets.registry import find_targets
 

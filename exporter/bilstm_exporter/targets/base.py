@@ -1,4 +1,4 @@
-"""The contract of a format: one call that builds a file of a loaded model."""
+"""The interface of an export format: one call builds a file from a loaded model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class RecurrenceForm:
 
     Attributes:
         layer: The layer's name.
-        form: What stands in the artifact, such as ``"LSTM"`` or ``"Scan"``.
-        reason: Why not the fastest form that the format has, or "".
+        form: Its form in the artifact, such as ``"LSTM"`` or ``"Scan"``.
+        reason: Why it is not the format's fastest form, or "".
     """
 
     layer: str
@@ -33,13 +33,13 @@ class WeightForm:
     """How one weight is stored.
 
     Attributes:
-        layer: The layer it belongs to; several, joined by commas, that share it, or "".
-        operator: What reads it, such as ``"LSTM"`` or ``"FULLY_CONNECTED"``.
-        elements: How many numbers it has.
+        layer: The layers that own it, separated by commas, or "".
+        operator: The operator that reads it, such as ``"LSTM"`` or ``"FULLY_CONNECTED"``.
+        elements: Number of elements.
         storage: ``"float32"``, ``"float16"``, ``"int8"`` or ``"int4"``.
-        dynamic: Whether the operator computes in integers, its other input quantized at run time;
-            otherwise the weight is dequantized first.
-        reason: Why not as the recipe says, or why not the faster way; or "".
+        dynamic: Whether the operator quantizes its other input at run time and computes in
+            integers. If False, the weight is dequantized first.
+        reason: Why it is not stored as the recipe says or not computed in integers, or "".
     """
 
     layer: str
@@ -57,15 +57,16 @@ class Built:
     Attributes:
         content: The file's bytes.
         recurrences: How each recurrence was written.
-        weights: How each weight is stored, where not all are float32.
-        reset_between_runs: Whether a run leaves state behind that the next must not see.
-        operators: The operators that a runtime must have, each once; empty where nobody needs
-            the list.
-        missing_operators: By runtime, such as ``"TFLite Micro"``, those of them that it lacks.
-        quantized_inputs: By name, for inputs that take integers for floats.
+        weights: How each weight is stored; empty if all are float32.
+        reset_between_runs: Whether variables must be reset between runs, because a run changes
+            them.
+        operators: The operators that a runtime must have, without duplicates; empty for ONNX.
+        missing_operators: The operators that a runtime lacks, by runtime, such as
+            ``"TFLite Micro"``.
+        quantized_inputs: The quantization of inputs that take integers for floats, by name.
         quantized_outputs: The same for the outputs.
-        float_form: The same operators in float32, for an artifact that computes in integers: what
-            is wrong there is wrong in structure, not in rounding. None for any other artifact.
+        float_form: For an artifact that computes in integers, the same operators in float32: an
+            error there is an error of structure, not of rounding. None for any other artifact.
     """
 
     content: bytes
@@ -80,22 +81,22 @@ class Built:
 
 
 Calibration = Sequence[Sequence[np.ndarray]]
-"""Inputs to measure the ranges of the activations on: for each run one array per input."""
+"""Inputs for measuring the ranges of the activations: for each run one array per input."""
 
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """What a user can choose about a format.
+    """The options of a format.
 
     Attributes:
-        opset: Of the ONNX operators; other formats have none.
+        opset: The ONNX opset; other formats ignore it.
     """
 
     opset: int
 
 
 class Target(Protocol):
-    """A format. One instance serves one model, and may keep what several recipes share."""
+    """An export format. One instance exports one model and may cache work between recipes."""
 
     def build(
         self, loaded: LoadedModel, plan: PrecisionPlan, calibration: Calibration | None = None
@@ -103,12 +104,12 @@ class Target(Protocol):
         """Build one artifact.
 
         Args:
-            loaded: The model, the same in every call.
+            loaded: The model; the same in every call.
             plan: The precision of every layer's weights.
-            calibration: Given where ``plan.integer_activations``.
+            calibration: Calibration inputs; required if ``plan.integer_activations``.
 
         Raises:
-            UnsupportedModelError: The format cannot hold the model.
-            OptionError: The calibration, or a free axis, cannot serve.
+            UnsupportedModelError: The format cannot express the model.
+            OptionError: The calibration data is unusable, or an axis must be fixed and is free.
         """
         ...

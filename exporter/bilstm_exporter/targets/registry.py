@@ -1,7 +1,7 @@
-"""The formats that a model is exported to, by name.
+"""The registry of export formats, by name.
 
-A format is one folder of this package: its ``__init__`` registers the target, light enough for
-``--help``; what it takes to build a file is imported when the first model is built.
+A format is one folder of this package. Its ``__init__`` only registers the target, so that
+``--help`` starts quickly; the target's module is imported when the target is created.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegisteredTarget:
-    """A format before anything of it is imported.
+    """A registered format whose module is not imported yet.
 
     Attributes:
-        name: Of the format, and the ending of its files.
-        module: Holds the class.
-        class_name: Of the `Target`.
-        integer_activations: Whether it can compute in integers throughout, after a calibration.
+        name: The name of the format, and the extension of its files.
+        module: The module of the target class.
+        class_name: The name of the `Target` class.
+        integer_activations: Whether the format supports recipes with integer activations.
     """
 
     name: str
@@ -35,17 +35,17 @@ class RegisteredTarget:
     integer_activations: bool = False
 
     def create(self, options: TargetOptions) -> Target:
-        """A target for one model; imports its module."""
+        """Import the target's module and create a target for one model."""
         target: Target = getattr(importlib.import_module(self.module), self.class_name)(options)
         return target
 
     def holds(self, recipe: Recipe) -> bool:
-        """Whether the format can be written in a recipe."""
+        """Whether the format supports a recipe."""
         return self.integer_activations or not recipe.calibrated
 
 
 TARGETS: dict[str, RegisteredTarget] = {}
-"""Every format, the first one first in a bundle."""
+"""Every format, in the order of a bundle."""
 
 
 def register_target(
@@ -64,6 +64,6 @@ def register_target(
 
 def find_targets(folders: Sequence[str]) -> None:
     """Import every package in these folders; each registers its format."""
-    for found in pkgutil.iter_modules(folders):
-        if found.ispkg:
-            importlib.import_module(f"bilstm_exporter.targets.{found.name}")
+    for module in pkgutil.iter_modules(folders):
+        if module.ispkg:
+            importlib.import_module(f"bilstm_exporter.targets.{module.name}")

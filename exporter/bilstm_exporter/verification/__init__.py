@@ -1,1 +1,1 @@
-"""Comparing artifacts with Keras."""
+"""Compares artifacts with Keras."""

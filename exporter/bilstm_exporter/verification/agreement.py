@@ -1,4 +1,4 @@
-"""How close a quantized artifact comes to Keras on the probes: measured, and never NaN."""
+"""Measures the error of a quantized artifact against Keras on the probes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_runtime.comparison import Difference, Run, Tolerance, compare, replay
 
-# Another processor sums in another order, which a quantized activation halfway between two
-# integers turns into a whole step: check-bilstm allows a single number twice the error that was
-# measured here. A wrong file shows by how far all numbers are from its recorded outputs.
+# Another processor sums in another order. For a quantized activation halfway between two
+# integers, that changes the result by a whole step. check-bilstm therefore allows each number
+# twice the error measured here, and finds a wrong file by the error over all recorded outputs.
 _OTHER_DEVICE_FACTOR = 2.0
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The comparison of one artifact that is not meant to be exact with Keras on all probes.
+    """The comparison of one quantized artifact with Keras on all probes.
 
     Attributes:
-        probes: How many probes were run, each of them twice.
-        max_abs_error: Over all probes and float outputs.
-        mean_abs_error: Over the same.
-        relative_error: The root mean square of the error as a fraction of that of Keras's outputs.
-        worst_probe: Where the largest error was.
-        worst_output: Which output it was.
+        probes: The number of probes, each of which was run twice.
+        max_abs_error: The largest absolute error over all probes and float outputs.
+        mean_abs_error: The mean absolute error over the same values.
+        relative_error: The root mean square error as a fraction of the root mean square of
+            Keras's outputs.
+        worst_probe: The probe with the largest error.
+        worst_output: The output with the largest error.
     """
 
     probes: int
@@ -40,7 +41,7 @@ class Agreement:
     worst_output: str
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return plain values, for the manifest."""
         return asdict(self)
 
     @property
@@ -50,12 +51,12 @@ class Agreement:
 
     @property
     def result(self) -> str:
-        """The outcome in a word: nothing is promised that could pass."""
+        """The outcome in a word; there is no tolerance to pass."""
         return "measured"
 
     @property
     def tolerance(self) -> Tolerance:
-        """How close the artifact must come to Keras on another device."""
+        """The tolerance for the comparison with Keras on another device."""
         allowed = _OTHER_DEVICE_FACTOR * self.max_abs_error + TOLERANCE.absolute
         return Tolerance(absolute=allowed, relative=TOLERANCE.relative)
 
@@ -66,10 +67,10 @@ def measure_agreement(
     """Replay the probes on one session, and measure the errors against Keras.
 
     Args:
-        file: The artifact, for messages.
-        run: Runs it once.
-        probes: With Keras's outputs.
-        output_names: For messages.
+        file: The artifact's file name, for messages.
+        run: Runs the artifact once.
+        probes: The probes, with Keras's outputs.
+        output_names: The names of the outputs, for messages.
 
     Raises:
         ParityError: An output has another shape or dtype than Keras's, is not a number where
@@ -86,8 +87,8 @@ def measure_agreement(
             if found.mismatch:
                 raise _disagreement(file, name, probe.name, found.mismatch)
             if not np.array_equal(output, repeated, equal_nan=output.dtype.kind == "f"):
-                what = "other values in the second run: something is kept between runs"
-                raise _disagreement(file, name, probe.name, what)
+                problem = "other values in the second run: something is kept between runs"
+                raise _disagreement(file, name, probe.name, problem)
             if reference.dtype.kind == "f":
                 total += found
                 worst = max(worst, (found.max_abs_error, probe.name, name))
@@ -101,8 +102,8 @@ def measure_agreement(
     )
 
 
-def _disagreement(file: str, output: str, probe: str, what: str) -> ParityError:
+def _disagreement(file: str, output: str, probe: str, problem: str) -> ParityError:
     return ParityError(
         f"{file} does not reproduce Keras's outputs: output {output!r} on the probe {probe!r} has "
-        f"{what}. No bundle was written; --recipes leaves this recipe out"
+        f"{problem}. No bundle was written; --recipes leaves this recipe out"
     )

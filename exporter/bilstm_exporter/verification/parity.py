@@ -1,4 +1,4 @@
-"""Whether an exact artifact reproduces Keras's outputs, and how large its errors are."""
+"""Checks that an exact artifact reproduces Keras's outputs, and measures its errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Parity:
     """The comparison of one artifact with Keras on all probes.
 
     Attributes:
-        probes: How many probes were run, each of them twice.
-        max_abs_error: Over all probes and outputs.
+        probes: The number of probes, each of which was run twice.
+        max_abs_error: The largest absolute error over all probes and outputs.
         max_error_ratio: The largest error as a multiple of the tolerance.
-        worst_probe: Where that was.
-        worst_output: Which output it was.
-        reason: What is wrong if it is not a matter of size.
+        worst_probe: The probe with the largest ratio.
+        worst_output: The output with the largest ratio.
+        reason: The mismatch, such as another shape, if it is not a numeric error.
     """
 
     probes: int
@@ -48,7 +48,7 @@ class Parity:
         return "pass" if self.passed else "FAIL"
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return plain values, for the manifest."""
         return {
             "probes": self.probes,
             "max_abs_error": self.max_abs_error,
@@ -63,8 +63,8 @@ def measure_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str
 
     Args:
         run: Runs the artifact once.
-        probes: With Keras's outputs.
-        output_names: For the report.
+        probes: The probes, with Keras's outputs.
+        output_names: The names of the outputs, for the report.
     """
     first, second = replay(run, probes)
     largest = 0.0
@@ -90,7 +90,7 @@ def require_parity(file: str, parity: Parity) -> None:
     """Raise if an artifact does not reproduce Keras's outputs.
 
     Raises:
-        ParityError: Naming the output, the probe and the error.
+        ParityError: The outputs differ, or no probe could be compared.
     """
     if parity.passed and parity.probes:
         return
@@ -100,13 +100,13 @@ def require_parity(file: str, parity: Parity) -> None:
             f"conditioned or not finite, as in a model that was never trained or that diverges"
         )
         raise ParityError(message)
-    what = parity.reason or (
+    problem = parity.reason or (
         f"an error {parity.max_error_ratio:.3g} times the tolerance "
         f"(largest absolute error {parity.max_abs_error:.3g})"
     )
     message = (
         f"{file} does not reproduce Keras's outputs: output {parity.worst_output!r} on the probe "
-        f"{parity.worst_probe!r} has {what}. No bundle was written. Please report the model's "
+        f"{parity.worst_probe!r} has {problem}. No bundle was written. Please report the model's "
         f"layers; --formats leaves this format out"
     )
     raise ParityError(message)

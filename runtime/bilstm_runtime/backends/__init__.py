@@ -1,4 +1,4 @@
-"""The backends; importing this package registers them, the preferred first."""
+"""The backends; importing this package registers them in order of preference."""
 
 # isort: off
 from bilstm_runtime.backends import onnxruntime  # noqa: F401 (registers itself; preferred, so first)

@@ -1,4 +1,4 @@
-"""The interface of the backends, their registry, and what all of them check."""
+"""The interface of the backends, their registry, and the checks they share."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Backend:
     """A way to run one model format.
 
     Attributes:
-        name: The name that users give, such as "onnx".
+        name: The name for users, such as "onnx".
         format: The artifact format it runs, such as "tflite".
-        package: The module that is present where it is installed.
+        package: The module that the installed backend provides.
         extra: The extra of bilstm-edge that installs it.
         open: Opens a model file.
     """
@@ -87,7 +87,7 @@ class Backend:
         return f'pip install "bilstm-edge[{self.extra}]"'
 
     def missing(self, reason: object = None) -> BackendMissingError:
-        """The error for a backend that cannot be imported."""
+        """Make the error for a backend that cannot be imported."""
         why = "is not installed" if reason is None else f"cannot be imported ({reason})"
         return BackendMissingError(
             f"the backend {self.name!r} needs {self.package}, which {why}. "
@@ -106,66 +106,65 @@ def check_signature(
     Args:
         artifact: The file, as the manifest describes it.
         spec: The model.
-        inputs: For each name in the file its numpy dtype name and its axes: a positive int where
-            the size is fixed, anything else where it is free.
-        outputs: For each name in the file its numpy dtype name. Their shapes are known only at
-            run time, and checked then.
+        inputs: For each name in the file, its numpy dtype name and its axes: a positive int for a
+            fixed size, any other value for a free one.
+        outputs: For each name in the file, its numpy dtype name. Shapes are checked at run time.
 
     Raises:
         ArtifactError: They differ.
     """
     if set(inputs) != set(artifact.inputs):
-        what = f"its inputs are {list(inputs)}, the manifest says {list(artifact.inputs)}"
-        raise mismatch(artifact, what)
+        problem = f"its inputs are {list(inputs)}, the manifest says {list(artifact.inputs)}"
+        raise mismatch(artifact, problem)
     if not set(outputs) >= set(artifact.outputs):
-        what = f"its outputs are {list(outputs)}, the manifest says {list(artifact.outputs)}"
-        raise mismatch(artifact, what)
+        problem = f"its outputs are {list(outputs)}, the manifest says {list(artifact.outputs)}"
+        raise mismatch(artifact, problem)
     for name, item in zip(artifact.inputs, spec.file_inputs, strict=True):
         dtype, axes = inputs[name]
         if dtype != item.dtype:
-            what = f"the input {name!r} is {dtype}, the manifest says {item.dtype}"
-            raise mismatch(artifact, what)
+            problem = f"the input {name!r} is {dtype}, the manifest says {item.dtype}"
+            raise mismatch(artifact, problem)
         expected = [axis.size for axis in item.axes]
         found = [size if isinstance(size, int) and size > 0 else None for size in axes]
         if len(found) != len(expected) or any(
             f not in (None, e) for f, e in zip(found, expected, strict=True)
         ):
-            what = f"the input {name!r} has the shape {found}, the manifest says {expected}"
-            raise mismatch(artifact, what)
+            problem = f"the input {name!r} has the shape {found}, the manifest says {expected}"
+            raise mismatch(artifact, problem)
     for name, output in zip(artifact.outputs, spec.file_outputs, strict=True):
         if outputs[name] != output.dtype:
-            what = f"the output {name!r} is {outputs[name]}, the manifest says {output.dtype}"
-            raise mismatch(artifact, what)
+            problem = f"the output {name!r} is {outputs[name]}, the manifest says {output.dtype}"
+            raise mismatch(artifact, problem)
 
 
-def mismatch(artifact: Artifact, what: str) -> ArtifactError:
-    """The error for a model file that differs from what the manifest describes."""
+def mismatch(artifact: Artifact, problem: str) -> ArtifactError:
+    """Make the error for a model file that differs from the manifest's description."""
     return ArtifactError(
-        f"{artifact.file}: {what}. "
+        f"{artifact.file}: {problem}. "
         "The file and the manifest do not belong together: export the model again."
     )
 
 
 BACKENDS: dict[str, Backend] = {}
-"""Every backend by name, the preferred first."""
+"""The backends by name, in order of preference."""
 
 
 def register(
     name: str,
     *,
-    format: str,  # noqa: A002 (the word of the manifest)
+    format: str,  # noqa: A002 (the manifest's key)
     package: str,
     extra: str,
 ) -> Callable[[Opener], Opener]:
     """Register the decorated function as the opener of a new backend.
 
     Raises:
-        DuplicateBackendError: The name is taken.
+        DuplicateBackendError: The name is already registered.
     """
 
     def add(opener: Opener) -> Opener:
         if name in BACKENDS:
-            message = f"the backend {name!r} is registered already, for {BACKENDS[name].format}"
+            message = f"the backend {name!r} is already registered, for {BACKENDS[name].format}"
             raise DuplicateBackendError(message)
         BACKENDS[name] = Backend(name, format, package, extra, opener)
         return opener
@@ -174,10 +173,10 @@ def register(
 
 
 def find_backend(name: str) -> Backend:
-    """The backend of that name.
+    """Return the backend of that name.
 
     Raises:
-        UnknownBackendError: There is none; the message lists the registered ones.
+        UnknownBackendError: No backend has that name; the message lists the registered ones.
     """
     if name not in BACKENDS:
         message = f"there is no backend {name!r}; choose one of: {', '.join(BACKENDS)}"

@@ -1,15 +1,14 @@
-"""Running TFLite files with LiteRT (ai-edge-litert).
+"""Runs TFLite files with LiteRT (ai-edge-litert).
 
-All parts of a file that XNNPACK runs share a workspace. When the workspace has to grow, the parts
-that have run are set up again, with their old pointers. Where such a pointer into freed memory
-happens to equal the destination of a copy (of a split, of a concatenation), XNNPACK takes the copy
-for done and leaves it out of the next run (`initialize_workspace_values` and
-`setup_unary_elementwise_nc` of XNNPACK, as in LiteRT 2.3). Up to one in a hundred changes of shape
-gave a wrong output in this way.
+All XNNPACK subgraphs of a file share a workspace. When the workspace grows, subgraphs that have
+already run are set up again with stale pointers. If a stale pointer equals the destination of a
+copy (in a split or a concatenation), XNNPACK treats the copy as done and skips it in the next run
+(`initialize_workspace_values` and `setup_unary_elementwise_nc` of XNNPACK, as in LiteRT 2.3). Up
+to one in a hundred changes of shape gave a wrong output for this reason.
 
-An interpreter that is planned for the largest shapes before its first run has a workspace that
-never grows. Where LiteRT knows a shape only at run time, as in attention, no plan is possible, and
-every change of shape takes a new interpreter. `_PlannedInterpreter` does both.
+If memory is planned for the largest shapes before the first run, the workspace never grows. If
+LiteRT knows a shape only at run time, as in attention, memory cannot be planned, and each change
+of shape takes a new interpreter. `_PlannedInterpreter` handles both cases.
 """
 
 from __future__ import annotations
@@ -38,27 +37,27 @@ if TYPE_CHECKING:
 SIGNATURE: Final = "serving_default"
 
 Shapes: TypeAlias = list[tuple[int, ...]]
-"""One per input."""
+"""One shape per input."""
 
 ERRORS: Final = (RuntimeError, ValueError, TypeError)
 """The errors that an interpreter raises."""
 
 MAX_GROWTH: Final = 2
-"""Memory is planned for two sets of inputs together up to this multiple of the larger one."""
+"""Memory is planned for two sets of inputs together, up to this multiple of the larger one."""
 
 
 class _PlannedInterpreter:
-    """One interpreter at a time, whose workspace does not grow after its first run."""
+    """Holds one interpreter at a time; its workspace does not grow after its first run."""
 
     def __init__(
         self, create: Callable[[], Any], inputs: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        """Nothing is created yet.
+        """Store the arguments; `prepare` creates the interpreter.
 
         Args:
             create: Creates an interpreter.
-            inputs: Tensor indices, in the order of the shapes.
-            outputs: Tensor indices.
+            inputs: Tensor indices of the inputs, in the order of the shapes.
+            outputs: Tensor indices of the outputs.
         """
         self._create = create
         self._inputs = inputs
@@ -70,10 +69,10 @@ class _PlannedInterpreter:
         self._has_run = False
 
     def prepare(self, shapes: Shapes) -> Any:
-        """The interpreter, ready for inputs of these shapes; raises `ERRORS`."""
+        """Return the interpreter, ready for inputs of these shapes; raises `ERRORS`."""
         if shapes != self._shapes:
             self._shapes = None
-            has_room = self._is_planned_whole and _hold(self._largest, shapes)
+            has_room = self._is_planned_whole and _fits(self._largest, shapes)
             if not self._has_run or not has_room:
                 self._make_room(shapes)
             self._plan(shapes)
@@ -92,19 +91,19 @@ class _PlannedInterpreter:
     def _make_room(self, shapes: Shapes) -> None:
         """Plan an interpreter that has not run, for these shapes and the earlier ones."""
         if self._has_run:
-            self.drop()  # its memory first
-        self._largest = _together(self._largest, shapes) if self._is_planned_whole else shapes
+            self.drop()  # frees its memory before the next one is created
+        self._largest = _joint_shapes(self._largest, shapes) if self._is_planned_whole else shapes
         try:
             self._plan(self._largest)
         except ERRORS:
-            # Not every model takes the maximum of every axis at once.
+            # Not every model accepts the maximum of all axes in one call.
             self.drop()
             self._largest = shapes
             self._plan(shapes)
         self._is_planned_whole = self._are_outputs_planned()
 
     def _are_outputs_planned(self) -> bool:
-        """Whether LiteRT has allocated all outputs, which it does last, before any run."""
+        """Whether LiteRT has allocated all outputs, which it does last, before the first run."""
         try:
             for index in self._outputs:
                 self._interpreter.get_tensor(index)
@@ -123,8 +122,8 @@ class _PlannedInterpreter:
         self._shapes = shapes
 
 
-def _hold(largest: Shapes, shapes: Shapes) -> bool:
-    """Whether no axis is longer than that of the largest shapes."""
+def _fits(largest: Shapes, shapes: Shapes) -> bool:
+    """Whether no axis is longer than the same axis of the largest shapes."""
     return all(
         size <= limit
         for shape, limits in zip(shapes, largest, strict=True)
@@ -132,23 +131,26 @@ def _hold(largest: Shapes, shapes: Shapes) -> bool:
     )
 
 
-def _together(before: Shapes, shapes: Shapes) -> Shapes:
-    """The smallest shapes that hold both; the requested ones where that is far more than either."""
+def _joint_shapes(before: Shapes, shapes: Shapes) -> Shapes:
+    """Return the smallest shapes that hold both, or only the requested ones if that is too large.
+
+    See `MAX_GROWTH`.
+    """
     pairs = list(zip(before, shapes, strict=True))
     both = [tuple(map(max, one, other)) for one, other in pairs]
-    larger = max(_numbers(before), _numbers(shapes))
-    return both if _numbers(both) <= MAX_GROWTH * larger else shapes
+    larger = max(_element_count(before), _element_count(shapes))
+    return both if _element_count(both) <= MAX_GROWTH * larger else shapes
 
 
-def _numbers(shapes: Shapes) -> int:
+def _element_count(shapes: Shapes) -> int:
     return sum(map(math.prod, shapes))
 
 
 class LitertSession:
     """A TFLite model in a LiteRT interpreter.
 
-    The interpreter keeps the shapes and values of the last run, so a lock admits one run at a time.
-    After a failure a new interpreter replaces the one that may be in an inconsistent state.
+    The interpreter keeps the shapes and values of the last run, so a lock serializes the runs.
+    After a failure its state may be inconsistent, so a new interpreter replaces it.
     """
 
     def __init__(
@@ -159,11 +161,11 @@ class LitertSession:
         outputs: Sequence[int],
         quantized: tuple[Sequence[Quantization | None], Sequence[Quantization | None]],
     ) -> None:
-        """Nothing is created yet.
+        """Store the arguments; `prepare` creates the interpreter.
 
         Args:
             create: Creates an interpreter.
-            artifact: The file it runs, for messages.
+            artifact: The model file.
             inputs: Tensor indices, in the order of the model.
             outputs: Tensor indices, in the order of the model.
             quantized: The quantization of each input and of each output, or None.
@@ -177,7 +179,7 @@ class LitertSession:
         self._lock = threading.Lock()
 
     def prepare(self, shapes: list[tuple[int, ...]]) -> None:
-        """Plan the memory for inputs of these shapes, unless that is done already."""
+        """Plan the memory for inputs of these shapes, if that is not done yet."""
         self._planned.prepare(shapes)
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
@@ -261,7 +263,7 @@ def _indices(
     artifact: Artifact,
     spec: ModelSpec,
 ) -> tuple[list[int], list[int]]:
-    """Tensor indices of the inputs and outputs, compared with the manifest on the way."""
+    """Return the tensor indices of the inputs and outputs, after a check of the manifest."""
     signatures = interpreter.get_signature_list()
     if SIGNATURE not in signatures:
         raise mismatch(artifact, f"it has the signatures {list(signatures)}, but not {SIGNATURE!r}")
@@ -292,8 +294,8 @@ def _indices(
     )
 
 
-def _dtype(item: Mapping[str, Any], quantized: bool) -> str:  # noqa: FBT001 (read as a word)
-    """The dtype in the file, or float32 for a quantized tensor."""
+def _dtype(item: Mapping[str, Any], quantized: bool) -> str:  # noqa: FBT001 (private)
+    """Return the dtype in the file, or float32 for a quantized tensor."""
     return "float32" if quantized else np.dtype(item["dtype"]).name
 
 
@@ -311,9 +313,9 @@ def _check_quantization(
         scale, zero_point = item["quantization"]
         found = (np.dtype(item["dtype"]).name, np.float32(scale), int(zero_point))
         if found != (expected.dtype, np.float32(expected.scale), expected.zero_point):
-            what = (
+            problem = (
                 f"the {side} {name!r} holds {found[0]} with scale {found[1]} and zero point "
                 f"{found[2]}, the manifest says {expected.dtype}, {expected.scale} and "
                 f"{expected.zero_point}"
             )
-            raise mismatch(artifact, what)
+            raise mismatch(artifact, problem)

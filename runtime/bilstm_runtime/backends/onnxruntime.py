@@ -1,8 +1,8 @@
-"""Running ONNX files with onnxruntime.
+"""Runs ONNX files with onnxruntime.
 
-An ONNX file can keep weights outside itself. onnxruntime would follow such a reference to any path
-of the machine and, in its own dialect, to any address of its memory. A bundle has no use for them:
-`has_external_data` finds them, without the onnx package.
+An ONNX file can refer to weights outside the file. onnxruntime would open any path in such a
+reference and, with its own extension, read any memory address. A bundle needs no external data, so
+files with it are refused. `has_external_data` finds it without the onnx package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
 
 _ONLY_FATAL = 4
-"""onnxruntime's log level for fatal errors only: all others are raised, and not logged too."""
+"""onnxruntime's log level for fatal errors only: the others are raised as exceptions."""
 
 _DTYPES = {"float": "float32", "double": "float64"}
 """onnxruntime's dtype names that differ from numpy's."""
@@ -35,7 +35,7 @@ _FIXED_64: Final = 1
 _BYTES: Final = 2
 _FIXED_32: Final = 5
 
-# Field numbers of onnx.proto3, by message: the fields that lead to tensors, and to which message.
+# Field numbers of onnx.proto3 by message: the fields that can contain tensors, with their message.
 _CHILDREN: Final[dict[str, dict[int, str]]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -51,7 +51,7 @@ _CHILDREN: Final[dict[str, dict[int, str]]] = {
 _EXTERNAL_DATA: Final = 13
 _DATA_LOCATION: Final = 14
 _MAX_DEPTH: Final = 64
-"""Graphs nest this deep at most (protobuf itself stops at 100 messages)."""
+"""Limit for nested messages (protobuf's own limit is 100)."""
 
 
 class OnnxSession:
@@ -63,12 +63,12 @@ class OnnxSession:
         artifact: Artifact,
         errors: tuple[type[Exception], ...],
     ) -> None:
-        """Keep an open session.
+        """Wrap an open session.
 
         Args:
             session: An `onnxruntime.InferenceSession`.
-            artifact: The names in the file, in the order of the model.
-            errors: What onnxruntime raises.
+            artifact: The model file, as the manifest describes it.
+            errors: The exceptions that onnxruntime raises.
         """
         self._run = session.run
         self._inputs = artifact.inputs
@@ -103,7 +103,7 @@ def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int)
         raise mismatch(artifact, f"not an ONNX file ({error})") from error
     if external:
         message = (
-            f"{artifact.file} keeps weights in another file, which is never opened. "
+            f"{artifact.file} stores weights in another file, which is never opened. "
             "Export the model again with its weights inside."
         )
         raise ArtifactError(message)
@@ -133,7 +133,7 @@ def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int)
 
 
 def _dtype(kind: str) -> str:
-    """Numpy's name for a type of onnxruntime, such as "tensor(float)"."""
+    """Return numpy's name for a type of onnxruntime, such as "tensor(float)"."""
     inner = kind.removeprefix("tensor(").removesuffix(")")
     return _DTYPES.get(inner, inner)
 
@@ -174,7 +174,7 @@ def _scan(buffer: memoryview, kind: str, depth: int) -> bool:
 
 
 def _value(buffer: memoryview, position: int, wire: int) -> tuple[int | memoryview, int]:
-    """The value at a position, and where the next field starts."""
+    """Read the value at a position; returns it and the position of the next field."""
     if wire == _VARINT:
         return _varint(buffer, position)
     if wire == _BYTES:
@@ -185,7 +185,7 @@ def _value(buffer: memoryview, position: int, wire: int) -> tuple[int | memoryvi
         message = f"it holds a protobuf field of the unknown wire type {wire}"
         raise ValueError(message)
     if position + size > len(buffer):
-        message = "it is cut short"
+        message = "it is truncated"
         raise ValueError(message)
     return buffer[position : position + size], position + size
 
@@ -200,5 +200,5 @@ def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
         result |= (byte & 0x7F) << shift
         if byte < 0x80:
             return result, position
-    message = "it is cut short"
+    message = "it is truncated"
     raise ValueError(message)

@@ -1,10 +1,9 @@
-"""Reading and writing manifest.json by the fields of its dataclasses.
+"""Reads and writes manifest.json by the fields of its dataclasses.
 
-`decode` and `encode` follow the type hints of a dataclass and the constraints in them
-(`bilstm_runtime.constraints`): a new field of a dataclass is read and written without a change
-here. The exporter makes a `Manifest` and writes it with `manifest_to_json`. The runtime reads it
-with `manifest_from_json`, which trusts no value before it was checked: every message names the
-field.
+`decode` and `encode` follow the type hints of a dataclass and their constraints
+(`bilstm_runtime.constraints`), so a new field needs no change here. The exporter makes a
+`Manifest` and writes it with `manifest_to_json`. The runtime reads it with `manifest_from_json`,
+which checks every value; error messages name the field.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _MAX_SHOWN: Final = 60
-"""Characters of a wrong value that a message repeats."""
+"""The maximum number of characters of a wrong value in a message."""
 
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -56,7 +55,7 @@ _KEY_ORDER: Final = (
     "rows_independent", "states", "preprocessing", "recommended", "artifacts", "golden",
     "tolerance", "versions",
 )  # fmt: skip
-"""The order of the keys of the whole document; other keys follow in the order of the fields."""
+"""The order of the document's top-level keys; other keys follow in the order of the fields."""
 
 _Kind = TypeVar("_Kind")
 
@@ -67,8 +66,8 @@ class Field:
 
     Attributes:
         value: The value as `json` read it.
-        document: What to call the document in messages, such as `manifest.json`.
-        path: Its place in the document, such as `inputs[0].axes[1].size`; empty for the whole.
+        document: The document's name in messages, such as `manifest.json`.
+        path: The path in the document, such as `inputs[0].axes[1].size`; empty for the root.
     """
 
     value: object
@@ -81,14 +80,14 @@ class Field:
         return f"{self.document}: {self.path}" if self.path else f"{self.document}:"
 
     def refuse(self, expected: str) -> NoReturn:
-        """Raise `ManifestError` with the value that is here and the one that is expected."""
+        """Raise `ManifestError` with the value and a description of the expected one."""
         shown = repr(self.value)
         shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
         problem = f"{self.where} is {shown}; expected {expected}"
         raise ManifestError(problem, EXPORT_AGAIN)
 
     def get(self, key: str) -> Field:
-        """The member `key` of this object; raises `ManifestError` if it is missing."""
+        """Return the member `key` of this object; raises `ManifestError` if it is missing."""
         members = self._object()
         if key not in members:
             problem = f"{self.where} has no {key!r}"
@@ -96,16 +95,16 @@ class Field:
         return self._member(key, members[key])
 
     def optional(self, key: str) -> Field | None:
-        """The member `key` of this object, or None where it is missing or null."""
+        """Return the member `key` of this object, or None if it is missing or null."""
         value = self._object().get(key)
         return None if value is None else self._member(key, value)
 
     def members(self) -> dict[str, Field]:
-        """The members of this object, in file order."""
+        """Return the members of this object, in file order."""
         return {key: self._member(key, value) for key, value in self._object().items()}
 
     def items(self, *, at_least_one: bool = False) -> list[Field]:
-        """The items of this list."""
+        """Return the items of this list."""
         if not isinstance(self.value, list) or (at_least_one and not self.value):
             self.refuse("a list of 1 or more items" if at_least_one else "a list")
         return [
@@ -113,11 +112,11 @@ class Field:
         ]
 
     def mapping(self) -> dict[str, object]:
-        """This object with its members as `json` read them."""
+        """Return this object with its members as `json` read them."""
         return dict(self._object())
 
     def text(self, *, among: Collection[str] | None = None) -> str:
-        """This string, which must not be empty and must be one of `among` if that is given."""
+        """Return this string, which must not be empty and must be one of `among`, if given."""
         if not isinstance(self.value, str) or not self.value:
             self.refuse("a string that is not empty")
         if among is not None and self.value not in among:
@@ -125,20 +124,20 @@ class Field:
         return self.value
 
     def boolean(self) -> bool:
-        """This true or false."""
+        """Return this boolean."""
         if not isinstance(self.value, bool):
             self.refuse("true or false")
         return self.value
 
     def integer(self, *, low: int, high: int) -> int:
-        """This whole number from `low` to `high`, both included."""
+        """Return this whole number from `low` to `high`, both included."""
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.refuse(f"a whole number from {low} to {high}")
         return value
 
     def number(self) -> float:
-        """This finite number, as a float."""
+        """Return this finite number as a float."""
         value = self.value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.refuse("a number")
@@ -160,11 +159,11 @@ class Field:
 
 
 def parse_document(text: str, document: str) -> Field:
-    """Parse a JSON document strictly: no NaN, no key twice in one object.
+    """Parse a JSON document strictly: NaN and repeated keys are errors.
 
     Args:
         text: The document.
-        document: What to call it in messages, such as `manifest.json`.
+        document: Its name in messages, such as `manifest.json`.
 
     Raises:
         ManifestError: The text is not a JSON document of this kind.
@@ -173,7 +172,7 @@ def parse_document(text: str, document: str) -> Field:
         value = json.loads(text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         problem = f"{document} is not valid JSON ({error})"
-        remedy = "The file is damaged or cut short: copy the bundle again."
+        remedy = "The file is damaged or truncated: copy the bundle again."
         raise ManifestError(problem, remedy) from error
     return Field(value, document)
 
@@ -183,7 +182,7 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = next(key for key, _ in pairs if counts[key] > 1)
-        message = f"the key {twice!r} stands twice in one object"
+        message = f"the key {twice!r} appears twice in one object"
         raise ValueError(message)
     return members
 
@@ -195,7 +194,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Hint:
-    """A type hint, taken apart.
+    """A parsed type hint.
 
     Attributes:
         kind: The class, or the generic class without its arguments; `Number` for int or float.
@@ -210,7 +209,7 @@ class _Hint:
     may_be_null: bool = False
 
     def find(self, kind: type[_Kind]) -> _Kind | None:
-        """The constraint of a class, if there is one."""
+        """Return the constraint of this class, or None."""
         return next((found for found in self.constraints if isinstance(found, kind)), None)
 
 
@@ -238,10 +237,10 @@ class _Member:
 
     Attributes:
         name: The name of the field.
-        path: Keys from the outside to the inside; empty where the members of the field stand in
-            the object itself.
+        path: Keys from the outermost to the innermost; empty if the members of the field are
+            members of the object itself.
         hint: Its type and constraints.
-        default: Makes the value of a missing member; None where the member is required.
+        default: Makes the value of a missing member; None for a required member.
         omits_default: Whether the default is not written.
     """
 
@@ -254,7 +253,7 @@ class _Member:
 
 @functools.cache
 def _members(kind: type) -> tuple[_Member, ...]:
-    """What `decode` and `encode` do with each field of a dataclass."""
+    """List the fields of a dataclass as `decode` and `encode` read and write them."""
     hints = get_type_hints(kind, include_extras=True)
     members = []
     for field in dataclasses.fields(kind):
@@ -267,13 +266,13 @@ def _members(kind: type) -> tuple[_Member, ...]:
                 default = field.default_factory
             else:
                 value = None if field.default is dataclasses.MISSING else field.default
-                default = functools.partial(_same, value)
+                default = functools.partial(_identity, value)
         path = (field.name,) if key is None else key.path
         members.append(_Member(field.name, path, hint, default, omits))
     return tuple(members)
 
 
-def _same(value: object) -> object:
+def _identity(value: object) -> object:
     return value
 
 
@@ -293,16 +292,16 @@ def decode(kind: type[_Kind], item: Field) -> _Kind:
         values[member.name] = (
             member.default() if found is None else _decoded(found, member.hint, values)
         )
-    made = kind(**values)
-    violation = made.violation() if hasattr(made, "violation") else None
+    created = kind(**values)
+    violation = created.violation() if hasattr(created, "violation") else None
     if violation is not None:
         name, expected = violation
         (item.get(name) if name else item).refuse(expected)
-    return made
+    return created
 
 
 def _find(item: Field, member: _Member) -> Field | None:
-    """The value of a member; None where it is missing or null, and may be."""
+    """Return the value of a member; None if it is optional, and missing or null."""
     for key in member.path[:-1]:
         item = item.get(key)
     if not member.path:
@@ -311,7 +310,7 @@ def _find(item: Field, member: _Member) -> Field | None:
 
 
 def _decoded(item: Field, hint: _Hint, siblings: Mapping[str, Any]) -> Any:
-    """Read one value; `siblings` are the members of its object that were read before it."""
+    """Read one value; `siblings` are the members of its object that were read before."""
     if Flag.OF_DTYPE in hint.constraints:
         return _of_dtype(item, hint, siblings["dtype"])
     if isinstance(hint.kind, type) and dataclasses.is_dataclass(hint.kind):
@@ -335,7 +334,7 @@ def _number(item: Field, hint: _Hint) -> float:
 
 
 def _of_dtype(item: Field, hint: _Hint, dtype: str) -> Number | tuple[Number, ...]:
-    """A number of a dtype, or a pair of them."""
+    """Read a number of a dtype, or a pair of them."""
     if hint.kind is not tuple:
         return _number_of(item, dtype)
     numbers = item.items()
@@ -345,7 +344,7 @@ def _of_dtype(item: Field, hint: _Hint, dtype: str) -> Number | tuple[Number, ..
 
 
 def _number_of(item: Field, dtype: str) -> Number:
-    """A number of a dtype; a float that is not finite is written as a string."""
+    """Read a number of a dtype; a float that is not finite is written as a string."""
     value = item.value
     if np.dtype(dtype).kind != "f":
         low, high = integer_limits(dtype)
@@ -383,7 +382,7 @@ def _tuple(item: Field, hint: _Hint) -> tuple[Any, ...]:
 
 
 def _vocabulary(item: Field) -> tuple[str, ...]:
-    """Tokens, of which there may be many: checked at once, and one by one only for the message."""
+    """Read tokens; checks them together for speed, and one by one only to name a wrong one."""
     words = item.value
     if not isinstance(words, list) or not words or len(words) > MAX_AXIS:
         item.refuse("a list of one or more tokens")
@@ -403,11 +402,11 @@ _DECODERS: Final[dict[Any, Callable[[Field, _Hint], Any]]] = {
     tuple: _tuple,
     Mapping: _mapping,
 }
-"""How values are read, by the class or the generic class of their type hint."""
+"""The decoders of values, by the class or the generic class of their type hint."""
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether UTF-8 can encode this: JSON can name half a character (a lone surrogate)."""
+    """Whether UTF-8 can encode this text; JSON can contain a lone surrogate, which it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -416,7 +415,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def encode(value: Any) -> dict[str, Any]:
-    """A dataclass as a JSON object that `decode` reads back to an equal one."""
+    """Convert a dataclass to a JSON object that `decode` reads back as an equal dataclass."""
     root: dict[str, Any] = {}
     for member in _members(type(value)):  # type: ignore[arg-type]
         found = getattr(value, member.name)
@@ -459,8 +458,8 @@ def manifest_from_json(text: str) -> Manifest:
     """Read a manifest.
 
     Raises:
-        ManifestError: The text is not a manifest; the message names the field.
-        BundleVersionError: It was written in a newer format.
+        ManifestError: The text is not a valid manifest; the message names the field.
+        BundleVersionError: The manifest was written in a newer format.
     """
     root = parse_document(text, MANIFEST_FILE)
     found = root.get("format_version").integer(low=1, high=int(COUNT.max or 1))
@@ -476,7 +475,7 @@ def manifest_from_json(text: str) -> Manifest:
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """Write a manifest as JSON text that `manifest_from_json` reads back to an equal one.
+    """Write a manifest as JSON text that `manifest_from_json` reads back as an equal manifest.
 
     Raises:
         ManifestError: The manifest breaks a rule of the format.

@@ -1,4 +1,4 @@
-"""The bundle folder: finding its files, and reading them with size and checksum verified."""
+"""The bundle folder: finds and reads its files, and verifies size and checksum."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Bundle:
     """A bundle folder whose manifest was read and checked.
 
     Attributes:
-        folder: Where it is.
-        manifest: Its description.
+        folder: The path of the folder.
+        manifest: The manifest.
     """
 
     folder: Path
@@ -38,8 +38,8 @@ class Bundle:
 
         Raises:
             BundleNotFoundError: The file is missing.
-            BundleError: It is not a regular file, or is a link that leads out of the folder.
-            ChecksumError: It has another size or checksum than the manifest says.
+            BundleError: It is not a regular file, or is a link to a file outside the folder.
+            ChecksumError: Its size or checksum differs from the manifest.
         """
         path = self.folder / item.file
         found = _regular_file_size(self.folder, item.file)
@@ -57,7 +57,7 @@ class Bundle:
         return content
 
 
-_COPY_AGAIN: Final = "The file was changed or cut short: copy the bundle again."
+_COPY_AGAIN: Final = "The file was changed or truncated: copy the bundle again."
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -94,7 +94,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 
 def _regular_file_size(folder: Path, name: str) -> int:
-    """Size in bytes of a regular file inside the folder, links resolved."""
+    """Return the size in bytes of a regular file inside the folder, with links resolved."""
     path = folder / name
     try:
         real = path.resolve(strict=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.bundle.folder import Bundle
 
 _MAX_UNPACKED_BYTES: Final = 2**30
-"""Golden cases take some MB unpacked; a file that unpacks to more is not read."""
+"""Golden cases take some MB unpacked; a file larger than this is not read."""
 
 _NO_DATE: Final = (1980, 1, 1, 0, 0, 0)
 """The date of every member, so that equal cases give equal bytes."""
@@ -47,7 +47,7 @@ def read_cases(bundle: Bundle) -> list[Case]:
     """Read the golden cases of a bundle.
 
     Raises:
-        BundleError: The file is missing, changed, or does not hold what the manifest says.
+        BundleError: The file is missing or changed, or lacks an array that the manifest requires.
     """
     manifest = bundle.manifest
     content = io.BytesIO(bundle.read(manifest.golden))
@@ -79,7 +79,7 @@ def read_cases(bundle: Bundle) -> list[Case]:
 
 
 def golden_content(cases: Sequence[Case]) -> bytes:
-    """The bytes of a golden file; the same cases give the same bytes."""
+    """Return the bytes of a golden file; the same cases give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, case in enumerate(cases):

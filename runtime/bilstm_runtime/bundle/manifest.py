@@ -1,4 +1,4 @@
-"""The manifest of a bundle as frozen dataclasses, and the rules that tie its parts together.
+"""The manifest of a bundle as frozen dataclasses, and the rules across its parts.
 
 `bilstm_runtime.bundle.codec` reads and writes it as JSON.
 """
@@ -56,14 +56,14 @@ class Manifest:
     """All of manifest.json.
 
     Attributes:
-        spec: What the model takes and returns.
+        spec: The inputs and outputs of the model.
         source: The Keras file that the bundle was made from.
         artifacts: The model files.
         golden: The recorded inputs and outputs.
-        tolerance: How close outputs must come to Keras's.
+        tolerance: The tolerance for differences from Keras's outputs.
         recommended_recipe: The recipe that `load` runs by default.
-        recommended_reason: Why, in a sentence, where a search chose it.
-        versions: The libraries that made the bundle.
+        recommended_reason: The reason in a sentence, if a search chose the recipe.
+        versions: The versions of the libraries that made the bundle.
     """
 
     spec: Annotated[ModelSpec, Key(())]
@@ -77,7 +77,7 @@ class Manifest:
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Check the rules that tie one part of a manifest to another.
+    """Check the rules that relate one part of a manifest to another.
 
     Raises:
         ManifestError: A rule is broken.
@@ -99,7 +99,7 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def _check_axes(spec: ModelSpec) -> None:
-    """Axes of one name have one size, and a free named axis of an output is one of an input."""
+    """Check that axes of one name have one size, and that free output axes are input axes."""
     sizes: dict[str, int | None] = {}
     for axis in (axis for item in spec.inputs for axis in item.axes if axis.name):
         if sizes.setdefault(str(axis.name), axis.size) != axis.size:
@@ -141,13 +141,13 @@ def _check_artifact(artifact: Artifact, spec: ModelSpec) -> None:
     _check_unique(f"the inputs of {artifact.file}", artifact.inputs)
 
 
-def _check_unique(what: str, names: Sequence[str]) -> None:
+def _check_unique(label: str, names: Sequence[str]) -> None:
     counts = Counter(names)
     if len(counts) < len(names):
         twice = next(name for name in names if counts[name] > 1)
-        _refuse(f"{what}: {twice!r} is there twice")
+        _refuse(f"{label}: {twice!r} appears twice")
 
 
 def _refuse(problem: str) -> NoReturn:
-    where = f"{MANIFEST_FILE}: {problem}"
-    raise ManifestError(where, EXPORT_AGAIN)
+    located = f"{MANIFEST_FILE}: {problem}"
+    raise ManifestError(located, EXPORT_AGAIN)

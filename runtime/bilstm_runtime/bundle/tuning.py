@@ -1,9 +1,9 @@
-"""What `bench-bilstm --tune` found fastest on this device, kept beside the bundle for `load`.
+"""The tuning file: the fastest configuration that `bench-bilstm --tune` found on this device.
 
-The file is named for the bundle's folder, `model-edge.tuning.json`, and lies next to it, not
-in it: the folder stays as it was exported, and nothing that comes with a bundle has an effect here.
-The file has one entry per device. An entry is used only for the device, the versions of the
-backends and the model files that it was measured with.
+`load` reads it. It is named after the bundle's folder, `model-edge.tuning.json`, and is next to
+it, not inside: the folder stays as exported, and a bundle cannot bring its own tuning. The file
+has one entry per device. An entry is used only for the device, the versions of the backends and
+the model files that it was measured with.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Tuning:
     Attributes:
         backend: The name of the backend.
         recipe: The recipe of the file that it runs.
-        threads: Threads the backend may use.
-        recipes_named: Whether the user named the recipes to choose among. Otherwise only
-            float32 and the recipe that the manifest recommends are ever chosen.
+        threads: The number of threads that the backend may use.
+        recipes_named: Whether the user named the recipes to choose from. If not, only float32
+            and the manifest's recommended recipe may be chosen.
     """
 
     backend: str
@@ -51,7 +51,7 @@ class Tuning:
     recipes_named: bool = False
 
     def agrees(self, backend: str | None, recipe: str | None, threads: int | None) -> bool:
-        """Whether it is compatible with the given arguments (None: not given)."""
+        """Whether the tuning is compatible with the given arguments (None: not given)."""
         return (
             backend in (None, self.backend)
             and recipe in (None, self.recipe)
@@ -60,16 +60,16 @@ class Tuning:
 
 
 def tuning_file(bundle: Bundle) -> Path:
-    """Where the tuning of a bundle lies: next to its folder."""
+    """Return the path of a bundle's tuning file, next to its folder."""
     folder = bundle.folder.resolve()
     return folder.parent / f"{folder.name}{SUFFIX}"
 
 
 def find_tuning(bundle: Bundle) -> Tuning | None:
-    """The tuning for this bundle on this device, or None.
+    """Return the tuning for this bundle on this device, or None.
 
-    It never raises: a tuning of another device or of other model files is ignored, and so is a
-    damaged one, with a `TuningWarning`.
+    It never raises. A tuning for another device or other model files is ignored; a damaged one is
+    ignored with a `TuningWarning`.
     """
     path = tuning_file(bundle)
     try:
@@ -84,9 +84,9 @@ def find_tuning(bundle: Bundle) -> Tuning | None:
         return _tuning(entry.get("choice"), bundle.manifest)
     except (ManifestError, OSError, UnicodeDecodeError, RuntimeError) as error:
         problem = error.problem if isinstance(error, ManifestError) else str(error)
-        why = " ".join(problem.split())
+        reason = " ".join(problem.split())
         message = (
-            f"{path} is ignored: {why}. Remove it, or write it anew: "
+            f"{path} is ignored: {reason}. Remove it, or write it again: "
             f"bench-bilstm {bundle.folder} --tune"
         )
         warnings.warn(message, TuningWarning, stacklevel=3)
@@ -94,17 +94,17 @@ def find_tuning(bundle: Bundle) -> Tuning | None:
 
 
 def allowed_recipes(manifest: Manifest) -> set[str]:
-    """The recipes that a tuning may choose if the user named none: exact, or recommended."""
+    """Return the recipes that a tuning may choose by default: exact, or recommended."""
     return {EXACT_RECIPE, manifest.recommended_recipe}
 
 
 def read_entries(path: Path) -> dict[str, Field] | None:
-    """The entries of a tuning file by device; None if there is no file.
+    """Read the entries of a tuning file by device; None if there is no file.
 
     Raises:
-        ManifestError: It holds something else.
-        OSError: It cannot be read.
-        UnicodeDecodeError: It is not text.
+        ManifestError: The file has other content.
+        OSError: The file cannot be read.
+        UnicodeDecodeError: The file is not text.
     """
     try:
         status = path.stat()
@@ -121,7 +121,7 @@ def read_entries(path: Path) -> dict[str, Field] | None:
 
 
 def _tuning(choice: Field, manifest: Manifest) -> Tuning:
-    """The choice of an entry, checked against the bundle."""
+    """Read the choice of an entry, and check it against the bundle."""
     tuning = decode(Tuning, choice)
     choice.get("backend").text(among=tuple(BACKENDS))
     form = BACKENDS[tuning.backend].format
@@ -133,6 +133,6 @@ def _tuning(choice: Field, manifest: Manifest) -> Tuning:
 
 
 def model_key(manifest: Manifest) -> str:
-    """Identifies the model files by their checksums."""
+    """Return a hash of the names and checksums of the model files."""
     files = sorted((artifact.file, artifact.sha256) for artifact in manifest.artifacts)
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -21,7 +21,7 @@ PROG = "check-bilstm"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; exits with code 2 where it is wrong."""
+    """Parse the command line; exits with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Run every model file of a bundle on the recorded cases, each twice, and "
@@ -107,7 +107,7 @@ def _result(item: ArtifactCheck) -> str:
 
 
 def _json(report: CheckReport) -> str:
-    """The report as JSON, which has no infinity: null stands for that too."""
+    """Write the report as JSON; infinity becomes null, because JSON has no infinity."""
     checks = [
         {
             key: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""How the commands end: exit codes, errors in one line, and `--version`."""
+"""What the commands share: exit codes, errors in one line, and `--version`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(enum.IntEnum):
-    """What the commands return."""
+    """The exit codes of the commands."""
 
     OK = 0
     CHECK_FAILED = 1
@@ -36,7 +36,7 @@ EXIT_CODES_HELP: Final = """\
 exit codes:
   0    success
   1    check failed: a model file does not agree with its reference (check-bilstm only)
-  2    wrong usage, or input that the model does not take
+  2    wrong usage, or input that the model does not accept
   3    the bundle is missing, damaged, too new, or its model fails
   4    no installed backend can run the bundle
   130  interrupted
@@ -49,7 +49,7 @@ def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
 
     Args:
         prog: The name of the command.
-        action: Runs it, and returns its exit code.
+        action: Runs the command, and returns its exit code.
         debug: Print the traceback too.
 
     Returns:
@@ -59,7 +59,7 @@ def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
         code = action()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python must not write the rest of the buffer again when it exits.
+        # Otherwise Python would try to write the rest of the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
     except KeyboardInterrupt:
@@ -68,14 +68,14 @@ def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
     except (BilstmRuntimeError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        words = " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"{prog}: error: {words}\n")
+        message = " ".join(str(error).split()) or type(error).__name__
+        sys.stderr.write(f"{prog}: error: {message}\n")
         return _code(error)
     return code
 
 
 class VersionAction(argparse.Action):
-    """Prints the version and ends; it is looked up only then, as that takes milliseconds."""
+    """Prints the version and exits; the look-up takes milliseconds, so it is done only here."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
         """Take no argument."""

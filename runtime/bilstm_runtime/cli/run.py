@@ -1,4 +1,4 @@
-"""The command run-bilstm: predicts for examples from a file, and writes the outputs."""
+"""The command run-bilstm: runs the model on examples from a file, and writes the outputs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 PROG = "run-bilstm"
 STDIN = "-"
-_PIECE = 2**15
-"""Bytes written to stdout at once. (The JSON is ASCII, so it may be divided anywhere.)"""
+_CHUNK = 2**15
+"""Bytes per write to stdout. The JSON is ASCII, so it may be split anywhere."""
 
 _FORMATS_HELP = """\
 input formats:
   jsonl  one example per line: a list of numbers (or of lists of numbers, one per step), or an
-         object by input name; lines may differ in length. A text ("so good") where the Keras
+         object by input name; lines may differ in length. A text ("so good") if the Keras
          model starts with a text layer
   csv    numbers without a header. For a model that takes [batch, time] or [batch, features],
          one example per row. For a model that takes [batch, time, features], ONE sequence,
@@ -38,13 +38,13 @@ output formats:
   jsonl  one example per line, in the order of the input
   csv    one output, one example per row (a single sequence: one step per row)
   npy    one output, as one array
-  npz    arrays by output name; where lengths differ NAME.0, NAME.1, ... by example
+  npz    arrays by output name; if lengths differ, NAME.0, NAME.1, ... by example
 
 """
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; exits with code 2 where it is wrong."""
+    """Parse the command line; exits with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Run the model of a bundle on examples from a file.",
@@ -70,7 +70,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--backend",
         choices=list(BACKENDS),
-        help="what runs the model (default: one that is installed, first of this list)",
+        help="the backend that runs the model (default: the first of this list that is installed)",
     )
     parser.add_argument(
         "--recipe",
@@ -80,20 +80,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads the backend may use (default: 1)"
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors on stderr")
+    parser.add_argument("--quiet", action="store_true", help="print only errors on stderr")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--version", action=VersionAction)
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, predict, write.
+    """Read the examples, predict, and write the outputs.
 
     Returns:
         The exit code.
 
     Raises:
-        BilstmRuntimeError: Any of these failed.
+        BilstmRuntimeError: One of these steps failed.
     """
     input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
     output_format = _format_of(args.output, "jsonl", WRITERS)
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _format_of(file: str | None, default: str, known: Container[str]) -> str:
-    """The format that a file name implies."""
+    """Return the format that a file name implies."""
     if file is None or file == STDIN:
         return default
     ending = Path(file).suffix.removeprefix(".").lower()
@@ -139,10 +139,10 @@ def _read(file: str) -> bytes:
 
 def _write(file: str | None, content: bytes) -> None:
     if file is None:
-        # In pieces: under PYTHONUNBUFFERED, one long write that the reader interrupts would look
+        # In chunks: under PYTHONUNBUFFERED, one long write that the reader interrupts would look
         # like a complete one.
-        for start in range(0, len(content), _PIECE):
-            sys.stdout.write(content[start : start + _PIECE].decode())
+        for start in range(0, len(content), _CHUNK):
+            sys.stdout.write(content[start : start + _CHUNK].decode())
         return
     try:
         Path(file).write_bytes(content)

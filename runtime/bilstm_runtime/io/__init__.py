@@ -1,1 +1,1 @@
-"""Files of examples and of predictions."""
+"""Readers for files of examples, and writers for files of predictions."""

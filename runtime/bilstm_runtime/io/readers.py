@@ -1,4 +1,4 @@
-"""Reading files of examples into what `Model.predict` takes."""
+"""Reads files of examples for `Model.predict`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ class Reader(Protocol):
 
         Args:
             content: The bytes of the file.
-            inputs: What the model takes.
-            label: What to call the file in messages.
+            inputs: The inputs of the model.
+            label: The file's name in messages.
+
+        Returns:
+            An argument for `Model.predict`.
 
         Raises:
             DataFileError: The file is not of this format, or the format does not suit the model.
@@ -51,7 +54,7 @@ def reader(name: str) -> Callable[[Reader], Reader]:
 
     def add(function: Reader) -> Reader:
         if name in READERS:
-            message = f"the format {name!r} has a reader already"
+            message = f"the format {name!r} already has a reader"
             raise ValueError(message)
         READERS[name] = function
         return function
@@ -61,10 +64,10 @@ def reader(name: str) -> Callable[[Reader], Reader]:
 
 @reader("jsonl")
 def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
-    """One example per line: a list, or an object by input name; see `Reader`."""
+    """Read one example per line: a list, or an object by input name; see `Reader`."""
     names = [spec.name for spec in inputs]
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    # Not splitlines: a JSON string may hold the other ends of lines that Unicode knows.
+    # Not splitlines: a JSON string may contain other line separators of Unicode.
     for number, line in enumerate(_LINE_END.split(_text(content, label)), start=1):
         if not line.strip():
             continue
@@ -91,7 +94,7 @@ def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Value
 
 @reader("csv")
 def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
-    """Numbers without a header; see `Reader`.
+    """Read numbers without a header; see `Reader`.
 
     For a model that takes `[batch, n]`, each row is one example; empty cells at the end of a row
     are ignored. For one that takes `[batch, time, features]`, the file is a single sequence with
@@ -118,28 +121,28 @@ def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
 
 @reader("npy")
 def read_npy(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
-    """One array with a batch axis; see `Reader`."""
+    """Read one array with a batch axis; see `Reader`."""
     if len(inputs) > 1:
         names = ", ".join(spec.name for spec in inputs)
         message = f"{label}: the model has the inputs {names}; use .npz or .jsonl"
         raise DataFileError(message)
     array = _load(content, label)
     if not isinstance(array, np.ndarray):
-        message = f"{label} holds several arrays; name it .npz"
+        message = f"{label} holds several arrays; rename it to .npz"
         raise DataFileError(message)
     return array
 
 
 @reader("npz")
 def read_npz(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
-    """Arrays with a batch axis by input name; see `Reader`.
+    """Read arrays with a batch axis by input name; see `Reader`.
 
     For a model with one input, the only array of the file may have any name.
     """
     names = [spec.name for spec in inputs]
     arrays = _load(content, label)
     if not isinstance(arrays, dict):
-        message = f"{label} is a .npy file; name it so"
+        message = f"{label} is a .npy file; rename it to .npy"
         raise DataFileError(message)
     if len(names) == len(arrays) == 1:
         return next(iter(arrays.values()))
@@ -177,7 +180,7 @@ def _has_objects(content: bytes) -> bool:
 
 
 def _is_object_array(file: IO[bytes]) -> bool:
-    """Whether the header of an array says so; raises `ValueError` for any other file."""
+    """Whether a .npy file has dtype object; raises `ValueError` for any other file."""
     file.seek(0)
     versions = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
     read_header = versions.get(read_magic(file))

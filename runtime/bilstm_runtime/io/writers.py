@@ -1,4 +1,4 @@
-"""Writing the outputs of `Model.predict` to files."""
+"""Writes the outputs of `Model.predict` to files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Table:
 
     Attributes:
         names: The names of the outputs.
-        columns: For each output an array with a batch axis, or a list of one array per example.
-        structure: "single", "list" or "dict".
+        columns: For each output, an array with a batch axis, or a list of one array per example.
+        structure: The structure of the Keras model's outputs: "single", "list" or "dict".
     """
 
     names: Sequence[str]
@@ -35,7 +35,7 @@ class Table:
 
     @classmethod
     def of(cls, outputs: Outputs, names: Sequence[str], structure: str) -> Table:
-        """Arrange what `predict` returned."""
+        """Arrange the return value of `predict`."""
         if structure == "single":
             return cls(names, [outputs], structure)
         columns = outputs.values() if isinstance(outputs, dict) else outputs
@@ -46,7 +46,7 @@ class Writer(Protocol):
     """A function that writes one file format."""
 
     def __call__(self, table: Table) -> bytes:
-        """The content of the file.
+        """Return the content of the file.
 
         Raises:
             DataFileError: The format cannot store these outputs.
@@ -63,7 +63,7 @@ def writer(name: str) -> Callable[[Writer], Writer]:
 
     def add(function: Writer) -> Writer:
         if name in WRITERS:
-            message = f"the format {name!r} has a writer already"
+            message = f"the format {name!r} already has a writer"
             raise ValueError(message)
         WRITERS[name] = function
         return function
@@ -73,7 +73,7 @@ def writer(name: str) -> Callable[[Writer], Writer]:
 
 @writer("jsonl")
 def write_jsonl(table: Table) -> bytes:
-    """One example per line, in the structure of the model's outputs; see `Writer`."""
+    """Write one example per line, in the structure of the model's outputs; see `Writer`."""
     lines = []
     for number, outputs in enumerate(zip(*table.columns, strict=True)):
         values = [plain(np.asarray(output)) for output in outputs]
@@ -95,7 +95,7 @@ def write_jsonl(table: Table) -> bytes:
 
 @writer("csv")
 def write_csv(table: Table) -> bytes:
-    """One example per row or, for a single sequence, one step per row; see `Writer`."""
+    """Write one example per row or, for a single sequence, one step per row; see `Writer`."""
     column = table.columns[0]
     rows: Sequence[Any] = [np.asarray(row) for row in column]
     if len(rows) == 1 and rows[0].ndim == 2:
@@ -113,9 +113,9 @@ def write_csv(table: Table) -> bytes:
 
 @writer("npy")
 def write_npy(table: Table) -> bytes:
-    """A single output as one array; see `Writer`."""
+    """Write a single output as one array; see `Writer`."""
     if len(table.columns) > 1 or isinstance(table.columns[0], list):
-        message = "a .npy file holds one array; these outputs are several: write .npz or .jsonl"
+        message = "a .npy file holds one array, but there are several: write .npz or .jsonl"
         raise DataFileError(message)
     content = io.BytesIO()
     np.save(content, table.columns[0], allow_pickle=False)
@@ -124,7 +124,7 @@ def write_npy(table: Table) -> bytes:
 
 @writer("npz")
 def write_npz(table: Table) -> bytes:
-    """Arrays by output name, `NAME.0`, `NAME.1`, ... where lengths differ; see `Writer`."""
+    """Write arrays by output name, `NAME.0`, `NAME.1`, ... if lengths differ; see `Writer`."""
     arrays: dict[str, AnyArray] = {}
     for name, column in zip(table.names, table.columns, strict=True):
         if isinstance(column, list):
@@ -137,7 +137,7 @@ def write_npz(table: Table) -> bytes:
 
 
 def plain(array: AnyArray) -> Any:
-    """Python numbers in nested lists; each float is the shortest that reads back the same.
+    """Convert to Python numbers in nested lists; floats get the shortest exact decimal form.
 
     >>> plain(np.array([0.1], dtype=np.float32))
     [0.1]

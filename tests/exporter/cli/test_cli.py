@@ -1,4 +1,4 @@
-"""What ``export-bilstm`` shows: stdout for programs, stderr for people."""
+"""The output of ``export-bilstm``: results on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_the_display_moves_while_stderr_is_captured():
     work = (
         "import time; from bilstm_exporter.cli.display import progress_listener; "
         "from bilstm_exporter.progress import captured_stderr\n"
-        "with progress_listener(quiet=False) as tell, captured_stderr():\n"
-        "    tell('converting'); time.sleep(1.5)"
+        "with progress_listener(quiet=False) as report, captured_stderr():\n"
+        "    report('converting'); time.sleep(1.5)"
     )
     terminal, end = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}

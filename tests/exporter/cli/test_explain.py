@@ -1,4 +1,4 @@
-"""What every layer becomes: shown with ``--explain``, and whenever an export fails."""
+"""The form of every layer, shown with ``--explain`` and if an export fails."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def test_a_format_that_fails_leaves_the_other_explained(run, own, tmp_path):
 def test_the_explanation_as_json(run, own, tmp_path):
     floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
     ran = run("m.keras", "--custom-objects", "own_layers", "--quiet", "--explain", "--json")
-    told = json.loads(ran.out)
-    assert told["layers"][0]["formats"]["tflite"]["form"] == "refused"
-    assert set(told["failures"]) == {"tflite"}
+    explained = json.loads(ran.out)
+    assert explained["layers"][0]["formats"]["tflite"]["form"] == "refused"
+    assert set(explained["failures"]) == {"tflite"}
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_an_artifact_that_does_not_run_is_refused(run, saved, monkeypatch):
     monkeypatch.setitem(BACKENDS, "litert", replace(litert, open=opened))
     ran = run(saved("lstm"), "--quiet")
     assert ran.code == MODEL
-    assert "tflite takes the model's operators, but cannot run them: RESHAPE" in ran.message
+    assert "tflite can store the model's operators, but not run them: RESHAPE" in ran.message
     assert all(row[1].endswith("exact, fast") for row in ran.table.values())
 
 

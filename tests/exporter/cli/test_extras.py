@@ -1,4 +1,4 @@
-"""``export-bilstm`` where the runtime is installed without the exporter's libraries."""
+"""``export-bilstm`` if the runtime is installed without the exporter's libraries."""
 
 from __future__ import annotations
 

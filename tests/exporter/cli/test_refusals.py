@@ -138,7 +138,7 @@ def test_an_operator_that_one_format_lacks(run, fails, with_layer, here):
     ]
 
 
-# --- wrong answers, and being stopped
+# --- wrong outputs, and interrupts
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite"])

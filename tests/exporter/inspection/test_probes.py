@@ -1,4 +1,4 @@
-"""Probes hold what they promise, with the outputs that Keras has for each alone."""
+"""Probes have the promised properties and Keras's outputs for each example alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bilstm_exporter.inspection.probes import (
     make_probes,
     padding_mask,
 )
-from bilstm_exporter.inspection.probes import _call_together as call_together
+from bilstm_exporter.inspection.probes import _call_batched as call_batched
 from bilstm_exporter.loaded import LoadedModel
 from exporter.conftest import inspect
 from exporter.models import MODELS, floats
@@ -297,7 +297,7 @@ ORDINARY, ENDS, EVERY = ProbeKind.ORDINARY, ProbeKind.RANGE_ENDS, ProbeKind.EVER
 def test_the_first_ordinary_probe_of_a_shape_is_called_alone(rng):
     model, loaded = counting(masked(kl.LSTM(4)))
     sizes = ((ORDINARY, 2, 5), (ORDINARY, 2, 5), (ENDS, 7, 5), (EVERY, 7, 5))
-    outputs = call_together(loaded, candidates(rng, *sizes))
+    outputs = call_batched(loaded, candidates(rng, *sizes))
     assert sorted(outputs) == [1, 2, 3]
     assert model.calls == [[(18, 5, 3)], [(7, 5, 3)]]
 
@@ -307,16 +307,16 @@ def test_a_call_stays_small(rng):
     wide = [
         Candidate(ENDS, name, [rng.normal(size=(4, 2**17)).astype(np.float32)]) for name in "abcd"
     ]
-    assert sorted(call_together(loaded, wide)) == [0, 1, 2, 3]
+    assert sorted(call_batched(loaded, wide)) == [0, 1, 2, 3]
     assert max(shape[0] for (shape,) in model.calls) == 8
 
 
 def test_a_fixed_batch_is_called_alone(rng):
     x = keras.Input(batch_shape=(2, None, 3))
     _, loaded = counting(keras.Model(x, kl.LSTM(4)(x)))
-    assert call_together(loaded, candidates(rng, *[(ENDS, 2, 5)] * 3)) == {}
+    assert call_batched(loaded, candidates(rng, *[(ENDS, 2, 5)] * 3)) == {}
 
 
 def test_what_keras_refuses_is_called_alone(rng):
     _, loaded = counting(floats(kl.LSTM(2)))
-    assert call_together(loaded, candidates(rng, *[(ENDS, 2, 5)] * 3, features=4)) == {}
+    assert call_batched(loaded, candidates(rng, *[(ENDS, 2, 5)] * 3, features=4)) == {}

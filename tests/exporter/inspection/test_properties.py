@@ -1,4 +1,4 @@
-"""Whether padding and the other rows of a batch leave outputs alone: found by calling the model."""
+"""Whether outputs depend on padding or other rows of a batch, found by calling the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_padding_is_neutral_only_where_it_changes_nothing(inspected, name, neutr
         (lambda: [bilstm(), kl.Dense(2)], True),  # steps of a masked tagger
         slow(lambda: [kl.LSTM(2, go_backwards=True)], True),
         slow(lambda: [bilstm(), kl.GlobalAveragePooling1D()], True),  # Keras's average masks
-        # Zeros stand at the masked steps of a Bidirectional, the last output at those of an LSTM.
+        # A Bidirectional outputs zeros at masked steps; an LSTM repeats the last output.
         slow(lambda: [bilstm(), kl.Conv1D(2, 3, padding="same")], True),
         (lambda: [kl.LSTM(2, return_sequences=True), kl.Conv1D(2, 3, padding="same")], False),
         (lambda: [bilstm(), kl.Flatten(), kl.Dense(2)], False),

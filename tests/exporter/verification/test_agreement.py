@@ -58,7 +58,7 @@ def test_integers_count_for_nothing_but_must_agree_between_runs():
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        (np.array([1.0, np.nan], np.float32), "NaN or infinity, where the reference has a number"),
+        (np.array([1.0, np.nan], np.float32), "NaN or infinity, but the reference has a number"),
         (np.array([1.0], np.float32), r"shape \(1,\)"),
         (np.array([1.0, 2.0]), "dtype float64"),
     ],

@@ -1,4 +1,4 @@
-"""Parity with Keras: a comparison that fails on a wrong artifact, whatever is wrong with it."""
+"""Parity with Keras: the comparison fails on any wrong artifact."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_parity_sees_nan(probes):
     parity = measure_parity(nan, probes, ["y"])
     assert not parity.passed
     assert parity.max_error_ratio == INF
-    with pytest.raises(ParityError, match="NaN or infinity, where the reference has a number"):
+    with pytest.raises(ParityError, match="NaN or infinity, but the reference has a number"):
         require_parity("model.onnx", parity)
 
 

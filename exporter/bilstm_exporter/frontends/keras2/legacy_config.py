@@ -1,8 +1,8 @@
 """Configurations of Keras 1 and of early Keras 2, rewritten for tf_keras.
 
-Each rule goes by the old key or class itself, not by a version, because the version in a
-file is often wrong. Settings of training alone (initializers, regularizers, constraints,
-dropout of weights) are left out: the weights come from the file.
+Each rule tests for the old key or class, not for a version, because the version in a file is
+often wrong. Settings that only affect training (initializers, regularizers, constraints, dropout
+of weights) are removed: the weights come from the file.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _KERAS1_TRAINING = frozenset(
         "forget_bias_init", "gamma_init", "init", "inner_init", "weights",
     }
 )  # fmt: skip
-# The layers that exist under these names today, whose training settings can be left out.
+# Current layers whose training settings can be removed.
 _TRAINED = _RECURRENT | {
     "BatchNormalization", "Conv1D", "Conv2D", "ConvLSTM2D", "Dense", "Embedding", "GRUCell",
     "LSTMCell", "LayerNormalization", "PReLU", "SeparableConv1D", "SimpleRNNCell",
 }  # fmt: skip
 _TRAINING_ENDINGS = ("_initializer", "_regularizer", "_constraint")
-# Where a repaired layer says what dtype the input before it has; tf_keras does not look there.
+# The key under which a rewritten layer keeps the dtype of its input; tf_keras ignores it.
 _INPUT_DTYPE = "input_dtype"
 
 _MERGE_MODES = {
@@ -71,34 +71,34 @@ _MERGE_MODES = {
 _DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
 
 
-def repaired(config: Any, custom_objects: Mapping[str, Any]) -> Config:
-    """A configuration that tf_keras builds the same model from.
+def updated_config(config: Any, custom_objects: Mapping[str, Any]) -> Config:
+    """Return a configuration from which tf_keras builds the same model.
 
     Args:
-        config: As the file has it; not changed.
-        custom_objects: The user's own classes, whose configuration stays as it is.
+        config: The configuration in the file; it is not changed.
+        custom_objects: The user's own classes, whose configuration is not changed.
 
     Raises:
-        UnsupportedModelError: It uses something of Keras 1 that no later Keras has.
+        UnsupportedModelError: It uses a feature of Keras 1 that no later Keras has.
     """
-    return _without_merged_branches(_repaired_value(config, custom_objects))
+    return _without_merged_branches(_updated_value(config, custom_objects))
 
 
-def _repaired_value(value: Any, custom_objects: Mapping[str, Any]) -> Any:
+def _updated_value(value: Any, custom_objects: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
-        return [_repaired_value(item, custom_objects) for item in value]
+        return [_updated_value(item, custom_objects) for item in value]
     if not isinstance(value, dict):
         return value
-    inner = {key: _repaired_value(item, custom_objects) for key, item in value.items()}
+    inner = {key: _updated_value(item, custom_objects) for key, item in value.items()}
     name = inner.get("class_name")
     if name == "Sequential":
         return _with_typed_input(inner)
     if not isinstance(name, str) or name in custom_objects:
         return inner
-    return _repaired_layer(inner, name) if isinstance(inner.get("config"), dict) else inner
+    return _updated_layer(inner, name) if isinstance(inner.get("config"), dict) else inner
 
 
-def _repaired_layer(layer: Config, name: str) -> Config:
+def _updated_layer(layer: Config, name: str) -> Config:
     if name == "Merge":
         return _merge_layer(layer)
     config: Config = dict(layer["config"])
@@ -120,7 +120,7 @@ def _repaired_layer(layer: Config, name: str) -> Config:
 
 
 def _input_dtype(name: str, config: Config) -> Config:
-    """Take Keras 1's ``input_dtype`` out of a layer: it is the input's, not the layer's."""
+    """Remove Keras 1's ``input_dtype`` from a layer: it belongs to the input, not the layer."""
     dtype = config.pop(_INPUT_DTYPE, None)
     if dtype is None:
         return {}
@@ -131,7 +131,7 @@ def _input_dtype(name: str, config: Config) -> Config:
 
 
 def _rename_keras1(name: str, config: Config) -> None:
-    """Rename the keys of Keras 1 to today's, in place."""
+    """Rename the keys of Keras 1 to the current ones, in place."""
     training = _KERAS1_TRAINING & set(config)
     for key in training:
         del config[key]
@@ -165,7 +165,7 @@ def _refuse_mode(config: Config) -> None:
 
 
 def _input_shape(name: str, config: Config) -> None:
-    """``input_dim`` and ``input_length`` are a shape, unless the shape is given too."""
+    """Replace ``input_dim`` and ``input_length`` by a shape, unless a shape is given too."""
     size, length = config.pop("input_dim", None), config.pop("input_length", None)
     if size is not None and "batch_input_shape" not in config:
         has_time = name in _RECURRENT or name == "Conv1D"
@@ -176,16 +176,16 @@ def _input_shape(name: str, config: Config) -> None:
 
 
 def _merge_layer(layer: Config) -> Config:
-    """The layer of today for a Merge; its branches, if it has any, stay in ``"branches"``.
+    """Return the current layer for a Merge; its branches, if any, stay in ``"branches"``.
 
     Raises:
-        UnsupportedModelError: It merges with a user's own function.
+        UnsupportedModelError: The mode is a user's own function.
     """
     config = layer["config"]
     mode, name = config.get("mode", "sum"), config.get("name")
     if not isinstance(mode, str) or mode not in _MERGE_MODES:
         message = (
-            f"layer {name!r} is a Merge of Keras 1 with a function of its own as mode; only the "
+            f"layer {name!r} is a Merge of Keras 1 with a custom function as mode; only the "
             f"modes {', '.join(sorted(_MERGE_MODES))} can be read: replace it by one of these"
         )
         raise UnsupportedModelError(message, layers=(str(name),))
@@ -206,7 +206,7 @@ def _merge_layer(layer: Config) -> Config:
 
 
 def _with_typed_input(model: Config) -> Config:
-    """A Sequential whose first layer says what dtype its input has, with that input."""
+    """Add an InputLayer to a Sequential whose first layer declares the dtype of its input."""
     layers = _layers(model)
     if (
         not layers
@@ -220,7 +220,7 @@ def _with_typed_input(model: Config) -> Config:
 
 
 def _input_layer(first: Config) -> Config:
-    """The input that a Sequential makes for its first layer."""
+    """Return the InputLayer that a Sequential creates for its first layer."""
     config = first["config"]
     return {
         "class_name": "InputLayer",
@@ -233,7 +233,7 @@ def _input_layer(first: Config) -> Config:
 
 
 def _without_merged_branches(model: Config) -> Config:
-    """A Sequential that begins with merged branches, as the functional model it is."""
+    """Convert a Sequential that begins with merged branches to a functional model."""
     layers = _layers(model)
     if model.get("class_name") != "Sequential" or not layers or "branches" not in layers[0]:
         return model
@@ -259,7 +259,7 @@ class _Graph:
         self.inputs: list[str] = []
 
     def add_chain(self, layers: list[Config]) -> str:
-        """Add the layers of a Sequential; the name of the last."""
+        """Add the layers of a Sequential; returns the name of the last."""
         before: list[str] = []
         for layer in layers:
             if "branches" in layer:

@@ -19,23 +19,23 @@ from tf_keras.src.saving.legacy.saved_model import json_utils
 from tf_keras.src.saving.legacy.saved_model import load as keras_loader
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
-from bilstm_exporter.frontends.keras2.legacy_config import repaired
+from bilstm_exporter.frontends.keras2.legacy_config import updated_config
 from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, refuse_code
 
 _METADATA_FILE = "keras_metadata.pb"
-# Operators of a graph that reach files or Python.
+# Graph operators that access files or call Python.
 _UNSAFE_OPERATORS = frozenset(
     {
         "EagerPyFunc", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "MatchingFiles",
         "DatasetFromGraph", "SaveV2", "MergeV2Checkpoints", "DebugIdentityV2", "PrintV2",
     }
 )  # fmt: skip
-# Every SavedModel has them, in its functions that save and restore; a call runs neither.
+# Every SavedModel has these in its save and restore functions, which a call does not run.
 _CHECKPOINT_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints"})
 
 
 def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
-    """Load a model; of an architecture in JSON, all but its weights.
+    """Load a model; for an architecture in JSON, without its weights.
 
     Args:
         file: ``.h5``, ``.keras``, a SavedModel folder, or JSON.
@@ -43,15 +43,15 @@ def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool
         trust_code: Whether Python code inside the file may run.
 
     Raises:
-        UntrustedCodeError: It carries code and ``trust_code`` is False.
-        ModelFileError: It does not hold a model.
+        UntrustedCodeError: The file contains code and ``trust_code`` is False.
+        ModelFileError: The file does not contain a model.
     """
     if file.kind == "saved_model":
         return _load_saved_model(file.path, custom_objects, trust_code=trust_code)
     if file.kind == "keras":
         return _load_zip(file.path, custom_objects, trust_code=trust_code)
-    # tf_keras writes tuples, shapes and the like in JSON in a form of its own.
-    config = json_utils.decode(json.dumps(repaired(file.config, custom_objects)))
+    # tf_keras has its own JSON encoding of tuples, shapes and similar values.
+    config = json_utils.decode(json.dumps(updated_config(file.config, custom_objects)))
     with tf_keras.utils.custom_object_scope(dict(custom_objects)):
         model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
     if file.kind == "h5":
@@ -61,7 +61,7 @@ def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool
 
 def _load_zip(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        named = path  # tf_keras goes by the file's name
+        named = path  # tf_keras requires the extension .keras
         if path.suffix != ".keras":
             named = Path(shutil.copy(path, Path(folder) / "model.keras"))
         return tf_keras.models.load_model(
@@ -73,7 +73,7 @@ def load_weights(model: Any, path: Path) -> None:
     """Load the weights of an HDF5 file, of a whole model or of weights only.
 
     Raises:
-        ValueError: They do not fit the model.
+        ValueError: The weights do not fit the model.
     """
     with h5py.File(path, "r") as file:
         if "_layer_checkpoint_dependencies" in file or "layers" in file:  # model.weights.h5
@@ -90,7 +90,7 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def _is_in_another_order(weights: Any, model: Any) -> bool:
-    """Whether the file has the model's layers by name, but not as the model lists them."""
+    """Whether the file has the same layers as the model, by name, but in another order."""
     names = hdf5_format.load_attributes_from_hdf5_group
     saved = [n for n in names(weights, "layer_names") if names(weights[n], "weight_names")]
     own = [layer.name for layer in model.layers if layer.weights]
@@ -99,7 +99,7 @@ def _is_in_another_order(weights: Any, model: Any) -> bool:
 
 @contextlib.contextmanager
 def _readable(group: Any) -> Iterator[Any]:
-    """The weights as tf_keras reads them: those of Keras 1 must have the version "1", or none."""
+    """Yield the weights in a form that tf_keras reads: for Keras 1, with the version "1"."""
     version = group.attrs.get("keras_version", "1")
     version = version.decode() if isinstance(version, bytes) else str(version)
     if not version.startswith("1."):
@@ -122,15 +122,15 @@ def _load_saved_model(path: Path, custom_objects: Mapping[str, Any], *, trust_co
         _refuse_unsafe_operators(path)
     if not configs:
         message = (
-            f"{path} is a SavedModel without a Keras model in it, as model.export and "
-            f"tf.saved_model.save write them: its layers are gone. Save the model itself, "
-            f"with model.save, and export that"
+            f"{path} is a SavedModel without a Keras model, as model.export and "
+            f"tf.saved_model.save write: it has no layers. Save the model with model.save, and "
+            f"export that"
         )
         raise ModelFileError(message)
     try:
         model = tf_keras.models.load_model(path, custom_objects=dict(custom_objects), compile=False)
     except ValueError as error:
-        # tf_keras names the layer that it could not restore, not what in it is unknown.
+        # tf_keras names the layer that it could not restore, but not the unknown object in it.
         known = {*custom_objects, *dir(tf_keras.layers), *dir(tf_keras.activations)}
         unknown = [name for config in configs for name in _own_names(config) if name not in known]
         if not unknown:
@@ -142,23 +142,23 @@ def _load_saved_model(path: Path, custom_objects: Mapping[str, Any], *, trust_co
 
 
 def _saved_configs(path: Path) -> list[Any]:
-    """The configuration of every Keras object in a SavedModel."""
+    """Return the configuration of every Keras object in a SavedModel."""
     metadata = saved_metadata_pb2.SavedMetadata()
     try:
         if (path / _METADATA_FILE).is_file():
             metadata.ParseFromString((path / _METADATA_FILE).read_bytes())
             texts = [node.metadata for node in metadata.nodes]
-        else:  # before TensorFlow 2.5 it was in the graph
+        else:  # before TensorFlow 2.5, the metadata was in the graph
             nodes = _saved_model(path).meta_graphs[0].object_graph_def.nodes
             texts = [n.user_object.metadata for n in nodes if n.user_object.metadata]
         return [json.loads(text) for text in texts]
     except (DecodeError, ValueError, OSError) as error:
-        message = f"{path} is damaged or cut short: {error}. Copy or save it again"
+        message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
 
 
 def _own_names(config: Any) -> Iterator[str]:
-    """The activations, other functions, and classes of cells that a configuration names."""
+    """Yield the activations, other functions and cell classes that a configuration names."""
     if isinstance(config, list):
         for item in config:
             yield from _own_names(item)
@@ -176,7 +176,7 @@ def _own_names(config: Any) -> Iterator[str]:
 
 
 def saved_by(path: Path) -> str:
-    """Who wrote a SavedModel, in a few words."""
+    """Describe the TensorFlow version that wrote a SavedModel, in a few words."""
     graphs = _saved_model(path).meta_graphs
     version = graphs[0].meta_info_def.tensorflow_version if graphs else ""
     return f"a SavedModel folder, saved by TensorFlow {version or 'of an unknown version'}"
@@ -196,15 +196,15 @@ def _refuse_unsafe_operators(path: Path) -> None:
     found = {node.op for node in nodes} & (_UNSAFE_OPERATORS - _CHECKPOINT_OPERATORS)
     if found:
         message = (
-            f"{path} carries operators that reach files or Python ({', '.join(sorted(found))}), "
-            f"and could do anything when it runs. If you trust where it came from, export it "
-            f"with --trust-code"
+            f"{path} contains operators that access files or call Python "
+            f"({', '.join(sorted(found))}), and could do anything when it runs. If you trust its "
+            f"source, export it with --trust-code"
         )
         raise UntrustedCodeError(message)
 
 
 def _refuse_revived(path: Path, model: Any) -> None:
-    """Refuse layers that a SavedModel restores as graphs, because their class is not known."""
+    """Raise an error for layers that a SavedModel restores as graphs: their class is unknown."""
     if not isinstance(model, tf_keras.Model):
         message = f"{path} holds a {type(model).__name__}, not a Keras model"
         raise ModelFileError(message)

@@ -1,4 +1,4 @@
-"""Models of tf_keras, the last Keras 2: inputs and outputs, how they are called and traced."""
+"""Models of tf_keras, the last Keras 2: their inputs and outputs, calls and traces."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OTHER_FLOATS = frozenset({"float16", "bfloat16", "float64"})
 
 
 def layers_of(model: Any) -> list[tuple[str, str]]:
-    """Name and class of every layer that computes something itself, in the model's order."""
+    """Return name and class of every layer that is not a container, in the model's order."""
     return named_layers(model._flatten_layers(include_self=False), tf_keras)  # noqa: SLF001 - the only way
 
 
@@ -46,8 +46,8 @@ class Keras2Model(BaseModel):
     """A tf_keras model.
 
     Args:
-        model: Built, with its weights.
-        name: For the manifest; by default the model's own.
+        model: A built model, with its weights.
+        name: The name for the manifest; by default the model's own.
 
     Raises:
         ModelFileError: The model was never built.
@@ -67,7 +67,7 @@ class Keras2Model(BaseModel):
         self.states = declared_states(_named_states(self.keras_model))
 
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        """Call the model in its own dtype policies; None if they are all float32."""
+        """Call the model with its own dtype policies; None if they are all float32."""
         if self._native is self.keras_model:
             return None
         return self._eager_outputs(self._native, inputs)
@@ -85,23 +85,23 @@ class Keras2Model(BaseModel):
         return not any(0 in output.shape for output in function.outputs)
 
     def layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that computes something itself, in the model's order."""
+        """Return name and class of every layer that is not a container, in the model's order."""
         return layers_of(self.keras_model)
 
     def pack_inputs(self, arrays: Sequence[Any]) -> Any:
-        """Arrays or tensors, one per input, in the structure that the Keras model takes."""
+        """Arrange one array or tensor per input in the structure that the Keras model takes."""
         return tf.nest.pack_sequence_as(self._structure, list(arrays))
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
-        """Trace the model at these shapes, weights as constants.
+        """Trace the model at these shapes, with weights as constants.
 
         Args:
             lowering: Writes the recurrences.
             inputs: The inputs, then the states.
 
         Returns:
-            A ``tf.ConcreteFunction`` from ``input_0``, ``input_1``, ... to a dict of
-            ``output_0000``, ``output_0001``, ...
+            A ``tf.ConcreteFunction`` that takes ``input_0``, ``input_1``, ... and returns a dict
+            of ``output_0000``, ``output_0001``, ...
 
         Raises:
             UnsupportedModelError: A layer cannot be traced, or calls Python.
@@ -126,7 +126,7 @@ class Keras2Model(BaseModel):
         return [variable for _, variable in _named_states(model)]
 
     def _outputs(self, model: Any, tensors: Sequence[Any]) -> Any:
-        # On a GPU tf_keras would take cuDNN, whose outputs differ for masks, if it takes them.
+        # On a GPU, tf_keras would use cuDNN, whose outputs differ for masked inputs.
         with tf.device("/CPU:0"):
             return model(self.pack_inputs(tensors), training=False)
 
@@ -158,13 +158,13 @@ def _named_states(model: Any) -> list[tuple[str, Any]]:
 
 
 def _inputs(model: Any) -> tuple[Any, tuple[DeclaredInput, ...]]:
-    """The structure in which a model takes its inputs, and their specs, flat."""
+    """Return the structure in which a model takes its inputs, and their flat specs."""
     structure = getattr(model, "_nested_inputs", None)
     if structure is not None:
         flat = tf.nest.flatten(structure)
         if not isinstance(structure, dict) and len(flat) == 1:
             structure = flat[0]
-        # Without a declared shape a Sequential knows only that of the call that built it.
+        # Without a declared shape, a Sequential has only the shape of the call that built it.
         declared = getattr(model, "_has_explicit_input_shape", True)
         specs = [
             DeclaredInput(name, tuple(tensor.shape), tensor.dtype.name, declared)
@@ -200,7 +200,7 @@ def _input_names(model: Any, flat: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:
-    """The layer that gives each output, or its key in a dict."""
+    """Name each output after its layer, or its key in a dict."""
     keys = [str(key) for key in sorted(outputs)] if isinstance(outputs, dict) else None
     return output_names(len(tf.nest.flatten(outputs)), keys, getattr(model, "output_names", None))
 
@@ -213,17 +213,17 @@ def _refuse_unexportable(model: Any) -> None:
             refuse_kind(tensor.name, kind)
         if tensor.dtype == tf.string:
             message = (
-                f"input {tensor.name!r} takes text; the artifacts start at numbers: export the "
-                f"part of the model after its text layer, and look the ids up before it"
+                f"input {tensor.name!r} takes text, but the artifacts take numbers: export the "
+                f"part of the model after its text layer, and look up the ids before it"
             )
             raise UnsupportedModelError(message)
 
 
 def _rebuilt_in_float32(model: Any) -> Any:
-    """The model itself; where its layers compute in another dtype, a copy in float32.
+    """Return the model, or a float32 copy if a layer computes in another dtype.
 
     Raises:
-        UnsupportedModelError: It cannot be built again from its configuration.
+        UnsupportedModelError: The model cannot be rebuilt from its configuration.
     """
     layers = list(model._flatten_layers())  # noqa: SLF001 - no public way to nested layers
     others = {
@@ -236,21 +236,21 @@ def _rebuilt_in_float32(model: Any) -> Any:
         return model
     try:
         with tf_keras.utils.custom_object_scope({type(x).__name__: type(x) for x in layers}):
-            twin = type(model).from_config(_with_float32(model.get_config()))
+            copy = type(model).from_config(_with_float32(model.get_config()))
     except (NotImplementedError, TypeError, ValueError) as error:
         name, dtype = next(iter(others.items()))
         message = (
             f"layer {name!r} computes in {dtype}; only float32 can be exported, and the model "
-            f"cannot be built again in it ({error}): build it with the policy 'float32' and load "
+            f"cannot be rebuilt in float32 ({error}): build it with the policy 'float32' and load "
             f"the same weights"
         )
         raise UnsupportedModelError(message, layers=list(others)) from error
-    twin.set_weights([np.asarray(weight).astype(np.float32) for weight in model.get_weights()])
-    return twin
+    copy.set_weights([np.asarray(weight).astype(np.float32) for weight in model.get_weights()])
+    return copy
 
 
 def _with_float32(config: Any) -> Any:
-    """A configuration whose layers compute in float32; its inputs stay as they are."""
+    """Return a configuration whose layers compute in float32; the inputs are not changed."""
     if isinstance(config, list):
         return [_with_float32(item) for item in config]
     if not isinstance(config, dict) or config.get("class_name") == "InputLayer":

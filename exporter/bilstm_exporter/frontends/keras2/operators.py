@@ -1,7 +1,6 @@
-"""tf_keras layers in forms that both converters can convert, with the same values.
+"""Equivalent forms of tf_keras functions that both converters support.
 
-They replace the originals only while a model is traced. Each docstring says what the original
-does to a graph.
+They replace the originals while a model is traced. Each docstring gives the reason.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def convertible_operators(lowering: Lowering) -> Iterator[None]:
             (tf_v2.nn, "convolution"): _convolution(tf_v2.nn.convolution),
             (base_conv.Conv, "_jit_compiled_convolution_op"): base_conv.Conv.convolution_op,
             (ConvRNN, "get_initial_state"): _initial_images(ConvRNN.get_initial_state),
-            # A Sequential without a declared input would build itself again for this shape.
+            # A Sequential without a declared input would rebuild itself for this shape.
             (sequential.Sequential, "_build_graph_network_for_inferred_shape"): _keep_graph(
                 sequential.Sequential._build_graph_network_for_inferred_shape  # noqa: SLF001
             ),
@@ -55,7 +54,7 @@ def convertible_operators(lowering: Lowering) -> Iterator[None]:
 
 def _reverse(original: Any) -> Any:
     def reverse(x: Any, axes: Any) -> Any:
-        """Flipping what was just flipped, as Bidirectional does, gives back the original."""
+        """Remove a pair of flips, as in Bidirectional."""
         before = before_flip(x, axes) if isinstance(axes, int) else None
         return original(x, axes) if before is None else before
 
@@ -64,7 +63,7 @@ def _reverse(original: Any) -> Any:
 
 def _split(original: Any) -> Any:
     def split(value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Parts of a weight are constants too; TFLite requires that of a convolution's kernel."""
+        """Split a weight into constants; TFLite requires a constant convolution kernel."""
         if not isinstance(value, tf.Variable):
             return original(value, *args, **kwargs)
         with eager_mode():
@@ -76,7 +75,7 @@ def _split(original: Any) -> Any:
 
 def _strided_slice(original: Any) -> Any:
     def strided_slice(tensor: Any, *indices: Any, new_axis_mask: int = 0, **masks: Any) -> Any:
-        """A new axis in an index is an ExpandDims; TFLite has no StridedSlice that adds one."""
+        """Write a new axis as ExpandDims; TFLite's StridedSlice cannot add one."""
         rank = tf.convert_to_tensor(tensor).shape.rank
         if not new_axis_mask or rank is None or len(indices) != 3:
             return original(tensor, *indices, new_axis_mask=new_axis_mask, **masks)
@@ -105,7 +104,7 @@ def _strided_slice(original: Any) -> Any:
 
 def _tensordot(original: Any) -> Any:
     def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Any:
-        """``[..., n] x [n, m]`` is one product; tensordot reshapes around it in ten operators."""
+        """Write ``[..., n] x [n, m]`` as one MatMul; tensordot adds about ten shape operators."""
         if tf.is_tensor(a) and len(b.shape) == 2 and axes == [[len(a.shape) - 1], [0]]:
             return tf.matmul(a, tf.convert_to_tensor(b))
         return original(a, b, axes, name=name)
@@ -115,7 +114,7 @@ def _tensordot(original: Any) -> Any:
 
 def _convolution(original: Any) -> Any:
     def convolution(inputs: Any, filters: Any, *args: Any, **kwargs: Any) -> Any:
-        """A convolution in groups is one for each group; no format has it whole."""
+        """Write a grouped convolution as one convolution per group; no format supports groups."""
         groups = inputs.shape[-1] // filters.shape[-2] if inputs.shape[-1] else 1
         if groups <= 1 or str(kwargs.get("data_format")).startswith("NC"):
             return original(inputs, filters, *args, **kwargs)
@@ -131,7 +130,7 @@ def _convolution(original: Any) -> Any:
 
 def _initial_images(original: Any) -> Any:
     def get_initial_state(layer: Any, inputs: Any) -> Any:
-        """Zeros of a known shape; tf_keras convolves zeros to find it."""
+        """Return zeros of the inferred shape; tf_keras convolves zeros to find the shape."""
         shape = layer.compute_output_shape(inputs.shape)
         shape = (shape[0] if layer.return_state else shape)[2 if layer.return_sequences else 1 :]
         if None in tuple(shape):
@@ -151,7 +150,7 @@ def _keep_graph(original: Any) -> Any:
 
 
 def _embedding_call(layer: Any, inputs: Any) -> Any:
-    """A lookup; tf_keras ties it to the variable, which is a constant here."""
+    """Look up constants; tf_keras reads from the variable, which is a constant here."""
     if inputs.dtype not in (tf.int32, tf.int64):
         inputs = tf.cast(inputs, tf.int32)
     outputs = tf.gather(tf.convert_to_tensor(layer.embeddings), inputs)
@@ -160,24 +159,24 @@ def _embedding_call(layer: Any, inputs: Any) -> Any:
 
 def _time_distributed_call(original: Any, lowering: Lowering) -> Any:
     def call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        """Time joins the batch for one call, as tf_keras does itself for its own layers.
+        """Merge time into the batch for one call, as tf_keras does for its own layers.
 
-        For any other layer an eager call runs over time, without the mask, and a masked step
-        repeats the output before it.
+        For other layers, tf_keras's eager call loops over time without passing the mask, and a
+        masked step repeats the previous output.
         """
         if layer._always_use_reshape or tf.nest.is_nested(inputs):  # noqa: SLF001
             return original(layer, inputs, training=training, mask=mask)
         outputs = _reshaped(layer.layer, inputs)
         if mask is None:
             return outputs
-        held = Recurrence(layer.name, StepCell(_hold, 1), False, True, False)  # noqa: FBT003
+        repeat = Recurrence(layer.name, StepCell(_identity, 1), False, True, False)  # noqa: FBT003
         states = [tf.zeros([tf.shape(inputs)[0], 1])]
-        return lowering.lower(held, outputs, states, tf.cast(mask, tf.bool)).outputs
+        return lowering.lower(repeat, outputs, states, tf.cast(mask, tf.bool)).outputs
 
     return call
 
 
-def _hold(inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+def _identity(inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
     return inputs, states
 
 
@@ -194,7 +193,7 @@ def _reshaped(layer: Any, inputs: Any) -> Any:
 
 def _time_distributed_mask(original: Any) -> Any:
     def compute_mask(layer: Any, inputs: Any, mask: Any = None) -> Any:
-        """In an eager call, which knows its batch, only tf_keras's own layers change the mask."""
+        """Compute the mask as in an eager call: only tf_keras's own layers change it."""
         return original(layer, inputs, mask) if layer._always_use_reshape else mask  # noqa: SLF001
 
     return compute_mask

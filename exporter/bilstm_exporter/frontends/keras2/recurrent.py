@@ -1,10 +1,10 @@
-"""The recurrent layers of tf_keras, the last Keras 2, sent to a target's lowering.
+"""Lowers the recurrent layers of tf_keras, the last Keras 2, while a model is traced.
 
-Every recurrent layer of Keras 2 calls ``backend.rnn``: LSTM and GRU through
+Every recurrent layer of Keras 2 calls ``backend.rnn``. LSTM and GRU call it through
 ``standard_lstm`` and ``standard_gru`` in eager mode, and through a function that selects a
-backend in a graph. While a model is traced, :func:`lowered_recurrences` makes the graph use
-the eager functions and replaces ``backend.rnn`` by a target's lowering. It also wraps
-``Bidirectional.call``, to lower both directions in one call.
+backend in a graph. `lowered_recurrences` makes the graph use the eager functions, and replaces
+``backend.rnn`` by a target's lowering. It also wraps ``Bidirectional.call``, to lower both
+directions in one call.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _OWN_LAYERS = (
     gru_v1.GRU,
 )
 _OWN_MODULES = "tf_keras.src.layers.rnn."
-# Functions of Keras 2 that mean something else in Keras 3, under names of their own.
+# Functions of Keras 2 whose name has another meaning in Keras 3, with a distinct name.
 _ONLY_IN_KERAS2 = {"hard_sigmoid": "hard_sigmoid_keras2"}
 
 
 def check_contract() -> None:
-    """Check that the installed tf_keras has what is replaced here.
+    """Check that the installed tf_keras has the functions that are replaced here.
 
     Raises:
-        KerasContractError: It does not; the message says what is missing.
+        KerasContractError: Some are missing; the message lists them.
     """
-    wanted = {
+    required = {
         lstm: ("standard_lstm", "lstm_with_backend_selection"),
         gru: ("standard_gru", "gru_with_backend_selection"),
         backend: ("rnn", "reverse"),
@@ -62,17 +62,17 @@ def check_contract() -> None:
         ResourceVariable: ("assign",),
         BaseResourceVariable: ("_read_variable_op", "sparse_read", "gather_nd"),
     }
-    moved = [
+    missing = [
         f"{owner.__name__} has no {name}"
-        for owner, names in wanted.items()
+        for owner, names in required.items()
         for name in names
         if not hasattr(owner, name)
     ]
-    if moved:
+    if missing:
         message = (
             f"tf_keras {tf_keras.__version__} runs its recurrent layers differently from the "
-            f"versions known here ({'; '.join(moved)}). Install one that bilstm-edge names in "
-            f"its requirements (pip install 'bilstm-edge[legacy]'), or a newer bilstm-edge"
+            f"supported versions ({'; '.join(missing)}). Install a version that bilstm-edge "
+            f"requires (pip install 'bilstm-edge[legacy]'), or a newer bilstm-edge"
         )
         raise KerasContractError(message)
 
@@ -93,8 +93,8 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
 
     original = tf_keras.layers.Bidirectional.call
 
-    # tf_keras reads the signature of a call method.
-    def bidirectional_call(  # noqa: PLR0913, PLR0917 - as tf_keras has it
+    # tf_keras inspects the signature of a call method.
+    def bidirectional_call(  # noqa: PLR0913, PLR0917 - the signature of tf_keras
         layer: Any,
         inputs: Any,
         training: Any = None,
@@ -110,7 +110,7 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
         with layers.calling_bidirectional(layer, backward):
             return original(layer, inputs, training, mask, initial_state, constants)
 
-    # Inactive dropout would still draw its masks and leave random operators behind.
+    # Inactive dropout would still draw its masks and add random operators to the graph.
     no_mask = dict.fromkeys(
         [(cls, "get_dropout_mask_for_cell") for cls in (lstm.LSTM, gru.GRU)], lambda *_, **__: None
     )
@@ -149,8 +149,8 @@ def _described_call(layer: Any, loop: _Loop) -> LayerCall:
     name = getattr(layer, "name", "") or "recurrence"
     if tf.nest.is_nested(loop.inputs):
         message = (
-            f"layer {name!r} runs over several sequences at once; only one can be exported: "
-            f"concatenate them along the features before it, and split them in the cell"
+            f"layer {name!r} processes several sequences together; only one can be exported: "
+            f"concatenate them along the features before the layer, and split them in the cell"
         )
         raise UnsupportedModelError(message, layers=(name,))
     sequences, mask = loop.inputs, loop.mask
@@ -165,7 +165,7 @@ def _described_call(layer: Any, loop: _Loop) -> LayerCall:
         sequences = _swap_batch_and_time(sequences)
         mask = None if mask is None else _swap_batch_and_time(mask)
     cell = describe_cell(layer, loop.step_function) or _step_cell(loop)
-    if not states:  # one that nothing reads, for a loop without states
+    if not states:  # a loop without states gets one that is never read
         states = [tf.zeros([tf.shape(sequences)[0], 1])]
     recurrence = Recurrence(
         layer=name,
@@ -185,13 +185,13 @@ def _backward_call(
 
     Args:
         wrapper: The Bidirectional.
-        inputs: As given to it: sequences, or a list of sequences and initial states.
-        initial_state: As given to it. The second half of the states is for the backward layer.
+        inputs: Its inputs: sequences, or a list of sequences and initial states.
+        initial_state: Its initial states; the second half is for the backward layer.
         forward: The call of the forward layer.
 
     Returns:
-        The call; None where the layers or cells are not tf_keras's own, which may do anything
-        with what they are given, or where the two cannot read the same tensors.
+        The call; None if a layer or cell is not tf_keras's own, so that it may change its
+        arguments, or if the two layers cannot read the same tensors.
     """
     first, layer = wrapper.forward_layer, wrapper.backward_layer
     if (
@@ -208,7 +208,7 @@ def _backward_call(
     if initial_state is not None:
         states = initial_state[len(initial_state) // 2 :]
         if layer.stateful or not all(map(tf.is_tensor, states)):
-            return None  # a stateful layer reads what it is given only where its own is zero
+            return None  # a stateful layer uses these only where its own states are zero
     elif layer.stateful:
         states = [tf.convert_to_tensor(state) for state in tf.nest.flatten(layer.states)]
     if len(states) != cell.state_count or any(
@@ -250,7 +250,7 @@ def describe_cell(layer: Any, step_function: Callable[..., Any]) -> Cell | None:
 
 
 def _step_cell(loop: _Loop) -> StepCell:
-    """The step function itself; its constants are states that never change."""
+    """Make a cell of the step function; its constants become states that never change."""
     structure = loop.initial_states
     own, count = len(tf.nest.flatten(structure)), len(loop.constants or [])
 
@@ -258,7 +258,7 @@ def _step_cell(loop: _Loop) -> StepCell:
         states = list(states)
         nested = tf.nest.pack_sequence_as(structure, states[:own])
         constants = states[own : own + count]
-        # Also where the step is written out later, outside of the trace.
+        # Also if the step is traced later, outside of this trace.
         with constant_weights():
             output, new_states = loop.step_function(inputs, (*nested, *constants))
         flat = [tensor for tensor in tf.nest.flatten(new_states) if tf.is_tensor(tensor)]
@@ -268,7 +268,7 @@ def _step_cell(loop: _Loop) -> StepCell:
 
 
 def describe_activation(function: Any) -> Activation:
-    """Name an activation, if it is tf_keras's own; anything else is known by its code only."""
+    """Describe an activation: by name if it is tf_keras's own, else only by its function."""
     function = tf_keras.activations.linear if function is None else function
     name = getattr(function, "__name__", "")
     known = getattr(tf_keras.activations, name, None) is function
@@ -286,30 +286,30 @@ def _numpy(variable: Any) -> Any:
 def constant_weights(
     states: Sequence[Any] = (), values: Sequence[Any] = ()
 ) -> Iterator[Callable[[], list[Any]]]:
-    """Let a graph read every variable as a constant; both converters need that.
+    """Make a graph read variables as constants, as both converters require.
 
     Args:
-        states: Variables that are no constants: the states of stateful layers.
-        values: Tensors of the graph, which these hold at first.
+        states: The variables that are not constants: the states of stateful layers.
+        values: Tensors of the graph: the initial values of the states.
 
     Yields:
-        A function that returns what the states hold now.
+        A function that returns the current values of the states.
     """
-    held = {id(variable): value for variable, value in zip(states, values, strict=True)}
-    original = BaseResourceVariable._read_variable_op  # noqa: SLF001 - no public way in
+    current = {id(variable): value for variable, value in zip(states, values, strict=True)}
+    original = BaseResourceVariable._read_variable_op  # noqa: SLF001 - no public hook
     assign = ResourceVariable.assign
 
     def read(variable: Any, *args: Any, **kwargs: Any) -> Any:
         if tf.executing_eagerly() or not hasattr(variable.handle, "numpy"):
             return original(variable, *args, **kwargs)
-        value = held.get(id(variable))
+        value = current.get(id(variable))
         return tf.constant(_numpy(variable)) if value is None else value
 
     def write(variable: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if id(variable) not in held:
+        if id(variable) not in current:
             return assign(variable, value, *args, **kwargs)
-        held[id(variable)] = tf.convert_to_tensor(value)
-        return held[id(variable)]
+        current[id(variable)] = tf.convert_to_tensor(value)
+        return current[id(variable)]
 
     def gather(variable: Any, indices: Any, name: str | None = None) -> Any:
         return tf.gather(tf.convert_to_tensor(variable), indices, name=name)
@@ -325,7 +325,7 @@ def constant_weights(
             (BaseResourceVariable, "gather_nd"): gather_nd,
         }
     ):
-        yield lambda: [held[id(variable)] for variable in states]
+        yield lambda: [current[id(variable)] for variable in states]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Keras 3 models: their inputs and outputs, how they are called and traced."""
+"""Keras 3 models: their inputs and outputs, calls and traces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bilstm_exporter.frontends.keras3.recurrent import (
     lowered_recurrences,
     observed_states,
 )
-from bilstm_exporter.frontends.keras3.text import cut_text
+from bilstm_exporter.frontends.keras3.text import split_off_text
 from bilstm_exporter.frontends.tracing import refuse_python, trace_function
 from bilstm_exporter.ir.graphs import without_captures
 from bilstm_exporter.ir.recurrence import Lowering
@@ -35,19 +35,19 @@ from bilstm_exporter.keras_model import DeclaredInput
 
 
 def layers_of(model: keras.Model) -> list[tuple[str, str]]:
-    """Name and class of every layer that computes something itself, in the model's order."""
+    """Return name and class of every layer that is not a container, in the model's order."""
     return named_layers(model._flatten_layers(), keras)  # noqa: SLF001 - the only way to all
 
 
 def _removed_layers(whole: keras.Model, kept: keras.Model) -> list[tuple[str, str]]:
-    """Name and class of the layers that were cut off a model."""
+    """Return name and class of the layers that were removed from a model."""
     if kept is whole:
         return []
-    left = set(map(id, kept.layers))
+    remaining = set(map(id, kept.layers))
     return [
         (layer.name, type(layer).__name__)
         for layer in whole.layers
-        if id(layer) not in left and not isinstance(layer, keras.layers.InputLayer)
+        if id(layer) not in remaining and not isinstance(layer, keras.layers.InputLayer)
     ]
 
 
@@ -55,8 +55,8 @@ class Keras3Model(BaseModel):
     """A Keras 3 model on the TensorFlow backend.
 
     Args:
-        model: Built, with its weights.
-        name: For the manifest; by default the model's own.
+        model: A built model, with its weights.
+        name: The name for the manifest; by default the model's own.
 
     Raises:
         ModelFileError: The model was never built.
@@ -67,7 +67,7 @@ class Keras3Model(BaseModel):
 
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
         check_contract()
-        self.keras_model, self.preprocessing = cut_text(model)
+        self.keras_model, self.preprocessing = split_off_text(model)
         self._text_layers = _removed_layers(model, self.keras_model)
         self.name = name or self.keras_model.name
         self._structure, self.inputs = _inputs(self.keras_model)
@@ -86,7 +86,7 @@ class Keras3Model(BaseModel):
         self.states = declared_states(named_states(self._all_layers()))
 
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        """Call the model in its own dtype policies; None if they are all float32."""
+        """Call the model with its own dtype policies; None if they are all float32."""
         return self._eager_outputs(self.keras_model, inputs) if self._policies else None
 
     def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -103,27 +103,27 @@ class Keras3Model(BaseModel):
         return all(size != 0 for output in outputs for size in output.shape)
 
     def layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that computes something itself, in the model's order."""
+        """Return name and class of every layer that is not a container, in the model's order."""
         return layers_of(self.keras_model)
 
     def text_layers(self) -> list[tuple[str, str]]:
-        """Name and class of every layer that the manifest describes instead of the artifacts."""
+        """Return name and class of the layers that the manifest describes, not the artifacts."""
         return self._text_layers
 
     def pack_inputs(self, arrays: Sequence[Any]) -> Any:
-        """Arrays or tensors, one per input, in the structure that the Keras model takes."""
+        """Arrange one array or tensor per input in the structure that the Keras model takes."""
         return tree.pack_sequence_as(self._structure, list(arrays))
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
-        """Trace the model at these shapes, weights as constants.
+        """Trace the model at these shapes, with weights as constants.
 
         Args:
             lowering: Writes the recurrences.
             inputs: The inputs, then the states.
 
         Returns:
-            A ``tf.ConcreteFunction`` from ``input_0``, ``input_1``, ... to a dict of
-            ``output_0000``, ``output_0001``, ...
+            A ``tf.ConcreteFunction`` that takes ``input_0``, ``input_1``, ... and returns a dict
+            of ``output_0000``, ``output_0001``, ...
 
         Raises:
             UnsupportedModelError: A layer cannot be traced, or calls Python.
@@ -132,7 +132,7 @@ class Keras3Model(BaseModel):
         states, count = self._state_variables(self.keras_model), len(self.inputs)
 
         def call(*tensors: Any) -> dict[str, Any]:
-            # Made in the graph: a constant made outside would become one of its inputs.
+            # Created inside the graph: a constant created outside would become one of its inputs.
             constants = [(variable, tf.constant(value)) for variable, value in values]
             with keras.StatelessScope(state_mapping=constants), self._in_float32():
                 for variable, value in zip(states, tensors[count:], strict=True):
@@ -158,7 +158,7 @@ class Keras3Model(BaseModel):
         return [variable for _, variable in named_states(layers)]
 
     def _outputs(self, model: Any, tensors: Sequence[Any]) -> Any:
-        # On a GPU Keras would take cuDNN, whose outputs differ for masks, if it takes them.
+        # On a GPU, Keras would use cuDNN, whose outputs differ for masked inputs.
         with tf.device("/CPU:0"):
             return model(self.pack_inputs(tensors), training=False)
 
@@ -178,7 +178,7 @@ class Keras3Model(BaseModel):
 
 
 class _ComputesInFloat32(keras.DTypePolicy):  # type: ignore[misc] # keras has no types
-    """Computes in float32 on variables of another dtype, which are cast where they are used."""
+    """Computes in float32 on variables of another dtype, which are cast when they are read."""
 
     def __init__(self, declared: Any) -> None:
         super().__init__("float32")
@@ -191,7 +191,7 @@ class _ComputesInFloat32(keras.DTypePolicy):  # type: ignore[misc] # keras has n
 
 @contextlib.contextmanager
 def _float32_policies(policies: dict[Any, Any]) -> Iterator[None]:
-    """Let layers compute in float32 that are declared otherwise; their weights are cast."""
+    """Make layers with other dtype policies compute in float32; their weights are cast."""
     try:
         for layer, policy in policies.items():
             layer.dtype_policy = _ComputesInFloat32(policy)
@@ -202,7 +202,7 @@ def _float32_policies(policies: dict[Any, Any]) -> Iterator[None]:
 
 
 def _inputs(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
-    """The structure in which a model takes its inputs, and their specs, flat."""
+    """Return the structure in which a model takes its inputs, and their flat specs."""
     declared = getattr(model, "inputs", None)
     if declared:
         inner = getattr(model, "_functional", None) or model
@@ -222,12 +222,12 @@ def _inputs(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
 
 
 def _inputs_of_subclass(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
-    """Of a subclassed model only the shapes of the call that built it are known."""
+    """Return the inputs of a subclassed model, from the shapes of the call that built it."""
     config = model.get_build_config() or {}
     shapes = config.get("input_shape") or config.get("shapes_dict")
     if not shapes:
         message = (
-            f"the subclassed model {model.name!r} does not say what inputs it takes: "
+            f"the subclassed model {model.name!r} does not record its input shapes: "
             f"call it once on an example, save it again, and export that file"
         )
         raise ModelFileError(message)
@@ -256,7 +256,7 @@ def _shape_structure(shapes: Any) -> tuple[Any, list[tuple[str, tuple[int | None
 
 
 def _output_names(model: keras.Model, outputs: Any) -> tuple[str, ...]:
-    """The layer that gives each output, or its key in a dict."""
+    """Name each output after its layer, or its key in a dict."""
     keys = None
     if isinstance(outputs, dict):
         keys = [str(path[0]) for path, _ in tree.flatten_with_path(outputs)]

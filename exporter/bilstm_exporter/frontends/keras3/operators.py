@@ -1,7 +1,6 @@
-"""Keras 3 backend functions in forms that both converters can convert, with the same values.
+"""Equivalent forms of Keras 3 backend functions that both converters support.
 
-They replace the originals only while a model is traced. Each docstring says what the original
-does to a graph.
+They replace the originals while a model is traced. Each docstring gives the reason.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def convertible_operators() -> Iterator[None]:
             (nn, "average_pool"): _pool(nn.average_pool),
             (nn, "softplus"): softplus,
             (nn, "log_sigmoid"): lambda x: -softplus(-tf.convert_to_tensor(x)),
-            (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - behind normalize
+            (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - for normalize
             (keras.layers.Embedding, "call"): _embedding_call,
             (keras.layers.TimeDistributed, "call"): _time_distributed_call,
         }
@@ -45,7 +44,7 @@ def convertible_operators() -> Iterator[None]:
 
 def _name_scope(original: Any) -> Any:
     def name_scope(name: str, *args: Any) -> Any:
-        """Keras allows any name for models and layers; TensorFlow does not for scopes."""
+        """Replace characters that Keras allows in names, but TensorFlow not in scopes."""
         plain = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", name)
         return original(plain if plain[:1].isalnum() else f"n{plain}", *args)
 
@@ -54,7 +53,7 @@ def _name_scope(original: Any) -> Any:
 
 def _getitem(original: Any) -> Any:
     def getitem(tensor: Any, spec: Any, *args: Any) -> Any:
-        """A new axis in an index is an ExpandDims; TFLite has no StridedSlice that adds one."""
+        """Write a new axis as ExpandDims; TFLite's StridedSlice cannot add one."""
         items = spec if isinstance(spec, tuple) else (spec,)
         if not any(item is None for item in items) or tensor.shape.rank is None:
             return original(tensor, spec, *args)
@@ -79,13 +78,13 @@ def _getitem(original: Any) -> Any:
 
 
 def _is_range(item: Any) -> bool:
-    """Whether an index keeps its axis; a number takes it away."""
+    """Whether an index keeps its axis; an integer removes it."""
     return item is Ellipsis or isinstance(item, slice)
 
 
 def _flip(original: Any) -> Any:
     def flip(x: Any, axis: Any = None) -> Any:
-        """Flipping what was just flipped, as Bidirectional does, gives back the original."""
+        """Remove a pair of flips, as in Bidirectional."""
         before = before_flip(x, axis) if isinstance(axis, int) else None
         return original(x, axis=axis) if before is None else before
 
@@ -94,7 +93,7 @@ def _flip(original: Any) -> Any:
 
 def _matmul(original: Any) -> Any:
     def matmul(x1: Any, x2: Any) -> Any:
-        """``[..., n] x [n, m]`` is one product; tensordot reshapes around it in ten operators."""
+        """Write ``[..., n] x [n, m]`` as one MatMul; tensordot adds about ten shape operators."""
         if (
             tf.is_tensor(x1)
             and len(x1.shape) > 2
@@ -109,22 +108,29 @@ def _matmul(original: Any) -> Any:
 
 
 def _signbit(x: Any) -> Any:
-    """Keras reads the bits, with integer operators that no format has; 1 / x < 0 finds -0.0."""
+    """Test for 1 / x < 0, which is true for -0.0; no format has the bit operators Keras uses."""
     x = tf.convert_to_tensor(x)
     return tf.logical_or(x < 0, 1 / x < 0)
 
 
 def softplus(x: Any) -> Any:
-    """TensorFlow's kernel is exact everywhere; log(1 + exp(x)), which TFLite gets, is not."""
+    """Compute softplus as exactly as TensorFlow's kernel; TFLite's log(1 + exp(x)) is inexact.
+
+    Args:
+        x: A float tensor of any shape.
+
+    Returns:
+        A tensor of the same shape and dtype.
+    """
     x = tf.convert_to_tensor(x)
     small = tf.exp(-tf.abs(x))
-    # log1p: where 1 + small rounds small away, small itself is the logarithm to 24 bits.
+    # log1p: if small < 2**-12, log(1 + small) is small to 24 bits.
     return tf.maximum(x, 0) + tf.where(small < 2**-12, small, tf.math.log(1 + small))
 
 
 def _normalize(original: Any) -> Any:
     def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Any:
-        """TFLite makes an operator of Keras's form that returns NaN for zeros."""
+        """Use a form that TFLite does not fuse; its fused operator returns NaN for zeros."""
         if order != 2 or not tf.is_tensor(x) or not len(x.shape):
             return original(x, axis=axis, order=order, epsilon=epsilon)
         epsilon = keras.config.epsilon() if epsilon is None else epsilon
@@ -136,7 +142,7 @@ def _normalize(original: Any) -> Any:
 
 def _conv(original: Any) -> Any:
     def conv(inputs: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
-        """A convolution in groups is one for each group; Keras hides it in an XLA function."""
+        """Write a grouped convolution as one convolution per group; Keras calls XLA for it."""
         groups = inputs.shape[-1] // kernel.shape[-2] if len(inputs.shape) > 2 else 1
         if groups == 1 or kwargs.get("data_format") == "channels_first":
             return original(inputs, kernel, *args, **kwargs)
@@ -158,7 +164,7 @@ def _pool(original: Any) -> Any:
         padding: str = "valid",
         data_format: Any = None,
     ) -> Any:
-        """Pooling over three axes is pooling over two, then over one; TFLite has no more."""
+        """Pool over two axes, then over the third; TFLite has no 3D pooling."""
         if len(inputs.shape) != 5 or data_format == "channels_first":
             return original(inputs, pool_size, strides, padding, data_format)
         sizes = _three(pool_size)
@@ -183,7 +189,7 @@ def _three(value: Any) -> tuple[int, ...]:
 
 
 def _embedding_call(layer: Any, inputs: Any) -> Any:
-    """A lookup; Keras adds four operators that let negative ids count from the end."""
+    """Look up rows without the four operators that Keras adds for negative ids."""
     if inputs.dtype not in (tf.int32, tf.int64):
         inputs = tf.cast(inputs, tf.int32)
     outputs = tf.gather(tf.convert_to_tensor(layer.embeddings), inputs)
@@ -191,13 +197,13 @@ def _embedding_call(layer: Any, inputs: Any) -> Any:
 
 
 def _time_distributed_call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-    """Time joins the batch for one call; Keras writes one call per step, or a vectorized_map."""
+    """Merge time into the batch for one call; Keras calls per step, or uses vectorized_map."""
     del training  # always inference
     shape = tf.shape(inputs)
     kwargs: dict[str, Any] = {}
-    if mask is not None and layer.layer._call_has_mask_arg:  # noqa: SLF001 - as Keras checks it
+    if mask is not None and layer.layer._call_has_mask_arg:  # noqa: SLF001 - as in Keras
         kwargs["mask"] = _merge_time(mask)
-    if layer.layer._call_has_training_arg:  # noqa: SLF001 - as Keras checks it
+    if layer.layer._call_has_training_arg:  # noqa: SLF001 - as in Keras
         kwargs["training"] = False
     outputs = layer.layer.call(_merge_time(inputs), **kwargs)
     return tf.nest.map_structure(lambda output: _split_time(output, inputs, shape), outputs)

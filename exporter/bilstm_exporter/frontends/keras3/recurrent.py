@@ -1,10 +1,9 @@
-"""The recurrent layers of Keras 3, sent to a target's lowering while a model is traced.
+"""Lowers the recurrent layers of Keras 3 while a model is traced.
 
 Every recurrent layer of Keras calls ``RNN.inner_loop`` (or the override in LSTM, GRU and
-ConvLSTM), however the layer is used: in a Sequential, nested, subclassed, inside
-Bidirectional, with masks, with initial states. :func:`lowered_recurrences` replaces that
-method by a target's lowering and restores Keras afterwards. It also wraps
-``Bidirectional.call``, to lower both directions in one call.
+ConvLSTM) in every use: in a Sequential, nested, subclassed, inside Bidirectional, with masks, with
+initial states. `lowered_recurrences` replaces that method by a target's lowering and restores it
+on exit. It also wraps ``Bidirectional.call``, to lower both directions in one call.
 """
 
 from __future__ import annotations
@@ -38,33 +37,35 @@ _INNER_LOOP = ["self", "sequences", "initial_state", "mask", "training"]
 
 
 def check_contract() -> None:
-    """Check that the installed Keras has the methods that are replaced here, as they are known.
+    """Check that the installed Keras has the expected methods, which are replaced here.
 
     Raises:
-        KerasContractError: It does not; the message says what differs.
+        KerasContractError: Some differ; the message lists them.
     """
-    moved = []
+    differences = []
     for cls in _RECURRENT_CLASSES:
         method = vars(cls).get("inner_loop")
         if method is None:
-            moved.append(f"{cls.__name__} has no inner_loop of its own")
+            differences.append(f"{cls.__name__} has no inner_loop of its own")
         elif list(inspect.signature(method).parameters) != _INNER_LOOP:
             found = ", ".join(inspect.signature(method).parameters)
-            moved.append(f"{cls.__name__}.inner_loop takes ({found})")
+            differences.append(f"{cls.__name__}.inner_loop takes ({found})")
     if not hasattr(keras.layers.RNN, "_maybe_config_dropout_masks"):
-        moved.append("RNN has no _maybe_config_dropout_masks")
-    # Keras before 3.15 has no fused way around inner_loop; a new name for it would go unseen.
-    strange = [
+        differences.append("RNN has no _maybe_config_dropout_masks")
+    # Since 3.15, Keras can bypass inner_loop with a fused call; find such calls under new names.
+    unknown = [
         name
         for name in vars(keras.layers.Bidirectional)
         if "fused" in name and name.startswith("_can") and name not in _FUSED_GATES
     ]
-    moved.extend(f"Bidirectional has an unknown way around inner_loop, {name}" for name in strange)
-    if moved:
+    differences.extend(
+        f"Bidirectional has an unknown bypass of inner_loop, {name}" for name in unknown
+    )
+    if differences:
         message = (
-            f"Keras {keras.__version__} runs its recurrent layers differently from the versions "
-            f"known here ({'; '.join(moved)}). Install a Keras that bilstm-edge names in its "
-            f"requirements, or a newer bilstm-edge"
+            f"Keras {keras.__version__} runs its recurrent layers differently from the supported "
+            f"versions ({'; '.join(differences)}). Install a version of Keras that bilstm-edge "
+            f"requires, or a newer bilstm-edge"
         )
         raise KerasContractError(message)
 
@@ -84,7 +85,7 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
 
     original = keras.layers.Bidirectional.call
 
-    @functools.wraps(original)  # Keras reads the signature of a call method
+    @functools.wraps(original)  # Keras inspects the signature of a call method
     def bidirectional_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(original).bind(layer, *args, **kwargs)
         states = bound.arguments.get("initial_state")
@@ -99,7 +100,7 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
     for gate in _FUSED_GATES:
         if hasattr(keras.layers.Bidirectional, gate):
             replacements[keras.layers.Bidirectional, gate] = lambda *_args, **_kwargs: False
-    # Inactive dropout would still draw its masks and leave random operators behind.
+    # Inactive dropout would still draw its masks and add random operators to the graph.
     replacements[keras.layers.RNN, "_maybe_config_dropout_masks"] = lambda *_args: None
     with replaced(replacements):
         yield
@@ -142,12 +143,12 @@ def _backward_call(wrapper: Any, initial_state: Any, forward: LayerCall) -> Laye
 
     Args:
         wrapper: The Bidirectional.
-        initial_state: As given to it; the second half is for the backward layer.
+        initial_state: Its initial states; the second half is for the backward layer.
         forward: The call of the forward layer.
 
     Returns:
-        The call; None where the layers or cells are not Keras's own, which may do anything with
-        what they are given, or where the two cannot read the same tensors.
+        The call; None if a layer or cell is not Keras's own, so that it may change its arguments,
+        or if the two layers cannot read the same tensors.
     """
     first, layer = wrapper.forward_layer, wrapper.backward_layer
     if (
@@ -172,7 +173,7 @@ def _backward_call(wrapper: Any, initial_state: Any, forward: LayerCall) -> Laye
 
 
 def describe_cell(layer: Any, initial_state: Any) -> Cell:
-    """Describe the cell of a Keras 3 layer; gates are read only from Keras's own cells."""
+    """Describe the cell of a Keras 3 layer: by its gates if it is Keras's own, else as a step."""
     cell = layer.cell
     described = _OWN_CELLS.get(type(cell))
     if described is not None:
@@ -195,7 +196,7 @@ def _step_function(cell: Any, structure: Any) -> Callable[[Any, list[Any]], tupl
 
 
 def describe_activation(function: Any) -> Activation:
-    """Name a Keras 3 activation, if it is Keras's own; anything else is known by its code only."""
+    """Describe an activation: by name if it is Keras's own, else only by its function."""
     function = keras.activations.linear if function is None else function
     name = getattr(function, "__name__", "")
     known = getattr(keras.activations, name, None) is function

@@ -1,7 +1,7 @@
-"""Keras 3 models that begin with text: cut after their text layers, which are described.
+"""Splits Keras 3 models that take text after their text layers, and describes these layers.
 
-The artifacts start at the ids. The manifest describes how ids are made of text, for any
-runtime; only what it can describe exactly is accepted.
+The artifacts take ids. The manifest describes how text becomes ids, for any runtime. Layers that
+it cannot describe exactly are refused.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from bilstm_runtime.spec import SPLITS, STANDARDIZATIONS, TextPreprocessing
 from bilstm_runtime.text import TextEncoder
 
 _TABLES = (keras.layers.TextVectorization, keras.layers.StringLookup, keras.layers.IntegerLookup)
-_NO = (False,)
-_WORDS_AT_ONCE = 64
-# Texts around words of the vocabulary, with what layers may standardize, split at, or not know.
-_FRAMES = (
+_FALSE = (False,)
+_MAX_WORDS_PER_TEXT = 64
+# Templates for test texts, with characters that layers may standardize, split at, or not know.
+_TEMPLATES = (
     "{}", " {}", "\t{}\r\n{}  ", "({}!)", "{}-{}, {}?", "\u00a0{}\u2003{}", "\u00c9{}\u00df",
     "'{}'s", "\U0001f642{}\u4e2d\u6587", "_{}_\v{}\f", "\u0130{}\u1e9e", "\x00{}",
     "\u3000{}\u2028{}\x85{}",
@@ -34,45 +34,45 @@ _FRAMES = (
 
 @dataclass(frozen=True)
 class _TextInput:
-    """One text input: its tensor, the layer that takes it, and the ids that layer gives."""
+    """One text input: its tensor, the layer that takes it, and the ids that the layer returns."""
 
     tensor: Any
     layer: Any
     ids: Any
 
 
-def cut_text(model: keras.Model) -> tuple[keras.Model, tuple[TextPreprocessing, ...]]:
-    """Cut a model after its text layers.
+def split_off_text(model: keras.Model) -> tuple[keras.Model, tuple[TextPreprocessing, ...]]:
+    """Split a model after its text layers.
 
     Args:
-        model: Any; it and its layers stay as they are.
+        model: The model; neither it nor its layers are changed.
 
     Returns:
-        The model from the ids on, with the inputs named as before, and what makes the ids; the
-        model itself and nothing if it takes no text.
+        The part of the model that takes ids, with the same input names, and the preprocessing
+        that makes the ids. For a model without text, the model itself and an empty tuple.
 
     Raises:
-        UnsupportedModelError: A text layer, or its place, cannot be described exactly.
-        ParityError: The runtime would not give the ids that a layer gives.
+        UnsupportedModelError: A text layer, or its position, cannot be described exactly.
+        ParityError: The runtime's ids differ from a layer's.
     """
     found = _text_inputs(model)
     if not found:
         _refuse_tables(model)
         return model, ()
-    _forget_finished_tables()
+    _clear_table_initializers()
     described = [_described(item) for item in found]
     for item, preprocessing in zip(found, described, strict=True):
         _check_ids(item.layer, preprocessing)
-    inner = _behind(model, found)
+    inner = _model_after_text(model, found)
     _refuse_tables(inner)
     return inner, tuple(described)
 
 
-def _behind(model: keras.Model, found: Sequence[_TextInput]) -> keras.Model:
-    """The same layers called anew on new inputs, ids in place of text.
+def _model_after_text(model: keras.Model, found: Sequence[_TextInput]) -> keras.Model:
+    """Call the same layers on new inputs, with ids in place of text.
 
-    keras.Model(intermediate tensors, outputs) would renumber the inputs of the model that it is
-    given, which then could not be saved any more.
+    keras.Model(intermediate tensors, outputs) would renumber the inputs of the original model,
+    which then could not be saved.
     """
     graph = getattr(model, "_functional", None) or model
     layers = {id(item.layer) for item in found}
@@ -81,7 +81,7 @@ def _behind(model: keras.Model, found: Sequence[_TextInput]) -> keras.Model:
         if id(item.ids) in returned:
             message = (
                 f"input {item.tensor.name!r} takes text, and the model {model.name!r} returns the "
-                f"ids of its layer {item.layer.name!r} as they are; export it without that output"
+                f"ids of its layer {item.layer.name!r} as an output; export it without that output"
             )
             raise UnsupportedModelError(message, layers=(item.layer.name,))
     ids = {id(item.tensor): item.ids for item in found}
@@ -89,18 +89,18 @@ def _behind(model: keras.Model, found: Sequence[_TextInput]) -> keras.Model:
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
         for tensor, name in ((ids.get(id(text), text), text.name) for text in graph.inputs)
     ]
-    outputs = graph._run_through_graph(  # noqa: SLF001 - how Keras itself calls the layers
-        inputs, operation_fn=lambda layer: _same if id(layer) in layers else layer
+    outputs = graph._run_through_graph(  # noqa: SLF001 - Keras calls the layers this way
+        inputs, operation_fn=lambda layer: _identity if id(layer) in layers else layer
     )
     return keras.Model(inputs, outputs, name=model.name)
 
 
-def _same(inputs: Any) -> Any:
+def _identity(inputs: Any) -> Any:
     return inputs
 
 
 def _text_inputs(model: keras.Model) -> list[_TextInput]:
-    """Every input of a model that takes text, with its layer."""
+    """Return the inputs of a model that take text, with their layers."""
     graph = getattr(model, "_functional", None) or model
     declared = getattr(graph, "inputs", None) or []
     texts = [tensor for tensor in declared if tensor.dtype == "string"]
@@ -109,8 +109,8 @@ def _text_inputs(model: keras.Model) -> list[_TextInput]:
         and type(model).call in (Functional.call, keras.Sequential.call)
     ):
         message = (
-            f"the model {model.name!r} takes text and has a call method of its own, which cannot "
-            f"be cut after its text layers; build it with keras.Model(inputs, outputs)"
+            f"the model {model.name!r} takes text and overrides call, so that it cannot be split "
+            f"after its text layers; build it with keras.Model(inputs, outputs)"
         )
         raise UnsupportedModelError(message)
     return [_text_input(graph, tensor) for tensor in texts]
@@ -119,15 +119,15 @@ def _text_inputs(model: keras.Model) -> list[_TextInput]:
 def _text_input(graph: Any, tensor: Any) -> _TextInput:
     nodes = [
         node
-        for level in graph._nodes_by_depth.values()  # noqa: SLF001 - no public way to the readers
+        for level in graph._nodes_by_depth.values()  # noqa: SLF001 - no public way to the nodes
         for node in level
-        if not node.is_input and any(tensor is taken for taken in node.input_tensors)
+        if not node.is_input and any(tensor is other for other in node.input_tensors)
     ]
     names = ", ".join(repr(node.operation.name) for node in nodes) or "no layer"
     if len(nodes) != 1:
         message = (
-            f"input {tensor.name!r} takes text and goes to {names}; supported is one text layer. "
-            f"Let that one give its ids to every layer that needs them"
+            f"input {tensor.name!r} takes text and goes to {names}; only one text layer is "
+            f"supported. Pass its ids to every layer that needs them"
         )
         raise UnsupportedModelError(message, layers=[node.operation.name for node in nodes])
     (node,) = nodes
@@ -155,7 +155,7 @@ def _described_vectorization(item: _TextInput) -> TextPreprocessing:
     _require(layer, config, "standardize", None, *STANDARDIZATIONS)
     _require(layer, config, "split", None, *SPLITS)
     _require(layer, config, "ngrams", None)
-    _require(layer, config, "ragged", *_NO)
+    _require(layer, config, "ragged", *_FALSE)
     _require_utf8(layer, config)
     length, split = config["output_sequence_length"], config["split"]
     if length is not None and length < 1:
@@ -163,7 +163,7 @@ def _described_vectorization(item: _TextInput) -> TextPreprocessing:
     if len(shape) > 2 or (split is not None and shape[1:] not in ((), (1,), (None,))):
         _refuse(layer, "input shape", shape, "(batch,) or (batch, 1)")
     if split is None and len(shape) != 2:
-        _refuse(layer, "input shape", shape, "(batch, strings) where split=None")
+        _refuse(layer, "input shape", shape, "(batch, strings) if split=None")
     return TextPreprocessing(
         input=item.tensor.name,
         kind="text_vectorization",
@@ -181,7 +181,7 @@ def _described_vectorization(item: _TextInput) -> TextPreprocessing:
 def _described_lookup(layer: Any, name: str) -> TextPreprocessing:
     config = layer.get_config()
     _require(layer, config, "output_mode", "int")
-    _require(layer, config, "invert", *_NO)
+    _require(layer, config, "invert", *_FALSE)
     _require(layer, config, "num_oov_indices", 0, 1)
     _require_utf8(layer, config)
     has_mask = layer.mask_token is not None
@@ -226,46 +226,46 @@ def _require_utf8(layer: Any, config: dict[str, Any]) -> None:
 def _refuse(layer: Any, setting: str, found: Any, supported: str) -> NoReturn:
     message = (
         f"the {type(layer).__name__} layer {layer.name!r} has {setting}={found!r}; supported is "
-        f"{supported}. Change it, or export the model without this layer and make its numbers "
-        f"before it"
+        f"{supported}. Change it, or export the model without this layer and compute the ids "
+        f"before the model"
     )
     raise UnsupportedModelError(message, layers=(layer.name,))
 
 
-def _forget_finished_tables() -> None:
-    """Drop the entries, all None, that tables made eagerly leave in TensorFlow's default graph.
+def _clear_table_initializers() -> None:
+    """Remove the None entries that tables created eagerly add to TensorFlow's default graph.
 
-    Every graph traced later inherits them, and TensorFlow warns of each when it saves a graph.
+    Every graph traced later inherits them, and TensorFlow warns about each when it saves a graph.
     """
     entries = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
     entries[:] = [entry for entry in entries if entry is not None]
 
 
 def _refuse_tables(model: keras.Model) -> None:
-    """Refuse layers with lookup tables anywhere else: no format has such tables."""
+    """Raise an error for layers with lookup tables inside a model: no format has such tables."""
     for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
         if isinstance(layer, _TABLES):
             message = (
                 f"the model {model.name!r} has the {type(layer).__name__} layer {layer.name!r} "
                 f"inside; supported are TextVectorization and StringLookup directly after an input "
-                f"of dtype 'string'. Export the model without it and look the ids up before it"
+                f"of dtype 'string'. Export the model without it and look up the ids before it"
             )
             raise UnsupportedModelError(message, layers=(layer.name,))
 
 
 def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
-    """Compare the ids that the runtime makes with those of the layer, on every word."""
+    """Compare the runtime's ids with those of the layer, for every word."""
     encoder = TextEncoder(preprocessing)
     for texts in _batches(preprocessing):
-        wanted = np.asarray(layer(tf.constant([[text] for text in texts])))
-        for text, row in zip(texts, wanted, strict=True):
+        expected = np.asarray(layer(tf.constant([[text] for text in texts])))
+        for text, row in zip(texts, expected, strict=True):
             ids = encoder.encode([text], layer.name)
             # The layer pads its batch to the longest text.
             padding = np.full(len(row) - len(ids), preprocessing.padding_id or 0, np.int64)
             if not np.array_equal(np.concatenate([ids, padding]), row):
                 message = (
-                    f"the {type(layer).__name__} layer {layer.name!r} does not give the ids that "
-                    f"its settings say: for {text[:80]!r} {row[:20].tolist()}, expected "
+                    f"the {type(layer).__name__} layer {layer.name!r} does not return the ids "
+                    f"that its settings describe: for {text[:80]!r} {row[:20].tolist()}, expected "
                     f"{ids[:20].tolist()}. Please report the layer's settings; the part of the "
                     f"model that takes ids can be exported without it"
                 )
@@ -273,16 +273,16 @@ def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
 
 
 def _batches(preprocessing: TextPreprocessing) -> Iterator[list[str]]:
-    """Texts that hold every word, and words in every frame, in lists for one call each."""
+    """Yield batches of texts that contain every word, and some words in every template."""
     words = list(preprocessing.vocabulary)
     join: Callable[[list[str]], str] = (" " if preprocessing.split == "whitespace" else "").join
-    words_per_text = preprocessing.output_sequence_length or _WORDS_AT_ONCE
-    step = 1 if preprocessing.split is None else min(words_per_text, _WORDS_AT_ONCE)
+    words_per_text = preprocessing.output_sequence_length or _MAX_WORDS_PER_TEXT
+    step = 1 if preprocessing.split is None else min(words_per_text, _MAX_WORDS_PER_TEXT)
     texts = [join(words[start : start + step]) for start in range(0, len(words), step)]
     for start in range(0, len(texts), 1024):
         yield texts[start : start + 1024]
     if preprocessing.unknown_id is None:
         return
     chosen = [words[0], words[-1], words[len(words) // 2].upper(), "", "[UNK]", "Unheard-of"]
-    framed = [frame.replace("{}", word) for frame in _FRAMES for word in chosen]
-    yield [*framed, "", " ", " ".join(words[:_WORDS_AT_ONCE]), f"{words[0]} " * 2000]
+    filled = [template.replace("{}", word) for template in _TEMPLATES for word in chosen]
+    yield [*filled, "", " ", " ".join(words[:_MAX_WORDS_PER_TEXT]), f"{words[0]} " * 2000]

@@ -1,4 +1,4 @@
-"""ONNX: recurrences as LSTM, GRU and RNN operators, or as a Scan of one step."""
+"""ONNX: recurrences as LSTM, GRU and RNN operators, or as a Scan over the cell's step."""
 
 from bilstm_exporter.targets.registry import register_target
 

@@ -1,4 +1,4 @@
-"""Short words for writing ONNX operators with onnx_ir."""
+"""Helpers for building ONNX nodes with onnx_ir."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 
 class Builder:
-    """Collects new nodes and constants, then puts them in a node's place.
+    """Collects new nodes and constants, then adds them to a graph.
 
     Args:
-        prefix: Start of the names of everything built.
-        opset: Of the operators.
-        layer: The layer they come from, which their final names tell.
+        prefix: Prefix of the names of new nodes and constants.
+        opset: The opset of the operators.
+        layer: The layer the nodes come from; it becomes part of their final names.
     """
 
     def __init__(self, prefix: str, opset: int, layer: str = "") -> None:
@@ -27,7 +27,7 @@ class Builder:
         self._count = 0
 
     def constant(self, array: Any, dtype: Any = None) -> ir.Value:
-        """An initializer."""
+        """Add an initializer."""
         name = self._name("const")
         tensor = ir.tensor(np.ascontiguousarray(np.asarray(array, dtype)), name=name)
         value = ir.Value(
@@ -40,7 +40,7 @@ class Builder:
         return value
 
     def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        """A node with one output."""
+        """Add a node with one output."""
         return self.ops(op_type, 1, *inputs, **attributes)[0]
 
     def ops(
@@ -51,7 +51,7 @@ class Builder:
         domain: str = "",
         **attributes: Any,
     ) -> list[ir.Value]:
-        """A node with several outputs."""
+        """Add a node with several outputs."""
         name = self._name(op_type)
         node = ir.Node(
             domain,
@@ -67,13 +67,17 @@ class Builder:
         return list(node.outputs)
 
     def reduce_max(self, value: ir.Value, axis: int) -> ir.Value:
-        """ReduceMax that keeps the axis, an attribute before opset 18 and an input since."""
+        """Add a ReduceMax with keepdims; before opset 18, ``axes`` is an attribute."""
         if self._opset < 18:
             return self.op("ReduceMax", value, axes=[axis], keepdims=1)
         return self.op("ReduceMax", value, self.constant([axis]), keepdims=1)
 
     def replace(self, node: ir.Node, values: Sequence[ir.Value]) -> None:
-        """Put what was built in the place of ``node``, whose outputs become ``values``."""
+        """Replace ``node`` by the new nodes, and its outputs by ``values``.
+
+        Raises:
+            ValueError: The node is in no graph.
+        """
         graph = node.graph
         if graph is None:
             message = f"{node.name} is in no graph"
@@ -84,14 +88,14 @@ class Builder:
             graph, node, [node], self._nodes, node.outputs, values
         )
 
-    def put_first(self, graph: ir.Graph) -> None:
-        """Put what was built, which reads constants alone, at the start of a graph."""
+    def insert_first(self, graph: ir.Graph) -> None:
+        """Insert the new nodes, which read only constants, at the start of a graph."""
         for constant in self._constants:
             graph.register_initializer(constant)
         graph.insert_before(graph[0], self._nodes)
 
     def append_to(self, graph: ir.Graph) -> None:
-        """Put what was built at the end of a graph."""
+        """Append the new nodes to a graph."""
         for constant in self._constants:
             graph.register_initializer(constant)
         graph.extend(self._nodes)

@@ -1,7 +1,7 @@
-"""Nothing dead, doubled or idle stays in the graph.
+"""Graph cleanup: removes unused, duplicate and redundant nodes and constants.
 
-onnx_ir's passes remove duplicates and what nobody reads; the passes here move
-transposes together until they cancel, as between two stacked BiLSTMs.
+onnx_ir's passes remove duplicates and unused nodes. The passes here also move transposes until
+they cancel, for example between two stacked BiLSTMs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
-# What tf2onnx leaves between constants: arithmetic of shapes, and weights put in order.
+# Operators that tf2onnx leaves on constants: shape arithmetic, and reordering of weights.
 _FOLDABLE = frozenset(
     {"Shape", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Cast",
      "ReduceProd", "Max"}
@@ -22,42 +22,42 @@ _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu",
 
 
 def clean(model: ir.Model) -> None:
-    """Clean a model in place; its answers stay the same."""
+    """Clean a model in place; its outputs stay the same."""
     ir.passes.Sequential(
         ir.passes.PassManager(
             [
-                FoldedConstants(),
+                FoldConstants(),
                 common.DeduplicateInitializersPass(),
                 common.CommonSubexpressionEliminationPass(),
-                TransposesTogether(),
-                NoDoubleNegation(),
+                MergeTransposes(),
+                RemoveDoubleNegation(),
                 common.IdentityEliminationPass(),
                 common.RemoveUnusedNodesPass(),
             ],
             steps=8,
             early_stop=True,
         ),
-        # A value that is an output twice, as a hidden state is in the body of a Scan,
-        # needs an Identity: onnxruntime runs such a Scan without a word, and wrongly.
+        # A value that is two outputs, such as a hidden state in the body of a Scan, needs an
+        # Identity: without it, onnxruntime computes wrong outputs and reports no error.
         common.OutputFixPass(),
         common.TopologicalSortPass(),
-        NamesInOrder(),
+        RenameInOrder(),
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
     )(model)
 
 
-class FoldedConstants(ir.passes.InPlacePass):
-    """What is computed from constants alone is a constant, where that is no larger.
+class FoldConstants(ir.passes.InPlacePass):
+    """Fold nodes that read only constants, unless the result is larger than the inputs.
 
-    As of the kernels of an attention, whose shape tf2onnx takes anew in every run.
+    An example is the kernel of an attention layer, whose shape tf2onnx computes in every run.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run once over the main graph."""
         modified = False
         for node in list(model.graph):
-            folded = _folded(node, model.opset_imports)
+            folded = _fold(node, model.opset_imports)
             if folded is None:
                 continue
             output = node.outputs[0]
@@ -74,24 +74,24 @@ class FoldedConstants(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
-class TransposesTogether(ir.passes.InPlacePass):
-    """Push transposes down through Concat and elementwise operators, and join neighbours."""
+class MergeTransposes(ir.passes.InPlacePass):
+    """Push transposes down through Concat and elementwise operators, and merge adjacent ones."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run once over the main graph."""
         modified = False
         for node in list(model.graph):
-            if node.graph is None:  # removed meanwhile
+            if node.graph is None:  # removed by an earlier iteration
                 continue
             if node.op_type == "Transpose":
-                modified |= _join(node)
+                modified |= _merge(node)
             elif node.op_type == "Concat" or node.op_type in _ELEMENTWISE:
                 modified |= _push_down(node)
         return ir.passes.PassResult(model, modified)
 
 
-class NoDoubleNegation(ir.passes.InPlacePass):
-    """Not of a Not is what it began with."""
+class RemoveDoubleNegation(ir.passes.InPlacePass):
+    """Replace Not(Not(x)) by x."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run once over the main graph."""
@@ -106,10 +106,10 @@ class NoDoubleNegation(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
-class NamesInOrder(ir.passes.InPlacePass):
-    """Name nodes, values and constants by their order, as the same model gives the same bytes.
+class RenameInOrder(ir.passes.InPlacePass):
+    """Name nodes, values and constants by their order, so that exports are reproducible.
 
-    tf2onnx and Keras count up names over the life of a process.
+    tf2onnx and Keras number their names consecutively within a process.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -123,19 +123,19 @@ class NamesInOrder(ir.passes.InPlacePass):
         for graph in (model.graph, *model.graph.subgraphs()):
             for value in graph.inputs if graph is not model.graph else ():
                 value.name = fresh("input")
-                _forget_symbols(value)
+                _remove_symbols(value)
             for node in graph:
                 layer = node.metadata_props.get("layer")
                 node.name = fresh(f"{layer}/{node.op_type}" if layer else node.op_type)
                 for index, value in enumerate(node.outputs):
                     value.name = f"{node.name}:{index}" if value.name else value.name
-                    _forget_symbols(value)
+                    _remove_symbols(value)
             self._name_constants(graph, fresh)
         return ir.passes.PassResult(model, modified=True)
 
     @staticmethod
     def _name_constants(graph: ir.Graph, fresh: Callable[[str], str]) -> None:
-        """Constants in the order in which nodes read them."""
+        """Rename the constants in the order in which nodes read them."""
         constants = dict.fromkeys(
             value
             for node in graph.all_nodes()
@@ -148,8 +148,8 @@ class NamesInOrder(ir.passes.InPlacePass):
             graph.register_initializer(value)
 
 
-def _folded(node: ir.Node, opsets: dict[str, int]) -> np.ndarray | None:
-    """The output of a node that reads constants alone, or None for any other."""
+def _fold(node: ir.Node, opsets: dict[str, int]) -> np.ndarray | None:
+    """The output of a foldable node that reads only constants, or None for any other."""
     constants = [value.const_value for value in node.inputs if value is not None]
     arrays = [constant.numpy() for constant in constants if constant is not None]
     if (
@@ -168,14 +168,14 @@ def _folded(node: ir.Node, opsets: dict[str, int]) -> np.ndarray | None:
     return folded if folded.nbytes <= max(array.nbytes for array in arrays) else None
 
 
-def _forget_symbols(value: ir.Value) -> None:
-    """A size that is not fixed has no name: tf2onnx counts those up too."""
+def _remove_symbols(value: ir.Value) -> None:
+    """Remove the names of free dimensions, which tf2onnx numbers consecutively too."""
     if value.shape is not None:
         value.shape = ir.Shape([size if isinstance(size, int) else None for size in value.shape])
 
 
-def _transposed(value: ir.Value | None) -> ir.Value | None:
-    """What the Transpose that makes a value reads, if one makes it."""
+def _transpose_input(value: ir.Value | None) -> ir.Value | None:
+    """The input of the Transpose that produces a value, or None."""
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Transpose":
         return None
@@ -190,19 +190,19 @@ def _graph_of(node: ir.Node) -> ir.Graph:
 
 
 def _permutation(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The permutation of the Transpose that makes a value, if one does."""
+    """The permutation of the Transpose that produces a value, or None."""
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Transpose":
         return None
     return tuple(producer.attributes["perm"].as_ints())
 
 
-def _join(node: ir.Node) -> bool:
-    """Transpose of a Transpose is one Transpose, or nothing."""
+def _merge(node: ir.Node) -> bool:
+    """Replace two consecutive Transposes by one, or by none if they cancel."""
     first = _permutation(node.inputs[0])
     if first is None:
         return False
-    source = _transposed(node.inputs[0])
+    source = _transpose_input(node.inputs[0])
     perm = [first[axis] for axis in node.attributes["perm"].as_ints()]
     if source is not None and perm == sorted(perm) and not node.outputs[0].is_graph_output():
         node.outputs[0].replace_all_uses_with(source)
@@ -214,7 +214,7 @@ def _join(node: ir.Node) -> bool:
 
 
 def _push_down(node: ir.Node) -> bool:
-    """``op(transpose(a), transpose(b))`` is ``transpose(op(a, b))``."""
+    """Replace ``op(transpose(a), transpose(b))`` by ``transpose(op(a, b))``."""
     if len(node.outputs) != 1 or not node.inputs:
         return False
     perms = {_permutation(value) for value in node.inputs if not _is_scalar_constant(value, node)}
@@ -223,7 +223,7 @@ def _push_down(node: ir.Node) -> bool:
         return False
     for index, value in enumerate(node.inputs):
         if _permutation(value) is not None:
-            node.replace_input_with(index, _transposed(value))
+            node.replace_input_with(index, _transpose_input(value))
     if node.op_type == "Concat":
         axis = node.attributes["axis"].as_int()
         node.attributes["axis"] = ir.AttrInt64("axis", perm[axis % len(perm)])
@@ -232,7 +232,7 @@ def _push_down(node: ir.Node) -> bool:
 
 
 def _transpose_after(node: ir.Node, perm: tuple[int, ...]) -> None:
-    """Let everything that reads a node's output read it through a Transpose."""
+    """Insert a Transpose between a node's output and its consumers."""
     output = node.outputs[0]
     was_graph_output = output.is_graph_output()
     readers = list(output.uses())

@@ -1,7 +1,7 @@
-"""Recurrence markers become ONNX operators.
+"""Lowers recurrence markers to ONNX operators.
 
-One LSTM, GRU or RNN node where ONNX has the cell and its activations; a Scan of
-one step for every other cell.
+A marker becomes one LSTM, GRU or RNN node if ONNX has the cell and its activations. Any other cell
+becomes a Scan over its step.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE, M
 from bilstm_exporter.targets.onnx.scan import write_scan
 
 # Keras's activations in ONNX's LSTM, GRU and RNN operators.
-# https://onnx.ai/onnx/operators/onnx__LSTM.html lists the functions and their
-# alpha and beta; the table has those that onnxruntime implements.
+# Functions, alpha and beta: https://onnx.ai/onnx/operators/onnx__LSTM.html
+# The table contains the functions that onnxruntime implements.
 
 
 @dataclass(frozen=True)
 class OnnxActivation:
-    """A function of the recurrent operators; alpha and beta are given only where it has them."""
+    """An activation of ONNX's recurrent operators; alpha and beta are None if it has none."""
 
     name: str
     alpha: float | None = None
@@ -52,12 +52,12 @@ _BY_KERAS_NAME = {
 
 
 def onnx_activation(activation: Activation) -> OnnxActivation | None:
-    """The ONNX function for an activation, or None where ONNX has none."""
+    """The ONNX function for an activation, or None if ONNX has none."""
     return None if activation.name is None else _BY_KERAS_NAME.get(activation.name)
 
 
 def activation_attributes(activations: list[OnnxActivation]) -> dict[str, list[str] | list[float]]:
-    """Attributes for one direction; alphas and betas stand in the order of the functions."""
+    """Attributes for one direction; alphas and betas are in the order of the functions."""
     attributes: dict[str, list[str] | list[float]] = {
         "activations": [activation.name for activation in activations]
     }
@@ -76,8 +76,8 @@ class FusedOperator:
 
     Attributes:
         op_type: ``"LSTM"``, ``"GRU"`` or ``"RNN"``.
-        attributes: For one direction.
-        weights: W, R and B, each with the leading axis of directions.
+        attributes: The attributes for one direction.
+        weights: W, R and B, each with a leading axis of directions.
     """
 
     op_type: str
@@ -91,9 +91,9 @@ class _OperatorForm:
 
     Attributes:
         op_type: The operator.
-        gate_order: For each of ONNX's gates, the position of that gate in the cell's weights.
-        functions: The activations of the cell, in the order of ONNX's ``activations``.
-        attributes: Further attributes.
+        gate_order: For each ONNX gate, its position in the cell's weights.
+        functions: Returns the cell's activations in the order of ONNX's ``activations``.
+        attributes: Returns further attributes.
     """
 
     op_type: str
@@ -120,7 +120,7 @@ _OPERATORS: dict[type[Cell], _OperatorForm] = {
 
 
 def fused_operator(cell: Cell) -> FusedOperator | None:
-    """The ONNX operator that is exactly this cell, or None where there is none."""
+    """The ONNX operator equivalent to a cell, or None if there is none."""
     form = _OPERATORS.get(type(cell))
     if form is None or not isinstance(cell, GatedCell):
         return None
@@ -154,30 +154,30 @@ def fused_operator(cell: Cell) -> FusedOperator | None:
 
 
 def why_not_fused(cell: Cell) -> str:
-    """The reason, for the report."""
+    """The reason, for the report, why a cell has no ONNX operator."""
     form = _OPERATORS.get(type(cell))
     if form is None:
         return "ONNX has no operator for this cell"
-    # Activations of the output first, as Keras's arguments are ordered.
+    # In the order of Keras's arguments: activation, recurrent_activation.
     functions = [f for f in reversed(form.functions(cell)) if not onnx_activation(f)]
-    names = [f.name or "a function of the user's" for f in functions]
+    names = [f.name or "a custom function" for f in functions]
     return f"ONNX's recurrent operators lack the activation {' and '.join(dict.fromkeys(names))}"
 
 
 def lower_markers(
     model: ir.Model, markers: Mapping[str, Marker], opset: int
 ) -> list[RecurrenceForm]:
-    """Replace every marker of the model, in place, and tell what came in its place."""
-    forms, places = [], masking.StepPlaces()
+    """Replace every marker of the model in place, and report the form of each recurrence."""
+    forms, step_order = [], masking.StepOrder()
     for node in list(model.graph):
         if node.domain == DOMAIN:
             token = node.attributes[TOKEN_ATTRIBUTE].as_string()
-            forms.append(_lower_marker(node, token, markers[token], places, opset))
+            forms.append(_lower_marker(node, token, markers[token], step_order, opset))
     return forms
 
 
 def _lower_marker(
-    node: ir.Node, token: str, marker: Marker, places: masking.StepPlaces, opset: int
+    node: ir.Node, token: str, marker: Marker, step_order: masking.StepOrder, opset: int
 ) -> RecurrenceForm:
     call = read_call(node, marker)
     build = Builder(token.replace(":", "_"), opset, marker.recurrence.layer)
@@ -185,7 +185,7 @@ def _lower_marker(
     if fused is None:
         values = write_scan(build, call, token, opset)
     else:
-        values = _write_fused(build, call, fused, places)
+        values = _write_fused(build, call, fused, step_order)
     build.replace(node, values)
     layer = marker.recurrence.layer
     if fused is not None:
@@ -194,14 +194,14 @@ def _lower_marker(
 
 
 def _write_fused(
-    build: Builder, call: MarkerCall, fused: FusedOperator, places: masking.StepPlaces
+    build: Builder, call: MarkerCall, fused: FusedOperator, step_order: masking.StepOrder
 ) -> Sequence[ir.Value]:
     recurrence = call.marker.recurrence
     plan = None if call.mask is None else masking.compaction(build, call.mask)
     if plan is None:
         steps = build.op("Transpose", call.sequences, perm=[1, 0, 2])
     else:
-        steps = places.valid_steps_first(build, plan, call.sequences)
+        steps = step_order.move_valid_first(build, plan, call.sequences)
     initial: list[ir.Value | None] = [None] * len(call.states)
     if any(state is not None for state in call.states):
         units = fused.attributes["hidden_size"]
@@ -222,15 +222,15 @@ def _write_fused(
         last_output = states[0]
         outputs = build.op("Transpose", outputs, perm=[1, 0, 2])
     else:
-        last_output = masking.keep_where_empty(build, plan, states[0], None)
+        last_output = masking.replace_empty_rows(build, plan, states[0], None)
         states = [
-            masking.keep_where_empty(build, plan, state, start)
+            masking.replace_empty_rows(build, plan, state, start)
             for state, start in zip(states, call.states, strict=True)
         ]
         if recurrence.zero_output_for_mask and not recurrence.return_sequences:
             last_output = _zero_if_last_masked(build, call, plan, last_output)
         if recurrence.return_sequences:
-            outputs = places.back_in_place(
+            outputs = step_order.restore_order(
                 build,
                 plan,
                 outputs,
@@ -243,7 +243,7 @@ def _write_fused(
 def _zero_if_last_masked(
     build: Builder, call: MarkerCall, plan: masking.Compaction, last_output: ir.Value
 ) -> ir.Value:
-    """Keras's last output is that of the last step processed, even if it was masked."""
+    """Zero the last output if the last processed step is masked, as Keras does."""
     step = 0 if call.marker.recurrence.go_backwards else -1
     valid = build.op("Gather", plan.mask, build.constant([step]), axis=1)
     return build.op("Where", valid, last_output, build.constant(0.0, "float32"))
@@ -252,7 +252,7 @@ def _zero_if_last_masked(
 def _one_direction(
     build: Builder, call: MarkerCall, state: ir.Value | None, units: int
 ) -> ir.Value:
-    """An initial state ``[1, batch, units]``; zeros where only another state is given."""
+    """An initial state ``[1, batch, units]``; zeros for a state of None."""
     if state is None:
         batch = build.op(
             "Slice", build.op("Shape", call.sequences), build.constant([0]), build.constant([1])

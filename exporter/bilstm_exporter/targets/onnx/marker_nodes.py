@@ -1,7 +1,7 @@
-"""Recurrence markers on their way through tf2onnx.
+"""Recurrence markers in the tf2onnx conversion.
 
-tf2onnx converts everything around the markers, and leaves each of them as one node of a private
-domain. It never sees a loop, so its own pattern matching of recurrences has nothing to match.
+tf2onnx converts everything around the markers and keeps each marker as one node of a private
+domain. Because the graph has no loop, its own pattern matching of recurrences does not apply.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import onnx_ir as ir
 from bilstm_exporter.ir.markers import Marker
 
 DOMAIN = "bilstm_edge.marker"
-TOKEN_ATTRIBUTE = "marker"  # noqa: S105 - no password
+TOKEN_ATTRIBUTE = "marker"  # noqa: S105 - not a password
 
 
 def keep_marker(context: Any, node: Any, _name: str, _args: Any) -> None:
-    """Keep a marker through tf2onnx (a ``custom_op_handler``)."""
+    """Convert a marker to a node of the private domain (a tf2onnx ``custom_op_handler``)."""
     token = node.get_attr_value("token").decode()
     shapes, dtypes = node.output_shapes, node.output_dtypes
     inputs, outputs = list(node.input), list(node.output)
@@ -40,10 +40,10 @@ class MarkerCall:
     """The inputs of one marker, by role.
 
     Attributes:
-        marker: What it stands for.
+        marker: The marker.
         sequences: ``[batch, time, ...]``.
         mask: ``[batch, time] bool``, or None.
-        states: One value per state; None where it starts at zeros.
+        states: One value per state; None for a state that starts at zeros.
     """
 
     marker: Marker
@@ -61,7 +61,7 @@ def read_call(node: ir.Node, marker: Marker) -> MarkerCall:
     inputs = iter(node.inputs)
     sequences = next(inputs)
     mask = next(inputs) if marker.has_mask else None
-    states = [next(inputs) if given else None for given in marker.has_state]
+    states = [next(inputs) if has_state else None for has_state in marker.has_state]
     if sequences is None:
         message = f"{node.name}: the marker lost its input"
         raise ValueError(message)

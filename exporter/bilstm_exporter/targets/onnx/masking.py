@@ -1,11 +1,11 @@
-"""Any mask, without a loop: valid steps first, then back to where they were.
+"""Arbitrary masks without a loop: move valid steps to the front, then restore their order.
 
-ONNX's recurrent operators know only right padding (``sequence_lens``), Keras's
-masks are arbitrary. A masked step changes no state, so a row's valid steps, moved
-to the front in their order, give the same states as in their places; no row has to
-be longer than the longest has valid steps. The outputs are then gathered back: a
-valid step takes its own, a masked step takes zeros or repeats the output of the step
-processed before it. Between two recurrences under one mask the steps stay in front.
+ONNX's recurrent operators support only right padding (``sequence_lens``); Keras's masks are
+arbitrary. A masked step changes no state. So moving a row's valid steps to the front, in order,
+gives the same states, and the sequences can be truncated to the largest number of valid steps. The
+outputs are then gathered back: a valid step gets its own output, a masked step gets zeros or the
+output of the previously processed step. Between two recurrences with the same mask the valid steps
+stay in front.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import onnx_ir as ir
 
 from bilstm_exporter.targets.onnx.builder import Builder
 
-# Operators that treat every step by itself, as Bidirectional's ways to merge do.
+# Operators that process each step independently, such as the merge modes of Bidirectional.
 _STEPWISE = frozenset({"Add", "Mul", "Div", "Concat"})
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """A mask, counted.
+    """A mask and its counts of valid steps.
 
     Attributes:
         mask: ``[batch, time] bool``.
-        valid: ``[batch, time] int32``, 1 where a step counts.
-        total: ``[batch] int32``, valid steps of each row.
-        lengths: The same but at least 1: onnxruntime gives rows of length 0 no state at
-            all, so they run one step that is thrown away.
-        longest: ``[1] int64``, the largest of the lengths.
+        valid: ``[batch, time] int32``, 1 for a valid step.
+        total: ``[batch] int32``, the number of valid steps of each row.
+        lengths: Like ``total``, but at least 1: onnxruntime gives rows of length 0 no state, so
+            they run one step whose output is discarded.
+        longest: ``[1] int64``, the maximum of ``lengths``.
     """
 
     mask: ir.Value
@@ -49,24 +49,24 @@ def compaction(build: Builder, mask: ir.Value) -> Compaction:
     return Compaction(mask, valid, total, lengths, build.op("Cast", longest, to=ir.DataType.INT64))
 
 
-class StepPlaces:
-    """Where the steps of values are: remembers what was gathered back, and from what."""
+class StepOrder:
+    """Moves steps to the front and back, and caches values whose valid steps are in front."""
 
     def __init__(self) -> None:
         self._in_front: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
-    def valid_steps_first(self, build: Builder, plan: Compaction, sequences: ir.Value) -> ir.Value:
-        """Bring ``[batch, time, features]`` to ``[longest, batch, features]``, valid first."""
-        known = self._still_in_front(build, plan.mask, sequences)
+    def move_valid_first(self, build: Builder, plan: Compaction, sequences: ir.Value) -> ir.Value:
+        """Convert ``[batch, time, features]`` to ``[longest, batch, features]``, valid first."""
+        known = self._find_in_front(build, plan.mask, sequences)
         if known is not None:
             return known
-        # Of equal keys TopK takes the lower index first, so valid steps keep their order.
+        # TopK orders equal elements by index, so valid steps keep their order.
         _, order = build.ops("TopK", 2, plan.valid, plan.longest, axis=1, largest=1, sorted=1)
         index = build.op("Unsqueeze", order, build.constant([2]))
         compact = build.op("GatherND", sequences, index, batch_dims=1)
         return build.op("Transpose", compact, perm=[1, 0, 2])
 
-    def back_in_place(
+    def restore_order(
         self,
         build: Builder,
         plan: Compaction,
@@ -75,11 +75,11 @@ class StepPlaces:
         go_backwards: bool,
         zero_output_for_mask: bool,
     ) -> ir.Value:
-        """Bring ``[longest, batch, units]``, valid first, back to ``[batch, time, units]``."""
+        """Convert ``[longest, batch, units]``, valid first, back to ``[batch, time, units]``."""
         one = build.constant(1, "int32")
         count = build.op("CumSum", plan.valid, build.constant(1))
         if go_backwards:
-            # A masked step repeats the next valid one: as many valid steps lie before it.
+            # The index of the next valid step is the number of valid steps before this one.
             position = build.op("Sub", count, plan.valid)
             total = build.op("Unsqueeze", plan.total, build.constant([1]))
             nothing_before = build.op("GreaterOrEqual", position, total)
@@ -105,10 +105,10 @@ class StepPlaces:
         self._in_front[placed] = (plan.mask, outputs)
         return placed
 
-    def _still_in_front(self, build: Builder, mask: ir.Value, value: ir.Value) -> ir.Value | None:
-        """The same value with its valid steps in front, if all that it is made of still is.
+    def _find_in_front(self, build: Builder, mask: ir.Value, value: ir.Value) -> ir.Value | None:
+        """The same value with its valid steps in front, if it derives from such values only.
 
-        Its masked steps differ, which nobody reads: the next recurrence skips them.
+        Its masked steps differ; the next recurrence skips them.
         """
         if value in self._in_front:
             source_mask, in_front = self._in_front[value]
@@ -121,7 +121,7 @@ class StepPlaces:
         inputs = [
             operand
             if operand.const_value is not None and operand.const_value.size == 1
-            else self._still_in_front(build, mask, operand)
+            else self._find_in_front(build, mask, operand)
             for operand in node.inputs
             if operand is not None
         ]
@@ -131,10 +131,10 @@ class StepPlaces:
         return build.op(node.op_type, *inputs, **attributes)
 
 
-def keep_where_empty(
+def replace_empty_rows(
     build: Builder, plan: Compaction, value: ir.Value, empty: ir.Value | None
 ) -> ir.Value:
-    """``value`` ``[batch, units]``, but ``empty`` (zeros if None) in rows without a valid step."""
+    """Replace rows of ``value`` ``[batch, units]`` without a valid step by ``empty`` or zeros."""
     is_empty = build.op("Equal", plan.total, build.constant(0, "int32"))
     return build.op(
         "Where",

@@ -1,7 +1,7 @@
 """Any cell as an ONNX Scan: standard operators, exact, and linear in time.
 
-The body is one step of the cell, converted by itself. Where ONNX's own LSTM, GRU
-and RNN lack the cell or its activation, this is the form that is left.
+The body is one step of the cell, converted separately. This form is for cells and activations that
+ONNX's LSTM, GRU and RNN operators lack.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     """Write a recurrence as a Scan.
 
     Args:
-        build: Where to write.
+        build: The builder for the nodes around the body.
         call: The marker's inputs.
-        prefix: Start of the names in the body, unique in the model.
-        opset: Of the body's operators.
+        prefix: Prefix of the names in the body, unique in the model.
+        opset: The opset of the body's operators.
 
     Returns:
         The marker's outputs: last_output, outputs (with return_sequences), states.
+
+    Raises:
+        ValueError: The shape of one step's output is not fixed.
     """
     recurrence = call.marker.recurrence
     cell = recurrence.cell
@@ -72,7 +75,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
 
 
 def _projected(build: Builder, call: MarkerCall) -> ir.Value:
-    """Project the inputs of all steps at once, for cells whose kernel is known."""
+    """Project the inputs of all steps together, if the cell has an input projection."""
     projection = call.marker.recurrence.cell.input_projection()
     if projection is None:
         return call.sequences
@@ -98,19 +101,18 @@ def _step_graph(step: Any, prefix: str, opset: int) -> ir.Graph:
     return graph
 
 
-def _scan_body(  # noqa: PLR0913 - what stands in the body depends on all of these
+def _scan_body(  # noqa: PLR0913 - the body depends on all of these
     graph: ir.Graph, build: Builder, prefix: str, *, masked: bool, zero: bool, output_is_state: bool
 ) -> ir.Graph:
-    """Turn a step into a Scan's body.
+    """Convert a step to the body of a Scan.
 
-    Its inputs become the states, the output before unless that is the first state, the
-    step's inputs and its mask; its outputs the states, the output unless it is the first
-    state, and the output again, which the Scan collects.
+    Its inputs become: states, previous output (unless it is the first state), step inputs, mask.
+    Its outputs become: states, output (unless it is the first state), output to collect.
     """
     inputs, *states = list(graph.inputs)
     output, *new_states = list(graph.outputs)
-    before = ir.Value(name=f"{prefix}/output_before", type=output.type, shape=output.shape)
-    carried = [] if output_is_state else [before]
+    previous = ir.Value(name=f"{prefix}/output_before", type=output.type, shape=output.shape)
+    carried = [] if output_is_state else [previous]
     graph.inputs.clear()
     graph.inputs.extend([*states, *carried, inputs])
     if masked:
@@ -125,17 +127,17 @@ def _scan_body(  # noqa: PLR0913 - what stands in the body depends on all of the
         if output_is_state:
             output = new_states[0]
         else:
-            held = build.constant(0.0, "float32") if zero else before
-            output = build.op("Where", _as_column(build, mask, output), output, held)
+            masked_output = build.constant(0.0, "float32") if zero else previous
+            output = build.op("Where", _as_column(build, mask, output), output, masked_output)
     build.append_to(graph)
     graph.outputs.clear()
-    # A value that stands here twice is told apart by cleanup's OutputFixPass.
+    # cleanup's OutputFixPass adds an Identity for a value that is listed twice.
     graph.outputs.extend([*new_states, *([] if output_is_state else [output]), output])
     return graph
 
 
 def _as_column(build: Builder, mask: ir.Value, like: ir.Value) -> ir.Value:
-    """A mask ``[batch]`` with as many axes as ``like``."""
+    """Expand a mask ``[batch]`` to the rank of ``like``."""
     if like.shape is None:
         message = f"the rank of {like.name} is unknown"
         raise ValueError(message)
@@ -143,7 +145,7 @@ def _as_column(build: Builder, mask: ir.Value, like: ir.Value) -> ir.Value:
 
 
 def _zeros(build: Builder, like: ir.Value, shape: Sequence[int]) -> ir.Value:
-    """``[batch, *shape]`` zeros with the batch of ``like``."""
+    """Zeros ``[batch, *shape]`` with the batch size of ``like``."""
     batch = build.op("Slice", build.op("Shape", like), build.constant([0]), build.constant([1]))
     target = build.op("Concat", batch, build.constant(list(shape), "int64"), axis=0)
     return build.op("Expand", build.constant(0.0, "float32"), target)

@@ -1,4 +1,4 @@
-"""The ONNX target: from a marked graph to the bytes of ``model.onnx``."""
+"""The ONNX target: converts a marked graph to the bytes of ``model.onnx``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bilstm_runtime.spec import Axis, InputSpec, OutputSpec, StateSpec
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model in ONNX, all float32, with the names of its inputs and outputs.
+    """A float32 ONNX model with the final names of its inputs and outputs.
 
     Attributes:
         content: The file's bytes.
@@ -37,7 +37,7 @@ class OnnxTarget:
     """Builds ``model.onnx``; see `bilstm_exporter.targets.base.Target`.
 
     Args:
-        options: The opset.
+        options: The opset to use.
     """
 
     def __init__(self, options: TargetOptions) -> None:
@@ -47,7 +47,7 @@ class OnnxTarget:
     def build(
         self, loaded: LoadedModel, plan: PrecisionPlan, calibration: Calibration | None = None
     ) -> Built:
-        """Convert the model once, and write it in the precisions of the plan."""
+        """Build an artifact with the precisions of the plan; the conversion is cached."""
         del calibration  # no ONNX recipe has integer activations
         converted = self.float32(loaded)
         if plan.is_all(Precision.FLOAT32):
@@ -59,7 +59,7 @@ class OnnxTarget:
         return Built(_serialized(model), converted.recurrences, weights)
 
     def float32(self, loaded: LoadedModel) -> OnnxModel:
-        """The model in float32, converted once."""
+        """The float32 model; converted in the first call, then cached."""
         if self._float32 is None:
             graph = loaded.marked_graph
             model = to_onnx(graph.function, self._opset, {MARKER_TYPE: keep_marker}, DOMAIN)
@@ -73,7 +73,7 @@ class OnnxTarget:
 def _serialized(model: ir.Model) -> bytes:
     model.producer_name, model.producer_version = "bilstm-edge", ""
     proto = ir.to_proto(model)
-    del proto.graph.value_info[:]  # onnxruntime infers them anyway
+    del proto.graph.value_info[:]  # onnxruntime infers shapes itself
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString(deterministic=True))
 

@@ -1,7 +1,7 @@
-"""From a TensorFlow function to an ONNX model, recurrence markers left standing.
+"""Converts a TensorFlow function to an ONNX model and keeps recurrence markers.
 
-tf2onnx converts everything but the recurrences. Where its own conversion of an
-operator is roundabout, a handler here writes the direct form.
+tf2onnx converts everything but the recurrences. For operators that it converts inefficiently or
+not at all, a handler here writes the direct form.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ def to_onnx(
 
     Args:
         function: A ``tf.ConcreteFunction`` whose weights are constants.
-        opset: Of the ONNX operators.
+        opset: The ONNX opset.
         handlers: tf2onnx handlers by TensorFlow operator, in addition to this module's.
         domain: A private operator domain that the handlers use.
 
     Raises:
-        UnsupportedOperatorError: ONNX, or tf2onnx, has no form for an operator.
+        UnsupportedOperatorError: ONNX or tf2onnx does not support an operator.
+        UnsupportedModelError: tf2onnx failed for another reason.
     """
     inputs = [tensor.name for tensor in function.inputs]
     outputs = [tensor.name for tensor in function.outputs]
@@ -58,26 +59,26 @@ def to_onnx(
                     input_names=inputs,
                     output_names=outputs,
                 )
-            # Whatever a handler of tf2onnx trips over; it has logged the operator.
+            # Any error in a tf2onnx handler; tf2onnx has logged the operator.
             except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
                 raise _explained(tf_graph, failures, error) from error
             graph = optimizer.optimize_graph(graph, catch_errors=False)
             model: ir.Model = ir.from_proto(graph.make_model("bilstm-edge"))
     _restore_interface(model.graph, inputs)
     passes.RemoveInitializersFromInputsPass()(model)
-    _refuse_what_is_not_onnx(model, opset, domain)
+    _refuse_unknown_operators(model, opset, domain)
     return model
 
 
 def _restore_interface(graph: ir.Graph, names: list[str]) -> None:
-    """Bring the inputs into the function's order."""
+    """Restore the order of the function's inputs."""
     by_name = {value.name: value for value in graph.inputs}
     graph.inputs.clear()
     graph.inputs.extend([by_name[name] for name in names])
 
 
 def _reverse(context: Any, node: Any, _name: str, _args: Any) -> None:
-    """A Slice with step -1; tf2onnx writes a ReverseSequence between transposes."""
+    """Write a Slice with step -1; tf2onnx writes a ReverseSequence between transposes."""
     axes = np.atleast_1d(node.inputs[1].get_tensor_value(as_list=False)).astype(np.int64)
     _replace(
         context,
@@ -97,12 +98,12 @@ def _reverse(context: Any, node: Any, _name: str, _args: Any) -> None:
 
 
 def _select(context: Any, node: Any, _name: str, _args: Any) -> None:
-    """Where, which broadcasts as SelectV2 does."""
+    """Write Where, which broadcasts as SelectV2 does."""
     _replace(context, node, "Where", list(node.input))
 
 
 def _expm1(context: Any, node: Any, _name: str, _args: Any) -> None:
-    """exp(x) - 1; what is lost near 0 is far below the tolerance."""
+    """Write exp(x) - 1; the rounding error near 0 is far below the tolerance."""
     power = context.make_node(
         "Exp", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes
     )
@@ -111,7 +112,7 @@ def _expm1(context: Any, node: Any, _name: str, _args: Any) -> None:
 
 
 def _erfc(context: Any, node: Any, _name: str, _args: Any) -> None:
-    """1 - erf(x)."""
+    """Write 1 - erf(x)."""
     error = context.make_node(
         "Erf", list(node.input), shapes=node.output_shapes, dtypes=node.output_dtypes
     )
@@ -120,7 +121,7 @@ def _erfc(context: Any, node: Any, _name: str, _args: Any) -> None:
 
 
 def _bucketize(context: Any, node: Any, _name: str, _args: Any) -> None:
-    """How many boundaries are not above x."""
+    """Count the boundaries that are less than or equal to x."""
     boundaries = np.asarray(node.get_attr_value("boundaries"), np.float32)
 
     def constant(role: str, value: Any) -> str:
@@ -166,8 +167,8 @@ _DIRECT_FORMS: dict[str, Handler] = {
 }
 
 
-def _refuse_what_is_not_onnx(model: ir.Model, opset: int, domain: str | None) -> None:
-    """tf2onnx leaves an operator it does not know in the model under its TensorFlow name."""
+def _refuse_unknown_operators(model: ir.Model, opset: int, domain: str | None) -> None:
+    """Refuse operators that tf2onnx left in the model under their TensorFlow names."""
     unknown = {
         node.op_type: node.name or ""
         for node in model.graph.all_nodes()
@@ -178,33 +179,33 @@ def _refuse_what_is_not_onnx(model: ir.Model, opset: int, domain: str | None) ->
 
 
 class _Failures(logging.Handler):
-    """Keeps the names of the operators that tf2onnx says it failed on."""
+    """Collects the names of the operators that tf2onnx logs as failed."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.nodes: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = _FAILED_NODE.search(record.getMessage())
-        if found:
-            self.nodes.append(found[1])
+        match = _FAILED_NODE.search(record.getMessage())
+        if match:
+            self.nodes.append(match[1])
 
 
 def _explained(graph: tf.Graph, failures: _Failures, error: Exception) -> UnsupportedModelError:
     operators = {}
     for name in failures.nodes:
-        with contextlib.suppress(KeyError):  # a name that tf2onnx made itself
+        with contextlib.suppress(KeyError):  # a node that tf2onnx created
             operators[graph.get_operation_by_name(name).type] = name
     if operators:
         return UnsupportedOperatorError(operators, format_name="onnx")
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    message = f"tf2onnx cannot convert the model: {first[:500]}. --formats tflite leaves ONNX out"
+    message = f"tf2onnx cannot convert the model: {first[:500]}. Use --formats tflite to skip ONNX"
     return UnsupportedModelError(message)
 
 
 @contextlib.contextmanager
 def _quiet_converter() -> Iterator[_Failures]:
-    """Keep tf2onnx's log, which repeats what is raised anyway, from the user's terminal."""
+    """Hide tf2onnx's log from the terminal; the raised error has the same content."""
     logger = logging.getLogger("tf2onnx")
     failures = _Failures()
     level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)

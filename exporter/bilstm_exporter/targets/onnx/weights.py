@@ -1,7 +1,7 @@
-"""Storing the weights of an ONNX model in fewer bits.
+"""Stores the weights of an ONNX model in fewer bits.
 
-An LSTM and a large matrix product become onnxruntime's operators that compute in integers; an
-embedding gives the rows it is asked for in float; every other weight is only stored in fewer bits.
+An int8 LSTM or large matrix product becomes an onnxruntime operator that computes in integers. An
+embedding dequantizes only the rows it looks up. Every other weight is dequantized before use.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from onnx_ir.passes import common
 
 from bilstm_exporter.quantization.affine import (
     Quantized,
-    as_halves,
+    as_float16_if_exact,
     lowest_storable_precision,
+    one_scale_suffices,
     quantize,
     quantize_multiplier,
-    serves_all,
     why_not_float16,
 )
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, WeightOwners
@@ -27,24 +27,24 @@ from bilstm_exporter.targets.base import WeightForm
 from bilstm_exporter.targets.onnx.builder import Builder
 
 # Constants in fewer bits, and the operators that restore float32.
-# The operators are of the standard domain and read constants only, so onnxruntime folds them
-# when it loads the file: the weights are small on disk and as fast as ever in memory. (It folds no
-# DequantizeLinear, which it would run anew in every call.)
+# The operators are of the standard domain and read only constants, so onnxruntime folds them when
+# it loads the file: the file is smaller and inference is not slower. onnxruntime does not fold
+# DequantizeLinear, which would run in every call.
 
-# Numbers that share a scale in int4: 32 and a float16 scale make 4.5 bits a number.
+# Elements that share a scale in int4: 32 with a float16 scale take 4.5 bits per element.
 BLOCK = 32
-_ZERO_POINT = 8  # of the unsigned nibbles
+_ZERO_POINT = 8  # of unsigned 4-bit values
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A stored weight: constants with one row for each row of the weight, and how to join them.
+class StoredWeight:
+    """A stored weight ``[rows, columns]``.
 
     Attributes:
-        precision: How it is stored.
-        constants: ``[rows, ...]``; what decoding needs.
-        columns: Of the weight ``[rows, columns]``.
+        precision: The precision it is stored in.
+        constants: The elements and, for integers, the scales; ``[rows, ...]`` each.
+        columns: Number of columns of the weight.
     """
 
     precision: Precision
@@ -52,31 +52,33 @@ class Parts:
     columns: int
 
 
-def store_rows(weight: np.ndarray, precision: Precision) -> Parts:
+def store_rows(weight: np.ndarray, precision: Precision) -> StoredWeight:
     """Store a weight row by row.
 
     Args:
-        weight: float32 ``[rows, columns]``; a row (or, in int4, a block of one) shares a scale.
-        precision: FLOAT16, INT8 or INT4; FLOAT16 must fit.
+        weight: float32 ``[rows, columns]``; a row (in int4, a block of a row) shares a scale.
+        precision: FLOAT16, INT8 or INT4; FLOAT16 must be able to represent the weight.
     """
     if precision is Precision.FLOAT16:
-        return Parts(precision, (weight.astype(np.float16),), weight.shape[1])
+        return StoredWeight(precision, (weight.astype(np.float16),), weight.shape[1])
     if precision is Precision.INT8:
-        stored = quantize(weight, (1,), half_scales=True)
-        return Parts(precision, (stored.values, as_halves(stored.scale)), weight.shape[1])
+        stored = quantize(weight, (1,), float16_scales=True)
+        return StoredWeight(
+            precision, (stored.values, as_float16_if_exact(stored.scale)), weight.shape[1]
+        )
     rows, columns = weight.shape
     blocks, size = _blocks(columns)
     padded = np.zeros((rows, blocks * size), np.float32)
     padded[:, :columns] = weight
-    stored = quantize(padded.reshape(rows, blocks, size), (2,), bits=4, half_scales=True)
+    stored = quantize(padded.reshape(rows, blocks, size), (2,), bits=4, float16_scales=True)
     nibbles = (stored.values.astype(np.int16) + _ZERO_POINT).astype(np.uint8)
-    # The first half of every block in the low nibbles, the second in the high ones.
+    # The first half of every block is in the low nibbles, the second half in the high nibbles.
     packed = nibbles[..., : size // 2] | (nibbles[..., size // 2 :] << 4)
-    return Parts(precision, (packed, as_halves(stored.scale)), columns)
+    return StoredWeight(precision, (packed, as_float16_if_exact(stored.scale)), columns)
 
 
-def groups_of(weight: np.ndarray, axis: int, precision: Precision) -> np.ndarray:
-    """``[groups, numbers]``: those that share a scale when a weight is stored by `store`."""
+def scale_groups(weight: np.ndarray, axis: int, precision: Precision) -> np.ndarray:
+    """Group a weight's elements as `store` does: ``[groups, elements]``, one scale per group."""
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     if precision is not Precision.INT4:
         return rows
@@ -87,109 +89,115 @@ def groups_of(weight: np.ndarray, axis: int, precision: Precision) -> np.ndarray
 
 
 def _blocks(columns: int) -> tuple[int, int]:
-    """How many blocks a row has, and of how many numbers: halves of whole bytes."""
+    """Number of blocks per row, and their even number of elements."""
     blocks = max(1, -(-columns // BLOCK))
     size = -(-columns // blocks)
     return blocks, size + size % 2
 
 
-def store(weight: np.ndarray, axis: int, precision: Precision) -> Parts:
-    """Store a weight of any rank, channel by channel; see `store_rows`."""
+def store(weight: np.ndarray, axis: int, precision: Precision) -> StoredWeight:
+    """Store a weight of any rank per channel of ``axis``; see `store_rows`."""
     channels_first = np.moveaxis(weight, axis, 0)
     return store_rows(channels_first.reshape(len(channels_first), -1), precision)
 
 
-def write_weight(build: Builder, parts: Parts, shape: tuple[int, ...], axis: int) -> ir.Value:
-    """Write the operators that make a weight stored by `store` float32 again.
+def write_weight(
+    build: Builder, weight: StoredWeight, shape: tuple[int, ...], axis: int
+) -> ir.Value:
+    """Write the operators that restore a weight stored by `store` to float32.
 
     Args:
-        build: Takes the nodes.
-        parts: The weight.
-        shape: Of the weight.
-        axis: Of its channels.
+        build: The builder for the nodes.
+        weight: The stored weight.
+        shape: The shape of the weight.
+        axis: The channel axis of the weight.
     """
     channels = shape[axis]
     rest = (*shape[:axis], *shape[axis + 1 :])
-    # Channels come first in what is stored; axes of size 1 before them make no difference.
+    # Stored weights have channels first; leading axes of size 1 need no Transpose.
     moved = int(np.prod(shape[:axis])) > 1
     final = (channels, *rest) if moved else shape
-    whole = _restored(build, parts, build.constant)
-    if parts.precision is Precision.INT4:
-        whole = _without_fill(build, parts, whole)
-    if parts.precision is Precision.INT4 or final != (channels, parts.columns):
+    whole = _restored(build, weight, build.constant)
+    if weight.precision is Precision.INT4:
+        whole = _without_padding(build, weight, whole)
+    if weight.precision is Precision.INT4 or final != (channels, weight.columns):
         whole = build.op("Reshape", whole, build.constant(final, "int64"))
     if not moved:
         return whole
     return build.op("Transpose", whole, perm=[*range(1, axis + 1), 0, *range(axis + 1, len(shape))])
 
 
-def write_rows(build: Builder, parts: Parts, ids: ir.Value) -> ir.Value:
-    """Write the operators that take rows of a stored table, and make those float32 again.
+def write_rows(build: Builder, weight: StoredWeight, ids: ir.Value) -> ir.Value:
+    """Write the operators that look up rows of a stored table and restore them to float32.
 
     Args:
-        build: Takes the nodes.
-        parts: The table ``[rows, columns]``.
-        ids: Which rows: integers of any shape.
+        build: The builder for the nodes.
+        weight: The table ``[rows, columns]``.
+        ids: The row numbers: integers of any shape.
 
     Returns:
-        The shape of ``ids``, then ``[columns]``.
+        The rows, ``[*ids.shape, columns] float32``.
     """
     shape = None
-    if parts.precision is Precision.INT4:  # whose blocks are an axis of their own
-        columns = build.constant([parts.columns])
+    if weight.precision is Precision.INT4:  # its blocks are a separate axis
+        columns = build.constant([weight.columns])
         shape = build.op("Concat", build.op("Shape", ids), columns, axis=0)
         ids = build.op("Reshape", ids, build.constant([-1]))
     rows = _restored(
-        build, parts, lambda constant: build.op("Gather", build.constant(constant), ids, axis=0)
+        build, weight, lambda constant: build.op("Gather", build.constant(constant), ids, axis=0)
     )
-    return rows if shape is None else build.op("Reshape", _without_fill(build, parts, rows), shape)
+    return (
+        rows if shape is None else build.op("Reshape", _without_padding(build, weight, rows), shape)
+    )
 
 
 def write_scale(build: Builder, scale: np.ndarray) -> ir.Value:
-    """A scale in float32, stored in float16 where that is exact."""
-    half = as_halves(scale)
+    """Write a float32 scale, stored in float16 if that is exact."""
+    half = as_float16_if_exact(scale)
     stored = build.constant(half)
     if half.dtype == np.float32:
         return stored
     return build.op("Cast", stored, to=int(ir.DataType.FLOAT))
 
 
-def _restored(build: Builder, parts: Parts, read: Callable[[np.ndarray], ir.Value]) -> ir.Value:
-    """What is read of a stored weight, in float32; int4 in blocks ``[rows, blocks, numbers]``."""
+def _restored(
+    build: Builder, weight: StoredWeight, read: Callable[[np.ndarray], ir.Value]
+) -> ir.Value:
+    """Restore the elements that ``read`` returns; int4 as ``[rows, blocks, elements]``."""
 
     def cast(value: ir.Value) -> ir.Value:
         return build.op("Cast", value, to=int(ir.DataType.FLOAT))
 
-    stored = read(parts.constants[0])
-    if parts.precision is Precision.FLOAT16:
+    stored = read(weight.constants[0])
+    if weight.precision is Precision.FLOAT16:
         return cast(stored)
-    if parts.precision is Precision.INT4:
-        # There is no operator on nibbles.
+    if weight.precision is Precision.INT4:
+        # ONNX has no operator that unpacks nibbles from uint8.
         low = build.op("Mod", stored, build.constant(16, "uint8"))
         high = build.op("BitShift", stored, build.constant(4, "uint8"), direction="RIGHT")
         stored = build.op("Concat", low, high, axis=2)
     whole = cast(stored)
-    if parts.precision is Precision.INT4:
+    if weight.precision is Precision.INT4:
         whole = build.op("Sub", whole, build.constant(_ZERO_POINT, "float32"))
-    scale = read(parts.constants[1])
-    return build.op("Mul", whole, cast(scale) if parts.constants[1].dtype == np.float16 else scale)
+    scale = read(weight.constants[1])
+    return build.op("Mul", whole, cast(scale) if weight.constants[1].dtype == np.float16 else scale)
 
 
-def _without_fill(build: Builder, parts: Parts, blocks: ir.Value) -> ir.Value:
-    """Leave out what fills up the last block."""
-    _, count, half = parts.constants[0].shape
-    if 2 * count * half == parts.columns:
+def _without_padding(build: Builder, weight: StoredWeight, blocks: ir.Value) -> ir.Value:
+    """Remove the padding of the last block."""
+    _, count, half = weight.constants[0].shape
+    if 2 * count * half == weight.columns:
         return blocks
     flat = build.op("Reshape", blocks, build.constant([-1, 2 * count * half]))
-    return build.op("Slice", flat, *(build.constant([value]) for value in (0, parts.columns, 1)))
+    return build.op("Slice", flat, *(build.constant([value]) for value in (0, weight.columns, 1)))
 
 
 MICROSOFT = "com.microsoft"
-# A smaller weight would save less than the operators that restore it take.
+# For a smaller weight the operators that restore it take more space than is saved.
 MIN_ELEMENTS = 256
-# A smaller product costs as much time to quantize its input for as it saves.
+# For a smaller product, quantizing its input takes as long as integer arithmetic saves.
 MIN_DYNAMIC_ELEMENTS = 16_384
-# The axis of a weight's output channels, by what reads it and at which input.
+# The axis of a weight's output channels, by operator and input index.
 _CHANNELS = {
     ("LSTM", 1): 1, ("LSTM", 2): 1, ("GRU", 1): 1, ("GRU", 2): 1, ("RNN", 1): 1, ("RNN", 2): 1,
     ("Conv", 1): 0, ("ConvTranspose", 1): 1, ("MatMul", 1): -1, ("MatMul", 0): -2,
@@ -201,7 +209,7 @@ _NO_OPERATOR = "onnxruntime has no quantized {}: stored in int8, computed in flo
 
 @dataclass(frozen=True)
 class _Use:
-    """One weight where it is read."""
+    """One read of a weight by a node."""
 
     node: ir.Node
     index: int
@@ -212,7 +220,7 @@ class _Use:
 
     @property
     def axis(self) -> int:
-        """Of the channels."""
+        """The channel axis."""
         axis = _CHANNELS.get((self.node.op_type, self.index), -1)
         if self.node.op_type == "Gemm":
             transposed = self.node.attributes.get("transB")
@@ -234,12 +242,12 @@ def store_weights(model: ir.Model, plan: PrecisionPlan, owners: WeightOwners) ->
     """Store every weight as the plan says, in place, and report how each was stored.
 
     Args:
-        model: All float32.
+        model: The float32 model.
         plan: The precision of every layer's weights.
         owners: Which layer a constant belongs to.
 
     Returns:
-        One entry for each weight that is large enough to be worth storing in another way.
+        One entry per weight of at least `MIN_ELEMENTS` elements; empty if all stay float32.
     """
     writer = _Writer()
     for graph in (model.graph, *model.graph.subgraphs()):
@@ -253,7 +261,7 @@ def store_weights(model: ir.Model, plan: PrecisionPlan, owners: WeightOwners) ->
         for name, value in list(graph.initializers.items()):
             if not value.uses() and not value.is_graph_output():
                 del graph.initializers[name]
-    common.DeduplicateInitializersPass()(model)  # zero points and such
+    common.DeduplicateInitializersPass()(model)  # such as zero points
     changed = any(form.storage != Precision.FLOAT32.label for form in writer.forms)
     return writer.forms if changed else []
 
@@ -268,12 +276,12 @@ def _uses(node: ir.Node, plan: PrecisionPlan, owners: WeightOwners) -> Iterator[
         and value.const_value.dtype == ir.DataType.FLOAT
     }
     recurrent = node.op_type in _RECURRENT
-    # Both kernels of a recurrence are stored alike, whatever the size of one of them.
+    # Both kernels of a recurrence are stored in the same way, even if one is small.
     largest = max((arrays[index].size for index in (1, 2) if index in arrays), default=0)
     for index, array in arrays.items():
         size = largest if recurrent else array.size
         layers = owners.of(array)
-        # A constant of no layer may be a table that has to be exact, as of positions or of masks.
+        # A constant of no layer may have to be exact, such as a table of positions or a mask.
         known = layers or (node.op_type, index) in _CHANNELS
         is_bias = recurrent and index > 2
         if array.ndim > 1 and known and not is_bias and size >= MIN_ELEMENTS:
@@ -283,14 +291,14 @@ def _uses(node: ir.Node, plan: PrecisionPlan, owners: WeightOwners) -> Iterator[
 
 
 def _at_storable_precision(use: _Use) -> _Use:
-    """The same in a precision that can hold it."""
-    groups = groups_of(use.array, use.axis, use.precision)
+    """The same use with a precision that can represent the weight."""
+    groups = scale_groups(use.array, use.axis, use.precision)
     precision, reason = lowest_storable_precision(groups, use.precision)
     return replace(use, precision=precision, reason=reason)
 
 
 class _Writer:
-    """Writes weights, each once for all that read it in the same way."""
+    """Writes weights; a weight read several times in the same way is written once."""
 
     def __init__(self) -> None:
         self.forms: list[WeightForm] = []
@@ -301,7 +309,7 @@ class _Writer:
     def write(self, node: ir.Node, uses: dict[int, _Use]) -> None:
         if node.op_type == "LSTM" and self._dynamic_lstm(node, uses):
             return
-        if self._dynamic_product(node, uses) or self._rows(node, uses):
+        if self._dynamic_product(node, uses) or self._lookup(node, uses):
             return
         for use in uses.values():
             self._restore(node, use)
@@ -309,7 +317,7 @@ class _Writer:
             self._store_bias(node)
 
     def _store_bias(self, node: ir.Node) -> None:
-        """A recurrence's biases are a good part of a small file, and float16 is enough for them."""
+        """Store biases in float16: in a small file they matter, and float16 is precise enough."""
         value = node.inputs[3] if node.op_type in _RECURRENT and len(node.inputs) > 3 else None
         array = None if value is None or value.const_value is None else value.const_value.numpy()
         if array is None or array.dtype != np.float32 or why_not_float16(array):
@@ -317,7 +325,7 @@ class _Writer:
         if node.graph is not None:
             build = self._builder()
             node.replace_input_with(3, _bias(build, array))
-            build.put_first(node.graph)
+            build.insert_first(node.graph)
 
     def _dynamic_lstm(self, node: ir.Node, uses: dict[int, _Use]) -> bool:
         if {index for index, use in uses.items() if use.precision is Precision.INT8} != {1, 2}:
@@ -326,7 +334,7 @@ class _Writer:
         build = self._builder()
         stored, scales = {}, {}
         for index, use in uses.items():
-            directions = _multipliers([matrix.T for matrix in use.array])
+            directions = _quantize_multipliers([matrix.T for matrix in use.array])
             stored[index] = build.constant(np.stack([part.values for part in directions]))
             scale = np.concatenate([part.scale for part in directions])
             scale = scale[:, 0] if scale.shape[1] == 1 else scale
@@ -344,7 +352,7 @@ class _Writer:
             domain=MICROSOFT,
             **{name: attribute.value for name, attribute in node.attributes.items()},
         )
-        self._put(node, build, outputs)
+        self._replace(node, build, outputs)
         return True
 
     def _dynamic_product(self, node: ir.Node, uses: dict[int, _Use]) -> bool:
@@ -379,28 +387,28 @@ class _Writer:
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             product = build.op("Add", product, node.inputs[2])
         self.forms.append(use.form(dynamic=True))
-        self._put(node, build, [product])
+        self._replace(node, build, [product])
         return True
 
     def _builder(self) -> Builder:
         self._count += 1
-        return Builder(f"w{self._count}", opset=0)  # names are a good part of a small file
+        return Builder(f"w{self._count}", opset=0)  # short names keep small files small
 
-    def _put(self, node: ir.Node, build: Builder, outputs: list[ir.Value]) -> None:
+    def _replace(self, node: ir.Node, build: Builder, outputs: list[ir.Value]) -> None:
         for old, new in zip(node.outputs, outputs, strict=True):
             new.name, new.type, new.shape = old.name, old.type, old.shape
         build.replace(node, outputs)
         self.uses_microsoft = True
 
-    def _rows(self, node: ir.Node, uses: dict[int, _Use]) -> bool:
-        """An embedding: only the rows that are asked for are restored."""
+    def _lookup(self, node: ir.Node, uses: dict[int, _Use]) -> bool:
+        """Write an embedding that restores only the rows it looks up."""
         use, ids = uses.get(0), node.inputs[1] if len(node.inputs) > 1 else None
         axis = node.attributes.get("axis")
         if node.op_type != "Gather" or use is None or ids is None:
             return False
         if use.array.ndim != 2 or (axis is not None and axis.as_int() != 0):
             return False
-        if self._stays(use):
+        if self._stays_float32(use):
             return True
         build = self._builder()
         rows = write_rows(build, store_rows(use.array, use.precision), ids)
@@ -411,8 +419,8 @@ class _Writer:
         return True
 
     def _restore(self, node: ir.Node, use: _Use) -> None:
-        """Any other weight: stored in fewer bits, and float again before it is read."""
-        if self._stays(use):
+        """Write any other weight: stored in fewer bits, restored to float32 before it is read."""
+        if self._stays_float32(use):
             return
         value = node.inputs[use.index]
         axis = use.axis
@@ -425,38 +433,41 @@ class _Writer:
         key = (value, use.precision, axis)
         if key not in self._restored:
             build = self._builder()
-            parts = store(use.array, axis, use.precision)
-            whole = write_weight(build, parts, use.array.shape, axis)
+            weight = store(use.array, axis, use.precision)
+            whole = write_weight(build, weight, use.array.shape, axis)
             if isinstance(value.graph, ir.Graph):
-                build.put_first(value.graph)
+                build.insert_first(value.graph)
             self._restored[key] = whole
         node.replace_input_with(use.index, self._restored[key])
 
-    def _stays(self, use: _Use) -> bool:
-        """Whether a weight is left in float32, which is then reported."""
+    def _stays_float32(self, use: _Use) -> bool:
+        """Whether a weight stays float32; if so, report it."""
         if use.precision is not Precision.FLOAT32:
             return False
         self.forms.append(use.form())
         return True
 
 
-def _multipliers(matrices: Sequence[np.ndarray]) -> list[Quantized]:
-    """The matrices ``[inputs, channels]`` of each direction, with one scale if that will do.
+def _quantize_multipliers(matrices: Sequence[np.ndarray]) -> list[Quantized]:
+    """Quantize the matrix ``[inputs, channels]`` of each direction, with one scale if possible.
 
-    Scales of channels take onnxruntime longer: with one, int8 is 1.16 times faster at 64 units,
-    1.19 at 128 and 1.07 at 256 (Xeon with AVX-512 VNNI).
+    onnxruntime is slower with a scale per channel: with one scale, int8 is 1.16 times faster at 64
+    units, 1.19 at 128 and 1.07 at 256 (Xeon with AVX-512 VNNI).
     """
-    one = [quantize_multiplier(matrix, per_channel=False) for matrix in matrices]
+    single = [quantize_multiplier(matrix, per_channel=False) for matrix in matrices]
     if all(
-        serves_all(matrix.T, replace(found, values=found.values.T))
-        for matrix, found in zip(matrices, one, strict=True)
+        one_scale_suffices(matrix.T, replace(quantized, values=quantized.values.T))
+        for matrix, quantized in zip(matrices, single, strict=True)
     ):
-        return one
+        return single
     return [quantize_multiplier(matrix) for matrix in matrices]
 
 
 def _bias(build: Builder, array: np.ndarray) -> ir.Value:
-    """ONNX's LSTM has two biases, where Keras's has one: zeros need not be stored."""
+    """Write a bias in float16; a half of zeros is not stored.
+
+    ONNX's LSTM has two biases, Keras's has one.
+    """
 
     def half(part: np.ndarray) -> ir.Value:
         if part.any():

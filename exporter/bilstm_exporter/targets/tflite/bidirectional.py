@@ -1,9 +1,9 @@
-"""The lowering of the TFLite target: loops, one for both directions of a bidirectional layer.
+"""The lowering of the TFLite target: recurrences as loops, if possible one for both directions.
 
-A front end hands a bidirectional layer over as a pair. Two layers that a user pairs by hand come
-one by one: the first is lowered by itself. If the second turns out to run over the same sequence
-from the other end, both are lowered again as one loop, and the readers of the first result read
-that of the pair instead. Nothing reads the first loop any more, and the converter drops it.
+A front end passes a bidirectional layer as a pair. Two separate layers of opposite directions
+arrive one by one, and the first is lowered alone. If the second processes the same sequence in the
+opposite direction, both are lowered again as one loop, and the consumers of the first result are
+redirected to the new one. The first loop is then unused, and the converter removes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bilstm_exporter.targets.tflite.tiling import fits_one_loop
 
 @dataclass(frozen=True)
 class _Single:
-    """A recurrence lowered by itself, whose result of Identities waits for its other direction."""
+    """A recurrence lowered alone; its Identity results can be redirected to a joint loop."""
 
     recurrence: Recurrence
     sequences: Any
@@ -32,14 +32,14 @@ class _Single:
 
 
 class LoopLowering(Lowering):
-    """Writes recurrences as loops, the two directions of a layer as one where the caches hold it.
+    """Writes recurrences as loops; both directions share one loop if it fits the caches.
 
     Args:
         weight_bytes: Size of one element of a kernel in the computation.
 
     Attributes:
-        cells: The cell of each recurrence, in the order of the calls.
-        forms: How each was written.
+        cells: The cell of each recurrence, in call order.
+        forms: How each recurrence was written.
     """
 
     def __init__(self, weight_bytes: int) -> None:
@@ -51,7 +51,7 @@ class LoopLowering(Lowering):
     def lower(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
-        """Write one recurrence, and perhaps the one before it anew; see `Lowering.lower`."""
+        """Write one recurrence, or rewrite it and an earlier one together; see `Lowering.lower`."""
         self._report(recurrence)
         if not self._fits_one_loop(recurrence, sequences, initial_state):
             return loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
@@ -82,7 +82,7 @@ class LoopLowering(Lowering):
         initial_states: tuple[Sequence[Any], Sequence[Any]],
         mask: Any,
     ) -> tuple[RecurrenceResult, RecurrenceResult]:
-        """Write both directions as one loop where it fits; see `Lowering.lower_bidirectional`."""
+        """Write both directions as one loop if possible; see `Lowering.lower_bidirectional`."""
         if not (
             all(
                 self._fits_one_loop(recurrence, sequences, states)
@@ -126,13 +126,13 @@ def _tensors(result: RecurrenceResult) -> list[Any]:
 
 
 def _replace_input(identity: Any, tensor: Any) -> None:
-    """Let an Identity return another tensor than it was made for.
+    """Replace the input of an Identity.
 
-    This makes no cycle: both recurrences depend on their weights and on the same sequence and
-    mask, which were in the graph before either.
+    This creates no cycle: both recurrences depend only on their weights, the sequence and the mask,
+    which precede them in the graph.
     """
     tensor.set_shape(identity.shape)
-    identity.op._update_input(0, tensor)  # noqa: SLF001 - as TensorFlow's own while_v2 does
+    identity.op._update_input(0, tensor)  # noqa: SLF001 - TensorFlow's while_v2 does the same
 
 
 def _is_same_mask(one: Any, other: Any) -> bool:

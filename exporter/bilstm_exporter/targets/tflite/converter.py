@@ -1,4 +1,4 @@
-"""The call of the TFLite converter, its errors in plain words, and fixes of its integer files."""
+"""Calls the TFLite converter, explains its errors, and fixes the int8 files it writes."""
 
 from __future__ import annotations
 
@@ -16,38 +16,42 @@ from bilstm_exporter.progress import captured_stderr
 from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, constant, operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED
 
-# "TF Select ops: BitwiseAnd, Foo" and "Custom ops: Bar" are how the converter lists what
-# no builtin operator does.
+# The converter lists operators without a builtin form as "TF Select ops: BitwiseAnd, Foo" and
+# "Custom ops: Bar".
 _MISSING_AT = re.compile(r'fused\["(\w+):", callsite\("([^"@]+)')
 _MISSING_OPERATORS = re.compile(r"(?:TF Select|Flex|Custom) ops: ([\w, ]+)")
 
 
 @dataclass(frozen=True)
 class RepresentativeDataset:
-    """What the official calibrator measures the ranges of the activations on.
+    """The inputs on which TensorFlow's calibrator measures the ranges of the activations.
 
     Attributes:
-        names: Of the inputs in the signature.
-        examples: One list of arrays a run.
+        names: The input names in the signature.
+        examples: One list of arrays per run.
     """
 
     names: Sequence[str]
     examples: Sequence[Sequence[np.ndarray]]
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
-        """The runs."""
+        """Yield the inputs of each run by name."""
         for arrays in self.examples:
             yield dict(zip(self.names, arrays, strict=True))
 
 
 def convert_function(function: Any, calibration: RepresentativeDataset | None = None) -> bytes:
-    """Convert a traced model; to integers throughout if there is a calibration.
+    """Convert a traced model; with a calibration, to int8 throughout.
+
+    Args:
+        function: A ``tf.ConcreteFunction``.
+        calibration: The calibration inputs, or None for a float32 file.
 
     Raises:
-        UnsupportedOperatorError: TFLite has no builtin operator for something.
+        UnsupportedOperatorError: TFLite has no builtin operator for a TensorFlow operator.
         UnsupportedModelError: The converter failed for another reason.
     """
-    # The converter keeps the signature only of a function that something owns.
+    # The converter keeps the signature only if a module owns the function.
     owner = tf.Module()
     owner.function = function
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
@@ -64,42 +68,42 @@ def convert_function(function: Any, calibration: RepresentativeDataset | None = 
                 return bytes(converter.convert())
             finally:
                 log = read_log()
-    # Whatever fails in the converter's C++ comes out as one of these.
+    # Errors of the converter's C++ code have one of these types.
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
         raise _explained(log, error) from error
     except Exception as error:
-        if type(error).__name__ != "ConverterError":  # it has no public name
+        if type(error).__name__ != "ConverterError":  # the class has no public name
             raise
         raise _explained(log, error) from error
 
 
 def _explained(log: str, error: Exception) -> UnsupportedModelError:
     message = f"{log}\n{error}"
-    found = _MISSING_OPERATORS.search(message)
-    if found:
+    match = _MISSING_OPERATORS.search(message)
+    if match:
         places = dict(_MISSING_AT.findall(message))
-        operators = {name: places.get(name, "") for name in found[1].split(", ")}
+        operators = {name: places.get(name, "") for name in match[1].split(", ")}
         return UnsupportedOperatorError(operators, format_name="tflite")
     if "TensorList" in message:
         return UnsupportedModelError(
-            "a layer of the model loops over time by itself, collecting its steps in a TensorArray "
-            "(keras.ops.scan, keras.ops.map, tf.while_loop), which TFLite cannot hold with free "
-            "axes: write the step as a cell and run it in keras.layers.RNN, or fix the shapes with "
-            "--batch and --time"
+            "a layer of the model has its own loop over time, which collects steps in a "
+            "TensorArray (keras.ops.scan, keras.ops.map, tf.while_loop); TFLite does not support "
+            "this with free axes: write the step as a cell and run it in keras.layers.RNN, or "
+            "fix the shapes with --batch and --time"
         )
     lines = [line for line in message.splitlines() if "error:" in line] or message.splitlines()
     return UnsupportedModelError(
         f"the TFLite converter refused the model: {lines[-1][-500:]}. "
-        f"--formats onnx leaves this format out"
+        f"Use --formats onnx to skip this format"
     )
 
 
 _BUILTIN = schema.BuiltinOperator
 _TENSOR = schema.TensorType
-_STATE, _HIDDEN = 18, 4  # input and intermediate of the fused LSTM
+_STATE, _HIDDEN = 18, 4  # input index and intermediate index of the fused LSTM
 _COMPARISONS = ("EQUAL", "NOT_EQUAL")
-# Operators that move integers about, and which of their inputs; they know nothing of scales.
-_MOVING: dict[str, tuple[int, ...]] = {
+# Operators that move integers without rescaling, and the indices of the moved inputs.
+_MOVED_INPUTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(
         ("REVERSE_V2", "GATHER", "GATHER_ND", "RESHAPE", "STRIDED_SLICE", "SLICE", "TRANSPOSE",
          "SQUEEZE", "EXPAND_DIMS", "UNPACK", "SPLIT_V", "TILE", "BROADCAST_TO", "PAD",
@@ -109,11 +113,11 @@ _MOVING: dict[str, tuple[int, ...]] = {
     "SPLIT": (1,),
     "SELECT_V2": (1, 2),
 }  # fmt: skip
-_JOINING = ("PACK", "CONCATENATION")
+_JOINING_OPERATORS = ("PACK", "CONCATENATION")
 
 
 def fix_converted(model: Any) -> None:
-    """Fix what the converter leaves wrong in a model of integers, in place.
+    """Fix errors of the converter in an int8 model, in place.
 
     Raises:
         UnsupportedModelError: An activation has no scale.
@@ -125,22 +129,22 @@ def fix_converted(model: Any) -> None:
             if name == FUSED:
                 _fix_lstm(subgraph.tensors, operator)
             elif name in _COMPARISONS:
-                _compare_integers(edit, operator)
+                _compare_in_integers(edit, operator)
         for operator in list(subgraph.operators):
             name = operator_name(model, operator)
-            if name in _JOINING:
+            if name in _JOINING_OPERATORS:
                 _rescale(edit, operator, range(len(operator.inputs)))
-            elif name in _MOVING:
-                _rescale(edit, operator, _MOVING[name])
-        _refuse_dead(subgraph.tensors)
+            elif name in _MOVED_INPUTS:
+                _rescale(edit, operator, _MOVED_INPUTS[name])
+        _refuse_zero_activations(subgraph.tensors)
 
 
 def _fix_lstm(tensors: Any, operator: Any) -> None:
-    """No clip of the cell, and one scale for the hidden state and the output.
+    """Remove the clip of the cell state; give hidden state and output the same scale.
 
-    The converter clips cells at 10, though larger ones occur. And where a concatenation
-    follows, as in every Bidirectional, it gives the output the scale of all that is
-    concatenated, but the operator goes on to write the output in the scale of its state.
+    The converter clips the cell state at 10, but larger values occur. If a concatenation follows,
+    as in every Bidirectional, the converter gives the output the scale of the concatenation, but
+    the operator writes it in the scale of its hidden state.
     """
     operator.builtinOptions.cellClip = 0.0
     output = tensors[operator.outputs[0]]
@@ -151,30 +155,30 @@ def _fix_lstm(tensors: Any, operator: Any) -> None:
 
 
 def _rescale(edit: GraphEditor, operator: Any, inputs: Iterable[int]) -> None:
-    """Where an operator that moves integers has outputs of another scale than its inputs.
+    """Insert QUANTIZE if the outputs of a moving operator have another scale than its inputs.
 
-    The converter leaves that, for example, between the backward layer of a Bidirectional
-    and the concatenation after it.
+    The converter writes such operators, for example between the backward layer of a Bidirectional
+    and the following concatenation.
     """
     tensors, operators = edit.subgraph.tensors, edit.subgraph.operators
     moved = [index for index in inputs if tensors[operator.inputs[index]].type == _TENSOR.INT8]
     if not moved or tensors[operator.outputs[0]].type != _TENSOR.INT8:
         return
     if len(moved) > 1:
-        wanted = tensors[operator.outputs[0]].quantization
+        target = tensors[operator.outputs[0]].quantization
         for index in moved:
             number = operator.inputs[index]
-            if not _same_scale(tensors[number].quantization, wanted):
+            if not _same_scale(tensors[number].quantization, target):
                 scaled = edit.add_like(tensors[number], _TENSOR.INT8)
-                tensors[scaled].quantization = wanted
+                tensors[scaled].quantization = target
                 _requantize(edit, operator, number, scaled)
                 operator.inputs[index] = scaled
         return
-    given = tensors[operator.inputs[moved[0]]].quantization
+    source = tensors[operator.inputs[moved[0]]].quantization
     for index, number in enumerate(operator.outputs):
-        if not _same_scale(given, tensors[number].quantization):
+        if not _same_scale(source, tensors[number].quantization):
             plain = edit.add_like(tensors[number], _TENSOR.INT8)
-            tensors[plain].quantization = given
+            tensors[plain].quantization = source
             operator.outputs[index] = plain
             after = (
                 operators[operators.index(operator) + 1] if operator is not operators[-1] else None
@@ -191,11 +195,11 @@ def _same_scale(one: Any, other: Any) -> bool:
     return bool(one.scale[0] == other.scale[0] and one.zeroPoint[0] == other.zeroPoint[0])
 
 
-def _compare_integers(edit: GraphEditor, operator: Any) -> None:
-    """A comparison with a constant, in the integers of the other side.
+def _compare_in_integers(edit: GraphEditor, operator: Any) -> None:
+    """Compare with a constant in int8 instead of float.
 
-    A mask value such as -1 is none of the numbers that a quantized input can have, so that
-    the float comparison, which the converter leaves, would find no padding at all.
+    The converter leaves a float comparison. A dequantized input rarely equals a mask value such as
+    -1 exactly, so that comparison would find no padding.
     """
     tensors, operators = edit.subgraph.tensors, edit.subgraph.operators
     for side in (0, 1):
@@ -218,22 +222,22 @@ def _compare_integers(edit: GraphEditor, operator: Any) -> None:
         return
 
 
-def _refuse_dead(tensors: Any) -> None:
-    """Refuse scales that no arithmetic holds: of an activation that was zero throughout.
+def _refuse_zero_activations(tensors: Any) -> None:
+    """Refuse zero and subnormal scales, which activations of zeros have.
 
     Raises:
-        UnsupportedModelError: There is one.
+        UnsupportedModelError: A scale is zero, subnormal or not finite.
     """
-    least = np.finfo(np.float32).tiny
+    min_scale = np.finfo(np.float32).tiny
     for tensor in tensors:
         quantization = tensor.quantization
         if quantization is None or quantization.scale is None:
             continue
         scales = np.asarray(quantization.scale)
-        if not (np.isfinite(scales) & (scales >= least)).all():
+        if not (np.isfinite(scales) & (scales >= min_scale)).all():
             message = (
                 "int8-full: an activation is zero in every calibration example, so that it has "
-                "no scale: a layer before it has weights of zeros, or the data leaves it dead. "
-                "Calibrate with data that moves it, take the layer out, or use the recipe int8"
+                "no scale: a layer before it has zero weights, or the data does not activate it. "
+                "Use other calibration data, remove the layer, or use the recipe int8"
             )
             raise UnsupportedModelError(message)

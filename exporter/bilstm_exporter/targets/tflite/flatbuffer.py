@@ -1,4 +1,4 @@
-"""What is settled in the file itself, after the converter: names, and everything kept once."""
+"""Edits of the converted flatbuffer: names, deduplication and unused loop variables."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ai_edge_litert.tools import flatbuffer_utils
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 
 _IDENTIFIER = b"TFL3"
-_ALIGNMENT = 16  # of a constant: what the schema asks for, and the widest load of a kernel
+_ALIGNMENT = 16  # of a constant: required by the schema; also the widest load of a kernel
 
 
 def read(content: bytes) -> Any:
-    """A model's flatbuffer as objects."""
+    """Read a flatbuffer into its object form."""
     return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
 
 
 def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
-    """Name the inputs and outputs as the model does, and store everything once.
+    """Give inputs and outputs the model's names, remove duplicates, and serialize.
 
     Args:
         model: A model with one signature, whose inputs and outputs are named
-            ``input_0``, ... and ``output_0``, ... (the digits tell the order).
-        input_names: The model's names, in that order.
-        output_names: The same for the outputs.
+            ``input_0``, ... and ``output_0``, ... (numbered in order).
+        input_names: The model's input names, in that order.
+        output_names: The model's output names, in that order.
     """
     signature = model.signatureDefs[0]
     tensors = model.subgraphs[0].tensors
@@ -41,31 +41,31 @@ def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) 
             tensors[tensor_map.tensorIndex].name = name.encode()
             named.add(tensor_map.tensorIndex)
     drop_unused_variables(model)
-    _drop_what_nothing_reads(model, named)
+    _drop_unused_metadata(model, named)
     _share_equal_buffers(model)
     _number_tensors_by_use(model)
     return _packed(model)
 
 
 def position(tensor_map: Any) -> int:
-    """Which input or output of the model an entry of the signature is."""
+    """The index of the model's input or output that a signature entry refers to."""
     return int(tensor_map.name.decode().rpartition("_")[2])
 
 
 def operators(model: Any) -> tuple[str, ...]:
-    """The builtin operators of a model, each once, in order of their names."""
-    found = {
+    """The builtin operators of a model, sorted by name, without duplicates."""
+    names = {
         operator_name(model, operator)
         for subgraph in model.subgraphs
         for operator in subgraph.operators
     }
-    return tuple(sorted(found))
+    return tuple(sorted(names))
 
 
-def _drop_what_nothing_reads(model: Any, named: set[int]) -> None:
-    """Inner names, which carry the path of Keras layers, and quantization that says nothing.
+def _drop_unused_metadata(model: Any, named: set[int]) -> None:
+    """Remove inner names, which contain Keras layer paths, and empty quantization tables.
 
-    Together a good part of a small file.
+    They are a considerable part of a small file.
     """
     for number, subgraph in enumerate(model.subgraphs):
         subgraph.name = None if number else subgraph.name
@@ -81,7 +81,7 @@ def _drop_what_nothing_reads(model: Any, named: set[int]) -> None:
 
 
 def _share_equal_buffers(model: Any) -> None:
-    """A loop's main part and its remainder hold the same kernel, each its own copy."""
+    """Share equal buffers, such as the kernel in a loop's main part and its remainder."""
     kept: list[Any] = [BufferT()]  # buffer 0 is the empty one
     numbers: dict[bytes, int] = {}
 
@@ -100,14 +100,14 @@ def _share_equal_buffers(model: Any) -> None:
     for subgraph in model.subgraphs:
         for tensor in subgraph.tensors:
             tensor.buffer = 0 if tensor.isVariable else number(tensor.buffer)
-    model.metadata = None  # the converter's notes on how it was run
+    model.metadata = None  # the converter's options
     model.buffers = kept
 
 
 def _number_tensors_by_use(model: Any) -> None:
-    """So that the same operators on other constants, as those of two directions, are written alike.
+    """Number tensors by first use, so that equal subgraphs are written identically.
 
-    Tensors that nothing uses go.
+    The two directions of a layer are an example. Unused tensors are removed.
     """
     for number, subgraph in enumerate(model.subgraphs):
         order: dict[int, int] = {}
@@ -116,7 +116,7 @@ def _number_tensors_by_use(model: Any) -> None:
             return order.setdefault(tensor, len(order)) if tensor >= 0 else tensor
 
         signatures = model.signatureDefs if number == 0 else ()
-        # What operators use comes first: loops differ in the inputs that they only hand on.
+        # Tensors of operators come first: loops differ in inputs that they only pass on.
         for operator in subgraph.operators:
             operator.inputs = [place(tensor) for tensor in operator.inputs]
             operator.outputs = [place(tensor) for tensor in operator.outputs]
@@ -135,17 +135,17 @@ def _number_tensors_by_use(model: Any) -> None:
 
 
 class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc] # has no stubs
-    """Writes equal vectors once, and constants where the widest load can read them."""
+    """Writes equal vectors once, and aligns constants to the widest load."""
 
     def __init__(self) -> None:
         super().__init__(1024)
         self._written: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 - the base's name
-        """Write a vector, or find it where it is written already."""
+        """Write a vector, or return the offset of an equal one."""
         if x.dtype == np.uint8:
             aligned = 1 << min(x.size, _ALIGNMENT).bit_length() - 1 if x.size else 1
-            self.Prep(4, x.size)  # the length stands before the data
+            self.Prep(4, x.size)  # the length precedes the data
             self.Prep(aligned, x.size)
             return int(super().CreateNumpyVector(x))
         key = (x.dtype.str, x.tobytes())
@@ -154,26 +154,26 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc] # has no stubs
         return self._written[key]
 
 
-class _Once:
-    """A table that several others refer to: packed the first time, referred to afterwards."""
+class _SharedTable:
+    """A table referenced by several others; it is packed in the first call."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
         self._offset: int | None = None
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 - what flatbuffers calls
-        """Where the table is written."""
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 - flatbuffers calls it
+        """The offset of the packed table."""
         if self._offset is None:
             self._offset = int(self._table.Pack(builder))
         return self._offset
 
 
 def _packed(model: Any) -> bytes:
-    """The file. The steps of a loop, and its loops, repeat most of their tables."""
-    tables: dict[Any, _Once] = {}
+    """Serialize a model; equal tables, frequent in unrolled steps and loops, are shared."""
+    tables: dict[Any, _SharedTable] = {}
 
-    def once(table: Any) -> _Once | None:
-        return None if table is None else tables.setdefault(_key(table), _Once(table))
+    def once(table: Any) -> _SharedTable | None:
+        return None if table is None else tables.setdefault(_key(table), _SharedTable(table))
 
     for subgraph in model.subgraphs:
         subgraph.inputs, subgraph.outputs = _integers(subgraph.inputs), _integers(subgraph.outputs)
@@ -186,7 +186,7 @@ def _packed(model: Any) -> bytes:
             operator.outputs = _integers(operator.outputs)
             operator.intermediates = operator.intermediates or None
             operator.mutatingVariableInputs = operator.mutatingVariableInputs or None
-        # Keys are taken while the tables are still tables.
+        # All keys are computed before nested tables are replaced.
         packed = [once(tensor) for tensor in subgraph.tensors]
         for tensor in subgraph.tensors:
             tensor.quantization = once(tensor.quantization)
@@ -195,7 +195,7 @@ def _packed(model: Any) -> bytes:
         for operator in subgraph.operators:
             operator.builtinOptions = once(operator.builtinOptions)
         subgraph.operators = packed
-    # The loops of all layers ask the same question.
+    # The condition subgraphs of all loops are equal.
     model.subgraphs = [once(subgraph) for subgraph in model.subgraphs]
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
@@ -203,8 +203,8 @@ def _packed(model: Any) -> bytes:
 
 
 def _key(value: Any) -> Any:
-    """Equal for equal tables."""
-    if isinstance(value, _Once):
+    """A key that is equal for equal tables."""
+    if isinstance(value, _SharedTable):
         return id(value)
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.tobytes()
@@ -225,7 +225,7 @@ def _integers(values: Any) -> np.ndarray:
 
 
 def drop_unused_variables(model: Any) -> None:
-    """Take variables out of loops that nothing reads but what makes their own next value."""
+    """Remove loop variables that are read only to compute their own next value."""
     loops = [
         (subgraph, operator)
         for subgraph in model.subgraphs
@@ -235,15 +235,15 @@ def drop_unused_variables(model: Any) -> None:
     uses = Counter(number for _, operator in loops for number in _graphs(operator))
     for subgraph, operator in loops:
         if any(uses[number] > 1 for number in _graphs(operator)):
-            continue  # another loop may read what this one does not
+            continue  # another loop may read the variable
         cond, body = (model.subgraphs[number] for number in _graphs(operator))
         for index in reversed(range(len(operator.inputs))):
             if _is_read(subgraph, operator.outputs[index]) or _is_read(cond, cond.inputs[index]):
                 continue
-            makers = _only_for_itself(body, index)
-            if makers is None:
+            producers = _self_only_operators(body, index)
+            if producers is None:
                 continue
-            body.operators = [one for one in body.operators if one not in makers]
+            body.operators = [one for one in body.operators if one not in producers]
             for owner, name in (
                 (operator, "inputs"),
                 (operator, "outputs"),
@@ -267,16 +267,16 @@ def _is_read(subgraph: Any, tensor: int) -> bool:
     return tensor in subgraph.outputs or any(tensor in inputs for inputs in readers)
 
 
-def _only_for_itself(body: Any, index: int) -> Sequence[Any] | None:
-    """The operators that make the next value of a variable, if they serve nothing else."""
+def _self_only_operators(body: Any, index: int) -> Sequence[Any] | None:
+    """The operators that compute a variable's next value, or None if they have another use."""
     variable, result = body.inputs[index], body.outputs[index]
     if variable == result or list(body.outputs).count(result) > 1:
-        return None  # an input of the loop, not a variable
+        return None  # loop-invariant, not a variable
     readers = [operator for operator in body.operators if variable in operator.inputs]
-    makers = [operator for operator in body.operators if result in operator.outputs]
-    alone = len(makers) == 1 and all(reader is makers[0] for reader in readers)
-    if not alone or len(makers[0].outputs) > 1 or variable in body.outputs:
+    producers = [operator for operator in body.operators if result in operator.outputs]
+    alone = len(producers) == 1 and all(reader is producers[0] for reader in readers)
+    if not alone or len(producers[0].outputs) > 1 or variable in body.outputs:
         return None
     if any(result in operator.inputs for operator in body.operators):
         return None
-    return makers
+    return producers

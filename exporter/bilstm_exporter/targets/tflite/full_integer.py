@@ -1,7 +1,7 @@
-"""Integers from the input to the output, calibrated, for NPUs and microcontrollers.
+"""Calibrated int8 from input to output, for NPUs and microcontrollers.
 
-The official converter and calibrator do it; this gives them a model they can do it with, and
-fixes what they leave in the file.
+TensorFlow's converter and calibrator do the quantization. This module gives them a model that they
+can quantize, and fixes their errors in the file.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ MICRO_OPERATORS = frozenset(
     ROUND RSQRT SELECT_V2 SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V
     SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
     TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
-    """.split()  # noqa: SIM905 - a column of names reads better
+    """.split()  # noqa: SIM905 - more readable than a list
 )
 
 
 def missing_in_micro(operators: Iterable[str]) -> tuple[str, ...]:
-    """Those of a file's operators that TFLite Micro lacks.
+    """The operators in ``operators`` that TFLite Micro lacks, sorted.
 
     >>> missing_in_micro(["FULLY_CONNECTED", "REDUCE_ANY"])
     ('REDUCE_ANY',)
@@ -58,19 +58,20 @@ def missing_in_micro(operators: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(operators) - MICRO_OPERATORS))
 
 
-# A range seen in n examples is left by the next one with a chance of about 2 in n + 1.
+# After n examples, the next one exceeds the measured range with probability 2 / (n + 1).
 MIN_EXAMPLES = 16
 
 
 class FullInteger:
-    """A model in the form that becomes integers.
+    """Builds the int8-full artifact of a model.
 
     Args:
-        loaded: The model; all of its axes are fixed.
-        calibration: Inputs in the order of the file, ``[batch, ...]`` of its batch size.
+        loaded: The model; all axes must be fixed.
+        calibration: For each run the inputs ``[batch, ...]`` in file order, of the model's batch
+            size.
 
     Raises:
-        OptionError: An axis is free, or the data cannot serve.
+        OptionError: An axis is free, or the data is unusable.
     """
 
     def __init__(self, loaded: LoadedModel, calibration: Calibration) -> None:
@@ -88,10 +89,10 @@ class FullInteger:
         self._forms = lowering.forms
 
     def build(self) -> Built:
-        """Calibrate, and write the artifact beside its float form.
+        """Calibrate, and build the artifact and its float form.
 
         Raises:
-            UnsupportedModelError: The model has no such form.
+            UnsupportedModelError: The model cannot be written in integers.
         """
         model = flatbuffer.read(convert_function(self._function, self._dataset()))
         fix_converted(model)
@@ -115,7 +116,7 @@ class FullInteger:
 
     @property
     def _resets(self) -> bool:
-        """Whether a run leaves state behind, as the fused LSTM does."""
+        """Whether a run leaves state in variables, as the fused LSTM does."""
         return any(form.form == FUSED for form in self._forms)
 
     def _float_form(self) -> Built:
@@ -136,7 +137,7 @@ def _read_carries(graph: MarkedGraph) -> frozenset[int]:
     for operation in graph.function.graph.get_operations():
         if operation.type == MARKER_TYPE:
             number = tokens.index(operation.get_attr("token").decode())
-            # Every output of a marker goes through one EnsureShape.
+            # Each output of a marker is read by one EnsureShape.
             shaped = [reader.outputs[0] for reader in operation.outputs[-1].consumers()]
             if any(tensor.consumers() for tensor in shaped):
                 read.add(number)
@@ -144,7 +145,11 @@ def _read_carries(graph: MarkedGraph) -> frozenset[int]:
 
 
 def _checked(inputs: Sequence[InputSpec], calibration: Calibration) -> list[list[np.ndarray]]:
-    """Refuse data that no ranges can be measured on."""
+    """Check the calibration data.
+
+    Raises:
+        OptionError: An array has the wrong shape, dtype or values, or there are too few examples.
+    """
     examples = []
     for number, arrays in enumerate(calibration):
         if len(arrays) != len(inputs):
@@ -171,28 +176,27 @@ def _checked(inputs: Sequence[InputSpec], calibration: Calibration) -> list[list
     count = sum(len(arrays[0]) for arrays in examples)
     if count < MIN_EXAMPLES:
         message = (
-            f"calibration: {count} examples, where at least {MIN_EXAMPLES} are needed: with fewer, "
-            f"more than one output in ten would leave the measured ranges. A hundred or more is "
-            f"better"
+            f"calibration: {count} examples; at least {MIN_EXAMPLES} are needed. With fewer, more "
+            f"than one output in ten would exceed the measured ranges. A hundred or more is better"
         )
         raise OptionError(message)
     return examples
 
 
 def _quantizations(model: Any, maps: Any, names: Sequence[str]) -> dict[str, Quantization]:
-    """How the inputs or outputs of a signature hold floats, by the model's names."""
-    found = {}
+    """The quantization of a signature's int8 inputs or outputs, by the model's names."""
+    quantizations = {}
     for tensor_map in maps:
         tensor = model.subgraphs[0].tensors[tensor_map.tensorIndex]
         if tensor.type == schema.TensorType.INT8:
             scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
             name = names[flatbuffer.position(tensor_map)]
-            found[name] = Quantization("int8", float(scale), int(zero_point))
-    return dict(sorted(found.items()))
+            quantizations[name] = Quantization("int8", float(scale), int(zero_point))
+    return dict(sorted(quantizations.items()))
 
 
 def _weights(model: Any) -> list[WeightForm]:
-    """Every matrix of integers; the converter's names do not tell the layers."""
+    """Report every int8 constant; the converter's names do not identify the layers."""
     forms = []
     for subgraph in model.subgraphs:
         for operator in subgraph.operators:

@@ -1,4 +1,4 @@
-"""Reading and changing the operators and tensors of a TFLite model's object form."""
+"""Reads and edits operators and tensors of a TFLite model in object form."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TYPES: dict[type[np.generic], int] = {
     np.int64: schema.TensorType.INT64,
     np.int8: schema.TensorType.INT8,
 }
-_MAX_OLD_CODE = 127  # above it, only the newer of the two fields holds a code
+_MAX_OLD_CODE = 127  # larger codes are only in the newer field
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """What an operator is, such as ``"FULLY_CONNECTED"``; a custom one by its own name."""
+    """The type of an operator, such as ``"FULLY_CONNECTED"``, or its custom name."""
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode:
         return str(code.customCode.decode())
@@ -55,7 +55,7 @@ class GraphEditor:
         kind: int | None = None,
         quantization: Any = None,
     ) -> int:
-        """A constant tensor; ``kind`` is its TensorType, where the dtype does not tell it."""
+        """Add a constant tensor; ``kind`` is its TensorType if the dtype does not determine it."""
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(data.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
@@ -65,7 +65,7 @@ class GraphEditor:
         return self._add(tensor)
 
     def add_like(self, tensor: Any, kind: int, *, last: int | None = None) -> int:
-        """A computed tensor of another one's shape, save its last axis if that is given."""
+        """Add a computed tensor of another one's shape; ``last`` replaces its last dimension."""
         shape, signature = list(tensor.shape), tensor.shapeSignature
         signature = None if signature is None else list(signature)
         if last is not None:
@@ -76,7 +76,7 @@ class GraphEditor:
         new.shapeSignature = signature or None
         return self._add(new)
 
-    def insert(  # noqa: PLR0913 - what an operator is made of
+    def insert(  # noqa: PLR0913 - the parts of an operator
         self,
         before: Any,
         code: int,
@@ -86,7 +86,7 @@ class GraphEditor:
         version: int,
         options: Any = None,
     ) -> Any:
-        """A new operator before another one, or at the end before None."""
+        """Insert an operator before another one, or at the end if ``before`` is None."""
         operator = schema.OperatorT()
         operator.opcodeIndex = operator_code(self.model, code, version)
         operator.inputs, operator.outputs = list(inputs), [output]
@@ -105,7 +105,7 @@ class GraphEditor:
 
 
 def operator_code(model: Any, code: int, version: int) -> int:
-    """The index of a builtin operator among the model's, of at least this version."""
+    """The index of a builtin operator code; added, or raised to ``version``, if needed."""
     for index, known in enumerate(model.operatorCodes):
         if max(known.builtinCode, known.deprecatedBuiltinCode) == code and not known.customCode:
             known.version = max(known.version, version)
@@ -125,5 +125,5 @@ def _tensor(shape: Sequence[int], kind: int) -> Any:
     return tensor
 
 
-def _position(operators: Sequence[Any], wanted: Any) -> int:
-    return next(index for index, operator in enumerate(operators) if operator is wanted)
+def _position(operators: Sequence[Any], target: Any) -> int:
+    return next(index for index, operator in enumerate(operators) if operator is target)

@@ -1,7 +1,7 @@
-"""Recurrences in the forms that the official calibrator can turn into integers.
+"""Recurrences in forms that TensorFlow's calibrator can convert to integers.
 
-It knows one recurrence, the fused LSTM; any other is unrolled. Both
-need a fixed batch and number of steps, and neither takes a mask: that is dealt with outside.
+The calibrator supports one recurrence, the fused LSTM; any other is unrolled. Both need a fixed
+batch size and number of steps. Neither supports a mask; `ValidSteps` applies it outside.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
 class IntegerLowering(Lowering):
-    """Writes every recurrence as the fused LSTM, or unrolled; reports which.
+    """Writes every recurrence as the fused LSTM or unrolled.
 
     Args:
         read_carries: The recurrences, counted from 0, whose final cell state something reads.
 
     Attributes:
-        forms: One entry per recurrence.
+        forms: The form of each recurrence, in call order.
     """
 
     def __init__(self, read_carries: frozenset[int]) -> None:
@@ -40,11 +40,15 @@ class IntegerLowering(Lowering):
     def lower(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
-        """Write one recurrence."""
+        """Write one recurrence; see `Lowering.lower`.
+
+        Raises:
+            UnsupportedModelError: It has to be unrolled and has more than `MAX_UNROLLED_STEPS`.
+        """
         number = len(self.forms)
         reason = _why_not_fused(recurrence, initial_state)
         if not reason and number in self._read_carries:
-            reason = "its cell state is read, which the fused LSTM keeps to itself"
+            reason = "its final cell state is read, which the fused LSTM does not return"
         self.forms.append(RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason))
         time = int(sequences.shape[1])
         if reason and time > MAX_UNROLLED_STEPS:
@@ -71,7 +75,7 @@ class IntegerLowering(Lowering):
         else:
             final = [state[:, time - 1] for state in states]
         if not reason:
-            # Nothing reads the cell state here; whatever did must not take this for it.
+            # The fused LSTM returns no cell state; NaN makes a wrong read of it visible.
             final.append(tf.constant(np.full(first[1].shape, np.nan, np.float32)))
         last_output = outputs[:, time - 1]
         if recurrence.go_backwards:
@@ -89,9 +93,9 @@ def _why_not_fused(recurrence: Recurrence, initial_state: Sequence[Any]) -> str:
         return f"{cell.kind}: TFLite has no integer operator for it"
     names = (cell.activation.name, cell.recurrent_activation.name)
     if names != ("tanh", "sigmoid"):
-        return f"activations {names[0]} and {names[1]}, where the fused LSTM has tanh and sigmoid"
+        return f"activations {names[0]} and {names[1]}; the fused LSTM has tanh and sigmoid"
     if any(state is not None for state in initial_state):
-        return "an initial state, which the fused LSTM does not take"
+        return "an initial state, which the fused LSTM does not support"
     return ""
 
 
@@ -105,26 +109,26 @@ def _first_states(
 
 
 def _unrolled(recurrence: Recurrence, sequences: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-    """Outputs and states ``[batch, time, ...]`` of every step, written one after the other."""
+    """Unroll all steps; outputs and states ``[batch, time, ...]``."""
     cell = recurrence.cell
     inputs = cell.project_gates(sequences)
-    outputs, every = [], []
+    outputs, all_states = [], []
     for position in range(int(sequences.shape[1])):
         output, states = cell.step_gates([part[:, position] for part in inputs], states)
         outputs.append(output)
-        every.append(states)
-    stacked = [tf.stack(of_one, axis=1) for of_one in zip(*every, strict=True)]
+        all_states.append(states)
+    stacked = [tf.stack(state, axis=1) for state in zip(*all_states, strict=True)]
     return tf.stack(outputs, axis=1), stacked
 
 
 def _fused(cell: Any, sequences: Any, number: str) -> Any:
-    """Outputs ``[batch, time, units]`` of what the converter recognizes as the fused LSTM."""
+    """Outputs ``[batch, time, units]`` of a function that becomes the fused LSTM."""
     batch, time, units = sequences.shape[0], int(sequences.shape[1]), cell.units
 
-    def lstm(  # noqa: PLR0913, PLR0917 - the signature that the converter knows
+    def lstm(  # noqa: PLR0913, PLR0917 - the signature the converter expects
         inputs: Any, hidden: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any
     ) -> Any:
-        # Only the signature matters: the converter puts its operator in place of the body.
+        # Only the signature matters: the converter replaces the body by its operator.
         def step(position: Any, hidden: Any, carry: Any, outputs: Any) -> Any:
             products = tf.matmul(inputs[:, position], kernel) + tf.matmul(hidden, recurrent_kernel)
             i, f, candidate, o = tf.split(products + bias, 4, axis=1)

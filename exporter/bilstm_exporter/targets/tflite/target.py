@@ -1,4 +1,4 @@
-"""The TFLite target: from a traced model to the bytes of ``model.tflite``."""
+"""The TFLite target: converts a traced model to the bytes of ``model.tflite``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FLOAT_BYTES, _INTEGER_BYTES = 4, 1
 
 @dataclass(frozen=True)
 class _Converted:
-    """A model in float32 as the converter left it, with loops tiled for a size of weights."""
+    """The converter's float32 file, with loops tiled for one weight size."""
 
     content: bytes
     cells: list[Cell]
@@ -31,7 +31,7 @@ class TfliteTarget:
     """Builds ``model.tflite``; see `bilstm_exporter.targets.base.Target`.
 
     Args:
-        options: None of them is TFLite's.
+        options: Unused; TFLite has no options.
     """
 
     def __init__(self, options: TargetOptions) -> None:
@@ -41,12 +41,12 @@ class TfliteTarget:
     def build(
         self, loaded: LoadedModel, plan: PrecisionPlan, calibration: Calibration | None = None
     ) -> Built:
-        """Convert the model, once for each tiling of its loops, and write it as planned."""
+        """Build an artifact with the precisions of the plan; conversions are cached by tiling."""
         if plan.integer_activations:
             return FullInteger(loaded, calibration or ()).build()
         converted = self.converted(loaded, _weight_bytes(plan))
         model = flatbuffer.read(converted.content)
-        # Without integers nothing depends on whose a constant is.
+        # In float32 no precision depends on the layer of a constant.
         exact = plan.is_all(Precision.FLOAT32)
         weights = store_weights(model, plan, WeightOwners([]) if exact else loaded.weight_owners)
         operators = flatbuffer.operators(model)
@@ -54,14 +54,14 @@ class TfliteTarget:
         return Built(content, converted.recurrences, weights, operators=operators)
 
     def converted(self, loaded: LoadedModel, weight_bytes: int = _FLOAT_BYTES) -> _Converted:
-        """The float32 file as the converter left it, tiled for weights of this size."""
+        """The converter's float32 file, tiled for this element size of weights; cached."""
         if weight_bytes not in self._converted:
             known = self._converted.get(_FLOAT_BYTES)
-            alike = known is not None and all(
+            same_tiling = known is not None and all(
                 has_same_tiling(cell, weight_bytes, _FLOAT_BYTES) for cell in known.cells
             )
             self._converted[weight_bytes] = (
-                known if known is not None and alike else _convert(loaded, weight_bytes)
+                known if known is not None and same_tiling else _convert(loaded, weight_bytes)
             )
         return self._converted[weight_bytes]
 

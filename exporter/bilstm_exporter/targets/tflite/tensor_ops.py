@@ -1,4 +1,4 @@
-"""Operations on tensors along time, in the forms whose shapes LiteRT knows before it runs."""
+"""Tensor operations along time whose output shapes LiteRT knows before it runs."""
 
 from __future__ import annotations
 
@@ -14,80 +14,80 @@ def time_major(tensor: Any) -> Any:
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])
 
 
-def reversed_in_time(outputs: Any) -> Any:
-    """``[batch, time, ...]`` in the opposite order of time; None where there is nothing."""
+def reverse_time(outputs: Any) -> Any:
+    """Reverse ``[batch, time, ...]`` in time; None stays None."""
     return None if outputs is None else tf.reverse(outputs, [1])
 
 
-def put(buffer: Any, block: Any, start: Any) -> Any:
-    """The buffer ``[rows, ...]`` with a block of rows at a position; None where there is none."""
+def write_rows(buffer: Any, block: Any, start: Any) -> Any:
+    """Write a block of rows into a buffer ``[rows, ...]`` at row ``start``; None stays None."""
     if buffer is None:
         return None
     indices = tf.stack([start, *[0] * (len(buffer.shape) - 1)])
     return xla_dynamic_update_slice(buffer, block, indices)
 
 
-def part_of(steps: Any, shape: Sequence[int], index: Any = slice(None)) -> Any:
-    """The first numbers ``[time, batch, *shape]`` of ``[time, batch, ...]``, or None if too few."""
+def leading_elements(steps: Any, shape: Sequence[int], index: Any = slice(None)) -> Any:
+    """The leading ``[time, batch, *shape]`` of ``[time, batch, ...]``, or None if too small."""
     sizes = list(steps.shape[2:])
     if len(sizes) != len(shape) or not all(
-        size is not None and size >= wanted for size, wanted in zip(sizes, shape, strict=True)
+        size is not None and size >= count for size, count in zip(sizes, shape, strict=True)
     ):
         return None
     return steps[(index, slice(None), *(slice(size) for size in shape))]
 
 
 def select(mask: Any, valid: Any, masked: Any) -> Any:
-    """Choose by a bool mask of the leading axes."""
+    """Select ``valid`` or ``masked`` by a bool mask of the leading axes."""
     while len(mask.shape) < len(valid.shape):
         mask = tf.expand_dims(mask, -1)
     return tf.where(mask, valid, masked)
 
 
-# Any mask without a loop or a branch: valid steps move to the front, their outputs move back. The
-# indices are integers, in operators that full-integer files and microcontrollers have. The
-# recurrence runs over the valid steps first, then over steps whose outputs nothing reads.
+# Arbitrary masks without a loop or branch: valid steps are moved to the front, and their outputs
+# are moved back. The integer operators are supported by int8-full files and microcontrollers. The
+# recurrence processes the valid steps first, then steps whose outputs are unused.
 
 
 class ValidSteps:
-    """Where the valid steps of a mask are, and where their outputs belong.
+    """Moves the valid steps of a mask to the front, and their outputs back.
 
     Args:
-        mask: ``[batch, time] bool`` in the order in which steps are processed; fixed shape.
+        mask: ``[batch, time] bool`` in processing order; fixed shape.
     """
 
     def __init__(self, mask: Any) -> None:
         self._batch, self._time = mask.shape
         self._valid = tf.cast(mask, tf.int32)
-        # How many steps are valid up to and with this one.
+        # Number of valid steps up to and including each step.
         self._count = tf.cumsum(self._valid, axis=1)
 
     def to_front(self, sequences: Any) -> Any:
         """``[batch, time, ...]`` with every row's valid steps first, in their order."""
         steps = tf.reshape(tf.range(self._time), [1, self._time, 1])
         before = tf.cast(tf.expand_dims(self._count, 1) <= steps, tf.int32)
-        # As many steps are passed before the j-th valid one as have counted at most j.
+        # The index of valid step j is the number of steps whose count is at most j.
         source = tf.minimum(tf.reduce_sum(before, axis=2), self._time - 1)
         return tf.gather(sequences, source, batch_dims=1)
 
     def back(self, outputs: Any, *, zeros: bool) -> Any:
-        """Outputs ``[batch, time, ...]`` of the steps in front, each where its step was.
+        """Move outputs ``[batch, time, ...]`` back to the positions of their steps.
 
         Args:
-            outputs: In the order of ``to_front``.
-            zeros: Whether a masked step gives zeros; otherwise it repeats the output before
-                it, zeros at first.
+            outputs: Outputs in the order of ``to_front``.
+            zeros: Whether a masked step outputs zeros. If False, it repeats the previous output
+                (initially zeros).
         """
         index = self._count * self._valid if zeros else self._count
-        return tf.gather(_after(tf.zeros_like(outputs[:, :1]), outputs), index, batch_dims=1)
+        return tf.gather(_prepend(tf.zeros_like(outputs[:, :1]), outputs), index, batch_dims=1)
 
     def final(self, first: Any, states: Any) -> Any:
-        """The state ``[batch, ...]`` after the last valid step, or the first one without any."""
+        """The state ``[batch, ...]`` after the last valid step, or ``first`` if there is none."""
         last = self._count[:, self._time - 1 :]
-        found = tf.gather(_after(tf.expand_dims(first, 1), states), last, batch_dims=1)
-        return tf.squeeze(found, axis=1)
+        state = tf.gather(_prepend(tf.expand_dims(first, 1), states), last, batch_dims=1)
+        return tf.squeeze(state, axis=1)
 
 
-def _after(first: Any, steps: Any) -> Any:
+def _prepend(first: Any, steps: Any) -> Any:
     parts: Sequence[Any] = (first, steps)
     return tf.concat(parts, axis=1)

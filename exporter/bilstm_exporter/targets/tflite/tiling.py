@@ -1,8 +1,8 @@
-"""How time is tiled: steps per iteration, iterations per chunk, and the padding.
+"""How time is tiled: steps per iteration, iterations per chunk, and padding.
 
-One rule serves every recurrence. Time is padded before the step that is processed first, so that
-whole iterations and whole chunks cover it. Padding must change no state: it is masked, or it is an
-input that leaves the states as they are (`neutral_input`), or it is never processed.
+The same rule applies to every recurrence. Time is padded before the step that is processed first,
+to a multiple of the iteration and chunk sizes. Padding must not change the states: it is masked, or
+an input that leaves the states unchanged (`neutral_input`), or not processed.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ import tensorflow as tf
 
 from bilstm_exporter.ir.cells import Cell
 
-# With one step per iteration the loop itself takes most of the time. With many, XNNPACK keeps a
-# packed copy of the recurrent kernel for each, and the copies no longer fit the cache. All copies
-# take at most COPIES_BYTES, which fit the second-level cache of a phone's large core. Each step
-# also adds a dozen operators to the file.
+# With one step per iteration, loop overhead dominates. XNNPACK keeps a packed copy of the recurrent
+# kernel for each unrolled step, and too many copies do not fit the cache. All copies take at most
+# COPIES_BYTES, which fits the second-level cache of a phone's large core. Each step also adds about
+# twelve operators to the file.
 STEPS_PER_ITERATION = 4
 COPIES_BYTES = 1 << 19
-# A sequence of fixed time and of at most this many steps is unrolled as a whole, if the copies
-# take at most twice COPIES_BYTES. At 64 units that is 2.7 times faster than a loop for 5 steps, 1.7
-# for 10, 0.6 for 20.
+# A sequence of fixed length with at most this many steps is unrolled completely if the copies take
+# at most twice COPIES_BYTES. At 64 units that is 2.7 times faster than a loop for 5 steps, 1.7 for
+# 10, 0.6 for 20.
 MAX_UNROLLED_STEPS = 10
 # One loop runs both directions if one copy of the kernel of each fits COPIES_BYTES. A file of two
 # bidirectional layers for 100 steps is then 1.5 to 1.6 times faster at 16 units, 1.2 at 64,
-# 1.3 at 96 and 1.1 at 128; in int8 1.3 at 64, 1.1 at 128, 1.2 at 192, but 0.8 at 256. What all
-# steps read and write is reversed and concatenated, and must stay in a cache too: at 64 units
-# 400 steps (1 MB) are 1.0 to 1.2 times faster, 1,600 only 0.85; 1,600 at 16 units (1 MB) are 1.4
-# times faster. Free time is assumed to be ASSUMED_MAX_STEPS long.
+# 1.3 at 96 and 1.1 at 128; in int8 1.3 at 64, 1.1 at 128, 1.2 at 192, but 0.8 at 256. The
+# inputs and outputs of all steps are reversed and concatenated, and must fit a cache too: at 64
+# units 400 steps (1 MB) are 1.0 to 1.2 times faster, 1,600 only 0.85; 1,600 at 16 units (1 MB) are
+# 1.4 times faster. Free time is assumed to be ASSUMED_MAX_STEPS long.
 MAX_UNITS_ONE_LOOP = 192
 ONE_LOOP_BYTES = 1 << 20
 ASSUMED_MAX_STEPS = 1_600
-# LiteRT copies every variable of a WHILE twice at every iteration, so a loop that fills the buffer
-# of the whole sequence costs the square of its length; an inner loop that fills that of a chunk
-# does not. What else a loop costs, in bytes that could be copied in that time: to start one, to
-# begin an iteration. For free time, chunks suit sequences of TYPICAL_STEPS.
+# LiteRT copies every variable of a WHILE twice per iteration. So filling the buffer of the whole
+# sequence in one loop takes quadratic time; an inner loop that fills the buffer of a chunk avoids
+# this. LOOP_BYTES and ITERATION_BYTES are the overhead of starting a loop and of an iteration,
+# in bytes that could be copied in that time. For free time, chunks are sized for TYPICAL_STEPS.
 LOOP_BYTES = 1 << 19
 ITERATION_BYTES = 1 << 16
 TYPICAL_STEPS = 400
@@ -47,21 +47,21 @@ _MAX_CHUNKS = 64
 
 @dataclass(frozen=True)
 class Tiling:
-    """How time is tiled. Steps are counted in the order in which they are processed.
+    """The tiling of one recurrence. Steps are counted in processing order.
 
     Attributes:
-        block: Steps per iteration, unrolled.
-        chunk: Steps per chunk, a multiple of the block; None where one chunk is all.
-        padding: Padding steps before the first.
-        start: Where the first chunk begins, an int or an ``int32`` tensor; it reaches over the
-            first real step, and the last chunk ends with the last.
-        skipped: Steps at the beginning of the first chunk that are not processed in it; an int
-            or a tensor.
-        rest: Steps processed one by one before the chunks; an int or a tensor.
-        fill: The value of the padding, after the projection.
-        joined: Whether the steps of an iteration are one row of the inputs and of the outputs, one
-            beside the other. ``chunk``, ``start``, ``skipped``, ``rest`` and the time with its
-            padding are whole blocks then.
+        block: Unrolled steps per iteration.
+        chunk: Steps per chunk, a multiple of ``block``; None for a single chunk.
+        padding: Number of padding steps before the first step.
+        start: Start of the first chunk, an int or an ``int32`` tensor. This chunk contains the
+            first real step; the last chunk ends with the last step.
+        skipped: Number of steps at the start of the first chunk that are not processed in it; an
+            int or a tensor.
+        rest: Number of steps processed one by one before the chunks; an int or a tensor.
+        fill: The projected value of the padding.
+        joined: Whether the steps of an iteration are concatenated in one row of the inputs and
+            outputs. ``chunk``, ``start``, ``skipped``, ``rest`` and the padded time are then
+            multiples of ``block``.
     """
 
     block: int
@@ -74,7 +74,7 @@ class Tiling:
     joined: bool = False
 
 
-def tile_time(  # noqa: PLR0913 - what the rule depends on
+def tile_time(  # noqa: PLR0913 - the rule depends on all of these
     cell: Cell,
     time: Any,
     weight_bytes: int,
@@ -86,19 +86,19 @@ def tile_time(  # noqa: PLR0913 - what the rule depends on
     one_sequence: bool = False,
     directions: int = 1,
 ) -> Tiling:
-    """Tiling the time of one recurrence.
+    """Choose the tiling of one recurrence.
 
     Args:
         cell: The cell.
-        time: How many steps: an int where fixed, else an ``int32`` tensor.
+        time: Number of steps: an int if fixed, else an ``int32`` tensor.
         weight_bytes: Size of one element of its kernel in the computation.
-        input_size: Numbers of a step's input, after the projection, in one direction.
-        output_size: Numbers of a step's output that are kept, in one direction; 0 where nobody
-            wants them.
-        masked: Whether a step can be masked; padding is masked then.
+        input_size: Elements of a step's projected input, in one direction.
+        output_size: Elements of a step's returned output, in one direction; 0 without
+            ``return_sequences``.
+        masked: Whether there is a mask; it then masks the padding too.
         starts_at_zeros: Whether all states start at zeros.
         one_sequence: Whether the batch is fixed at 1.
-        directions: How many such cells one loop runs.
+        directions: Number of directions that one loop runs.
     """
     weight_bytes, input_size, output_size = (
         directions * size for size in (weight_bytes, input_size, output_size)
@@ -109,9 +109,9 @@ def tile_time(  # noqa: PLR0913 - what the rule depends on
     neutral = 0.0 if masked else neutral_input(cell, starts_at_zeros=starts_at_zeros)
     if isinstance(time, int):
         fixed = _fixed(time, block, input_size, output_size, neutral)
-        # XNNPACK splits and concatenates such rows; otherwise LiteRT unpacks and packs the steps. A
-        # file of two layers is 1.17 times faster so at 16 units, 1.08 at 64, 1.02 at 128 and 1.04
-        # at 256; in int8 1.08 at 64, 1.05 at 128 (T=100, Xeon with AVX-512).
+        # XNNPACK splits and concatenates joined rows; without them LiteRT unpacks and packs the
+        # steps. With them, a file of two layers is 1.17 times faster at 16 units, 1.08 at 64, 1.02
+        # at 128 and 1.04 at 256; in int8 1.08 at 64, 1.05 at 128 (T=100, Xeon with AVX-512).
         return replace(fixed, joined=one_sequence and cell.units is not None)
     return _free(time, block, output_size, neutral)
 
@@ -120,7 +120,7 @@ def _free(time: Any, block: int, output_size: int, neutral: float | None) -> Til
     rest = tf.math.floormod(time, block) if neutral is None else 0
     chunk = None
     if output_size:
-        steps = math.sqrt((LOOP_BYTES / _copied(output_size) + TYPICAL_STEPS) * block)
+        steps = math.sqrt((LOOP_BYTES / _copied_bytes(output_size) + TYPICAL_STEPS) * block)
         chunk = max(1, round(steps / block)) * block
     if chunk is None and neutral is None:
         return Tiling(block, None, 0, 0, rest, rest, 0.0)
@@ -141,10 +141,10 @@ def _fixed(
 
     def cost(block: int, chunks: int) -> tuple[float, int]:
         chunk, padding = chunked(block, chunks)
-        cost = -(-time // block) * (ITERATION_BYTES + _copied(output_size) * chunk)
+        cost = -(-time // block) * (ITERATION_BYTES + _copied_bytes(output_size) * chunk)
         if chunk < time:
-            cost += chunks * (LOOP_BYTES + _copied(output_size) * time)
-        return cost + _copied(input_size) * time * bool(padding), -block
+            cost += chunks * (LOOP_BYTES + _copied_bytes(output_size) * time)
+        return cost + _copied_bytes(input_size) * time * bool(padding), -block
 
     # Without a neutral input there must be no padding.
     blocks = [n for n in range(1, min(block, time) + 1) if neutral is not None or time % n == 0]
@@ -162,16 +162,16 @@ def _fixed(
     return Tiling(block, chunk if chunk < time else None, padding, 0, skipped, 0, neutral or 0.0)
 
 
-def _copied(size: int) -> int:
-    """Bytes of a step that are copied, as into the new buffer, and that into the variable."""
+def _copied_bytes(size: int) -> int:
+    """Bytes copied per step: into the new buffer, and from there into the variable."""
     return 2 * 4 * size
 
 
 def steps_per_iteration(cell: Cell, weight_bytes: int) -> int:
-    """How many steps an iteration takes: as many as keep the copies of the kernel in the cache.
+    """The number of steps per iteration: as many as keep all kernel copies in the cache.
 
     Args:
-        cell: The cell; one of an unknown kind takes the most.
+        cell: The cell; a cell without a known kernel gets the maximum.
         weight_bytes: Size of one element of its kernel in the computation.
     """
     return _copies(cell, weight_bytes, STEPS_PER_ITERATION, 1)
@@ -184,20 +184,20 @@ def _max_unrolled_steps(cell: Cell, weight_bytes: int) -> int:
 def fits_one_loop(
     cell: Cell, time: int | None, weight_bytes: int, *, return_sequences: bool
 ) -> bool:
-    """Whether one loop should run this cell and one of the other direction together.
+    """Whether one loop should run both directions of this cell.
 
-    Such a loop has half the operators, on tensors of twice the size.
+    Such a loop has half the operators on tensors of twice the size.
 
     Args:
         cell: The cell.
-        time: How many steps, where fixed.
+        time: Number of steps, or None if free.
         weight_bytes: Size of one element of its kernel in the computation.
-        return_sequences: Whether the output of every step is wanted.
+        return_sequences: Whether the outputs of all steps are returned.
     """
     if cell.units is None or not _kernels_fit_cache(cell, weight_bytes):
         return False
-    numbers = cell.kernel_size // cell.units + cell.units * return_sequences
-    return bool(2 * 4 * numbers * (time or ASSUMED_MAX_STEPS) <= ONE_LOOP_BYTES)
+    elements = cell.kernel_size // cell.units + cell.units * return_sequences
+    return bool(2 * 4 * elements * (time or ASSUMED_MAX_STEPS) <= ONE_LOOP_BYTES)
 
 
 def _kernels_fit_cache(cell: Cell, weight_bytes: int) -> bool:
@@ -207,7 +207,7 @@ def _kernels_fit_cache(cell: Cell, weight_bytes: int) -> bool:
 
 
 def has_same_tiling(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
-    """Whether weights of either size give the same tiling, for one direction and for both."""
+    """Whether both weight sizes give the same tiling, for one direction and for two."""
     return all(
         rule(cell, factor * weight_bytes) == rule(cell, factor * other_bytes)
         for rule in (steps_per_iteration, _max_unrolled_steps)
@@ -215,21 +215,22 @@ def has_same_tiling(cell: Cell, weight_bytes: int, other_bytes: int) -> bool:
     ) and _kernels_fit_cache(cell, weight_bytes) == _kernels_fit_cache(cell, other_bytes)
 
 
-def _copies(cell: Cell, weight_bytes: int, most: int, times: int) -> int:
-    """How many copies of the kernel take ``times`` COPIES_BYTES; at least 1."""
+def _copies(cell: Cell, weight_bytes: int, max_copies: int, times: int) -> int:
+    """The number of kernel copies that fit ``times`` COPIES_BYTES, from 1 to ``max_copies``."""
     if not cell.kernel_size:
-        return most
-    return max(1, min(most, times * COPIES_BYTES // (cell.kernel_size * weight_bytes)))
+        return max_copies
+    return max(1, min(max_copies, times * COPIES_BYTES // (cell.kernel_size * weight_bytes)))
 
 
 def neutral_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
-    """A projected input, the same for all gates, that leaves the first states as they are.
+    """A projected input, equal for all gates, that leaves the initial states unchanged.
 
-    An LSTM at zeros stays there without input (``tanh(0)`` is 0), a GRU holds any state while its
-    update gate is saturated. Tried, not deduced: an activation may be anything.
+    An LSTM with zero states stays at zeros for zero input (``tanh(0)`` is 0). A GRU keeps any state
+    while its update gate is saturated. The candidates are tested by running the cell, because an
+    activation may be any function.
 
     Returns:
-        The value, or None where there is none.
+        The value, or None if there is none.
     """
     if cell.units is None:
         return None
@@ -241,7 +242,7 @@ def neutral_input(cell: Cell, *, starts_at_zeros: bool) -> float | None:
         for _ in range(cell.state_count)
     ]
     for value in cell.neutral_inputs:
-        with tf.init_scope():  # asked now, not traced
+        with tf.init_scope():  # run eagerly, not traced
             inputs = tf.fill([shape[0], width], value)
             _, after = cell.step(inputs, [tf.constant(state) for state in states])
             pairs = zip(after, states, strict=True)

@@ -1,8 +1,8 @@
-"""Storing the weights of a TFLite model in fewer bits, in the flatbuffer itself.
+"""Stores the weights of a TFLite model in fewer bits, by editing the flatbuffer.
 
-A matrix product computes in integers: XNNPACK quantizes its other input as it runs. An
-embedding gives the rows it is asked for in float. Every other weight is only stored in fewer
-bits: LiteRT takes a constant back to float once, when it plans a model.
+A matrix product computes in integers: XNNPACK quantizes its other input at run time. An embedding
+dequantizes only the rows it looks up. Every other weight is only stored in fewer bits: LiteRT
+dequantizes constants once, when it plans a model.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from bilstm_exporter.targets.tflite.weight_storage import (
     store_table,
 )
 
-# A smaller weight would save less than the operators that restore it take.
+# For a smaller weight the operators that restore it take more space than is saved.
 MIN_ELEMENTS = 256
-# Where a weight stands among the inputs of what reads it.
+# Operators with weights, and the input index of the weight.
 _WEIGHTS = {
     ("FULLY_CONNECTED", 1), ("GATHER", 0), ("CONV_2D", 1), ("CONV_3D", 1),
     ("DEPTHWISE_CONV_2D", 1), ("TRANSPOSE_CONV", 1), ("BATCH_MATMUL", 1), ("BATCH_MATMUL", 0),
 }  # fmt: skip
-_WEIGHT_ONLY = "stored in {}, computed in float: in integers, {} rounds all steps by one scale"
+_WEIGHT_ONLY = "stored in {}, computed in float: an integer {} would use one scale for all steps"
 _BUILTIN = schema.BuiltinOperator
 _TENSOR = schema.TensorType
 _KINDS = {
@@ -48,15 +48,15 @@ _KINDS = {
 
 
 def store_weights(model: Any, plan: PrecisionPlan, owners: WeightOwners) -> list[WeightForm]:
-    """Store every weight as the plan says, in place, and tell how each was stored.
+    """Store every weight as the plan says, in place, and report how each was stored.
 
     Args:
-        model: All float32; names are still there, equal constants need not be shared.
+        model: The float32 model, before `flatbuffer.finish`.
         plan: The precision of every layer's weights.
         owners: Which layer a constant belongs to.
 
     Returns:
-        One entry for each weight that is large enough to be worth storing in another way.
+        One entry per weight of at least `MIN_ELEMENTS` elements; empty if all stay float32.
     """
     writer = _Writer(model, plan, owners)
     for subgraph in model.subgraphs:
@@ -68,7 +68,7 @@ def store_weights(model: Any, plan: PrecisionPlan, owners: WeightOwners) -> list
 
 @dataclass(frozen=True)
 class _Use:
-    """One constant where it is read."""
+    """One read of a constant by an operator."""
 
     operator: Any
     name: str
@@ -83,7 +83,7 @@ class _Use:
 
 
 class _Writer:
-    """Decides once for all copies of a weight, and writes it once a subgraph."""
+    """Decides once for all copies of a weight, and writes it once per subgraph."""
 
     def __init__(self, model: Any, plan: PrecisionPlan, owners: WeightOwners) -> None:
         self.forms: dict[tuple[str, bytes], WeightForm] = {}
@@ -96,22 +96,22 @@ class _Writer:
         self._common = self._common_scales(model)
 
     def write(self, subgraph: Any) -> None:
-        """Store what one subgraph reads."""
+        """Store the weights that one subgraph reads."""
         edit = GraphEditor(self._model, subgraph)
         written: dict[tuple[int, str], int] = {}
         for use in list(self._uses(subgraph)):
-            way = _way(use)
-            stored = self._store(use, way)
+            kind = _storage_kind(use)
+            stored = self._store(use, kind)
             if stored.precision is Precision.FLOAT32:
                 continue
-            if way == "table" and _is_lookup(use):
+            if kind == "table" and _is_lookup(use):
                 write_lookup(edit, use.operator, stored)
                 continue
-            key = (use.tensor, way)
+            key = (use.tensor, kind)
             if key not in written:
-                written[key] = self._constant(edit, use, stored, way)
+                written[key] = self._constant(edit, use, stored, kind)
             use.operator.inputs[use.index] = written[key]
-            if way == "matrix" and stored.precision is not Precision.FLOAT16:
+            if kind == "matrix" and stored.precision is not Precision.FLOAT16:
                 operator_code(self._model, _BUILTIN.FULLY_CONNECTED, 12)
                 use.operator.builtinOptions.asymmetricQuantizeInputs = True
 
@@ -123,26 +123,26 @@ class _Writer:
                 if values is None or values.size < MIN_ELEMENTS:
                     continue
                 layers = self._layers_of(values)
-                # A constant of no layer may be a table that has to be exact, as of positions.
+                # A constant of no layer may have to be exact, such as a table of positions.
                 if values.ndim > 1 and (layers or (name, index) in _WEIGHTS):
                     yield _Use(operator, name, index, values, layers, self._plan.of(layers))
 
     def _common_scales(self, model: Any) -> dict[bytes, np.ndarray]:
-        """Scales by the values of the matrices of a layer that can share them."""
+        """Scales shared by matrices of a layer, by the values of each matrix."""
         matrices: dict[tuple[tuple[str, ...], int], dict[bytes, np.ndarray]] = {}
         for subgraph in model.subgraphs:
             for use in self._uses(subgraph):
                 content = use.values.tobytes()
-                wanted = use.precision is Precision.INT8 and bool(use.layers)
-                if wanted and _way(use) == "matrix" and content not in self._tied:
+                can_share = use.precision is Precision.INT8 and bool(use.layers)
+                if can_share and _storage_kind(use) == "matrix" and content not in self._tied:
                     key = (use.layers, len(use.values))
                     matrices.setdefault(key, {})[content] = use.values
-        found = {}
+        common = {}
         for group in matrices.values():
             scales = common_scales(list(group.values()))
             if scales is not None:
-                found.update(dict.fromkeys(group, scales))
-        return found
+                common.update(dict.fromkeys(group, scales))
+        return common
 
     def _layers_of(self, values: np.ndarray) -> tuple[str, ...]:
         content = values.tobytes()
@@ -150,30 +150,30 @@ class _Writer:
             self._layers[content] = self._owners.of(values)
         return self._layers[content]
 
-    def _store(self, use: _Use, way: str) -> Stored:
+    def _store(self, use: _Use, kind: str) -> Stored:
         content = use.values.tobytes()
-        key = (way, content)
+        key = (kind, content)
         if key not in self._stored:
-            self._stored[key] = self._decide(use, way)
+            self._stored[key] = self._decide(use, kind)
         stored = self._stored[key]
-        told = (use.name, content)
-        if told not in self.forms:
+        form_key = (use.name, content)
+        if form_key not in self.forms:
             label = stored.precision.label
-            dynamic = way == "matrix" and stored.precision < Precision.FLOAT16
+            dynamic = kind == "matrix" and stored.precision < Precision.FLOAT16
             reason = stored.reason
-            if not reason and way == "any" and stored.precision < Precision.FLOAT16:
+            if not reason and kind == "any" and stored.precision < Precision.FLOAT16:
                 reason = _WEIGHT_ONLY.format(label, use.name)
-            self.forms[told] = WeightForm(
+            self.forms[form_key] = WeightForm(
                 ", ".join(use.layers), use.name, use.values.size, label, dynamic, reason
             )
         return stored
 
-    def _decide(self, use: _Use, way: str) -> Stored:
+    def _decide(self, use: _Use, kind: str) -> Stored:
         if use.precision is Precision.FLOAT32:
             return Stored(Precision.FLOAT32, use.values)
-        if way == "table":
+        if kind == "table":
             return store_table(use.values, use.precision)
-        if way == "matrix":
+        if kind == "matrix":
             if use.values.tobytes() in self._tied:
                 return _as_matrix(store_table(use.values, use.precision), len(use.values))
             scales = self._common.get(use.values.tobytes())
@@ -181,12 +181,12 @@ class _Writer:
             return store_matrix(use.values, use.precision, blocks=plain, scales=scales)
         return store_any(use.values, use.precision)
 
-    def _constant(self, edit: GraphEditor, use: _Use, stored: Stored, way: str) -> int:
-        """The stored constant, or the tensor that it is taken back to float in."""
-        shape, kind = use.values.shape, _KINDS[stored.precision]
+    def _constant(self, edit: GraphEditor, use: _Use, stored: Stored, kind: str) -> int:
+        """Add a stored constant; returns it, or the tensor that it is dequantized to."""
+        shape, tensor_type = use.values.shape, _KINDS[stored.precision]
         quantization = None if stored.scales is None else _quantization(edit, stored)
-        number = edit.add_constant(stored.data, shape, kind=kind, quantization=quantization)
-        if way == "matrix" and stored.precision < Precision.FLOAT16:
+        number = edit.add_constant(stored.data, shape, kind=tensor_type, quantization=quantization)
+        if kind == "matrix" and stored.precision < Precision.FLOAT16:
             return number
         restored = edit.add_like(edit.subgraph.tensors[use.tensor], _TENSOR.FLOAT32)
         edit.insert(
@@ -200,14 +200,15 @@ class _Writer:
         return restored
 
 
-def _way(use: _Use) -> str:
+def _storage_kind(use: _Use) -> str:
+    """How a weight is stored: ``"matrix"``, ``"table"`` or ``"any"``."""
     if use.name == "FULLY_CONNECTED" and use.index == 1:
         return "matrix"
     return "table" if _is_lookup(use) else "any"
 
 
 def _is_lookup(use: _Use) -> bool:
-    """A GATHER of whole rows of a matrix."""
+    """Whether the use is a GATHER of whole rows of a matrix."""
     if use.name != "GATHER" or use.index or use.values.ndim != 2:
         return False
     options = use.operator.builtinOptions
@@ -215,13 +216,13 @@ def _is_lookup(use: _Use) -> bool:
 
 
 def _is_plain(operator: Any) -> bool:
-    """Whether nothing is fused: without XNNPACK, blockwise products forget an activation."""
+    """Whether no activation is fused; without XNNPACK, blockwise products ignore it."""
     none = schema.ActivationFunctionType.NONE
     return bool(operator.builtinOptions.fusedActivationFunction == none)
 
 
 def _tied(model: Any) -> set[bytes]:
-    """The values of constants that are both looked up and multiplied with, stored once for both."""
+    """The values of constants read by both GATHER and FULLY_CONNECTED, stored once for both."""
     seen: dict[str, set[bytes]] = {"FULLY_CONNECTED": set(), "GATHER": set()}
     for subgraph in model.subgraphs:
         for operator in subgraph.operators:
@@ -235,7 +236,7 @@ def _tied(model: Any) -> set[bytes]:
 
 
 def _as_matrix(table: Stored, rows: int) -> Stored:
-    """A stored table as the matrix of a product: a scale for each row."""
+    """Convert a stored table to the matrix of a product, with one scale per row."""
     if table.scales is None:
         return table
     scales = np.repeat(table.scales.astype(np.float32), table.group)[:rows]
@@ -243,7 +244,7 @@ def _as_matrix(table: Stored, rows: int) -> Stored:
 
 
 def _quantization(edit: GraphEditor, stored: Stored) -> Any:
-    """What a tensor of integers says of its scales."""
+    """The quantization table of an integer tensor."""
     quantization = schema.QuantizationParametersT()
     quantization.quantizedDimension = stored.axis
     scales = np.asarray(stored.scales)
@@ -261,7 +262,7 @@ def _quantization(edit: GraphEditor, stored: Stored) -> Any:
 
 
 def _drop_unread(model: Any) -> None:
-    """Let go of the constants in whose place others stand."""
+    """Detach the buffers of constants that were replaced."""
     for subgraph in model.subgraphs:
         read = {*subgraph.inputs, *subgraph.outputs}
         for operator in subgraph.operators:
@@ -276,22 +277,14 @@ def _drop_unread(model: Any) -> None:
 
 # A lookup in a stored table: only the rows that are looked up are dequantized.
 
-_BUILTIN = schema.BuiltinOperator
-_TENSOR = schema.TensorType
-_KINDS = {
-    Precision.INT4: _TENSOR.INT4,
-    Precision.INT8: _TENSOR.INT8,
-    Precision.FLOAT16: _TENSOR.FLOAT16,
-}
-
 
 def write_lookup(edit: GraphEditor, gather: Any, stored: Stored) -> None:
-    """Put a lookup in a stored table in the place of one in float32.
+    """Replace a lookup in a float32 table by one in a stored table.
 
     Args:
-        edit: Of the subgraph.
+        edit: The editor of the subgraph.
         gather: The GATHER of whole rows.
-        stored: Its table.
+        stored: The stored table.
     """
     tensors = edit.subgraph.tensors
     table, ids = tensors[gather.inputs[0]], int(gather.inputs[1])
@@ -313,26 +306,26 @@ def write_lookup(edit: GraphEditor, gather: Any, stored: Stored) -> None:
 
 
 def _scales(edit: GraphEditor, gather: Any, ids: int, stored: Stored) -> int:
-    """The scale of every row, ``[..., 1]`` float32."""
+    """Look up the scale of every row, ``[..., 1] float32``."""
     tensors, result = edit.subgraph.tensors, int(gather.outputs[0])
     scales = np.asarray(stored.scales)
     number = edit.add_constant(scales, [len(scales), 1])
     if stored.group > 1:
-        ids = _divided(edit, gather, ids, stored.group)
+        ids = _group_ids(edit, gather, ids, stored.group)
     kind = _TENSOR.FLOAT32 if scales.dtype == np.float32 else _TENSOR.FLOAT16
-    found = edit.add_like(tensors[result], kind, last=1)
-    _gather(edit, gather, number, ids, found, 5)
+    scale = edit.add_like(tensors[result], kind, last=1)
+    _gather(edit, gather, number, ids, scale, 5)
     if kind == _TENSOR.FLOAT32:
-        return found
+        return scale
     floats = edit.add_like(tensors[result], _TENSOR.FLOAT32, last=1)
-    _cast(edit, gather, found, floats)
+    _cast(edit, gather, scale, floats)
     return floats
 
 
-def _divided(edit: GraphEditor, gather: Any, ids: int, group: int) -> int:
-    """Which group each id belongs to."""
+def _group_ids(edit: GraphEditor, gather: Any, ids: int, group: int) -> int:
+    """Compute the group of each id."""
     tensor = edit.subgraph.tensors[ids]
-    if tensor.type != _TENSOR.INT32:  # FLOOR_DIV knows no int64
+    if tensor.type != _TENSOR.INT32:  # FLOOR_DIV does not support int64
         narrow = edit.add_like(tensor, _TENSOR.INT32)
         _cast(edit, gather, ids, narrow)
         ids = narrow
@@ -343,7 +336,7 @@ def _divided(edit: GraphEditor, gather: Any, ids: int, group: int) -> int:
     return groups
 
 
-def _gather(  # noqa: PLR0913, PLR0917 - a whole operator
+def _gather(  # noqa: PLR0913, PLR0917 - the parts of an operator
     edit: GraphEditor, before: Any, table: int, ids: int, rows: int, version: int
 ) -> None:
     options = schema.GatherOptionsT()

@@ -1,4 +1,4 @@
-"""`check-bilstm` on quantized files: it fails a wrong one, and passes a right one elsewhere."""
+"""`check-bilstm` on quantized files: wrong files fail, right files pass with other kernels."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .conversions import bilstm_tagger, constants
 
 pytestmark = pytest.mark.slow
 
-# By file, the scale of weights that has to be noticed: what int8-full answers to saturated inputs
-# is so far from Keras that half a recurrent kernel is within its errors.
+# Factor on the weights that must be detected, by file. For saturated inputs the outputs of
+# int8-full are so far from Keras that half a recurrent kernel is within the error.
 FILES = {"model.int8.onnx": 0.9, "model.int8.tflite": 0.9, "model.int8-full.tflite": 0.0}
 
 
@@ -34,7 +34,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def changed(exported, tmp_path):
-    """Copy the bundle with another file, or without recorded answers; checksums are right."""
+    """Copy the bundle with another file, or without recorded outputs; checksums are right."""
 
     def make(file, content=None, *, recorded_at_export=True):
         folder = tmp_path / "changed"
@@ -93,7 +93,7 @@ def test_a_layer_under_another_scale_fails(exported, changed, file):
     content = (exported / file).read_bytes()
     layers = weights(file, content)
     assert len(layers) > 1
-    unnoticed = []
+    undetected = []
     for layer in layers:
         wrong = content
         for matrix in layer:
@@ -101,8 +101,8 @@ def test_a_layer_under_another_scale_fails(exported, changed, file):
             wrong = wrong.replace(matrix.tobytes(), smaller.tobytes())
         item = checked(changed(file, wrong), file)
         assert item.passed is False
-        unnoticed.append(checked(changed(file, wrong, recorded_at_export=False), file).passed)
-    assert any(unnoticed) or "full" not in file  # Keras's answers alone do not tell
+        undetected.append(checked(changed(file, wrong, recorded_at_export=False), file).passed)
+    assert any(undetected) or "full" not in file  # Keras's outputs alone do not show it
 
 
 @pytest.mark.parametrize("other", ["model.onnx", "model.float16.onnx", "model.int4.onnx"])
@@ -112,14 +112,14 @@ def test_the_file_of_another_recipe_fails(exported, changed, other):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_without_recorded_answers_keras_is_the_reference(exported, changed, file):
+def test_without_recorded_outputs_keras_is_the_reference(exported, changed, file):
     item = checked(changed(file, recorded_at_export=False), file)
     assert (item.passed, item.reference) == (True, "Keras")
     assert item.max_abs_error > 0
 
 
 def test_right_files_pass_with_other_kernels(exported, monkeypatch):
-    """As on a processor for which the backends choose others than here."""
+    """As on a processor for which the backends choose other kernels."""
     plain = functools.partial(
         litert.Interpreter,
         experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -135,4 +135,4 @@ def test_right_files_pass_with_other_kernels(exported, monkeypatch):
     report = check(exported)
     assert report.passed
     full = next(item for item in report.checks if item.recipe == "int8-full")
-    assert full.max_abs_error > 0  # the test would show nothing if nothing were rounded otherwise
+    assert full.max_abs_error > 0  # other kernels must round differently, or the test is void
