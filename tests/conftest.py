@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Use every core for a run of the whole suite, where pytest-xdist is installed."""
+    if hasattr(config, "workerinput"):
+        return  # a worker, which must not start workers of its own
     option = config.option
     chosen = getattr(option, "numprocesses", 0) is not None or option.dist != "no"
     if chosen or option.usepdb or config.args != config.getini("testpaths"):

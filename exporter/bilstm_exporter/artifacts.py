@@ -130,7 +130,8 @@ class ArtifactBuilder:
 
     def smallest(self, name: str) -> Built:
         """Build the file of a format with all weights in the lowest precision, unverified."""
-        return self._target(name).build(self.loaded, RECIPES["int4"].plan)
+        plan = PrecisionPlan(min(TARGETS[name].precisions))
+        return self._target(name).build(self.loaded, plan)
 
     def _verify_exact(self, name: str, recipe: str, built: Built) -> VerifiedArtifact:
         """Run all probes through bilstm_runtime, and raise if an output differs from Keras's.
@@ -157,7 +158,10 @@ class ArtifactBuilder:
             quantized_inputs=built.quantized_inputs,
             quantized_outputs=built.quantized_outputs,
         )
-        backend = next(backend for backend in BACKENDS.values() if backend.format == name)
+        backend = next((one for one in BACKENDS.values() if one.format == name), None)
+        if backend is None:
+            message = f"no backend of bilstm_runtime runs {name}, so its files cannot be verified"
+            raise UnsupportedModelError(message)
         with captured_stderr():  # LiteRT prints a line when it starts
             return artifact, backend.open(built.content, artifact, self.loaded.spec, threads=1)
 

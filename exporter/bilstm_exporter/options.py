@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
-from bilstm_exporter.targets.registry import TARGETS
+from bilstm_exporter.targets.registry import TARGETS, default_formats
 
 # From opset 13, in which Squeeze and ReduceSum take their axes as inputs, to the last that
 # tf2onnx writes.
@@ -69,7 +69,7 @@ class ExportOptions:
         OptionError: A value cannot be used.
     """
 
-    formats: Sequence[str] | str = tuple(TARGETS)
+    formats: Sequence[str] | str = default_formats()
     recipes: Sequence[str] | str = FLOAT32
     data: Any = None
     metric: str | None = None

@@ -23,7 +23,7 @@ from bilstm_bench.plan import Shape, Variant, make_inputs
 from bilstm_bench.processes import run_in_fresh_process, task_of
 from bilstm_bench.timing import time_calls
 from bilstm_runtime.bundle.folder import open_bundle
-from bilstm_runtime.errors import BackendRunError, ChildProcessFailedError
+from bilstm_runtime.errors import BackendRunError, BilstmRuntimeError, ChildProcessFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -195,13 +195,16 @@ def profile_file(task: dict[str, Any]) -> dict[str, Any]:
         The members of `Profile` from `runs` on, as JSON values.
 
     Raises:
-        BilstmRuntimeError: The file cannot be opened or run.
+        BilstmRuntimeError: The file cannot be opened, run or profiled.
     """
     opened = OpenedVariant(open_bundle(task["bundle"]), Variant(**task["variant"]))
     shape = Shape(**task["shape"])
     inputs = make_inputs(opened.spec, shape, padding=task["padding"], seed=task["seed"])
     arrays = opened.record(inputs)[0]
-    profile = {"onnx": profile_onnx, "litert": profile_litert}[opened.variant.backend]
+    profile = {"onnx": profile_onnx, "litert": profile_litert}.get(opened.variant.backend)
+    if profile is None:
+        message = f"there is no profiler for the backend {opened.variant.backend}"
+        raise BilstmRuntimeError(message)
     return profile(opened, arrays)
 
 

@@ -221,7 +221,7 @@ def test_a_model_with_a_fixed_batch_gets_whole_ones():
 
 NAN = np.array([[[1, 2, np.nan]]])
 BAD_FILES = {
-    "another ending": ("d.txt", "1", model_spec(), r"\.npz, \.npy, \.csv, \.jsonl"),
+    "another ending": ("d.txt", "1", model_spec(), r"\.jsonl, \.csv, \.npy, \.npz"),
     "not npz": ("d.npz", b"1", model_spec(), "cannot be read as numpy data"),
     "not npy": ("d.npy", b"1", model_spec(), "cannot be read as numpy data"),
     "pickles": (

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-import bilstm_exporter
-from bilstm_exporter.quantization.recipes import RECIPES
+from bilstm_exporter import ExportOptions, export
+from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.quantization.recipes import RECIPES, Precision
 from bilstm_exporter.targets.base import TargetOptions
-from bilstm_exporter.targets.registry import TARGETS, register_target
+from bilstm_exporter.targets.registry import TARGETS, RegisteredTarget, register_target
+
+from .models import MODELS
 
 
 def test_the_formats_and_their_order():
     assert list(TARGETS) == ["onnx", "tflite"]
-    assert bilstm_exporter.ExportOptions().formats == tuple(TARGETS)
+    assert ExportOptions().formats == tuple(TARGETS)
 
 
 def test_a_format_is_registered_once():
@@ -29,3 +32,14 @@ def test_only_one_format_holds_calibrated_recipes():
     held = {n: [r.name for r in RECIPES.values() if TARGETS[n].holds(r)] for n in TARGETS}
     assert set(held["tflite"]) - set(held["onnx"]) == {"int8-full"}
     assert set(held["tflite"]) == set(RECIPES)
+
+
+def test_a_format_can_support_some_precisions_only():
+    target = RegisteredTarget("toy", "module", "Class", precisions=frozenset({Precision.FLOAT32}))
+    assert [name for name, recipe in RECIPES.items() if target.holds(recipe)] == ["float32"]
+
+
+def test_a_format_without_a_backend_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("bilstm_exporter.artifacts.BACKENDS", {})
+    with pytest.raises(UnsupportedModelError, match="no backend of bilstm_runtime runs onnx"):
+        export(MODELS["lstm"](), tmp_path / "bundle", formats="onnx")

@@ -28,7 +28,7 @@ from bilstm_exporter.errors import ExportError
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS, ExportOptions
 from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
-from bilstm_exporter.targets.registry import TARGETS
+from bilstm_exporter.targets.registry import default_formats
 
 if TYPE_CHECKING:
     from bilstm_exporter.report import FailedExport
@@ -70,9 +70,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
     parser.add_argument(
         "--formats",
-        default=",".join(TARGETS),
+        default=",".join(default_formats()),
         metavar="LIST",
-        help=f"which artifacts to write, separated by commas (default: {','.join(TARGETS)})",
+        help="which artifacts to write, separated by commas (default: %(default)s)",
     )
     parser.add_argument(
         "--recipes",

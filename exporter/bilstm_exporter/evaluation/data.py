@@ -26,8 +26,10 @@ from bilstm_runtime.errors import DataFileError, DataFileProblem
 from bilstm_runtime.io.readers import READERS
 from bilstm_runtime.spec import InputSpec, ModelSpec
 
-MAX_BYTES = {"npz": 2**32, "npy": 2**32, "csv": 2**29, "jsonl": 2**29}
-"""The largest file in bytes, unpacked. Reading text takes about ten times its size in memory."""
+MAX_BYTES = {"npz": 2**32, "npy": 2**32}
+"""The largest file in bytes, unpacked, by file extension."""
+MAX_TEXT_BYTES = 2**29
+"""The same for all others. Reading text takes about ten times its size in memory."""
 
 _HINTS = {
     DataFileProblem.OBJECT_ARRAY: (
@@ -74,27 +76,31 @@ def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:
     """
     file = Path(path)
     ending = file.suffix.removeprefix(".").lower()
-    if ending not in _FILE_READERS:
-        endings = ", ".join(f".{name}" for name in _FILE_READERS)
+    if ending not in READERS:
+        endings = ", ".join(f".{name}" for name in READERS)
         message = f"{file}: data is read from files that end in {endings}"
         raise DataError(message)
+    limit = MAX_BYTES.get(ending, MAX_TEXT_BYTES)
     try:
         size = file.stat().st_size
-        if size <= MAX_BYTES[ending]:
+        if size <= limit:
             content = file.read_bytes()
             if ending == "npz":
                 size = _unpacked_bytes(content)
     except OSError as error:
         message = f"{file} cannot be read: {error.strerror or error}"
         raise DataError(message) from error
-    if size > MAX_BYTES[ending]:
+    if size > limit:
         message = (
-            f"{file} holds {size / 2**30:.1f} GiB; at most {MAX_BYTES[ending] / 2**30:g} GiB are "
+            f"{file} holds {size / 2**30:.1f} GiB; at most {limit / 2**30:g} GiB are "
             f"read. A few thousand examples are enough"
         )
         raise DataError(message)
     try:
-        values, labels = _FILE_READERS[ending](content, spec, str(file))
+        if ending in _LABEL_READERS:
+            values, labels = _LABEL_READERS[ending](content, spec, str(file))
+        else:
+            values, labels = READERS[ending](content, spec.inputs, str(file)), None
     except DataFileError as error:
         message = f"{error}{_HINTS.get(error.code, '')}"
         raise DataError(message) from error
@@ -118,10 +124,6 @@ def _npz(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     labels = {key: arrays.pop(key) for key in keys}
     values = {spec.inputs[0].name: arrays[inputs[0].name]} if len(inputs) == 1 else arrays
     return values, labels_from_keys(labels, spec.outputs)
-
-
-def _npy(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
-    return READERS["npy"](content, spec.inputs, label), None
 
 
 def _jsonl(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
@@ -158,9 +160,8 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     return values, labels_from_keys(labels, spec.outputs)
 
 
-_FILE_READERS: Mapping[str, Callable[[bytes, ModelSpec, str], tuple[Any, object]]] = {
+_LABEL_READERS: Mapping[str, Callable[[bytes, ModelSpec, str], tuple[Any, object]]] = {
     "npz": _npz,
-    "npy": _npy,
     "csv": _csv,
     "jsonl": _jsonl,
 }

@@ -266,11 +266,29 @@ def _weights_by_layer(
 
 
 def _gate_parts(layer: Any, weight: np.ndarray) -> list[np.ndarray]:
-    """Return the parts of a GRU's weight: with ``reset_after=False``, gates 1 and 2 and gate 3."""
-    units = getattr(layer, "units", None)
-    if not isinstance(units, int) or weight.ndim != 2 or weight.shape[1] != 3 * units:
+    """Return every run of gates of a weight ``[..., gates * units]`` of two or three gates.
+
+    The step of a GRU with ``reset_after=False`` multiplies by two gates, then by the third. An
+    RNN layer has no units, but its cell has. The four gates of an LSTM are never divided.
+    """
+    units = getattr(getattr(layer, "cell", layer), "units", None)
+    if (
+        not isinstance(units, int)
+        or weight.ndim != 2
+        or weight.shape[1]
+        not in (
+            2 * units,
+            3 * units,
+        )
+    ):
         return []
-    return [weight[:, : 2 * units], weight[:, 2 * units :]]
+    gates = weight.shape[1] // units
+    return [
+        weight[:, first * units : end * units]
+        for end in range(1, gates + 1)
+        for first in range(end)
+        if end - first < gates
+    ]
 
 
 def _adjacent_floats(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_type_hints
 
 import tensorflow as tf
 
-from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell
+from bilstm_exporter.ir.cells import Activation, GatedCell
 from bilstm_exporter.ir.recurrence import Bidirectional, Lowering, Recurrence, RecurrenceResult
 
 LoopOutputs = tuple[Any, Any, list[Any]]
@@ -162,40 +162,31 @@ class RecurrentLayers:
 
 
 def describe_gates(
-    described: type[LSTMCell | GRUCell | SimpleRNNCell],
+    described: type[GatedCell],
     cell: Any,
     read: Callable[[Any], Any],
     describe: Callable[[Any], Activation],
-) -> Cell:
-    """Describe one of Keras's own cells; the attributes have the same names in Keras 2 and 3.
+) -> GatedCell:
+    """Describe a cell whose attributes have the names of the description's fields.
 
     Args:
-        described: The class of the description.
-        cell: The cell.
+        described: The class of the description, a dataclass.
+        cell: The cell, of Keras 2 or 3.
         read: Returns a weight as an array, and None for None.
         describe: Describes an activation.
     """
-    kernels = {"kernel": read(cell.kernel), "recurrent_kernel": read(cell.recurrent_kernel)}
-    bias, activation = read(cell.bias), describe(cell.activation)
-    if described is SimpleRNNCell:
-        return SimpleRNNCell(**kernels, bias=bias, activation=activation)
-    recurrent_activation = describe(cell.recurrent_activation)
-    if described is LSTMCell:
-        return LSTMCell(
-            **kernels,
-            bias=bias,
-            activation=activation,
-            recurrent_activation=recurrent_activation,
-        )
-    two_biases = bias is not None and bias.ndim == 2  # [2, 3 * units]
-    return GRUCell(
-        **kernels,
-        bias=bias[0] if two_biases else bias,
-        recurrent_bias=bias[1] if two_biases else None,
-        activation=activation,
-        recurrent_activation=recurrent_activation,
-        reset_after=cell.reset_after,
-    )
+    types = get_type_hints(described)
+    values: dict[str, Any] = {}
+    for field in fields(described):  # type: ignore[arg-type] # every concrete cell is a dataclass
+        value = getattr(cell, field.name, None)
+        if types[field.name] is Activation:
+            values[field.name] = describe(value)
+        else:
+            values[field.name] = value if types[field.name] is bool else read(value)
+    bias = values["bias"]
+    if bias is not None and bias.ndim == 2:  # [2, gates * units]: input and recurrent bias
+        values["bias"], values["recurrent_bias"] = bias
+    return described(**values)
 
 
 def _is_zeros(tensor: Any) -> bool:

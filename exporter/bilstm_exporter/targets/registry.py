@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from bilstm_exporter.quantization.recipes import Precision, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bilstm_exporter.quantization.recipes import Recipe
     from bilstm_exporter.targets.base import Target, TargetOptions
 
 
@@ -26,13 +27,17 @@ class RegisteredTarget:
         name: The name of the format, and the extension of its files.
         module: The module of the target class.
         class_name: The name of the `Target` class.
+        precisions: The precisions in which the format stores weights.
         integer_activations: Whether the format supports recipes with integer activations.
+        default: Whether an export writes the format if the user names none.
     """
 
     name: str
     module: str
     class_name: str
+    precisions: frozenset[Precision] = frozenset(Precision)
     integer_activations: bool = False
+    default: bool = True
 
     def create(self, options: TargetOptions) -> Target:
         """Import the target's module and create a target for one model."""
@@ -41,17 +46,27 @@ class RegisteredTarget:
 
     def holds(self, recipe: Recipe) -> bool:
         """Whether the format supports a recipe."""
-        return self.integer_activations or not recipe.calibrated
+        supported = self.integer_activations or not recipe.calibrated
+        return supported and recipe.precision in self.precisions
 
 
 TARGETS: dict[str, RegisteredTarget] = {}
-"""Every format, in the order of a bundle."""
+"""Every format, in alphabetical order, which is that of a bundle."""
 
 
-def register_target(
-    name: str, module: str, class_name: str, *, integer_activations: bool = False
-) -> None:
+def default_formats() -> tuple[str, ...]:
+    """The formats that an export writes if the user names none."""
+    return tuple(target.name for target in TARGETS.values() if target.default)
+
+
+def register_target(name: str, module: str, class_name: str, **options: Any) -> None:
     """Register a format.
+
+    Args:
+        name: The name of the format, and the extension of its files.
+        module: The module of the target class.
+        class_name: The name of the `Target` class.
+        **options: Further attributes of `RegisteredTarget`.
 
     Raises:
         ValueError: The name is taken.
@@ -59,7 +74,7 @@ def register_target(
     if name in TARGETS:
         message = f"the format {name!r} is registered already"
         raise ValueError(message)
-    TARGETS[name] = RegisteredTarget(name, module, class_name, integer_activations)
+    TARGETS[name] = RegisteredTarget(name, module, class_name, **options)
 
 
 def find_targets(folders: Sequence[str]) -> None:

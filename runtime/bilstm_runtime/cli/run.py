@@ -16,7 +16,7 @@ from bilstm_runtime.io.writers import WRITERS, Table
 from bilstm_runtime.model import load
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Collection, Sequence
 
 PROG = "run-bilstm"
 STDIN = "-"
@@ -115,13 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_guarded(PROG, partial(run, args), debug=args.debug)
 
 
-def _format_of(file: str | None, default: str, known: Container[str]) -> str:
+def _format_of(file: str | None, default: str, known: Collection[str]) -> str:
     """Return the format that a file name implies."""
     if file is None or file == STDIN:
         return default
     ending = Path(file).suffix.removeprefix(".").lower()
     if ending not in known:
-        names = ", ".join(f".{name}" for name in READERS)
+        names = ", ".join(f".{name}" for name in known)
         message = f"{file}: the name must end in one of {names}"
         raise DataFileError(message)
     return ending

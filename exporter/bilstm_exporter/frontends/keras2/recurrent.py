@@ -25,10 +25,18 @@ from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
 from bilstm_exporter.frontends.tracing import replaced
-from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.ir.cells import (
+    Activation,
+    Cell,
+    GatedCell,
+    GRUCell,
+    LSTMCell,
+    SimpleRNNCell,
+    StepCell,
+)
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
-_OWN_CELLS: dict[Any, type[LSTMCell | GRUCell | SimpleRNNCell]] = {
+_OWN_CELLS: dict[Any, type[GatedCell]] = {
     lstm.LSTMCell: LSTMCell,
     lstm_v1.LSTMCell: LSTMCell,
     gru.GRUCell: GRUCell,

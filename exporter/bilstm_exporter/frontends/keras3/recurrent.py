@@ -22,12 +22,20 @@ from keras import tree
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
 from bilstm_exporter.frontends.tracing import replaced
-from bilstm_exporter.ir.cells import Activation, Cell, GRUCell, LSTMCell, SimpleRNNCell, StepCell
+from bilstm_exporter.ir.cells import (
+    Activation,
+    Cell,
+    GatedCell,
+    GRUCell,
+    LSTMCell,
+    SimpleRNNCell,
+    StepCell,
+)
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
 _RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
 _OWN_LAYERS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
-_OWN_CELLS: dict[Any, type[LSTMCell | GRUCell | SimpleRNNCell]] = {
+_OWN_CELLS: dict[Any, type[GatedCell]] = {
     keras.layers.LSTMCell: LSTMCell,
     keras.layers.GRUCell: GRUCell,
     keras.layers.SimpleRNNCell: SimpleRNNCell,
