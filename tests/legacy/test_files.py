@@ -208,7 +208,7 @@ def test_builder(library, tmp_path, monkeypatch):
         read(None, builder=f"{name}:typo")
     with pytest.raises(OptionError, match="module:function"):
         read(None, builder=name)
-    with pytest.raises(OptionError, match="no model file"):
+    with pytest.raises(OptionError, match="do not give a model file"):
         read("model.h5", builder=f"{name}:build")
     model = sys.modules[name].build()
     file = "x.weights.h5"
