@@ -43,7 +43,9 @@ every_direction = pytest.mark.parametrize("backwards", [False, True])
 
 
 @every_direction
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["LSTM", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "LSTM")]
+)
 def test_unrolled(kind, backwards):
     one = layer(kind, go_backwards=backwards)
     for time in TIMES:

@@ -68,7 +68,11 @@ def assert_equal_ids(layer, encoder: TextEncoder, texts: list[str]) -> None:
         assert found + [0] * (len(row) - len(found)) == row.tolist(), text
 
 
-@pytest.mark.parametrize("length", [None, 1, 4], ids=lambda n: f"length={n}")
+@pytest.mark.parametrize(
+    "length",
+    [None, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))],
+    ids=lambda n: f"length={n}",
+)
 @pytest.mark.parametrize("split", SPLITS, ids=lambda s: f"split={s}")
 @pytest.mark.parametrize("standardize", STANDARDIZATIONS, ids=str)
 @settings(max_examples=40, deadline=None)

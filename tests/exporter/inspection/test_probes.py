@@ -276,7 +276,8 @@ def test_a_common_call_gives_every_probe_the_outputs_of_its_own(build):
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("layer", [Mixing, pytest.param(MixingPadded, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [Mixing, MixingPadded])
 def test_rows_that_depend_on_others_are_called_alone(layer):
     model, loaded = counting(masked(layer(), kl.LSTM(4)))
     for probe in make_probes(loaded).probes:

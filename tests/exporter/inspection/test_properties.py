@@ -18,7 +18,12 @@ def slow(*values):
 
 @pytest.mark.parametrize(
     ("name", "neutral"),
-    [("classifier", True), ("pooled", False), ("unmasked_ids", False), ("lstm", False)],
+    [
+        slow("classifier", True),
+        slow("pooled", False),
+        ("unmasked_ids", False),
+        ("lstm", False),
+    ],
 )
 def test_padding_is_neutral_only_where_it_changes_nothing(inspected, name, neutral):
     found = inspected(name)
@@ -81,15 +86,16 @@ def test_rows_that_are_merged_are_found():
 
 @pytest.mark.parametrize(
     ("name", "neutral"),
-    [("classifier", True), pytest.param("pooled", False, marks=pytest.mark.slow)],
+    [slow("classifier", True), slow("pooled", False)],
 )
-def test_the_properties_stand_in_the_manifest(exported, name, neutral):
+def test_the_properties_are_in_the_manifest(exported, name, neutral):
     done = exported(name)
     assert done.manifest["padding"] == {"neutral": neutral}
     assert done.manifest["rows_independent"] is True
     assert done.report.padding_neutral is neutral
 
 
+@pytest.mark.slow
 def test_an_unmasked_twin_of_a_masked_model_is_not_neutral():
     for mask_zero in (True, False):
         model = tokens(kl.LSTM(3), mask_zero=mask_zero)
