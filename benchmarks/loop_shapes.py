@@ -40,8 +40,8 @@ from speed_runners import STEPS, bound_of, features, litert_runner, model
 NOW = "now"
 UNITS = (64, 128, 256)
 ITERATIONS = (1, 2, 3, 5, 8)
-# Of CHUNK_UNITS they make chunks of 52, 100, 184 and 512 steps. Inputs are filled up by a chunk
-# where time is free, so chunks far longer than the sequence would measure nothing but that.
+# Of CHUNK_UNITS they make chunks of 52, 100, 184 and 512 steps. Inputs are padded to whole chunks
+# if time is free, so chunks far longer than the sequence would measure only the padding.
 LOOP_COSTS = (1 << 17, 1 << 20, 1 << 22, 1 << 25)
 CHUNK_UNITS = 64
 CHUNK_LENGTHS = (400, 1600)

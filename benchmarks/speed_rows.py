@@ -268,18 +268,24 @@ def lstm_flop(units: int) -> int:
 def onnx_int8(lab: Lab) -> Iterator[Case]:
     """The recipe int8 against float32."""
     for units, bar in ONNX_INT8_BARS.items():
-        yield Case(f"{units} units", FASTER, bar, partial(_onnx_int8, lab, units))
+        yield Case(
+            f"{units} units",
+            FASTER,
+            bar,
+            partial(_int8_against_float, lab, units, "onnx", fixed=False),
+        )
 
 
-def _onnx_int8(lab: Lab, units: int) -> Measured:
+def _int8_against_float(lab: Lab, units: int, format_name: str, *, fixed: bool) -> Measured:
     work = features(units)
     files = {
-        recipe: lab.file("plain", units, "onnx", recipe=recipe) for recipe in ("float32", "int8")
+        recipe: lab.file("plain", units, format_name, recipe=recipe, fixed=fixed)
+        for recipe in ("float32", "int8")
     }
 
     def open_all() -> list[Contestant]:
         return [
-            onnx_runner(file, recipe, bound=bound_of(recipe)).on(work)
+            OPEN[format_name](file, recipe, bound=bound_of(recipe)).on(work)
             for recipe, file in files.items()
         ]
 
@@ -356,25 +362,8 @@ def tflite_int8(lab: Lab) -> Iterator[Case]:
     """The recipe int8 against float32."""
     for units, bar in TFLITE_INT8_BARS.items():
         for fixed, words in SHAPES.items():
-            measure = partial(_tflite_int8, lab, units, fixed=fixed)
+            measure = partial(_int8_against_float, lab, units, "tflite", fixed=fixed)
             yield Case(f"{units} units, {words}", FASTER, bar, measure)
-
-
-def _tflite_int8(lab: Lab, units: int, *, fixed: bool) -> Measured:
-    work = features(units)
-    files = {
-        recipe: lab.file("plain", units, "tflite", recipe=recipe, fixed=fixed)
-        for recipe in ("float32", "int8")
-    }
-
-    def open_all() -> list[Contestant]:
-        return [
-            litert_runner(file, recipe, bound=bound_of(recipe)).on(work)
-            for recipe, file in files.items()
-        ]
-
-    timing = race_reopened(open_all, lab.rounds)
-    return Measured(timing.ratio("float32", "int8"), timing.details(), timing.note())
 
 
 OPEN = {"onnx": onnx_runner, "tflite": litert_runner}

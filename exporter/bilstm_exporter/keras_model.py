@@ -174,9 +174,16 @@ class KerasModel(Protocol):
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
         """Trace the model at these shapes, with weights as constants.
 
+        Args:
+            lowering: Writes the recurrences.
+            inputs: The inputs, then the states.
+
         Returns:
             A ``tf.ConcreteFunction`` that takes ``input_0``, ``input_1``, ... and returns a dict
-            of ``output_0``, ``output_1``, ...
+            of ``output_0000``, ``output_0001``, ...
+
+        Raises:
+            UnsupportedModelError: A layer cannot be traced, or calls Python.
         """
         ...
 

@@ -8,7 +8,6 @@ import math
 import shutil
 import sys
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,7 +18,7 @@ from bilstm_bench.results import to_json
 from bilstm_bench.tuning import write_atomically
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.bundle.folder import open_bundle
-from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, run_guarded
+from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 from bilstm_runtime.errors import DataFileError, OptionError
 
 if TYPE_CHECKING:
@@ -73,15 +72,11 @@ class ProgressLine:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
-        prog=PROG,
-        description="Measure a bundle on this device: every model file on every installed "
+    parser = bundle_parser(
+        PROG,
+        "Measure a bundle on this device: every model file on every installed "
         "backend, in turns, with confidence intervals.",
-        epilog=EXIT_CODES_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     selection = parser.add_argument_group("what is measured")
     selection.add_argument(
         "--lengths",
@@ -224,13 +219,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     args = parse_args(argv)
     return run_guarded(PROG, partial(run, args), debug=args.debug)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("bilstm-edge")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "unknown"
 
 
 def _options(args: argparse.Namespace) -> Options:

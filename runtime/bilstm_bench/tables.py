@@ -191,7 +191,7 @@ def _latencies(result: Result) -> Iterator[Table]:
         if noise:
             notes.append(
                 f"Two equal contenders differed by up to {(max(noise) - 1) * 100:.1f} %: a smaller "
-                "ratio, or one whose interval contains 1, is no difference."
+                "ratio, or one whose interval contains 1, means no difference."
             )
         if settings is not None and not number:
             notes.append(_LATENCY_NOTE)

@@ -118,7 +118,7 @@ def parse_recipes(names: Sequence[str] | str) -> tuple[Recipe, ...]:
         )
         raise OptionError(message)
     if len(set(requested)) < len(requested):
-        message = f"recipes: {', '.join(requested)} names one twice"
+        message = f"recipes: {', '.join(requested)} repeats a name"
         raise OptionError(message)
     return tuple(recipe for recipe in RECIPES.values() if recipe.name in requested)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.check import ArtifactCheck, CheckReport, check
-from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, VersionAction, run_guarded
+from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +22,11 @@ PROG = "check-bilstm"
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is invalid."""
-    parser = argparse.ArgumentParser(
-        prog=PROG,
-        description="Run every model file of a bundle on the recorded cases, each twice, and "
+    parser = bundle_parser(
+        PROG,
+        "Run every model file of a bundle on the recorded cases, each twice, and "
         "compare its outputs with Keras's or, for quantized files, with those it had at export.",
-        epilog=EXIT_CODES_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     parser.add_argument(
         "--backend",
         action="append",
@@ -38,7 +35,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
-    parser.add_argument("--version", action=VersionAction)
     return parser.parse_args(argv)
 
 

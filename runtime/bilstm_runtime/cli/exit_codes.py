@@ -44,6 +44,25 @@ exit codes:
 """
 
 
+def bundle_parser(prog: str, description: str, *, formats: str = "") -> argparse.ArgumentParser:
+    """A parser with the arguments of every command: the bundle, and `--version`.
+
+    Args:
+        prog: The name of the command.
+        description: What it does, for the help.
+        formats: Text between the options and the exit codes in the help.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=formats + EXIT_CODES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
+    parser.add_argument("--version", action=_VersionAction)
+    return parser
+
+
 def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
     """Run a command, and report errors raised on purpose in one line on stderr.
 
@@ -74,7 +93,7 @@ def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
     return code
 
 
-class VersionAction(argparse.Action):
+class _VersionAction(argparse.Action):
     """Prints the version and exits; the look-up takes milliseconds, so it is done only here."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:

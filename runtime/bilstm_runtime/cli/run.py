@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.cli.exit_codes import EXIT_CODES_HELP, ExitCode, VersionAction, run_guarded
+from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 from bilstm_runtime.errors import DataFileError
 from bilstm_runtime.io.readers import READERS
 from bilstm_runtime.io.writers import WRITERS, Table
@@ -45,13 +45,9 @@ output formats:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is invalid."""
-    parser = argparse.ArgumentParser(
-        prog=PROG,
-        description="Run the model of a bundle on examples from a file.",
-        epilog=_FORMATS_HELP + EXIT_CODES_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = bundle_parser(
+        PROG, "Run the model of a bundle on examples from a file.", formats=_FORMATS_HELP
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     parser.add_argument(
         "--input", required=True, metavar="FILE", help="examples to run; - reads stdin"
     )
@@ -82,7 +78,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quiet", action="store_true", help="print only errors on stderr")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
-    parser.add_argument("--version", action=VersionAction)
     return parser.parse_args(argv)
 
 

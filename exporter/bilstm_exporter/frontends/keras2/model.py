@@ -93,19 +93,7 @@ class Keras2Model(BaseModel):
         return tf.nest.pack_sequence_as(self._structure, list(arrays))
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
-        """Trace the model at these shapes, with weights as constants.
-
-        Args:
-            lowering: Writes the recurrences.
-            inputs: The inputs, then the states.
-
-        Returns:
-            A ``tf.ConcreteFunction`` that takes ``input_0``, ``input_1``, ... and returns a dict
-            of ``output_0000``, ``output_0001``, ...
-
-        Raises:
-            UnsupportedModelError: A layer cannot be traced, or calls Python.
-        """
+        """Trace the model; see `KerasModel.trace`."""
         variables, count = self._state_variables(self.keras_model), len(self.inputs)
 
         def call(*tensors: Any) -> dict[str, Any]:

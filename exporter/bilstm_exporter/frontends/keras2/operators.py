@@ -19,7 +19,7 @@ from tf_keras.src.engine import sequential
 from tf_keras.src.layers.convolutional import base_conv
 from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
-from bilstm_exporter.frontends.keras3.operators import softplus
+from bilstm_exporter.frontends.keras3.operators import per_group, softplus
 from bilstm_exporter.frontends.tracing import before_flip, replaced
 from bilstm_exporter.ir.cells import StepCell
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence
@@ -118,12 +118,7 @@ def _convolution(original: Any) -> Any:
         groups = inputs.shape[-1] // filters.shape[-2] if inputs.shape[-1] else 1
         if groups <= 1 or str(kwargs.get("data_format")).startswith("NC"):
             return original(inputs, filters, *args, **kwargs)
-        parts = zip(
-            tf.split(inputs, groups, axis=-1),
-            tf.split(tf.convert_to_tensor(filters), groups, axis=-1),
-            strict=True,
-        )
-        return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
+        return per_group(original, groups, inputs, filters, *args, **kwargs)
 
     return convolution
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -146,14 +146,30 @@ def _conv(original: Any) -> Any:
         groups = inputs.shape[-1] // kernel.shape[-2] if len(inputs.shape) > 2 else 1
         if groups == 1 or kwargs.get("data_format") == "channels_first":
             return original(inputs, kernel, *args, **kwargs)
-        parts = zip(
-            tf.split(inputs, groups, axis=-1),
-            tf.split(tf.convert_to_tensor(kernel), groups, axis=-1),
-            strict=True,
-        )
-        return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
+        return per_group(original, groups, inputs, kernel, *args, **kwargs)
 
     return conv
+
+
+def per_group(
+    original: Callable[..., Any], groups: int, inputs: Any, kernel: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Call a convolution once per group, and concatenate the channels of the outputs.
+
+    Args:
+        original: The convolution, ``original(inputs, kernel, *args, **kwargs)``.
+        groups: The number of groups.
+        inputs: ``[batch, ..., groups * channels]``.
+        kernel: ``[..., channels, filters]``; each group has its share of the filters.
+        *args: Further arguments of the convolution.
+        **kwargs: The same.
+    """
+    parts = zip(
+        tf.split(inputs, groups, axis=-1),
+        tf.split(tf.convert_to_tensor(kernel), groups, axis=-1),
+        strict=True,
+    )
+    return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
 
 
 def _pool(original: Any) -> Any:
