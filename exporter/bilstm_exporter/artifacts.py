@@ -142,7 +142,7 @@ class ArtifactBuilder:
         parity = measure_parity(session.run, self.probes.probes, artifact.outputs)
         if not parity.passed and self.probes.keep_well_conditioned():
             parity = measure_parity(session.run, self.probes.probes, artifact.outputs)
-        require_parity(artifact.file, parity)
+        require_parity(artifact.file, parity, self.probes.values_tried)
         return VerifiedArtifact(replace(artifact, parity=parity.to_dict()), built, parity, session)
 
     def _open(self, name: str, recipe: str, built: Built) -> tuple[Artifact, Session]:

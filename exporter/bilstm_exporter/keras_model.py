@@ -121,7 +121,9 @@ class KerasModel(Protocol):
         ...
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Call the model eagerly in float32; its outputs are the reference.
+        """Return the outputs of an eager call in float32.
+
+        The call may be a compiled function, if that was proven equal to the eager call.
 
         Args:
             inputs: One array per entry of ``flat_inputs``.
@@ -129,6 +131,10 @@ class KerasModel(Protocol):
         Returns:
             One array per entry of ``flat_output_names``.
         """
+        ...
+
+    def eager_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs of an eager call, as ``reference`` does; never compiled."""
         ...
 
     def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -169,6 +175,15 @@ class KerasModel(Protocol):
 
     def weights(self) -> list[tuple[str, np.ndarray]]:
         """Return every weight with the name of its layer, as in ``layers``."""
+        ...
+
+    def input_statistics(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """Return what normalization layers know of their inputs.
+
+        Returns:
+            The layer's name, the mean and the standard deviation per feature, in the order of
+            the model.
+        """
         ...
 
     def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:

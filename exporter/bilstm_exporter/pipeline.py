@@ -12,9 +12,10 @@ from bilstm_exporter.artifacts import ArtifactBuilder
 from bilstm_exporter.bundle.folder import check_writable, default_folder, staged
 from bilstm_exporter.bundle.writer import write_bundle
 from bilstm_exporter.errors import ExportError
+from bilstm_exporter.evaluation.dataset import example_calls
 from bilstm_exporter.evaluation.evaluator import EvaluationSet, make_evaluation_set
 from bilstm_exporter.evaluation.search import SearchResult
-from bilstm_exporter.evaluation.selection import parse_budget
+from bilstm_exporter.evaluation.selection import Budget, parse_budget
 from bilstm_exporter.explanation import (
     Explanation,
     FormatOutcome,
@@ -49,12 +50,14 @@ def run_export(
             Path(out) if out is not None else default_folder(loaded.origin.file, loaded.spec.name)
         )
         with staged(folder, overwrite=options.overwrite) as staging:
-            golden = golden_probes(loaded, probes.probes)
             builder = ArtifactBuilder(loaded, probes, options, stages)
+            evaluation = evaluate_on_data(loaded, probes, options, stages)
             build_float32(builder, options.formats, attempt)
             attempt.raise_first()
-            evaluation = prepare_evaluation(loaded, probes, options, stages)
+            if evaluation is None and not limits_of(options).is_unlimited:
+                evaluation = evaluate_on_probes(loaded, probes, options, stages)
             selection = select_artifacts(builder, evaluation, options, stages, attempt)
+            golden = golden_probes(loaded, probes.probes)
             write_bundle(staging, loaded, golden, selection)
         return make_report(folder, loaded, probes, evaluation, selection, stages.seconds)
     except ExportError as error:
@@ -136,7 +139,9 @@ def load_model(
             keras_model.text_layers(),
         )
     with stages.stage("calling Keras for its outputs"):
-        return inspect_model(keras_model, origin, batch=options.batch, time=options.time)
+        return inspect_model(
+            keras_model, origin, batch=options.batch, time=options.time, report=stages.report
+        )
 
 
 def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Attempt) -> None:
@@ -145,14 +150,28 @@ def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Att
         attempt.outcomes[name] = builder.try_float32(name)
 
 
-def prepare_evaluation(
+def evaluate_on_data(
     loaded: LoadedModel, probes: ProbeSet, options: ExportOptions, stages: Stages
 ) -> EvaluationSet | None:
-    """Make the examples for the evaluation: the user's data, or the probes for a search."""
-    budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
-    if options.data is None and budget.is_unlimited:
+    """Read the user's data, if there is any, and let some examples be the first probes."""
+    if options.data is None:
         return None
-    return make_evaluation_set(loaded, probes, options.data, options.metric, stages)
+    found = make_evaluation_set(loaded, probes, options.data, options.metric, stages)
+    with stages.stage("calling Keras for its outputs"):
+        probes.add_examples(loaded, example_calls(found.dataset, loaded.spec))
+    return found
+
+
+def evaluate_on_probes(
+    loaded: LoadedModel, probes: ProbeSet, options: ExportOptions, stages: Stages
+) -> EvaluationSet:
+    """Make examples of the probes, for a search without data."""
+    return make_evaluation_set(loaded, probes, None, options.metric, stages)
+
+
+def limits_of(options: ExportOptions) -> Budget:
+    """Return the limits of a search."""
+    return parse_budget(options.max_drop, options.max_kb, options.max_ms)
 
 
 def select_artifacts(
@@ -165,7 +184,7 @@ def select_artifacts(
     """Build the requested recipes, or search for the best within the limits."""
     selector = RecipeSelector(builder, options.formats, evaluation, stages)
     recipes = parse_recipes(options.recipes)
-    budget = parse_budget(options.max_drop, options.max_kb, options.max_ms)
+    budget = limits_of(options)
     if budget.is_unlimited:
         return selector.build(recipes, skip_failed_calibration=options.recipes == ALL)
     selection = selector.search(recipes, budget)

@@ -44,6 +44,39 @@ class Stages:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
 
 
+class Countdown:
+    """Reports how much of a long task is done, and about how long the rest takes.
+
+    Args:
+        report: Receives a line, at most every five seconds; or None.
+        task: The task in words, such as ``"calling Keras for its outputs"``.
+        total: The number of parts.
+        parts: The name of the parts, such as ``"probes"``.
+    """
+
+    _SECONDS_BETWEEN_REPORTS = 5.0
+
+    def __init__(self, report: Listener | None, task: str, total: int, parts: str) -> None:
+        self._report = report
+        self._task = task
+        self._total = total
+        self._parts = parts
+        self._done = 0
+        self._start = self._last = time.perf_counter()
+
+    def advance(self, count: int = 1) -> None:
+        """Note that parts of the task are done."""
+        self._done += count
+        now = time.perf_counter()
+        if self._report is None or now - self._last < self._SECONDS_BETWEEN_REPORTS:
+            return
+        self._last = now
+        left = (now - self._start) / self._done * (self._total - self._done)
+        self._report(
+            f"{self._task}: {self._done} of {self._total} {self._parts}, about {left:.0f} s left"
+        )
+
+
 @contextlib.contextmanager
 def captured_stderr() -> Iterator[Callable[[], str]]:
     """Capture what the process writes to file descriptor 2.

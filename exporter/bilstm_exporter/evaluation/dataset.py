@@ -27,6 +27,8 @@ LABEL_KEY = "y"
 """The key of labels in a user's file or dict; ``y_OUTPUT`` names the labels of one output."""
 
 _SEED = 0
+# The probes begin with these examples; each takes a call of Keras and two of every artifact.
+_EXAMPLE_ROWS, _EXAMPLE_CALLS = 7, 3
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,23 @@ def make_dataset(raw: RawData, spec: ModelSpec, max_examples: int = MAX_EXAMPLES
         origin=raw.origin,
         together=together,
     )
+
+
+def example_calls(dataset: Dataset, spec: ModelSpec) -> list[list[AnyArray]]:
+    """Choose a few examples as inputs of single calls, with one array per input.
+
+    Returns:
+        One call with the first rows, if all examples have the same shape or the model takes a
+        fixed batch; otherwise up to three calls of one example each.
+    """
+    columns = [dataset.inputs[item.name] for item in spec.inputs]
+    rows = spec.batch.size or dataset.together or _EXAMPLE_ROWS
+    if all(isinstance(column, np.ndarray) for column in columns):
+        return [[np.asarray(column[:rows]) for column in columns]]
+    if rows not in {_EXAMPLE_ROWS, 1}:
+        return []  # a batch of sequences of different lengths
+    chosen = range(min(_EXAMPLE_CALLS, dataset.count))
+    return [[np.asarray(column[row])[np.newaxis] for column in columns] for row in chosen]
 
 
 def dataset_of_probes(probes: Sequence[Probe], spec: ModelSpec) -> Dataset:

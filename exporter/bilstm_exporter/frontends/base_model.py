@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.frontends.compiled_calls import Call, CompiledCalls
 from bilstm_exporter.keras_model import DeclaredInput
 from bilstm_runtime.spec import TextPreprocessing
 
@@ -58,7 +60,7 @@ class BaseModel(ABC):
         return unique_names([*self.output_names, *(spec.name for spec in self.states)])
 
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Call the model eagerly in float32, in which every model is exported.
+        """Return the outputs of an eager call in float32, in which every model is exported.
 
         Args:
             inputs: One array per input, then one per state.
@@ -67,7 +69,12 @@ class BaseModel(ABC):
             One array per output, then one per state.
         """
         with self._in_float32():
-            return self._eager_outputs(self.keras_model, inputs)
+            return self._calls.outputs(inputs)
+
+    def eager_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs of an eager call; ``reference`` may use an equal compiled function."""
+        with self._in_float32():
+            return self._calls.eager_outputs(inputs)
 
     @abstractmethod
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
@@ -84,9 +91,8 @@ class BaseModel(ABC):
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the final states of every recurrence in one eager call, ``[batch, ...]`` each."""
-        with self._observed_states() as states:
-            self.reference(inputs)
-        return [self._to_numpy(state) for state in states]
+        with self._in_float32():
+            return self._calls_for_states.outputs(inputs)
 
     @abstractmethod
     def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -107,6 +113,19 @@ class BaseModel(ABC):
     def weights(self) -> list[tuple[str, np.ndarray]]:
         """Return every weight with the name of its layer, as in ``layers``."""
         return _weights_by_layer(self._all_layers(), self.layers(), self._to_numpy)
+
+    def input_statistics(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """Return name, mean and standard deviation of every normalization layer."""
+        found = []
+        for layer in self._all_layers():
+            mean = getattr(layer, "moving_mean", getattr(layer, "mean", None))
+            variance = getattr(layer, "moving_variance", getattr(layer, "variance", None))
+            if mean is not None and variance is not None and not callable(mean):
+                values = [
+                    np.asarray(self._to_numpy(value), np.float64) for value in (mean, variance)
+                ]
+                found.append((layer.name, values[0], np.sqrt(np.maximum(values[1], 0.0))))
+        return found
 
     @abstractmethod
     def pack_inputs(self, arrays: Sequence[Any]) -> Any:
@@ -141,12 +160,53 @@ class BaseModel(ABC):
 
     # --- shared
 
+    @functools.cached_property
+    def _calls(self) -> CompiledCalls:
+        """The calls of the model; they return its outputs and states."""
+
+        def run(call: Call, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return self._outputs_and_states(self.keras_model, call, inputs)
+
+        def call(*tensors: Any) -> list[Any]:
+            return self._flat_outputs(self.keras_model, tensors)
+
+        return CompiledCalls(call, run, has_free_batch=self._has_free_batch)
+
+    @functools.cached_property
+    def _calls_for_states(self) -> CompiledCalls:
+        """The calls of the model; they return the final states of its recurrences."""
+
+        def call(*tensors: Any) -> list[Any]:
+            with self._observed_states() as states:
+                self._flat_outputs(self.keras_model, tensors)
+            return [tf.convert_to_tensor(state) for state in states]
+
+        def run(call: Call, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            found = self._outputs_and_states(self.keras_model, call, inputs)
+            return found[: len(found) - self.state_count]
+
+        free = self._has_free_batch
+        return CompiledCalls(call, run, has_free_batch=free, proof=self._calls)
+
+    @property
+    def _has_free_batch(self) -> bool:
+        return not self.states and all(s.declared and s.shape[:1] == (None,) for s in self.inputs)
+
     def _eager_outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        def call(*tensors: Any) -> list[Any]:
+            return self._flat_outputs(model, tensors)
+
+        return self._outputs_and_states(model, call, inputs)
+
+    def _outputs_and_states(
+        self, model: Any, call: Call, inputs: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Return what ``call`` returns, then the states after it."""
         variables, count = self._state_variables(model), len(self.inputs)
         with self._restored(variables):
             for variable, value in zip(variables, inputs[count:], strict=True):
                 variable.assign(value)
-            outputs = self._flat_outputs(model, [tf.constant(array) for array in inputs[:count]])
+            outputs = call(*(tf.constant(array) for array in inputs[:count]))
             return [self._to_numpy(tensor) for tensor in (*outputs, *variables)]
 
     @contextlib.contextmanager

@@ -7,15 +7,22 @@ sequences that differ from their reverse, values at the ends of their range, and
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
+from bilstm_exporter.inspection.distributions import (
+    STANDARD_NORMAL,
+    Distribution,
+    distributions,
+)
 from bilstm_exporter.inspection.interface import CALL_ERRORS
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel
 from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.progress import Countdown, Listener
 from bilstm_runtime.comparison import compare
 from bilstm_runtime.sampling import limits, random_values, without_mask_value
 from bilstm_runtime.spec import BATCH, InputSpec
@@ -43,6 +50,8 @@ class ProbeKind(enum.Enum):
     PADDING = "one kind of padding"
     EVERY_PADDING = "every padding in one batch"
     SATURATED = "saturated states"
+    OTHER_VALUES = "values of another scale or kind"
+    EXAMPLE = "examples of the user's data"
 
     @property
     def is_padded(self) -> bool:
@@ -87,6 +96,19 @@ class Probe:
         return _finite(self.outputs)
 
 
+class Alternatives(NamedTuple):
+    """Other distributions of the inputs.
+
+    Attributes:
+        distributions: The distributions, from large to small values.
+        make: Makes all probes of a distribution; also returns the reasons for the candidates that
+            are not probes, by name.
+    """
+
+    distributions: Sequence[Distribution]
+    make: Callable[[Distribution], tuple[list[Probe], dict[str, str]]]
+
+
 class ProbeSet:
     """The probes of one model.
 
@@ -99,6 +121,7 @@ class ProbeSet:
         left_out: The reasons for the candidates that are not probes, by name.
         largest_state: The largest ``|state|`` of a recurrence on a probe, or None without
             recurrences.
+        alternatives: Probes of other distributions, in case no ordinary one can be used.
 
     Attributes:
         probes: The probes to compare with.
@@ -112,15 +135,47 @@ class ProbeSet:
         probes: Sequence[Probe],
         left_out: Mapping[str, str],
         largest_state: float | None,
+        alternatives: Alternatives | None = None,
     ) -> None:
         self._model = model
         self.probes = list(probes)
         self.left_out = dict(left_out)
         self.largest_state = largest_state
+        self._alternatives = alternatives
         self._is_filtered = False
+
+    @property
+    def values_tried(self) -> list[str]:
+        """The distributions of float inputs that were tried; [] if the model takes only ids."""
+        if self._alternatives is None or not self._alternatives.distributions:
+            return []
+        return [one.name for one in (STANDARD_NORMAL, *self._alternatives.distributions)]
+
+    def add_examples(self, loaded: LoadedModel, examples: Sequence[Sequence[np.ndarray]]) -> None:
+        """Put calls with the user's examples in front of the probes.
+
+        Args:
+            loaded: The model.
+            examples: For each call, one array per input of the model.
+        """
+        zeros = [np.zeros([axis.size or 1 for axis in s.axes], s.dtype) for s in loaded.spec.states]
+        candidates = [
+            Candidate(
+                ProbeKind.EXAMPLE,
+                f"your data {number}, batch {len(arrays[0])}, {_lengths(loaded, arrays)}",
+                [*arrays, *zeros],
+            )
+            for number, arrays in enumerate(examples, start=1)
+        ]
+        probes, left_out = _probes_of(loaded, candidates)
+        self.probes = [*probes, *self.probes]
+        self.left_out.update(left_out)
 
     def keep_well_conditioned(self) -> bool:
         """Leave out the probes on which a rounding of the weights changes Keras's own outputs.
+
+        If no ordinary probe is left, probes of the other distributions take their place: of the
+        first, from large to small values, on which the model is well conditioned.
 
         Returns:
             Whether any were left out; False from the second call on.
@@ -128,8 +183,26 @@ class ProbeSet:
         if self._is_filtered:
             return False
         self._is_filtered = True
+        before = len(self.probes)
+        self.probes = self._well_conditioned(self.probes)
+        changed = len(self.probes) < before
+        if self._alternatives is not None:
+            self._replace_ordinary(self._alternatives)
+        return changed
+
+    def _replace_ordinary(self, alternatives: Alternatives) -> None:
+        conditioned = {probe.name for probe in self.probes}
+        for distribution in alternatives.distributions:
+            if any(probe.kind is ProbeKind.ORDINARY for probe in self.probes):
+                return
+            if distribution.name in conditioned:
+                probes, left_out = alternatives.make(distribution)
+                self.left_out.update(left_out)
+                self.probes += self._well_conditioned(probes)
+
+    def _well_conditioned(self, probes: Sequence[Probe]) -> list[Probe]:
         kept = []
-        for probe in self.probes:
+        for probe in probes:
             sensitivity = _sensitivity(self._model, probe.inputs, probe.outputs)
             if sensitivity <= _MAX_SENSITIVITY:
                 kept.append(probe)
@@ -138,30 +211,60 @@ class ProbeSet:
                     f"it is badly conditioned: Keras's own output moves by {sensitivity:.2g} of "
                     f"the tolerance when its weights are off by one rounding"
                 )
-        changed = len(kept) < len(self.probes)
-        self.probes = kept
-        return changed
+        return kept
 
 
-def make_probes(loaded: LoadedModel) -> ProbeSet:
+def make_probes(loaded: LoadedModel, report: Listener | None = None) -> ProbeSet:
     """Make the probes of a model, and compute Keras's outputs for them.
+
+    Args:
+        loaded: The model.
+        report: Receives the progress in words.
 
     Raises:
         UnsupportedModelError: The model returns different outputs for the same input.
     """
+    others = distributions(loaded.keras, loaded.spec.inputs)
+    saturating, largest = _saturating_candidates(loaded)
+    candidates = [
+        *_candidates(loaded, STANDARD_NORMAL),
+        *saturating,
+        *_candidates_of_others(loaded, others),
+    ]
+    probes, left_out = _probes_of(loaded, candidates, report)
+    if probes:
+        _refuse_randomness(loaded.keras, probes[0])
+
+    def more(distribution: Distribution) -> tuple[list[Probe], dict[str, str]]:
+        return _probes_of(loaded, list(_candidates(loaded, distribution)))
+
+    made = ProbeSet(loaded.keras, probes, left_out, largest, Alternatives(others, more))
+    if not any(probe.kind is ProbeKind.ORDINARY for probe in probes):
+        made.keep_well_conditioned()
+    return made
+
+
+def _probes_of(
+    loaded: LoadedModel,
+    candidates: Sequence[Candidate],
+    report: Listener | None = None,
+) -> tuple[list[Probe], dict[str, str]]:
+    """Compute Keras's outputs for candidates.
+
+    Returns:
+        The probes, and the reasons for the other candidates by name.
+    """
     model = loaded.keras
     probes: list[Probe] = []
     left_out: dict[str, str] = {}
-    saturating, largest = _saturating_candidates(loaded)
-    candidates = [*_candidates(loaded), *saturating]
-    together = _call_batched(loaded, candidates)
+    countdown = Countdown(report, "calling Keras for its outputs", len(candidates), "probes")
+    together = _call_batched(loaded, candidates, countdown)
     for index, candidate in enumerate(candidates):
         try:
-            outputs = together.get(index) or model.reference(candidate.inputs)
-            if not probes:
-                _refuse_randomness(model, candidate.inputs, outputs)
-        except UnsupportedModelError:
-            raise
+            outputs = together.get(index)
+            if outputs is None:
+                outputs = model.reference(candidate.inputs)
+                countdown.advance()
         except CALL_ERRORS as error:
             lines = plain_text(error).strip().splitlines() or [type(error).__name__]
             left_out[candidate.name] = f"Keras refuses it: {lines[0][:200]}"
@@ -173,15 +276,14 @@ def make_probes(loaded: LoadedModel) -> ProbeSet:
             probes.append(probe)
         else:
             left_out[candidate.name] = "Keras's own output is not finite"
-    return ProbeSet(model, probes, left_out, largest)
+    return probes, left_out
 
 
-def _refuse_randomness(
-    model: KerasModel, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
-) -> None:
+def _refuse_randomness(model: KerasModel, probe: Probe) -> None:
     """Refuse a model whose outputs differ between two calls with the same input."""
-    again = model.reference(inputs)
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
+    again = model.eager_reference(probe.inputs)
+    pairs = zip(probe.outputs, again, strict=True)
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
         message = (
             f"the model {model.name!r} returns different outputs for the same input each time, as "
             f"a layer does that draws random numbers in inference: no artifact can reproduce "
@@ -210,23 +312,54 @@ def _finite(arrays: Sequence[np.ndarray]) -> bool:
     return all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
 
 
-def _candidates(loaded: LoadedModel) -> Iterator[Candidate]:
+def _candidates_of_others(
+    loaded: LoadedModel, others: Sequence[Distribution]
+) -> Iterator[Candidate]:
+    """Make one candidate of each distribution."""
+    rng = np.random.default_rng(17)
+    for distribution in others:
+        shapes = _shapes(loaded, 2, 12)
+        arrays = _drawn(loaded, distribution, shapes, rng)
+        yield Candidate(ProbeKind.OTHER_VALUES, distribution.name, arrays)
+
+
+def _drawn(
+    loaded: LoadedModel,
+    distribution: Distribution,
+    shapes: Sequence[tuple[int, ...]],
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Draw the inputs from a distribution, and the states from the standard normal."""
+    count = len(loaded.spec.inputs)
+    return [
+        (distribution if index < count else STANDARD_NORMAL).draw(spec, shape, rng)
+        for index, (spec, shape) in enumerate(zip(loaded.call_inputs, shapes, strict=True))
+    ]
+
+
+def _candidates(loaded: LoadedModel, distribution: Distribution) -> Iterator[Candidate]:
     rng = np.random.default_rng(20240229)
     inputs = loaded.call_inputs
+    suffix = "" if distribution is STANDARD_NORMAL else f", {distribution.name}"
 
     def ordinary(batch: int, steps: int) -> list[np.ndarray]:
-        shapes = _shapes(loaded, batch, steps)
-        return [random_values(s, shape, rng) for s, shape in zip(inputs, shapes, strict=True)]
+        return _drawn(loaded, distribution, _shapes(loaded, batch, steps), rng)
 
     for batch, steps in ((1, 0), (7, 0), (2, 1), (7, 7), (1, 12), (2, 33)):
         arrays = ordinary(batch, steps)
-        name = f"batch {len(arrays[0])}, {_lengths(loaded, arrays)}"
+        name = f"batch {len(arrays[0])}, {_lengths(loaded, arrays)}{suffix}"
         yield Candidate(ProbeKind.ORDINARY, name, arrays)
     shapes = _shapes(loaded, 7, 12)
-    ends = [_at_ends(s, shape, rng) for s, shape in zip(inputs, shapes, strict=True)]
-    yield Candidate(ProbeKind.RANGE_ENDS, ProbeKind.RANGE_ENDS.value, ends)
-    rising = [_rising(s, shape) for s, shape in zip(inputs, shapes, strict=True)]
-    yield Candidate(ProbeKind.RISING, ProbeKind.RISING.value, rising)
+    if distribution.limits is not None:
+        ends = [
+            _at_ends(s, shape, distribution.limits, rng)
+            for s, shape in zip(inputs, shapes, strict=True)
+        ]
+        yield Candidate(ProbeKind.RANGE_ENDS, f"{ProbeKind.RANGE_ENDS.value}{suffix}", ends)
+        rising = [
+            _rising(s, shape, distribution.limits) for s, shape in zip(inputs, shapes, strict=True)
+        ]
+        yield Candidate(ProbeKind.RISING, f"{ProbeKind.RISING.value}{suffix}", rising)
     if not any(_can_be_padded(spec) for spec in inputs):
         return
     single, every = ProbeKind.PADDING, ProbeKind.EVERY_PADDING
@@ -240,7 +373,7 @@ def _candidates(loaded: LoadedModel) -> Iterator[Candidate]:
             _padded(spec, array, paddings, rng)
             for spec, array in zip(inputs, ordinary(batch, steps), strict=True)
         ]
-        yield Candidate(kind, name, arrays)
+        yield Candidate(kind, f"{name}{suffix}", arrays)
 
 
 def _shapes(loaded: LoadedModel, batch: int, extra: int) -> list[tuple[int, ...]]:
@@ -264,13 +397,26 @@ def _lengths(loaded: LoadedModel, arrays: Sequence[np.ndarray]) -> str:
     return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "fixed shape"
 
 
-def _at_ends(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    return without_mask_value(spec, rng.choice(np.array(limits(spec)), shape))
+def _limits_within(spec: InputSpec, float_limits: tuple[float, float]) -> tuple[float, float]:
+    is_unlimited = np.dtype(spec.dtype).kind == "f" and spec.range is None
+    return float_limits if is_unlimited else limits(spec)
 
 
-def _rising(spec: InputSpec, shape: tuple[int, ...]) -> np.ndarray:
+def _at_ends(
+    spec: InputSpec,
+    shape: tuple[int, ...],
+    float_limits: tuple[float, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    ends = np.array(_limits_within(spec, float_limits))
+    return without_mask_value(spec, rng.choice(ends, shape))
+
+
+def _rising(
+    spec: InputSpec, shape: tuple[int, ...], float_limits: tuple[float, float]
+) -> np.ndarray:
     """Return values that rise along every row, so that a sequence differs from its reverse."""
-    low, high = limits(spec)
+    low, high = _limits_within(spec, float_limits)
     count = int(np.prod(shape[1:]))
     values = np.linspace(low, high, count).reshape(1, *shape[1:])
     return without_mask_value(
@@ -421,7 +567,7 @@ def _from_initial_states(loaded: LoadedModel, probe: Probe) -> Probe:
 
 
 def _call_batched(
-    loaded: LoadedModel, candidates: Sequence[Candidate]
+    loaded: LoadedModel, candidates: Sequence[Candidate], countdown: Countdown
 ) -> dict[int, list[np.ndarray]]:
     """Call Keras once for candidates of the same length, if rows are independent.
 
@@ -451,6 +597,7 @@ def _call_batched(
             return {}
         outputs.update((i, one) for i, one in zip(members, found, strict=True) if i not in alone)
         outputs[witness] = own
+        countdown.advance(sum(index in outputs for index in members))
     return outputs
 
 

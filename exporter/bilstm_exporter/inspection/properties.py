@@ -11,13 +11,19 @@ from bilstm_exporter.inspection.interface import CALL_ERRORS, find_interface
 from bilstm_exporter.inspection.probes import Probe, ProbeSet, make_probes
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel, Origin
 from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.progress import Listener
 from bilstm_runtime.comparison import compare
 from bilstm_runtime.sampling import random_values
 from bilstm_runtime.spec import BATCH, ModelSpec, OutputSpec, StateSpec
 
 
 def inspect_model(
-    model: KerasModel, origin: Origin, *, batch: int | None = None, time: int | None = None
+    model: KerasModel,
+    origin: Origin,
+    *,
+    batch: int | None = None,
+    time: int | None = None,
+    report: Listener | None = None,
 ) -> tuple[LoadedModel, ProbeSet]:
     """Describe a model, and make its probes.
 
@@ -26,6 +32,7 @@ def inspect_model(
         origin: Where it came from.
         batch: Fix the batch axis at this size.
         time: Fix the time axes at this size.
+        report: Receives the progress of long work, in words.
 
     Raises:
         OptionError: An axis cannot be fixed at the given size.
@@ -42,7 +49,7 @@ def inspect_model(
         preprocessing=model.preprocessing,
     )
     loaded = LoadedModel(model, origin, spec, found.typical_sizes, found.graph)
-    probes = make_probes(loaded)
+    probes = make_probes(loaded, report)
     spec = replace(
         spec,
         padding_neutral=is_padding_neutral(loaded),

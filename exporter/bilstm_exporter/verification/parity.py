@@ -86,8 +86,13 @@ def measure_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str
     )
 
 
-def require_parity(file: str, parity: Parity) -> None:
+def require_parity(file: str, parity: Parity, values_tried: Sequence[str] = ()) -> None:
     """Raise if an artifact does not reproduce Keras's outputs.
+
+    Args:
+        file: The artifact's file name.
+        parity: The comparison.
+        values_tried: The distributions of the inputs that were tried, for the message.
 
     Raises:
         ParityError: The outputs differ, or no probe could be compared.
@@ -95,9 +100,11 @@ def require_parity(file: str, parity: Parity) -> None:
     if parity.passed and parity.probes:
         return
     if not parity.probes:
+        tried = f" Values tried: {', '.join(values_tried)}." if values_tried else ""
         message = (
             f"{file} could not be compared with Keras: on every probe Keras's own output is badly "
-            f"conditioned or not finite, as in a model that was never trained or that diverges"
+            f"conditioned or not finite, as in a model that was never trained or that diverges."
+            f"{tried} Give examples of real inputs with --data; they are then probes too"
         )
         raise ParityError(message)
     problem = parity.reason or (
