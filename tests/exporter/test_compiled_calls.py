@@ -26,10 +26,10 @@ class Untraceable(kl.Layer):
     """Reads values in Python."""
 
     def call(self, x):
-        return x * float(tf.reduce_max(x) > 0)
+        return x * float(tf.reduce_max(x).numpy() > 0)
 
     def compute_output_spec(self, x):
-        return x
+        return keras.KerasTensor(x.shape, x.dtype)
 
 
 def counted(monkeypatch):

@@ -96,7 +96,9 @@ def _normal(name: str, mean: np.ndarray | float, scale: np.ndarray | float) -> D
 def _one_hot(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if len(shape) < 2:
         return rng.random(shape)
-    return np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])]
+    rows = np.zeros(shape)
+    np.put_along_axis(rows, rng.integers(0, shape[-1], (*shape[:-1], 1)), 1.0, axis=-1)
+    return rows
 
 
 def _from_statistics(model: KerasModel, features: set[int | None]) -> list[Distribution]:
