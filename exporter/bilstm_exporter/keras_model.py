@@ -137,6 +137,10 @@ class KerasModel(Protocol):
         """Return the outputs of an eager call, as ``reference`` does; never compiled."""
         ...
 
+    def call_eagerly(self) -> None:
+        """Let every later call be eager."""
+        ...
+
     def accepts_shapes(self, shapes: Sequence[tuple[int, ...]]) -> bool:
         """Whether the layers' shape inference allows inputs of these shapes.
 

@@ -76,6 +76,10 @@ class BaseModel(ABC):
         with self._in_float32():
             return self._calls.eager_outputs(inputs)
 
+    def call_eagerly(self) -> None:
+        """Let every later call be eager."""
+        self._calls.disprove()
+
     @abstractmethod
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """Call the model in its declared dtypes; None if they are all float32."""

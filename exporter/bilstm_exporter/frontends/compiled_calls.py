@@ -78,6 +78,10 @@ class CompiledCalls:
         """Return the outputs of an eager call."""
         return self._run(self._call, inputs)
 
+    def disprove(self) -> None:
+        """Let every later call be eager."""
+        self._is_equal = False
+
     def may_compile(self) -> bool:
         """Whether compiled calls have proven equal to eager calls so far."""
         if self._is_equal is None and self._proof is not None:

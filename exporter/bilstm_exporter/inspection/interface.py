@@ -8,6 +8,7 @@ constant make masks.
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,9 @@ from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, OutputSpec
 # Sizes of the free axes, tried in turn; the later ones are for models with pooling or strides.
 _SIZES = ((5, 7, 9, 6), (13, 17, 19, 15), (8, 16, 24, 32), (32, 64, 96, 48))
 _MAX_MINIMUM = 64
+# A model for raw audio takes no input shorter than a window of some hundred samples.
+_LARGER_SIZES = tuple((2**n, 3 * 2 ** (n - 1), 2**n, 3 * 2 ** (n - 1)) for n in range(7, 18))
+_MAX_FAILING_SECONDS = 10.0
 
 # User code in a model may raise any exception for an input that it does not accept.
 CALL_ERRORS = (Exception,)
@@ -66,8 +70,8 @@ def find_interface(
     if declared != list(model.flat_inputs):
         graph = mark_recurrences(lambda lowering: model.trace(lowering, declared))
     facts = input_facts(graph.function)
-    inputs, typical, outputs = _tie_axes(model, declared, facts)
-    inputs = _with_minimums(model, inputs, typical)
+    inputs, typical, outputs = _tie_axes(model, declared, facts, time)
+    inputs = _with_minimums(model, inputs, typical, is_finite=_all_finite(outputs))
     found = Interface(inputs, _output_specs(model, inputs, typical, outputs), typical, graph)
     if batch is not None:
         found = _fixed(model, found, "batch", {BATCH}, batch)
@@ -209,9 +213,15 @@ def _input_spec(spec: DeclaredInput, fact: InputFacts, names: Mapping[int, str])
 
 
 def _tie_axes(
-    model: KerasModel, declared: Sequence[DeclaredInput], facts: Sequence[InputFacts]
+    model: KerasModel,
+    declared: Sequence[DeclaredInput],
+    facts: Sequence[InputFacts],
+    time: int | None,
 ) -> tuple[tuple[InputSpec, ...], dict[str, int], list[np.ndarray]]:
     """Name the free axes, with one name for axes that must be equal.
+
+    Small sizes are tried first, then the one that the user fixes, then growing sizes, as long as
+    the calls fail quickly.
 
     Returns:
         The inputs, the sizes of a call that succeeded, and its outputs.
@@ -222,24 +232,32 @@ def _tie_axes(
         for position, size in enumerate(spec.shape)
         if position and size is None
     ]
+    batch = declared[0].shape[0] or 2
+    namings = list(_namings(free))
+    larger = ([(time,) * 4] if time is not None else []) + list(_LARGER_SIZES)
     failure: Exception | None = None
-    for naming in _namings(free):
+    largest = 0
+    for naming, sizes in (
+        *((naming, sizes) for naming in namings for sizes in _SIZES),
+        *((naming, sizes) for sizes in larger for naming in namings if free),
+    ):
         inputs = tuple(
             _input_spec(spec, fact, {p: name for (i, p), name in naming.items() if i == index})
             for index, (spec, fact) in enumerate(zip(declared, facts, strict=True))
         )
         inputs = _with_distinct_time_names(inputs)
         names = list(dict.fromkeys(naming.values()))
-        for sizes in _SIZES:
-            batch = declared[0].shape[0] or 2
-            tried = {BATCH: batch, **dict(zip(names, sizes * len(names), strict=False))}
-            result = _call(model, inputs, tried)
-            if not isinstance(result, Exception):
-                return inputs, tried, result
-            failure = result
+        tried = {BATCH: batch, **dict(zip(names, sizes * len(names), strict=False))}
+        start = clock.perf_counter()
+        result = _call(model, inputs, tried)
+        if not isinstance(result, Exception):
+            return inputs, tried, result
+        failure, largest = result, max(largest, *sizes)
+        if sizes in larger and clock.perf_counter() - start > _MAX_FAILING_SECONDS:
+            break
     message = (
         f"the model {model.name!r} takes no input of the sizes tried "
-        f"(batch {declared[0].shape[0] or 2}; free axes of 5 to 96): "
+        f"(batch {batch}; free axes of 5 to {largest}): "
         f"{plain_text(failure) if failure else 'it returns no outputs'}"
     )
     raise UnsupportedModelError(message) from failure
@@ -277,22 +295,14 @@ def _namings(free: Sequence[tuple[int, int]]) -> Iterator[dict[tuple[int, int], 
 
 
 def _with_minimums(
-    model: KerasModel, inputs: tuple[InputSpec, ...], typical: Mapping[str, int]
+    model: KerasModel,
+    inputs: tuple[InputSpec, ...],
+    typical: Mapping[str, int],
+    *,
+    is_finite: bool,
 ) -> tuple[InputSpec, ...]:
     """Find the minimum size of every free axis except the batch."""
-    minimums = {}
-    for name in typical:
-        if name != BATCH:
-            candidates = range(1, min(typical[name], _MAX_MINIMUM) + 1)
-            minimums[name] = next(
-                size
-                for size in candidates
-                if size == typical[name]
-                or (
-                    _runs(model, inputs, {**typical, name: size})
-                    and model.accepts_shapes(shapes_at(inputs, {**typical, name: size}))
-                )
-            )
+    minimums = {name: _minimum(model, inputs, typical, name) for name in typical if name != BATCH}
     return tuple(
         replace(
             spec,
@@ -303,6 +313,53 @@ def _with_minimums(
         )
         for spec in inputs
     )
+
+
+def _all_finite(outputs: Sequence[np.ndarray]) -> bool:
+    return all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f")
+
+
+def _minimum(
+    model: KerasModel,
+    inputs: tuple[InputSpec, ...],
+    typical: Mapping[str, int],
+    name: str,
+    *,
+    is_finite: bool,
+) -> int:
+    """Find the smallest size of an axis: one by one, then by bisection up to the typical size.
+
+    Args:
+        model: The model.
+        inputs: Its inputs.
+        typical: A size of each axis at which the model runs.
+        name: The axis.
+        is_finite: Whether its outputs are finite then.
+    """
+
+    def is_accepted(size: int) -> bool:
+        sizes = {**typical, name: size}
+        if size == typical[name]:
+            return True
+        outputs = _call(model, inputs, sizes)
+        return (
+            not isinstance(outputs, Exception)
+            # The mean of no steps, for example, is NaN.
+            and (_all_finite(outputs) or not is_finite)
+            and model.accepts_shapes(shapes_at(inputs, sizes))
+        )
+
+    for size in range(1, min(typical[name], _MAX_MINIMUM) + 1):
+        if is_accepted(size):
+            return size
+    refused, accepted = _MAX_MINIMUM, typical[name]
+    while accepted - refused > 1:
+        middle = (refused + accepted) // 2
+        if is_accepted(middle):
+            accepted = middle
+        else:
+            refused = middle
+    return accepted
 
 
 def _fixed(
