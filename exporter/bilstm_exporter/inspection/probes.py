@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
-from bilstm_exporter.inspection.interface import CALL_ERRORS
+from bilstm_exporter.inspection.interface import CALL_ERRORS, shapes_may_follow_values
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_runtime.comparison import compare
@@ -435,6 +435,8 @@ def _call_batched(
     """
     if loaded.spec.states or any(spec.axes[0].size is not None for spec in loaded.spec.inputs):
         return {}
+    if shapes_may_follow_values(loaded.first_graph.function):
+        return {}  # such as the length of the longest row
     outputs: dict[int, list[np.ndarray]] = {}
     alone = _called_alone(candidates)
     every = ProbeKind.EVERY_PADDING
