@@ -58,6 +58,15 @@ def cut_to_longest(k):
     return k.Model(ids, k.layers.Bidirectional(k.layers.GRU(3, return_sequences=True))(embedded))
 
 
+def cut_and_pooled(k):
+    """No mask: a row has as many steps of padding as the longest row of the batch is longer."""
+    ids = k.Input((None,), dtype="int32", name="x")
+    cut = k.layers.Lambda(
+        lambda t: t[:, : tf.reduce_max(tf.reduce_sum(tf.cast(tf.not_equal(t, 0), "int32"), axis=1))]
+    )(ids)
+    return k.Model(ids, k.layers.GRU(3)(k.layers.Embedding(9, 4)(cut)))
+
+
 def valid_steps(k):
     """The steps of all rows that are not padding, one after the other."""
     ids = k.Input((None,), dtype="int32", name="x")
@@ -137,6 +146,15 @@ def test_axes_are_found_and_rows_depend_on_each_other(build, generation):
     assert [spec.axes for spec in loaded.spec.outputs] == AXES[build]
     assert not loaded.spec.rows_independent
     assert not loaded.spec.can_pad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_rows_that_depend_on_the_longest_row_are_not_divided(generation):
+    model, origin = read(cut_and_pooled(GENERATIONS[generation]))
+    loaded, _ = inspect_model(model, origin)
+    assert [spec.axes for spec in loaded.spec.outputs] == [(BATCH, Axis(None, 3))]
+    assert not loaded.spec.rows_independent
 
 
 def test_examples_cannot_be_compared_without_rows():

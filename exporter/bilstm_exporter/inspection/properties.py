@@ -13,7 +13,7 @@ from bilstm_exporter.inspection.interface import (
     right_padded,
     shapes_may_follow_values,
 )
-from bilstm_exporter.inspection.probes import Probe, ProbeSet, make_probes
+from bilstm_exporter.inspection.probes import Probe, ProbeKind, ProbeSet, make_probes
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel, Origin
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_runtime.comparison import compare
@@ -83,7 +83,9 @@ def are_rows_independent(loaded: LoadedModel, probes: Sequence[Probe]) -> bool:
     if probe is None or len(probe.inputs[0]) == 1:
         return True
     if shapes_may_follow_values(loaded.first_graph.function):
-        return _is_row_alike_beside_longer_rows(loaded, probe.inputs)
+        ordinary = [one for one in probes if one.kind is ProbeKind.ORDINARY] or [probe]
+        longest = max(ordinary, key=lambda one: (len(one.inputs[0]) > 1, one.inputs[0].size))
+        return _is_row_alike_beside_longer_rows(loaded, longest.inputs)
     rng = np.random.default_rng(11)
     changed = []
     for spec, array in zip(loaded.call_inputs, probe.inputs, strict=True):
