@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -143,8 +143,8 @@ class BatchRunner:
             batch_size: The maximum number of examples in one run.
 
         Returns:
-            For each output, an array with a batch axis or, for a ragged request and an output
-            with an axis of free size, one array per example.
+            For each output, an array as the model returns it or, for a ragged request and an
+            output with a batch axis and an axis of free size, one array per example.
 
         Raises:
             InputError: The request needs several runs, but rows of this model depend on each
@@ -189,6 +189,8 @@ class BatchRunner:
         if request.is_ragged:
             fits = limit is None or limit >= request.count
             together = fits and not self._spec.rows_independent
+            if together and self._can_pad:
+                return [np.arange(request.count)]  # in the given order: the outputs depend on it
             sizes = np.maximum(request.sizes, self._min_sizes)
             groups = plan_groups(sizes, pad=self._can_pad, limit=limit, together=together)
             return groups[::-1]  # longest first: its planned memory is enough for the others
@@ -226,7 +228,8 @@ class BatchRunner:
     def _assemble(self, request: Request, output: int, parts: list[AnyArray]) -> AnyArray:
         """Concatenate one output of all runs of an array request."""
         spec = self._spec.outputs[output]
-        unpadded = (slice(None), *self._unpadded(spec, request.sizes[0].tolist()))
+        # With an ellipsis, a scalar stays an array.
+        unpadded: tuple[Any, ...] = (*self._unpadded(spec, request.sizes[0].tolist()), ...)
         shapes = {part.shape[1:] for part in parts}
         if len(shapes) > 1:
             message = (
@@ -251,11 +254,13 @@ class BatchRunner:
         outputs: list[AnyArray | list[AnyArray]] = []
         for number, spec in enumerate(self._spec.outputs):
             parts = [run[number] for run in runs]
-            if any(axis.name in self._axes or axis.size is None for axis in spec.axes[1:]):
+            if not spec.has_rows:  # of the one run
+                outputs.append(parts[0])
+            elif any(axis.name in self._axes or axis.size is None for axis in spec.axes[1:]):
                 rows = [row for part in parts for row in part]
                 outputs.append(
                     [
-                        rows[position][self._unpadded(spec, size)].copy()
+                        rows[position][self._unpadded(spec, size)[1:]].copy()
                         for position, size in zip(positions.tolist(), sizes, strict=True)
                     ]
                 )
@@ -264,9 +269,9 @@ class BatchRunner:
         return outputs
 
     def _unpadded(self, spec: OutputSpec, sizes: list[int]) -> tuple[slice, ...]:
-        """Return the part of an output that is not padding, one slice per axis after the batch."""
+        """Return the part of an output that is not padding, one slice per axis."""
         by_name = dict(zip(self._axes, sizes, strict=True))
-        return tuple(slice(by_name.get(axis.name or "")) for axis in spec.axes[1:])
+        return tuple(slice(by_name.get(axis.name or "")) for axis in spec.axes)
 
 
 def _padding_value(spec: InputSpec) -> float:

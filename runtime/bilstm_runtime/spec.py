@@ -27,7 +27,7 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 T = TypeVar("T")
 
 BATCH: Final = "batch"
-"""Name of axis 0 of every input and output."""
+"""Name of axis 0 of every input, and of most outputs."""
 TIME: Final = "time"
 """Name of the first time axis; others are ``time_2``, ``time_3``, ..."""
 
@@ -67,16 +67,21 @@ class Axis:
         name: The name; axes of one name have one size. None for an axis of its own.
         size: The fixed size, or None for a free axis.
         min: The smallest valid size; always 1 for a fixed axis.
+        from_values: Whether the size depends on the values of the inputs, such as the length of
+            the longest text of a batch; only for a free axis of an output, which has no name.
     """
 
     name: str | None
     size: _AxisSize | None
     min: Annotated[_AxisSize, Flag.OMIT_DEFAULT] = 1
+    from_values: Annotated[bool, Flag.OMIT_DEFAULT] = False
 
     def violation(self) -> Violation | None:
         """The rule of the manifest that this breaks, if any."""
         if self.size is not None and self.min != 1:
             return "", "no 'min' on an axis of fixed size"
+        if self.from_values and (self.size is not None or self.name is not None):
+            return "", "no size and no name on an axis whose size depends on values"
         return None
 
 
@@ -84,6 +89,8 @@ _Axes: TypeAlias = Annotated[tuple[Axis, ...], Flag.AT_LEAST_ONE]
 
 
 def _axes_violation(axes: tuple[Axis, ...]) -> Violation | None:
+    if any(axis.from_values for axis in axes):
+        return "axes", "no axis whose size depends on values"
     if axes[0].name != BATCH or BATCH in [axis.name for axis in axes[1:]]:
         return "axes", "the first axis, and no other, to be named 'batch'"
     return None
@@ -126,15 +133,30 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output of the model; the model computes the size of a free axis without a name."""
+    """One output of the model.
+
+    Attributes:
+        name: The Keras name of the output.
+        dtype: A numpy dtype name, one of `DTYPES`.
+        axes: Its axes; none for a scalar. The model computes the size of a free axis without a
+            name. The first axis need not be the batch: time may come first, or the model takes
+            the mean over the batch.
+    """
 
     name: str
     dtype: _Dtype
-    axes: _Axes
+    axes: tuple[Axis, ...]
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the first axis is the batch: row n belongs to example n."""
+        return bool(self.axes) and self.axes[0].name == BATCH
 
     def violation(self) -> Violation | None:
         """The rule of the manifest that this breaks, if any."""
-        return _axes_violation(self.axes)
+        if [axis.name for axis in self.axes].count(BATCH) > 1:
+            return "axes", "no more than one axis named 'batch'"
+        return None
 
 
 @dataclass(frozen=True)
@@ -209,7 +231,8 @@ class ModelSpec:
         output_structure: The structure that the Keras model returns: ``"single"``, ``"list"`` or
             ``"dict"``.
         padding_neutral: Whether padding on the right changes no output.
-        rows_independent: Whether no row of a batch changes the output of another.
+        rows_independent: Whether every output has one row for each example, and no row of a batch
+            changes the output of another. If not, examples run together, as given.
         preprocessing: How the strings of inputs that take text become ids.
     """
 
@@ -221,6 +244,22 @@ class ModelSpec:
     padding_neutral: Annotated[bool, Key(("padding", "neutral"))] = False
     rows_independent: bool = False
     preprocessing: Annotated[tuple[TextPreprocessing, ...], Flag.OMIT_DEFAULT] = ()
+
+    def violation(self) -> Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        if self.rows_independent and not (
+            all(item.has_rows for item in self.outputs) and not self.has_value_sizes
+        ):
+            return "", (
+                "'rows_independent' false: an output does not begin with the batch, or has an "
+                "axis whose size depends on values"
+            )
+        return None
+
+    @property
+    def has_value_sizes(self) -> bool:
+        """Whether the size of an output depends on the values of the inputs."""
+        return any(axis.from_values for item in self.outputs for axis in item.axes)
 
     @property
     def file_inputs(self) -> tuple[InputSpec | StateSpec, ...]:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from bilstm_runtime.batching import MAX_GROUP, MAX_PADDING, BatchRunner, plan_groups
 from bilstm_runtime.bundle.manifest import Manifest
-from bilstm_runtime.errors import BackendRunError
+from bilstm_runtime.errors import BackendRunError, InputError
 from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.spec import Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -166,3 +166,44 @@ def test_cost_follows_the_lengths() -> None:
 def test_order_is_kept_among_equals(pad: bool) -> None:
     groups = plan_groups(np.full((20, 1), 7), pad=pad, limit=None, together=False)
     assert [group.tolist() for group in groups] == [list(range(16)), list(range(16, 20))]
+
+
+def test_outputs_without_rows_are_one_run_in_the_given_order(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    inputs = (InputSpec("x", "int32", (B, T), None, 0),)
+    manifest = make_manifest(inputs, (OutputSpec("y", "int32", (T, B)),), rows_independent=False)
+
+    class Turning(Recorder):
+        def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            super().run(arrays)
+            return [arrays[0].T.copy()]
+
+    session = Turning()
+    runner = BatchRunner(manifest.spec, session.run, "file")
+    request = InputReader(manifest.spec).read([[1, 2, 3], [4], [5, 6]])
+    (output,) = runner.run_request(request, None)
+    assert [run[0].tolist() for run in session.runs] == [[[1, 2, 3], [4, 0, 0], [5, 6, 0]]]
+    assert np.asarray(output).tolist() == [[1, 4, 5], [2, 0, 6], [3, 0, 0]]
+    with pytest.raises(InputError, match="batch_size=1 divides 2 examples"):
+        runner.run_request(InputReader(manifest.spec).read([[1, 2], [3, 4]]), 1)
+
+
+def test_a_scalar_stays_an_array(make_manifest: Callable[..., Manifest]) -> None:
+    inputs = (InputSpec("x", "int32", (B, T), None, 0),)
+    manifest = make_manifest(inputs, (OutputSpec("y", "int32", ()),), rows_independent=False)
+    runner = BatchRunner(manifest.spec, lambda arrays: [np.asarray(arrays[0].sum())], "file")
+    (output,) = runner.run_request(InputReader(manifest.spec).read([[1, 2], [3, 4]]), None)
+    assert isinstance(output, np.ndarray)
+    assert output == 10
+
+
+def test_sizes_by_value_are_never_padded_or_split() -> None:
+    by_values = OutputSpec("y", "int32", (B, Axis(None, None, from_values=True)))
+    inputs = (InputSpec("x", "int32", (B, T), None, 0),)
+    spec = ModelSpec("m", inputs, (by_values,), padding_neutral=True)
+    assert spec.has_value_sizes
+    assert not spec.can_pad
+    assert spec.violation() is None
+    assert ModelSpec("m", inputs, (by_values,), rows_independent=True).violation() is not None
+    assert Axis("time", None, from_values=True).violation() is not None

@@ -96,6 +96,15 @@ def make_dataset(raw: RawData, spec: ModelSpec, max_examples: int = MAX_EXAMPLES
     Raises:
         DataError: The data is not valid for the model, or there are too few examples.
     """
+    for item in spec.outputs:
+        if not item.has_rows:
+            shape = ", ".join(str(axis.name or axis.size or "?") for axis in item.axes)
+            message = (
+                f"the output {item.name!r} [{shape}] does not begin with the batch, so it has no "
+                f"prediction for each example that could be compared: export without data, "
+                f"limits and int8-full"
+            )
+            raise DataError(message)
     try:
         request = InputReader(spec).read(raw.values)
     except BilstmRuntimeError as error:

@@ -232,11 +232,14 @@ def _with_free_batch(loaded: LoadedModel) -> ModelSpec:
     spec = loaded.spec
     if spec.states or any(declared.shape[0] for declared in loaded.keras.inputs):
         return spec
-    free = Axis(spec.batch.name, None)
+
+    def freed(axis: Axis) -> Axis:
+        return Axis(axis.name, None) if axis.name == spec.batch.name else axis
+
     return replace(
         spec,
-        inputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in spec.inputs),
-        outputs=tuple(replace(one, axes=(free, *one.axes[1:])) for one in spec.outputs),
+        inputs=tuple(replace(one, axes=tuple(map(freed, one.axes))) for one in spec.inputs),
+        outputs=tuple(replace(one, axes=tuple(map(freed, one.axes))) for one in spec.outputs),
     )
 
 

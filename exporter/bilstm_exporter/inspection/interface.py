@@ -20,7 +20,7 @@ from bilstm_exporter.errors import OptionError, UnsupportedModelError, plain_tex
 from bilstm_exporter.ir.markers import MarkedGraph, mark_recurrences
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel
 from bilstm_exporter.loaded import shapes_at, time_axes
-from bilstm_runtime.sampling import random_values
+from bilstm_runtime.sampling import limits, random_values
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, OutputSpec
 
 # Sizes of the free axes, tried in turn; the later ones are for models with pooling or strides.
@@ -72,7 +72,10 @@ def find_interface(
     facts = input_facts(graph.function)
     inputs, typical, outputs = _tie_axes(model, declared, facts, time)
     inputs = _with_minimums(model, inputs, typical, is_finite=_all_finite(outputs))
-    found = Interface(inputs, _output_specs(model, inputs, typical, outputs), typical, graph)
+    specs = _output_specs(model, inputs, typical, outputs)
+    if shapes_may_follow_values(graph.function):
+        specs = _with_value_sizes(model, inputs, specs, typical, outputs)
+    found = Interface(inputs, specs, typical, graph)
     if batch is not None:
         found = _fixed(model, found, "batch", {BATCH}, batch)
     if time is not None:
@@ -89,6 +92,43 @@ _MOVES = frozenset(
 )  # fmt: skip
 _LOOKUPS = frozenset({"GatherV2", "ResourceGather"})
 _COMPARISONS = frozenset({"NotEqual", "Equal", "Greater"})
+
+
+# The operands that determine the shape of the result; None for operators whose result always has
+# a shape that depends on values.
+_SHAPE_OPERANDS: dict[str, tuple[int, ...]] = {
+    "BroadcastTo": (1,), "Fill": (0,), "GatherNd": (), "LinSpace": (2,), "OneHot": (1,),
+    "Pad": (1,), "PadV2": (1,), "MirrorPad": (1,), "Range": (0, 1, 2), "Reshape": (1,),
+    "ScatterNd": (2,), "Slice": (1, 2), "Split": (), "SplitV": (1,), "StridedSlice": (1, 2, 3),
+    "Tile": (1,), "Where": (0,), "Unique": (0,), "UniqueV2": (0,), "DynamicPartition": (1,),
+}  # fmt: skip
+_READS_SHAPE = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+
+
+def shapes_may_follow_values(function: Any) -> bool:
+    """Whether a traced function may compute a shape from the values of its inputs.
+
+    True is not certain: an index may be taken for a length.
+    """
+    depends = {tensor.op.name for tensor in function.inputs}
+    for operation in function.graph.get_operations():  # in the order of tracing
+        if operation.type in _READS_SHAPE:
+            continue
+        names = [tensor.op.name for tensor in operation.inputs]
+        if any(names[n] in depends for n in _SHAPE_OPERANDS.get(operation.type, ())):
+            return True
+        if any(name in depends for name in names):
+            depends.add(operation.name)
+    return False
+
+
+def right_padded(spec: InputSpec, array: np.ndarray) -> np.ndarray:
+    """Replace all steps of an input but the first by its mask value, if it has one."""
+    if spec.mask_value is None or array.ndim < 2:
+        return array
+    padded = array.copy()
+    padded[:, 1:] = spec.mask_value
+    return padded
 
 
 @dataclass(frozen=True)
@@ -302,7 +342,11 @@ def _with_minimums(
     is_finite: bool,
 ) -> tuple[InputSpec, ...]:
     """Find the minimum size of every free axis except the batch."""
-    minimums = {name: _minimum(model, inputs, typical, name) for name in typical if name != BATCH}
+    minimums = {
+        name: _minimum(model, inputs, typical, name, is_finite=is_finite)
+        for name in typical
+        if name != BATCH
+    }
     return tuple(
         replace(
             spec,
@@ -390,7 +434,9 @@ def _fixed(
             replace(
                 spec,
                 axes=tuple(
-                    Axis(None, length) if axis.size is None and axis.name is None else axis
+                    Axis(None, length)
+                    if axis.size is None and axis.name is None and not axis.from_values
+                    else axis
                     for axis, length in zip(spec.axes, output.shape, strict=True)
                 ),
             )
@@ -420,20 +466,27 @@ def _output_specs(
     specs = []
     for index, name in enumerate(model.flat_output_names):
         arrays = [output[index] for output in outputs]
-        axes = tuple(
-            _output_axis([array.shape[axis] for array in arrays], variants, axis)
-            for axis in range(arrays[0].ndim)
-        )
-        specs.append(OutputSpec(name, str(arrays[0].dtype), axes))
+        axes: list[Axis] = []
+        for position in range(arrays[0].ndim):
+            sizes = [array.shape[position] for array in arrays]
+            may_be_batch = all(axis.name != BATCH for axis in axes)
+            axes.append(_output_axis(sizes, variants, may_be_batch=may_be_batch))
+        specs.append(OutputSpec(name, str(arrays[0].dtype), tuple(axes)))
     return tuple(specs)
 
 
-def _output_axis(sizes: Sequence[int], variants: Sequence[Mapping[str, int]], axis: int) -> Axis:
-    candidates = (
-        [BATCH, *sorted(set(variants[0]) - {BATCH})]
-        if axis == 0
-        else sorted(set(variants[0]) - {BATCH}, key=lambda name: (name != TIME, name))
-    )
+def _output_axis(
+    sizes: Sequence[int], variants: Sequence[Mapping[str, int]], *, may_be_batch: bool
+) -> Axis:
+    """Find the axis of the inputs that an axis of an output follows.
+
+    Args:
+        sizes: Its size in each call.
+        variants: The sizes of the named axes of the inputs in each call.
+        may_be_batch: Whether it can be the batch: no earlier axis of the output is.
+    """
+    others = sorted(set(variants[0]) - {BATCH}, key=lambda name: (name != TIME, name))
+    candidates = [BATCH, *others] if may_be_batch else others
     changing = len(set(sizes)) > 1
     for name in candidates:
         follows = all(size == variant[name] for size, variant in zip(sizes, variants, strict=True))
@@ -441,6 +494,45 @@ def _output_axis(sizes: Sequence[int], variants: Sequence[Mapping[str, int]], ax
         if follows and (varied == changing) and (varied or name == BATCH):
             return Axis(name, None if varied else sizes[0])
     return Axis(None, None if changing else sizes[0])
+
+
+def _with_value_sizes(
+    model: KerasModel,
+    inputs: tuple[InputSpec, ...],
+    outputs: tuple[OutputSpec, ...],
+    typical: Mapping[str, int],
+    typical_outputs: list[np.ndarray],
+) -> tuple[OutputSpec, ...]:
+    """Find the axes of outputs whose size depends on the values of the inputs.
+
+    An example is a model that cuts its input to the longest text of the batch. Calls with other
+    values at the same sizes show that: padded, the lowest, the highest, and random.
+    """
+    arrays = _arrays(inputs, typical)
+    variants = [[right_padded(spec, a) for spec, a in zip(inputs, arrays, strict=True)]]
+    variants += [
+        [np.full_like(a, limits(spec)[end]) for spec, a in zip(inputs, arrays, strict=True)]
+        for end in (0, 1)
+    ]
+    variants.append(_arrays(inputs, typical, seed=1))
+    shapes = [[output.shape for output in typical_outputs]]
+    for values in variants:
+        try:
+            shapes.append([output.shape for output in model.reference(values)])
+        except CALL_ERRORS:  # a model need not take every value
+            continue
+    return tuple(
+        replace(
+            spec,
+            axes=tuple(
+                Axis(None, None, from_values=True)
+                if len({found[index][position] for found in shapes}) > 1
+                else axis
+                for position, axis in enumerate(spec.axes)
+            ),
+        )
+        for index, spec in enumerate(outputs)
+    )
 
 
 def _call(
@@ -460,7 +552,9 @@ def _runs(model: KerasModel, inputs: Sequence[InputSpec], sizes: Mapping[str, in
     return not isinstance(_call(model, inputs, sizes), Exception)
 
 
-def _arrays(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
+def _arrays(
+    inputs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int = 0
+) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
     shapes = shapes_at(list(inputs), sizes)
     return [random_values(spec, shape, rng) for spec, shape in zip(inputs, shapes, strict=True)]

@@ -19,7 +19,7 @@ from bilstm_exporter.inspection.distributions import (
     Distribution,
     distributions,
 )
-from bilstm_exporter.inspection.interface import CALL_ERRORS
+from bilstm_exporter.inspection.interface import CALL_ERRORS, shapes_may_follow_values
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.progress import Countdown, Listener
@@ -600,6 +600,8 @@ def _call_batched(
     """
     if loaded.spec.states or any(spec.axes[0].size is not None for spec in loaded.spec.inputs):
         return {}
+    if shapes_may_follow_values(loaded.first_graph.function):
+        return {}  # such as the length of the longest row
     outputs: dict[int, list[np.ndarray]] = {}
     alone = _called_alone(candidates)
     every = ProbeKind.EVERY_PADDING

@@ -7,8 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from bilstm_exporter.inspection.interface import CALL_ERRORS, find_interface
-from bilstm_exporter.inspection.probes import Probe, ProbeSet, make_probes
+from bilstm_exporter.inspection.interface import (
+    CALL_ERRORS,
+    find_interface,
+    right_padded,
+    shapes_may_follow_values,
+)
+from bilstm_exporter.inspection.probes import Probe, ProbeKind, ProbeSet, make_probes
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel, Origin
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.progress import Listener
@@ -78,10 +83,16 @@ def native_dtype_error(model: KerasModel, probes: Sequence[Probe]) -> float | No
 
 
 def are_rows_independent(loaded: LoadedModel, probes: Sequence[Probe]) -> bool:
-    """Whether a row's output does not depend on the other rows of its batch."""
+    """Whether every output has rows, and none depends on the other rows of its batch."""
+    if loaded.spec.has_value_sizes or not all(spec.has_rows for spec in loaded.spec.outputs):
+        return False
     probe = max(probes, key=lambda probe: len(probe.inputs[0]), default=None)
     if probe is None or len(probe.inputs[0]) == 1:
         return True
+    if shapes_may_follow_values(loaded.first_graph.function):
+        ordinary = [one for one in probes if one.kind is ProbeKind.ORDINARY] or [probe]
+        longest = max(ordinary, key=lambda one: (len(one.inputs[0]) > 1, one.inputs[0].size))
+        return _is_row_alike_beside_longer_rows(loaded, longest.inputs)
     rng = np.random.default_rng(11)
     changed = []
     for spec, array in zip(loaded.call_inputs, probe.inputs, strict=True):
@@ -94,6 +105,25 @@ def are_rows_independent(loaded: LoadedModel, probes: Sequence[Probe]) -> bool:
         and output.shape[0] == len(probe.inputs[0])
         and compare(output[0], before[0], TOLERANCE).passed
         for output, before in zip(outputs, probe.outputs, strict=True)
+    )
+
+
+def _is_row_alike_beside_longer_rows(loaded: LoadedModel, inputs: Sequence[np.ndarray]) -> bool:
+    """Whether a padded row has the same outputs beside longer rows and beside equal ones."""
+    first = [
+        np.repeat(right_padded(spec, array[:1]), len(array), axis=0)
+        for spec, array in zip(loaded.call_inputs, inputs, strict=True)
+    ]
+    beside = [
+        np.concatenate([own[:1], array[1:]]) for own, array in zip(first, inputs, strict=True)
+    ]
+    try:
+        alone, together = loaded.keras.reference(first), loaded.keras.reference(beside)
+    except CALL_ERRORS:
+        return False
+    return all(
+        output.shape[:1] == other.shape[:1] and compare(output[0], other[0], TOLERANCE).passed
+        for output, other in zip(together, alone, strict=True)
     )
 
 
@@ -144,7 +174,8 @@ def is_padding_neutral(loaded: LoadedModel) -> bool:
 def _without_padding(
     spec: OutputSpec | StateSpec, long: np.ndarray, other: np.ndarray, time_axes: Collection[str]
 ) -> np.ndarray:
-    """Shorten an output that has a time axis to the length of the other."""
-    if len(spec.axes) > 1 and spec.axes[1].name in time_axes:
-        return long[:, : other.shape[1]]
+    """Shorten an output whose first or second axis is time to the length of the other."""
+    for position, axis in enumerate(spec.axes[:2]):
+        if axis.name in time_axes:
+            return long[(slice(None),) * position + (slice(other.shape[position]),)]
     return long

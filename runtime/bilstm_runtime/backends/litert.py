@@ -153,13 +153,15 @@ class LitertSession:
     After a failure its state may be inconsistent, so a new interpreter replaces it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (by name)
         self,
         create: Callable[[], Any],
         artifact: Artifact,
         inputs: Sequence[int],
         outputs: Sequence[int],
         quantized: tuple[Sequence[Quantization | None], Sequence[Quantization | None]],
+        *,
+        single_use: bool = False,
     ) -> None:
         """Store the arguments; `prepare` creates the interpreter.
 
@@ -169,8 +171,11 @@ class LitertSession:
             inputs: Tensor indices, in the order of the model.
             outputs: Tensor indices, in the order of the model.
             quantized: The quantization of each input and of each output, or None.
+            single_use: Whether each run takes a new interpreter: shapes inside change with the
+                values, so the workspace can grow without a change of the inputs' shapes.
         """
         self._planned = _PlannedInterpreter(create, inputs, outputs)
+        self._is_single_use = single_use
         self._artifact = artifact
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
@@ -194,7 +199,10 @@ class LitertSession:
                 for index, array in zip(self._inputs, arrays, strict=True):
                     interpreter.set_tensor(index, array)
                 self._planned.invoke()
-                outputs = [interpreter.get_tensor(index) for index in self._outputs]  # copies
+                # Copies; of a scalar, an object that is no array.
+                outputs = [np.asarray(interpreter.get_tensor(n)) for n in self._outputs]
+                if self._is_single_use:
+                    self._planned.drop()
             except ERRORS as error:
                 self._planned.drop()
                 shapes = ", ".join(str(array.shape) for array in arrays)
@@ -245,7 +253,9 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
         [artifact.quantized_inputs.get(name) for name in artifact.inputs],
         [artifact.quantized_outputs.get(name) for name in artifact.outputs],
     )
-    session = LitertSession(create, artifact, inputs, outputs, quantized)
+    session = LitertSession(
+        create, artifact, inputs, outputs, quantized, single_use=spec.has_value_sizes
+    )
     min_shapes = [tuple(axis.size or axis.min for axis in item.axes) for item in spec.file_inputs]
     try:
         session.prepare(min_shapes)

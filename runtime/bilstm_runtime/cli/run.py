@@ -12,7 +12,7 @@ from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 from bilstm_runtime.errors import DataFileError
 from bilstm_runtime.io.readers import READERS
-from bilstm_runtime.io.writers import WRITERS, Table
+from bilstm_runtime.io.writers import WRITERS, Table, check_format
 from bilstm_runtime.model import load
 
 if TYPE_CHECKING:
@@ -93,13 +93,16 @@ def run(args: argparse.Namespace) -> int:
     input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
     output_format = _format_of(args.output, "jsonl", WRITERS)
     model = load(args.bundle, backend=args.backend, recipe=args.recipe, threads=args.threads)
+    check_format(output_format, model.outputs)
     label = "stdin" if args.input == STDIN else args.input
     values = READERS[input_format](_read(args.input), model.inputs, label)
     names = [spec.name for spec in model.outputs]
     table = Table.of(model.predict(values), names, model.output_structure)
     content = WRITERS[output_format](table)
     if not args.quiet and sys.stderr.isatty():
-        sys.stderr.write(f"{PROG}: {len(table.columns[0])} examples, {model!r}\n")
+        with_rows = [c for c, s in zip(table.columns, model.outputs, strict=True) if s.has_rows]
+        count = f"{len(with_rows[0])} examples, " if with_rows else ""
+        sys.stderr.write(f"{PROG}: {count}{model!r}\n")
     _write(args.output, content)
     return ExitCode.OK
 

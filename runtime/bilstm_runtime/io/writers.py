@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bilstm_runtime.predictor import Output, Outputs
-    from bilstm_runtime.spec import AnyArray
+    from bilstm_runtime.spec import AnyArray, OutputSpec
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,25 @@ class Writer(Protocol):
 
 WRITERS: Final[dict[str, Writer]] = {}
 """The writers by file extension, without the dot."""
+
+
+BY_EXAMPLE: Final = frozenset({"jsonl", "csv"})
+"""The formats that hold one line for each example."""
+
+
+def check_format(name: str, outputs: Sequence[OutputSpec]) -> None:
+    """Check that a format can hold the outputs of a model.
+
+    Raises:
+        DataFileError: It holds one line for each example, and an output has none.
+    """
+    for item in outputs:
+        if name in BY_EXAMPLE and not item.has_rows:
+            message = (
+                f"the output {item.name!r} does not begin with the batch, so it has no line for "
+                f"each example: write it with --output to a file that ends in .npz"
+            )
+            raise DataFileError(message)
 
 
 def writer(name: str) -> Callable[[Writer], Writer]:

@@ -1,4 +1,4 @@
-"""Edits of the converted flatbuffer: names, deduplication and unused loop variables."""
+"""Edits of the converted flatbuffer: interface, deduplication and unused loop variables."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert.schema_py_generated import BufferT
+from ai_edge_litert.schema_py_generated import (
+    BufferT,
+    BuiltinOperator,
+    ReshapeOptionsT,
+    ShapeOptionsT,
+    TensorType,
+)
 from ai_edge_litert.tools import flatbuffer_utils
 
-from bilstm_exporter.targets.tflite.graph_editor import operator_name
+from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, operator_name
 
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # of a constant: required by the schema; also the widest load of a kernel
@@ -22,12 +28,64 @@ def read(content: bytes) -> Any:
     return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
 
 
+def read_converted(content: bytes) -> Any:
+    """Read a file of the converter, and put its inputs and outputs in the order of the model.
+
+    The converter lists them in an order of its own, and one tensor can stand for several outputs,
+    or for an input and an output. Most users of a TFLite file go by position, so each output gets
+    a tensor of its own.
+
+    Args:
+        content: A model with one signature, whose inputs and outputs are named ``input_0``, ...
+            and ``output_0``, ... (numbered in order).
+    """
+    model = read(content)
+    signature, subgraph = model.signatureDefs[0], model.subgraphs[0]
+    signature.inputs.sort(key=position)
+    signature.outputs.sort(key=position)
+    subgraph.inputs = [tensor_map.tensorIndex for tensor_map in signature.inputs]
+    used = set(subgraph.inputs)
+    for tensor_map in signature.outputs:
+        if tensor_map.tensorIndex in used:
+            tensor_map.tensorIndex = _copied(model, tensor_map.tensorIndex)
+        used.add(tensor_map.tensorIndex)
+    subgraph.outputs = [tensor_map.tensorIndex for tensor_map in signature.outputs]
+    return model
+
+
+def _copied(model: Any, number: int) -> int:
+    """Add an operator at the end that copies a tensor bit for bit; returns the copy.
+
+    RESHAPE copies any dtype and rank. Its shape is constant with at most one free axis, and comes
+    from SHAPE otherwise.
+    """
+    edit = GraphEditor(model, model.subgraphs[0])
+    tensor = edit.subgraph.tensors[number]
+    copy = edit.add_like(tensor, tensor.type)
+    edit.subgraph.tensors[copy].quantization = tensor.quantization
+    signature = tensor.shapeSignature
+    shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+    target = shape if signature is None or not len(signature) else [int(size) for size in signature]
+    inputs = [number]
+    options = ReshapeOptionsT()
+    if target.count(-1) > 1:
+        sizes = edit.add_vector(len(target), TensorType.INT32)
+        shape_options = ShapeOptionsT()
+        shape_options.outType = TensorType.INT32
+        edit.insert(None, BuiltinOperator.SHAPE, inputs, sizes, version=1, options=shape_options)
+        inputs = [number, sizes]
+    elif target:  # without a shape, the result is a scalar
+        inputs = [number, edit.add_constant(np.array(target, np.int32), [len(target)])]
+        options.newShape = target
+    edit.insert(None, BuiltinOperator.RESHAPE, inputs, copy, version=1, options=options)
+    return copy
+
+
 def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
     """Give inputs and outputs the model's names, remove duplicates, and serialize.
 
     Args:
-        model: A model with one signature, whose inputs and outputs are named
-            ``input_0``, ... and ``output_0``, ... (numbered in order).
+        model: A model read by `read_converted`.
         input_names: The model's input names, in that order.
         output_names: The model's output names, in that order.
     """

@@ -94,7 +94,7 @@ class FullInteger:
         Raises:
             UnsupportedModelError: The model cannot be written in integers.
         """
-        model = flatbuffer.read(convert_function(self._function, self._dataset()))
+        model = flatbuffer.read_converted(convert_function(self._function, self._dataset()))
         fix_converted(model)
         weights, operators = _weights(model), flatbuffer.operators(model)
         signature = model.signatureDefs[0]
@@ -120,7 +120,7 @@ class FullInteger:
         return any(form.form == FUSED for form in self._forms)
 
     def _float_form(self) -> Built:
-        model = flatbuffer.read(convert_function(self._function))
+        model = flatbuffer.read_converted(convert_function(self._function))
         fix_converted(model)
         content = flatbuffer.finish(model, *self._names)
         return Built(content, self._forms, reset_between_runs=self._resets)

@@ -66,7 +66,8 @@ class GraphEditor:
 
     def add_like(self, tensor: Any, kind: int, *, last: int | None = None) -> int:
         """Add a computed tensor of another one's shape; ``last`` replaces its last dimension."""
-        shape, signature = list(tensor.shape), tensor.shapeSignature
+        shape = [] if tensor.shape is None else list(tensor.shape)
+        signature = tensor.shapeSignature
         signature = None if signature is None else list(signature)
         if last is not None:
             shape[-1] = last
@@ -75,6 +76,10 @@ class GraphEditor:
         new = _tensor(shape, kind)
         new.shapeSignature = signature or None
         return self._add(new)
+
+    def add_vector(self, size: int, kind: int) -> int:
+        """Add a computed tensor ``[size]``."""
+        return self._add(_tensor([size], kind))
 
     def insert(  # noqa: PLR0913 - the parts of an operator
         self,

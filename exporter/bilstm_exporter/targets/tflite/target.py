@@ -45,7 +45,7 @@ class TfliteTarget:
         if plan.integer_activations:
             return FullInteger(loaded, calibration or ()).build()
         converted = self.converted(loaded, _weight_bytes(plan))
-        model = flatbuffer.read(converted.content)
+        model = flatbuffer.read_converted(converted.content)
         # In float32 no precision depends on the layer of a constant.
         exact = plan.is_all(Precision.FLOAT32)
         weights = store_weights(model, plan, WeightOwners([]) if exact else loaded.weight_owners)
