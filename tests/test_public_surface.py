@@ -181,6 +181,7 @@ def test_load_and_check():
         "*backend": None,
         "*recipe": None,
         "*threads": None,
+        "*sha256": None,
     }
     assert parameters(bilstm_runtime.check) == {"path": NO_DEFAULT, "*backends": None}
 
@@ -189,6 +190,7 @@ def test_a_model():
     model = bilstm_runtime.load(Path(__file__).parent / "runtime" / "fixtures" / "tagger")
     assert {name for name in dir(model) if not name.startswith("_")} == {
         "backend",
+        "close",
         "inputs",
         "is_stateful",
         "name",
@@ -198,7 +200,9 @@ def test_a_model():
         "recipe",
         "reset",
         "run_case",
+        "sha256",
         "spec",
+        "states",
         "threads",
         "tuned",
     }
@@ -234,6 +238,7 @@ RUNTIME_ERRORS = {
     "InputError": ValueError,
     "InputTypeError": TypeError,
     "BackendRunError": RuntimeError,
+    "ModelClosedError": RuntimeError,
     "DataFileError": ValueError,
     "TuningFileError": Exception,
     "TuningWarning": UserWarning,

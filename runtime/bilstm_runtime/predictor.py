@@ -70,6 +70,17 @@ class Predictor:
         if isinstance(self._session, _StateSession):
             self._session.reset()
 
+    @property
+    def states(self) -> list[AnyArray]:
+        """Copies of the states of a stateful model, one array each; empty for any other model."""
+        session = self._session
+        return [s.copy() for s in session.states] if isinstance(session, _StateSession) else []
+
+    @states.setter
+    def states(self, values: Sequence[AnyArray]) -> None:
+        if isinstance(self._session, _StateSession):
+            self._session.states = [value.copy() for value in values]
+
     def predict(self, x: Values, *, batch_size: int | None = None) -> Outputs:
         """Predict for a batch of examples.
 
@@ -166,7 +177,12 @@ class _StateSession:
 
     The model files of a stateful Keras model have its states as inputs and outputs; this session
     makes the model stateful again. Like a stateful Keras model, it is not thread-safe.
+
+    Attributes:
+        states: The current states, one array each.
     """
+
+    states: list[AnyArray]
 
     def __init__(self, session: Session, states: Sequence[StateSpec]) -> None:
         """Start from zeros.
@@ -181,13 +197,13 @@ class _StateSession:
 
     def reset(self) -> None:
         """Set all states to zeros, as when the model was loaded."""
-        self._states: list[AnyArray] = [
+        self.states = [
             np.zeros([axis.size or 1 for axis in spec.axes], spec.dtype) for spec in self._specs
         ]
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once and keep its states; see `Session.run`."""
-        outputs = self._session.run([*arrays, *self._states])
+        outputs = self._session.run([*arrays, *self.states])
         count = len(outputs) - len(self._specs)
-        self._states = outputs[count:]
+        self.states = outputs[count:]
         return outputs[:count]

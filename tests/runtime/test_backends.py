@@ -282,7 +282,7 @@ def test_a_tflite_file_without_the_signature_is_refused(
 def test_onnxruntime_gets_the_threads(load_one: Any) -> None:
     for threads, wanted in ((None, 1), (2, 2)):
         model = load_one("tagger", "onnx", threads=threads)
-        session = model._session._run.__self__
+        session = model._file._session._run.__self__
         assert session.get_session_options().intra_op_num_threads == wanted
         assert session.get_providers() == ["CPUExecutionProvider"]
 
@@ -303,7 +303,7 @@ def test_litert_gets_the_threads(load_one: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_litert_starts_afresh_after_a_failure(load_one: Any) -> None:
-    session = load_one("tagger", "litert")._session
+    session = load_one("tagger", "litert")._file._session
     before = session._planned._interpreter
     session.run([np.ones((2, 3), np.int32)])
     assert session._planned._interpreter is before
