@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -105,6 +107,29 @@ def test_a_child_of_a_child_and_its_normal_end(
         return wait() and bool(np.allclose(model.predict(x), expected, atol=1e-6))
 
     assert in_child(nested)()
+
+
+FORKS = """
+import os, sys, bilstm_runtime, numpy as np
+model = bilstm_runtime.load(sys.argv[1], backend=sys.argv[2], threads=2)
+x = np.zeros([axis.size or 5 for axis in model.inputs[0].axes], model.inputs[0].dtype)
+model.predict(x)
+for runs in (True, False):
+    pid = os.fork()
+    if pid == 0:
+        if runs:
+            model.predict(x)
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_ends_as_usual_frees_nothing_of_its_parent(
+    fixtures: Path, backend: str
+) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, str(fixtures / "tagger"), backend]
+    subprocess.run(command, check=True, timeout=SECONDS)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

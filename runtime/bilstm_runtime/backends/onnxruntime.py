@@ -32,6 +32,10 @@ _ONLY_FATAL = 4
 _EXTERNAL_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 """onnxruntime's option for the folder of external data; the null device holds no files."""
 
+_NO_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"
+"""Without it, onnxruntime starts a thread for telemetry when it is imported (seen in 1.32). A child
+process that was forked does not have this thread, and waits for it without end when it exits."""
+
 _DTYPES = {"float": "float32", "double": "float64"}
 """onnxruntime's dtype names that differ from numpy's."""
 
@@ -67,6 +71,7 @@ class OnnxSession:
 @register("onnx", format="onnx", package="onnxruntime", extra="onnx")
 def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int) -> Session:
     """Open an ONNX file; see `Opener`."""
+    os.environ.setdefault(_NO_TELEMETRY, "1")
     try:
         import onnxruntime as ort  # noqa: PLC0415 (only where this backend is used)
     except ImportError as error:
