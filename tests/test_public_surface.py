@@ -210,6 +210,7 @@ def test_a_model():
         "self": NO_DEFAULT,
         "x": NO_DEFAULT,
         "*batch_size": None,
+        "*progress": None,
     }
     assert parameters(bilstm_runtime.Model.reset) == {"self": NO_DEFAULT}
     assert parameters(bilstm_runtime.Model.run_case) == {"self": NO_DEFAULT, "inputs": NO_DEFAULT}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bilstm_runtime.backends import Session
+    from bilstm_runtime.batching import Progress
     from bilstm_runtime.spec import InputSpec, ModelSpec, OutputSpec, StateSpec
 
 Output: TypeAlias = AnyArray | list[AnyArray]
@@ -81,7 +82,9 @@ class Predictor:
         if isinstance(self._session, _StateSession):
             self._session.states = [value.copy() for value in values]
 
-    def predict(self, x: Values, *, batch_size: int | None = None) -> Outputs:
+    def predict(
+        self, x: Values, *, batch_size: int | None = None, progress: Progress | None = None
+    ) -> Outputs:
         """Predict for a batch of examples.
 
         A model with one input takes
@@ -93,6 +96,10 @@ class Predictor:
 
         A model with several inputs takes a dict by input name, or a list or tuple in the order
         of `inputs`, of any of these.
+
+        A frame of pandas or polars takes the place of a dict: its columns that are named after the
+        inputs are read, with one example per row; others are ignored. A cell holds a number, a
+        text, or the list or array of an example. Nulls are errors.
 
         An input that starts with a text layer in the Keras model takes a list or array of `str`
         instead, one text per example, or the ids of that layer.
@@ -107,8 +114,10 @@ class Predictor:
 
         Args:
             x: The examples.
-            batch_size: The maximum number of examples in one run. By default an array is one
-                run, and sequences of different lengths run 16 at a time.
+            batch_size: The maximum number of examples in one run. By default a large array runs in
+                parts if the rows of a batch do not affect each other, and sequences of different
+                lengths run 16 at a time.
+            progress: Called after each run with the number of examples so far, and of all.
 
         Returns:
             An array, a list of arrays or a dict of arrays by output name, as the Keras model
@@ -123,10 +132,11 @@ class Predictor:
         """
         ready = self._reader.ready(x) if batch_size is None else None
         outputs: Sequence[Output]
-        if ready is not None:
+        if ready is not None and progress is None and self._runner.is_one_run(ready):
             outputs = self._runner.run(ready)
         else:
-            outputs = self._runner.run_request(self._reader.read(x), batch_size)
+            request = self._reader.read(x) if ready is None else self._reader.request(ready)
+            outputs = self._runner.run_request(request, batch_size, progress)
         if self.output_structure == "single":
             return outputs[0]
         if self.output_structure == "list":
