@@ -14,7 +14,6 @@ of shape takes a new interpreter. `_PlannedInterpreter` handles both cases.
 from __future__ import annotations
 
 import math
-import struct
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -27,6 +26,7 @@ from bilstm_runtime.backends.base import (
     mismatch,
     register,
 )
+from bilstm_runtime.backends.tflite_wire import ExternalBuffersError, check_indices
 from bilstm_runtime.errors import ArtifactError, BackendRunError
 from bilstm_runtime.spec import integer_limits
 
@@ -42,9 +42,6 @@ Shapes: TypeAlias = list[tuple[int, ...]]
 
 ERRORS: Final = (Exception,)
 """The errors that an interpreter raises: its bindings let through those of C++ and of numpy."""
-
-_EXTERNAL_BUFFERS: Final = (8, 9)
-"""The fields `external_buffer_groups` and `external_buffers` of a `Model` in the TFLite schema."""
 
 MAX_GROWTH: Final = 2
 """Memory is planned for two sets of inputs together, up to this multiple of the larger one."""
@@ -236,12 +233,16 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
     except ImportError as error:
         raise BACKENDS["litert"].missing(error) from error
 
-    if has_external_buffers(content):
+    try:
+        check_indices(content)
+    except ExternalBuffersError as error:
         message = (
             f"{artifact.file} stores weights in another file, which is never opened. "
             "Export the model again with its weights inside."
         )
-        raise ArtifactError(message)
+        raise ArtifactError(message) from error
+    except ValueError as error:
+        raise mismatch(artifact, f"not a TFLite file ({error})") from error
 
     def create() -> Any:
         return Interpreter(model_content=content, num_threads=threads)
@@ -269,23 +270,6 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
         )
         raise ArtifactError(message) from error
     return session
-
-
-def has_external_buffers(content: bytes) -> bool:
-    """Whether a TFLite file names other files that hold its buffers.
-
-    Args:
-        content: The file; if it is damaged, the answer is False, and LiteRT refuses it.
-    """
-    try:
-        (root,) = struct.unpack_from("<I", content, 0)
-        (back,) = struct.unpack_from("<i", content, root)
-        (size,) = struct.unpack_from("<H", content, root - back)
-        offsets = struct.unpack_from(f"<{size // 2}H", content, root - back)
-    except struct.error:
-        return False
-    fields = offsets[2:]  # the first two are the sizes of the vtable and of the table
-    return any(fields[number] for number in _EXTERNAL_BUFFERS if number < len(fields))
 
 
 def _indices(
