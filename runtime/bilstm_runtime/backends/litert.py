@@ -69,6 +69,10 @@ class _PlannedInterpreter:
         self._is_planned_whole = False
         self._has_run = False
 
+    def adopt(self, interpreter: Any) -> None:
+        """Use an interpreter that has not run, instead of creating the first one."""
+        self._interpreter = interpreter
+
     def prepare(self, shapes: Shapes) -> Any:
         """Return the interpreter, ready for inputs of these shapes; raises `ERRORS`."""
         if shapes != self._shapes:
@@ -179,6 +183,10 @@ class LitertSession:
         self._quantizes = any(map(any, quantized))
         self._lock = threading.Lock()
 
+    def adopt(self, interpreter: Any) -> None:
+        """Use an interpreter that has not run, instead of creating the first one."""
+        self._planned.adopt(interpreter)
+
     def prepare(self, shapes: list[tuple[int, ...]]) -> None:
         """Plan the memory for inputs of these shapes, if that is not done yet."""
         self._planned.prepare(shapes)
@@ -260,6 +268,7 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
         [artifact.quantized_outputs.get(name) for name in artifact.outputs],
     )
     session = LitertSession(create, artifact, inputs, outputs, quantized)
+    session.adopt(interpreter)
     min_shapes = [tuple(axis.size or axis.min for axis in item.axes) for item in spec.file_inputs]
     try:
         session.prepare(min_shapes)

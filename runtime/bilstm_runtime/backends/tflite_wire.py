@@ -1,8 +1,9 @@
 """Checks the indices in a TFLite file before LiteRT follows them.
 
-LiteRT verifies that a file is a flatbuffer, but not that every index in it exists: a signature of a
-subgraph that is not there, or a subgraph whose output is tensor -1, ends the process. A file may
-also name other files that hold its buffers; those are refused, as for ONNX.
+LiteRT verifies that a file is a flatbuffer and that its tensors have buffers, but not that every
+other index exists: a signature of a subgraph that is not there, or a subgraph whose output is
+tensor -1, ends the process. A file may also name other files that hold its buffers; those are
+refused, as for ONNX.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class _Content:
 
     def fields(self, table: int) -> tuple[int, ...]:
         """Return the offsets of the fields of a table, 0 for those that it does not have."""
-        vtable = table - self.number(table)
+        vtable = table - _INT.unpack_from(self._content, _not_negative(table))[0]
         found = self._vtables.get(vtable)  # tables of one kind share their vtable
         if found is None:
             size = _SHORT.unpack_from(self._content, _not_negative(vtable))[0]
@@ -113,7 +114,7 @@ def _not_negative(position: int) -> int:
 
 
 def check_indices(content: bytes) -> None:
-    """Check that every index in a TFLite file exists, and that it refers to no other file.
+    """Check that the indices in a TFLite file exist, and that it refers to no other file.
 
     Args:
         content: The file.
@@ -139,15 +140,13 @@ def _check_model(content: _Content) -> None:
         for code in content.tables(model, 1)
     ]
     graphs = content.tables(model, 2)
-    buffers = len(content.integers(model, 4))
     counts, calls = [], []
     for graph in graphs:
-        tensors = content.tables(graph, 0)
-        counts.append(len(tensors))
-        _check([content.field(tensor, 2) for tensor in tensors], buffers, "buffer")
+        tensors = len(content.integers(graph, 0))
+        counts.append(tensors)
         for side in (1, 2):
-            _check(content.integers(graph, side), len(tensors), "tensor")
-        calls.append(_check_operators(content, graph, len(tensors), codes))
+            _check(content.integers(graph, side), tensors, "tensor")
+        calls.append(_check_operators(content, graph, tensors, codes))
     for callees in calls:
         _check(callees, len(graphs), "subgraph")
     _check_order(calls)
