@@ -262,7 +262,7 @@ def test_the_errors_of_the_runtime():
 FLAGS = {
     "export-bilstm": "batch builder custom-objects data debug explain formats json max-drop max-kb "
     "max-ms metric opset out overwrite quiet recipes time trust-code weights",
-    "run-bilstm": "backend debug input input-format output quiet recipe threads",
+    "run-bilstm": "backend batch-size debug input input-format output quiet recipe threads",
     "check-bilstm": "backend debug json",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
     "markdown only output padding quiet recipes rounds seconds seed soak threads tune",
