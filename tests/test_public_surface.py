@@ -262,7 +262,7 @@ def test_the_errors_of_the_runtime():
 FLAGS = {
     "export-bilstm": "batch builder custom-objects data debug explain formats json max-drop max-kb "
     "max-ms metric opset out overwrite quiet recipes time trust-code weights",
-    "run-bilstm": "backend batch-size debug input input-format output quiet recipe threads",
+    "run-bilstm": "backend batch-size debug input input-format output quiet recipe sha256 threads",
     "check-bilstm": "backend debug json",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
     "markdown only output padding quiet recipes rounds seconds seed soak threads tune",
@@ -296,7 +296,7 @@ def test_the_commands_are_those_installed():
 
 @pytest.mark.parametrize("command", FLAGS)
 def test_the_flags_of_a_command(command, capsys):
-    flags = re.findall(r"(?<![\w-])--([a-z][a-z-]*)", shown_help(commands()[command], capsys))
+    flags = re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", shown_help(commands()[command], capsys))
     assert sorted(set(flags) - {"help", "version"}) == FLAGS[command].split()
 
 

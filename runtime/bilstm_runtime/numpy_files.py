@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     Content: TypeAlias = bytes | mmap.mmap | memoryview
 
 _HEADERS: Final = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
-_MAX_HEADER: Final = 2**16
+_MAX_HEADER: Final = 2**14
+"""More than the header of any array that numpy writes for plain numbers."""
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The methods that numpy writes. Others inflate without a limit."""
 

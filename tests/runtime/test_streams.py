@@ -144,6 +144,14 @@ def test_an_impossible_batch_size(tagger: str, tmp_path: Path, capsys: Any) -> N
     assert "batch_size is 0" in capsys.readouterr().err
 
 
+def test_another_bundle_than_the_pinned_one(tagger: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "in.jsonl").write_text("[1]\n")
+    command = [tagger, "--input", str(tmp_path / "in.jsonl"), "--sha256"]
+    assert cli_run.main([*command, bilstm_runtime.load(tagger).sha256]) == 0
+    assert cli_run.main([*command, "0" * 64]) == 3
+    assert "not the bundle that was asked for" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("key", ["y", "y_tags"])
 def test_labels_in_the_file_are_ignored(
     fixtures: Path, tmp_path: Path, capsys: Any, key: str

@@ -85,6 +85,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--threads", type=int, metavar="N", help="threads the backend may use (default: 1)"
     )
     parser.add_argument(
+        "--sha256",
+        metavar="HEX",
+        help="run only the bundle whose manifest has this SHA-256, as export-bilstm prints it",
+    )
+    parser.add_argument(
         "--batch-size",
         type=int,
         metavar="N",
@@ -107,7 +112,13 @@ def run(args: argparse.Namespace) -> int:
     """
     input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
     output_format = _format_of(args.output, "jsonl", WRITERS)
-    model = load(args.bundle, backend=args.backend, recipe=args.recipe, threads=args.threads)
+    model = load(
+        args.bundle,
+        backend=args.backend,
+        recipe=args.recipe,
+        threads=args.threads,
+        sha256=args.sha256,
+    )
     label = "stdin" if args.input == STDIN else args.input
     progress = Progress(shown=not args.quiet and sys.stderr.isatty())
     source = open_source(None if args.input == STDIN else args.input)
