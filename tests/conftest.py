@@ -31,6 +31,12 @@ import pytest
 SPREAD = ("tests/parity/test_matrix.py", "tests/zoo/test_zoo.py", "tests/legacy/test_models.py")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fuzz", "tests/runtime/test_fuzz.py")
+    group.addoption("--fuzz-cases", type=int, default=60, help="cases of each kind")
+    group.addoption("--fuzz-seed", type=int, default=1, help="the seed of the first case")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: not part of the quick level, see tests/conftest.py")
 

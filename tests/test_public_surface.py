@@ -165,7 +165,7 @@ def test_the_report():
 
     assert names(ExportReport) == (
         "bundle model generation artifacts probes_left_out largest_state declared_difference "
-        "padding_neutral recommended judged searches left_out seconds"
+        "padding_neutral recommended judged searches left_out seconds sha256"
     )
     assert names(ArtifactReport) == (
         "file format recipe bytes parity recurrences weights verdict operators missing_in_micro"
@@ -181,6 +181,7 @@ def test_load_and_check():
         "*backend": None,
         "*recipe": None,
         "*threads": None,
+        "*sha256": None,
     }
     assert parameters(bilstm_runtime.check) == {"path": NO_DEFAULT, "*backends": None}
 
@@ -189,6 +190,7 @@ def test_a_model():
     model = bilstm_runtime.load(Path(__file__).parent / "runtime" / "fixtures" / "tagger")
     assert {name for name in dir(model) if not name.startswith("_")} == {
         "backend",
+        "close",
         "inputs",
         "is_stateful",
         "name",
@@ -198,7 +200,9 @@ def test_a_model():
         "recipe",
         "reset",
         "run_case",
+        "sha256",
         "spec",
+        "states",
         "threads",
         "tuned",
     }
@@ -206,6 +210,7 @@ def test_a_model():
         "self": NO_DEFAULT,
         "x": NO_DEFAULT,
         "*batch_size": None,
+        "*progress": None,
     }
     assert parameters(bilstm_runtime.Model.reset) == {"self": NO_DEFAULT}
     assert parameters(bilstm_runtime.Model.run_case) == {"self": NO_DEFAULT, "inputs": NO_DEFAULT}
@@ -234,6 +239,7 @@ RUNTIME_ERRORS = {
     "InputError": ValueError,
     "InputTypeError": TypeError,
     "BackendRunError": RuntimeError,
+    "ModelClosedError": RuntimeError,
     "DataFileError": ValueError,
     "TuningFileError": Exception,
     "TuningWarning": UserWarning,
@@ -256,7 +262,7 @@ def test_the_errors_of_the_runtime():
 FLAGS = {
     "export-bilstm": "batch builder custom-objects data debug explain formats json max-drop max-kb "
     "max-ms metric opset out overwrite quiet recipes time trust-code weights",
-    "run-bilstm": "backend debug input input-format output quiet recipe threads",
+    "run-bilstm": "backend batch-size debug input input-format output quiet recipe sha256 threads",
     "check-bilstm": "backend debug json",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
     "markdown only output padding quiet recipes rounds seconds seed soak threads tune",
@@ -290,7 +296,7 @@ def test_the_commands_are_those_installed():
 
 @pytest.mark.parametrize("command", FLAGS)
 def test_the_flags_of_a_command(command, capsys):
-    flags = re.findall(r"(?<![\w-])--([a-z][a-z-]*)", shown_help(commands()[command], capsys))
+    flags = re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", shown_help(commands()[command], capsys))
     assert sorted(set(flags) - {"help", "version"}) == FLAGS[command].split()
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bilstm_exporter.artifacts import ArtifactBuilder
-from bilstm_exporter.bundle.folder import check_writable, default_folder, staged
+from bilstm_exporter.bundle.folder import (
+    check_writable,
+    default_folder,
+    output_folder,
+    staged,
+)
 from bilstm_exporter.bundle.writer import write_bundle
 from bilstm_exporter.errors import ExportError
 from bilstm_exporter.evaluation.dataset import example_calls
@@ -44,7 +49,7 @@ def run_export(
     stages, attempt = Stages(listener), Attempt(model)
     try:
         if out is not None:
-            check_writable(Path(out), overwrite=options.overwrite)
+            check_writable(output_folder(out), overwrite=options.overwrite)
         loaded, probes = load_model(model, options, stages, attempt)
         folder = (
             Path(out) if out is not None else default_folder(loaded.origin.file, loaded.spec.name)
@@ -58,8 +63,9 @@ def run_export(
                 evaluation = evaluate_on_probes(loaded, probes, options, stages)
             selection = select_artifacts(builder, evaluation, options, stages, attempt)
             golden = golden_probes(loaded, probes.probes)
-            write_bundle(staging, loaded, golden, selection)
-        return make_report(folder, loaded, probes, evaluation, selection, stages.seconds)
+            digest = write_bundle(staging, loaded, golden, selection)
+        report = make_report(folder, loaded, probes, evaluation, selection, stages.seconds)
+        return replace(report, sha256=digest)
     except ExportError as error:
         return FailedExport(error, attempt.explanation_of(error), attempt.searches)
 

@@ -86,6 +86,7 @@ class ExportReport:
         searches: The results of searches within limits, by format.
         left_out: The reasons for the recipes that could not be written.
         seconds: Time spent in seconds, by stage.
+        sha256: The SHA-256 of the bundle's manifest, which contains those of all its files.
     """
 
     bundle: Path
@@ -101,6 +102,7 @@ class ExportReport:
     searches: Mapping[str, SearchResult]
     left_out: Mapping[str, str]
     seconds: dict[str, float]
+    sha256: str = ""
 
     @property
     def passed(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import AnyArray, InputSpec, ModelSpec, OutputSpec
 
     Run = Callable[[Sequence[AnyArray]], list[AnyArray]]
+    Progress = Callable[[int, int], object]
 
 Sizes: TypeAlias = npt.NDArray[np.int64]
+Group: TypeAlias = "slice | Sizes"
+"""The examples of one run: consecutive rows of arrays, or the indices of ragged examples."""
 
 MAX_GROUP: Final = 16
 """The maximum number of examples in one run. 16 took 10 to 20 % less time than 64 on BiLSTMs of 32
@@ -28,6 +31,14 @@ MAX_PADDING: Final = 0.25
 """The maximum ratio of padding to real steps. In the same runs, and with 16 sequences of 1 to 30
 steps, 0.25 was within 5 % of the best of 0, 0.1, 0.25, 0.5, 1 and 9. Without padding, 16 sequences
 took 1.5 times as long; 0.5 and more were slower there too."""
+
+MAX_RUN_STEPS: Final = 8192
+"""An array with at most this many steps (rows by timesteps) runs at once, unless a batch size is
+given."""
+
+CHUNK_STEPS: Final = 2048
+"""The number of steps in each run of a larger array. A run of 2048 steps of a BiLSTM with 64 units
+needs about 7 MB of memory and takes milliseconds, of which the call itself is a small part."""
 
 _MAX_SHAPES: Final = 1024
 """The maximum number of shape combinations that are remembered as correct."""
@@ -91,6 +102,7 @@ class BatchRunner:
             [axis.size or axis.min for axis in spec.sequence_axes.values()], dtype=np.int64
         )
         self._padding = [_padding_value(item) for item in spec.inputs]
+        self._dtypes = [np.dtype(item.dtype) for item in spec.inputs]
         source = {
             axis.name: (i, j)
             for i, item in enumerate(spec.inputs)
@@ -133,14 +145,22 @@ class BatchRunner:
                 )
                 raise BackendRunError(message)
 
+    def is_one_run(self, arrays: Sequence[AnyArray]) -> bool:
+        """Whether arrays of the correct shapes run at once by default."""
+        rows = self._spec.batch.size
+        if rows is not None:
+            return rows == len(arrays[0])
+        return not self._spec.rows_independent or len(arrays[0]) <= _rows(MAX_RUN_STEPS, arrays)
+
     def run_request(
-        self, request: Request, batch_size: int | None
+        self, request: Request, batch_size: int | None, progress: Progress | None = None
     ) -> list[AnyArray | list[AnyArray]]:
         """Run a request of any shape.
 
         Args:
             request: The examples.
             batch_size: The maximum number of examples in one run.
+            progress: Called after each run with the number of examples so far, and of all.
 
         Returns:
             For each output, an array as the model returns it or, for a ragged request and an
@@ -168,10 +188,43 @@ class BatchRunner:
                 f"{cause}. Give examples that can run in one batch."
             )
             raise InputError(message)
-        runs = [self._run_group(request, group) for group in groups]
-        if request.is_ragged:
-            return self._assemble_ragged(request, groups, runs)
-        return [self._assemble(request, n, [run[n] for run in runs]) for n in range(len(runs[0]))]
+        try:
+            return self._run_groups(request, groups, progress)
+        except _ShapesDifferError as error:
+            if limit is None and not request.is_ragged:  # several runs were our own choice
+                return self._run_groups(request, [slice(0, request.count)], progress)
+            message = (
+                f"{self._label} returned {error.output!r} with different shapes in different "
+                f"runs: {error.shapes}. Give a larger batch_size, or a list of single examples."
+            )
+            raise BackendRunError(message) from error
+
+    def _run_groups(
+        self, request: Request, groups: Sequence[Group], progress: Progress | None
+    ) -> list[AnyArray | list[AnyArray]]:
+        """Run all groups, and put the rows of each output in the given order."""
+        outputs = [_Collected(request, spec, self._axes) for spec in self._spec.outputs]
+        is_single = len(groups) == 1 and not request.is_ragged
+        done = 0
+        for group in groups:
+            found = self._run_group(request, group)
+            for output, rows in zip(outputs, found, strict=True):
+                output.add(group, rows, is_all=is_single)
+            done += (
+                len(range(*group.indices(request.count)))
+                if isinstance(group, slice)
+                else len(group)
+            )
+            if progress is not None:
+                progress(done, request.count)
+        return [output.values for output in outputs]
+
+    def _chunk(self, request: Request) -> int:
+        """Return the number of rows in each run of an array request without a batch size."""
+        columns = cast("list[AnyArray]", request.columns)
+        if not self._spec.rows_independent or request.count <= _rows(MAX_RUN_STEPS, columns):
+            return request.count
+        return max(MAX_GROUP, _rows(CHUNK_STEPS, columns))
 
     def _limit(self, batch_size: int | None) -> int | None:
         rows = self._spec.batch.size
@@ -185,93 +238,124 @@ class BatchRunner:
             raise OptionError(message)
         return batch_size
 
-    def _groups(self, request: Request, limit: int | None) -> list[AnyArray]:
-        if request.is_ragged:
-            fits = limit is None or limit >= request.count
-            together = fits and not self._spec.rows_independent
-            if together and self._can_pad:
-                return [np.arange(request.count)]  # in the given order: the outputs depend on it
-            sizes = np.maximum(request.sizes, self._min_sizes)
-            groups = plan_groups(sizes, pad=self._can_pad, limit=limit, together=together)
-            return groups[::-1]  # longest first: its planned memory is enough for the others
-        step = limit or request.count
-        indices = np.arange(request.count)
-        return [indices[start : start + step] for start in range(0, request.count, step)]
+    def _groups(self, request: Request, limit: int | None) -> Sequence[Group]:
+        if not request.is_ragged:
+            step = limit or self._chunk(request)
+            return [slice(n, n + step) for n in range(0, request.count, step)]
+        fits = limit is None or limit >= request.count
+        together = fits and not self._spec.rows_independent
+        if together and self._can_pad:
+            return [np.arange(request.count)]  # in the given order: the outputs depend on it
+        sizes = np.maximum(request.sizes, self._min_sizes)
+        groups = plan_groups(sizes, pad=self._can_pad, limit=limit, together=together)
+        return groups[::-1]  # longest first: its planned memory is enough for the others
 
-    def _run_group(self, request: Request, group: AnyArray) -> list[AnyArray]:
+    def _run_group(self, request: Request, group: Group) -> list[AnyArray]:
         """Run some examples as one batch; the outputs have these rows, still padded in time."""
-        sizes = request.sizes[group] if request.is_ragged else request.sizes
+        if isinstance(group, slice):
+            sizes, count = request.sizes, len(range(*group.indices(request.count)))
+        else:
+            sizes, count = request.sizes[group], len(group)
         target = dict(
             zip(self._axes, np.maximum(sizes.max(axis=0), self._min_sizes).tolist(), strict=True)
         )
-        rows = self._spec.batch.size or len(group)
+        rows = self._spec.batch.size or count
         arrays = []
-        for spec, column, padding in zip(
-            self._spec.inputs, request.columns, self._padding, strict=True
+        for spec, dtype, column, padding in zip(
+            self._spec.inputs, self._dtypes, request.columns, self._padding, strict=True
         ):
             shape = (rows, *(target.get(a.name or "", a.size or 1) for a in spec.axes[1:]))
-            if not isinstance(column, list) and column.shape == shape:
-                arrays.append(column)
+            is_all = count == request.count
+            part = None if isinstance(column, list) else column if is_all else column[group]
+            if part is not None and part.shape == shape and part.dtype == dtype:
+                arrays.append(np.ascontiguousarray(part))
                 continue
-            array = np.full(shape, padding, dtype=spec.dtype)
-            if isinstance(column, list):
-                for row, example in enumerate(group.tolist()):
+            array = np.full(shape, padding, dtype=dtype)
+            if part is None:
+                for row, example in enumerate(cast("Sizes", group).tolist()):
                     values: AnyArray = column[example]
                     array[row, ...][tuple(map(slice, values.shape))] = values
             else:
-                array[: len(group)][tuple(map(slice, (None, *column.shape[1:])))] = column[group]
-            array[len(group) :] = array[len(group) - 1]
+                array[:count][tuple(map(slice, (None, *part.shape[1:])))] = part
+            array[count:] = array[count - 1]
             arrays.append(array)
         outputs = self.run(arrays)
-        return [output[: len(group)] for output in outputs] if rows > len(group) else outputs
+        return [output[:count] for output in outputs] if rows > count else outputs
 
-    def _assemble(self, request: Request, output: int, parts: list[AnyArray]) -> AnyArray:
-        """Concatenate one output of all runs of an array request."""
-        spec = self._spec.outputs[output]
-        # With an ellipsis, a scalar stays an array.
-        unpadded: tuple[Any, ...] = (*self._unpadded(spec, request.sizes[0].tolist()), ...)
-        shapes = {part.shape[1:] for part in parts}
-        if len(shapes) > 1:
-            message = (
-                f"{self._label} returned {spec.name!r} with different shapes in different runs: "
-                f"{sorted(shapes)}. Give a larger batch_size, or a list of single examples."
+
+class _ShapesDifferError(Exception):
+    """An output has different shapes in different runs.
+
+    Attributes:
+        output: Its name.
+        shapes: The shapes of one row.
+    """
+
+    def __init__(self, output: str, shapes: list[tuple[int, ...]]) -> None:
+        super().__init__(output)
+        self.output = output
+        self.shapes = shapes
+
+
+class _Collected:
+    """The rows of one output, collected run by run.
+
+    Attributes:
+        values: The rows, without padding and in the order of the request: an array with a batch
+            axis or, for a ragged request and an output with an axis of free size, a list. An
+            output without a batch axis is as the one run returned it.
+    """
+
+    values: Any
+
+    def __init__(self, request: Request, spec: OutputSpec, axes: Sequence[str]) -> None:
+        self._spec = spec
+        self._axes = axes
+        self._count = request.count
+        self._sizes = request.sizes.tolist()
+        self._is_ragged = request.is_ragged
+        self._is_list = (
+            request.is_ragged
+            and spec.has_rows
+            and any(axis.name in axes or axis.size is None for axis in spec.axes[1:])
+        )
+        self.values = [None] * request.count if self._is_list else None
+
+    def add(self, group: Group, rows: AnyArray, *, is_all: bool) -> None:
+        """Add the rows of one run; raises `_ShapesDifferError`."""
+        if self._is_list:
+            for example, row in zip(cast("Sizes", group).tolist(), rows, strict=True):
+                self.values[example] = row[self._unpadded(self._sizes[example])[1:]].copy()
+            return
+        whole = rows
+        if not self._is_ragged:
+            # With an ellipsis, a scalar stays an array.
+            rows = rows[(*self._unpadded(self._sizes[0]), ...)]
+        if not self._spec.has_rows:
+            self.values = rows
+            return
+        if is_all:
+            is_owned = whole.base is None and whole.shape == rows.shape
+            self.values = whole if is_owned else rows.copy()
+            return
+        if self.values is None:
+            self.values = np.empty((self._count, *rows.shape[1:]), rows.dtype)
+        if self.values.shape[1:] != rows.shape[1:]:
+            raise _ShapesDifferError(
+                self._spec.name, sorted({self.values.shape[1:], rows.shape[1:]})
             )
-            raise BackendRunError(message)
-        joined: AnyArray = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if joined.base is None and joined[unpadded].shape == joined.shape:
-            return joined
-        trimmed: AnyArray = joined[unpadded].copy()
-        return trimmed
+        self.values[group] = rows
 
-    def _assemble_ragged(
-        self, request: Request, groups: list[AnyArray], runs: list[list[AnyArray]]
-    ) -> list[AnyArray | list[AnyArray]]:
-        """Put the outputs of a ragged request back in the given order, without their padding."""
-        order = np.concatenate(groups)
-        positions = np.empty_like(order)
-        positions[order] = np.arange(len(order))
-        sizes = request.sizes.tolist()
-        outputs: list[AnyArray | list[AnyArray]] = []
-        for number, spec in enumerate(self._spec.outputs):
-            parts = [run[number] for run in runs]
-            if not spec.has_rows:  # of the one run
-                outputs.append(parts[0])
-            elif any(axis.name in self._axes or axis.size is None for axis in spec.axes[1:]):
-                rows = [row for part in parts for row in part]
-                outputs.append(
-                    [
-                        rows[position][self._unpadded(spec, size)[1:]].copy()
-                        for position, size in zip(positions.tolist(), sizes, strict=True)
-                    ]
-                )
-            else:
-                outputs.append(np.concatenate(parts)[positions])
-        return outputs
-
-    def _unpadded(self, spec: OutputSpec, sizes: list[int]) -> tuple[slice, ...]:
+    def _unpadded(self, sizes: list[int]) -> tuple[Any, ...]:
         """Return the part of an output that is not padding, one slice per axis."""
         by_name = dict(zip(self._axes, sizes, strict=True))
-        return tuple(slice(by_name.get(axis.name or "")) for axis in spec.axes)
+        return tuple(slice(by_name.get(axis.name or "")) for axis in self._spec.axes)
+
+
+def _rows(steps: int, arrays: Sequence[AnyArray]) -> int:
+    """Return the number of rows that have so many steps together; the second axis is time."""
+    longest = max([array.shape[1] for array in arrays if array.ndim > 1], default=1)
+    return steps // longest
 
 
 def _padding_value(spec: InputSpec) -> float:

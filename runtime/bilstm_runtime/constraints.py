@@ -21,6 +21,13 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Items:
+    """A list or an object with at most `max` items."""
+
+    max: int
+
+
+@dataclass(frozen=True)
 class Pattern:
     """A string that fully matches a pattern.
 
@@ -75,5 +82,6 @@ WORD: Final = Pattern(
     "a short word (letters, digits, . _ + -)",
 )
 SHA256: Final = Pattern(re.compile(r"[0-9a-f]{64}"), "64 lower-case hexadecimal digits")
-BYTES: Final = Range(0, 2**40)
+BYTES: Final = Range(0, 2**31)
+"""The size of a file; ONNX and TFLite files end at 2 GiB."""
 COUNT: Final = Range(1, 2**20)

@@ -80,6 +80,10 @@ class BackendRunError(BilstmRuntimeError, RuntimeError):
     """The backend failed during a run, or its outputs contradict the manifest."""
 
 
+class ModelClosedError(BilstmRuntimeError, RuntimeError):
+    """The model was closed with `Model.close`."""
+
+
 class DataFileProblem(enum.Enum):
     """The problem with a file of examples or outputs, if callers add advice to the message."""
 

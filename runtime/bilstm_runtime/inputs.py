@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from bilstm_runtime.errors import InputError, InputTypeError
+from bilstm_runtime.errors import BilstmRuntimeError, InputError, InputTypeError
+from bilstm_runtime.frames import plain_column, unframed
 from bilstm_runtime.spec import BATCH, AnyArray
 from bilstm_runtime.text import TextReader
 from bilstm_runtime.values import ValueRule
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, TextPreprocessing
 
 Values: TypeAlias = Any
-"""The argument of `predict`: an array, lists of numbers, texts or arrays, or a dict of those."""
+"""The argument of `predict`: an array, lists of numbers, texts or arrays, a dict of those, or a
+frame of pandas or polars."""
+
+
+_CONVERTED_AT_ONCE: Final = 2**16
+"""Larger arrays are checked in parts of about this many values, and converted run by run."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Request:
 
     Attributes:
         columns: For each input, an array with a batch axis or, if the lengths of the examples
-            differ, a list of one array per example without a batch axis.
+            differ, a list of one array per example without a batch axis. A large array still has
+            its own dtype; its values fit the model's.
         count: The number of examples.
         sizes: `[examples, axes] int64`, their sizes along the sequence axes of the model; a single
             row if all examples have the same sizes.
@@ -92,6 +99,16 @@ class InputReader:
             InputError: The input is not valid; the message describes the problem and its place.
             InputTypeError: The input has a type that is never converted.
         """
+        try:
+            return self._read(values)
+        except (BilstmRuntimeError, MemoryError):
+            raise
+        # Lists, arrays and frames may run code of other libraries and of the caller.
+        except Exception as error:
+            message = f"the input cannot be read as arrays ({type(error).__name__}: {error!s:.200})"
+            raise InputTypeError(message) from error
+
+    def _read(self, values: Values) -> Request:
         columns = [
             column.read(value)
             for column, value in zip(self._columns, self._separate(values), strict=True)
@@ -109,9 +126,15 @@ class InputReader:
             sizes = [self._sizes(columns, 0, "")]
         return Request(columns, count, np.array(sizes, dtype=np.int64).reshape(len(sizes), -1))
 
+    def request(self, arrays: Sequence[AnyArray]) -> Request:
+        """Make a request of arrays that `ready` returned."""
+        sizes = np.array([self._sizes(arrays, 0, "")], dtype=np.int64)
+        return Request(list(arrays), len(arrays[0]), sizes)
+
     def _separate(self, values: Values) -> list[Values]:
         """Return one value per input, in the order of the model."""
         expected = ", ".join(map(repr, self._names))
+        values = unframed(values, self._names)
         if isinstance(values, dict):
             if set(values) != set(self._names):
                 found = ", ".join(map(repr, values)) or "nothing"
@@ -202,6 +225,7 @@ class _ColumnReader:
 
     def read(self, value: Values) -> AnyArray | list[AnyArray]:
         """Read the value of this input; see `Request.columns`."""
+        value = plain_column(value)
         if self._text is not None:
             ids = self._text.read(value)
             value = value if ids is None else ids
@@ -210,6 +234,9 @@ class _ColumnReader:
         if not isinstance(value, (list, tuple)):
             array = self._as_array(value, self._label)
             self._check_shape(array, self._axes, self._label)
+            if array.size > _CONVERTED_AT_ONCE:
+                self._check_values(array)
+                return array
             return np.ascontiguousarray(self._rule.convert(array, self._label))
         if not value:
             message = f"{self._label} holds no examples"
@@ -230,14 +257,29 @@ class _ColumnReader:
         self._check_shape(array, self._axes, self._label)
         return self._rule.convert(array, self._label)
 
+    def _check_values(self, array: AnyArray) -> None:
+        """Check the values of a large array in parts, which takes little memory.
+
+        It is converted run by run.
+        """
+        rows = max(1, len(array) * _CONVERTED_AT_ONCE // array.size)
+        for start in range(0, len(array), rows):
+            try:
+                self._rule.convert(array[start : start + rows], self._label)
+            except InputError:
+                self._rule.convert(array, self._label)  # with the place in the whole array
+                raise
+
     def _as_array(self, value: Values, label: str) -> AnyArray:
         if isinstance(value, np.ma.MaskedArray):
             message = f"{label} is a masked array, whose mask would be lost; fill it first"
             raise InputTypeError(message)
         try:
             array = np.asarray(value)
-        except (ValueError, TypeError) as error:
-            message = f"{label} cannot be read as an array ({error})"
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever the value's own `__array__` raises
+            message = f"{label} cannot be read as an array ({error!s:.200})"
             raise InputTypeError(message) from error
         if array.dtype.kind not in "biuf":
             message = (

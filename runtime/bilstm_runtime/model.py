@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from bilstm_runtime.backends import BACKENDS, Backend, find_backend
+from bilstm_runtime.backends.forking import ForkSafeSession
 from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.bundle.tuning import find_tuning
 from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
@@ -12,15 +14,20 @@ from bilstm_runtime.predictor import Predictor
 
 if TYPE_CHECKING:
     import os
+    from types import TracebackType
 
-    from bilstm_runtime.backends import Session
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.manifest import Artifact
-    from bilstm_runtime.spec import ModelSpec
+    from bilstm_runtime.spec import AnyArray
 
 
 class Model(Predictor):
     """A loaded model; made by `load`.
+
+    A model can be used from several threads and, after a fork, in child processes, which open the
+    file again before their first prediction. It can be pickled: the pickle holds the path of the
+    bundle, the SHA-256 of its manifest, the options, and the states of a stateful model. As a
+    context manager, it is closed at the end.
 
     Attributes:
         name: The name of the Keras model.
@@ -28,6 +35,7 @@ class Model(Predictor):
         recipe: How its numbers are stored, such as "float32".
         threads: The number of threads that the backend may use.
         tuned: Whether backend, recipe and threads come from `bench-bilstm --tune` on this device.
+        sha256: The SHA-256 of the bundle's manifest, which contains those of all its files.
         inputs: The inputs of the model.
         outputs: The outputs of the model.
         output_structure: The structure of the outputs: "single", "list" or "dict".
@@ -39,24 +47,59 @@ class Model(Predictor):
     recipe: str
     threads: int
     tuned: bool
+    sha256: str
 
-    def __init__(  # noqa: PLR0913 (by name)
+    def __init__(
         self,
-        spec: ModelSpec,
-        session: Session,
+        bundle: Bundle,
         backend: Backend,
         artifact: Artifact,
         *,
         threads: int = 1,
         tuned: bool = False,
     ) -> None:
-        """Wrap an open session; use `load` instead."""
-        super().__init__(spec, session, label=artifact.file)
+        """Open one file of a bundle; use `load` instead."""
+        spec = bundle.manifest.spec
+        # Later, the current folder may be another one.
+        located = replace(bundle, folder=bundle.folder.absolute())
+        self._file = ForkSafeSession(
+            lambda: backend.open(bundle.read(artifact), artifact, spec, threads),
+            lambda: backend.open(located.read(artifact), artifact, spec, threads),
+        )
+        super().__init__(spec, self._file, label=artifact.file)
         self.name = spec.name
         self.backend = backend.name
         self.recipe = artifact.recipe
         self.threads = threads
         self.tuned = tuned
+        self.sha256 = bundle.sha256
+        self._folder = str(located.folder)
+
+    def close(self) -> None:
+        """Free the model's memory; `predict` then raises `ModelClosedError`."""
+        self._file.close()
+
+    def __enter__(self) -> Model:  # noqa: PYI034 (Self needs Python 3.11)
+        """Return the model."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the model."""
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Store where the model is and how it was loaded, for pickle and copy."""
+        options = (self.backend, self.recipe, self.threads, self.tuned)
+        return _load_again, (self._folder, self.sha256, *options), self.states
+
+    def __setstate__(self, states: list[AnyArray]) -> None:
+        """Set the states of a stateful model."""
+        self.states = states
 
     def __repr__(self) -> str:
         """Name, backend and recipe."""
@@ -69,6 +112,7 @@ def load(
     backend: str | None = None,
     recipe: str | None = None,
     threads: int | None = None,
+    sha256: str | None = None,
 ) -> Model:
     """Load the model of a bundle.
 
@@ -83,22 +127,25 @@ def load(
             manifest recommends, or else float32, or else the first.
         threads: The number of threads that the backend may use; 1 by default, which is fastest
             for small models.
+        sha256: The SHA-256 of the bundle's manifest, as `export-bilstm` prints it. It pins the
+            whole bundle, because the manifest contains those of all other files.
 
     Returns:
         The loaded model.
 
     Raises:
-        BundleError: The bundle, or the file in it, is missing, damaged or too new.
+        BundleError: The bundle, or the file in it, is missing, damaged, too new, or not the one
+            that `sha256` names.
         NoArtifactError: The bundle has no file for that backend and recipe.
         BackendMissingError: The backend is not installed; the message says how to install it.
         UnknownBackendError: There is no backend of that name.
-        OptionError: The number of threads is impossible.
+        OptionError: The number of threads is impossible, or `sha256` is no SHA-256.
     """
     if threads is not None and (type(threads) is not int or threads < 1):
         message = f"threads is {threads!r}; expected a whole number from 1, or None"
         raise OptionError(message)
     preferred = None if backend is None else find_backend(backend)
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, sha256=sha256)
     tuning = find_tuning(bundle)
     if tuning is not None and tuning.agrees(backend, recipe, threads):
         preferred, recipe, threads = find_backend(tuning.backend), tuning.recipe, tuning.threads
@@ -112,9 +159,21 @@ def load_artifact(
     bundle: Bundle, backend: Backend, artifact: Artifact, threads: int, *, tuned: bool = False
 ) -> Model:
     """Load one file of an open bundle on one backend; raises the errors of `load`."""
-    spec = bundle.manifest.spec
-    session = backend.open(bundle.read(artifact), artifact, spec, threads)
-    return Model(spec, session, backend, artifact, threads=threads, tuned=tuned)
+    return Model(bundle, backend, artifact, threads=threads, tuned=tuned)
+
+
+def _load_again(  # noqa: PLR0913, PLR0917 (the arguments that a pickle holds)
+    folder: str,
+    sha256: str,
+    backend: str,
+    recipe: str,
+    threads: int,
+    tuned: bool,  # noqa: FBT001
+) -> Model:
+    """Load the same model in another process; raises the errors of `load`."""
+    bundle = open_bundle(folder, sha256=sha256)
+    chosen, artifact = choose(bundle, find_backend(backend), recipe)
+    return load_artifact(bundle, chosen, artifact, threads, tuned=tuned)
 
 
 def choose(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bilstm_runtime.backends import Session
+    from bilstm_runtime.batching import Progress
     from bilstm_runtime.spec import InputSpec, ModelSpec, OutputSpec, StateSpec
 
 Output: TypeAlias = AnyArray | list[AnyArray]
@@ -70,7 +71,20 @@ class Predictor:
         if isinstance(self._session, _StateSession):
             self._session.reset()
 
-    def predict(self, x: Values, *, batch_size: int | None = None) -> Outputs:
+    @property
+    def states(self) -> list[AnyArray]:
+        """Copies of the states of a stateful model, one array each; empty for any other model."""
+        session = self._session
+        return [s.copy() for s in session.states] if isinstance(session, _StateSession) else []
+
+    @states.setter
+    def states(self, values: Sequence[AnyArray]) -> None:
+        if isinstance(self._session, _StateSession):
+            self._session.states = [value.copy() for value in values]
+
+    def predict(
+        self, x: Values, *, batch_size: int | None = None, progress: Progress | None = None
+    ) -> Outputs:
         """Predict for a batch of examples.
 
         A model with one input takes
@@ -82,6 +96,10 @@ class Predictor:
 
         A model with several inputs takes a dict by input name, or a list or tuple in the order
         of `inputs`, of any of these.
+
+        A frame of pandas or polars takes the place of a dict: its columns that are named after the
+        inputs are read, with one example per row; others are ignored. A cell holds a number, a
+        text, or the list or array of an example. Nulls are errors.
 
         An input that starts with a text layer in the Keras model takes a list or array of `str`
         instead, one text per example, or the ids of that layer.
@@ -96,8 +114,10 @@ class Predictor:
 
         Args:
             x: The examples.
-            batch_size: The maximum number of examples in one run. By default an array is one
-                run, and sequences of different lengths run 16 at a time.
+            batch_size: The maximum number of examples in one run. By default a large array runs in
+                parts if the rows of a batch do not affect each other, and sequences of different
+                lengths run 16 at a time.
+            progress: Called after each run with the number of examples so far, and of all.
 
         Returns:
             An array, a list of arrays or a dict of arrays by output name, as the Keras model
@@ -112,10 +132,11 @@ class Predictor:
         """
         ready = self._reader.ready(x) if batch_size is None else None
         outputs: Sequence[Output]
-        if ready is not None:
+        if ready is not None and progress is None and self._runner.is_one_run(ready):
             outputs = self._runner.run(ready)
         else:
-            outputs = self._runner.run_request(self._reader.read(x), batch_size)
+            request = self._reader.read(x) if ready is None else self._reader.request(ready)
+            outputs = self._runner.run_request(request, batch_size, progress)
         if self.output_structure == "single":
             return outputs[0]
         if self.output_structure == "list":
@@ -166,7 +187,12 @@ class _StateSession:
 
     The model files of a stateful Keras model have its states as inputs and outputs; this session
     makes the model stateful again. Like a stateful Keras model, it is not thread-safe.
+
+    Attributes:
+        states: The current states, one array each.
     """
+
+    states: list[AnyArray]
 
     def __init__(self, session: Session, states: Sequence[StateSpec]) -> None:
         """Start from zeros.
@@ -181,13 +207,13 @@ class _StateSession:
 
     def reset(self) -> None:
         """Set all states to zeros, as when the model was loaded."""
-        self._states: list[AnyArray] = [
+        self.states = [
             np.zeros([axis.size or 1 for axis in spec.axes], spec.dtype) for spec in self._specs
         ]
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once and keep its states; see `Session.run`."""
-        outputs = self._session.run([*arrays, *self._states])
+        outputs = self._session.run([*arrays, *self.states])
         count = len(outputs) - len(self._specs)
-        self._states = outputs[count:]
+        self.states = outputs[count:]
         return outputs[:count]

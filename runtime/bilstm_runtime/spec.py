@@ -19,6 +19,7 @@ from bilstm_runtime.constraints import (
     WORD,
     Choices,
     Flag,
+    Items,
     Key,
     Range,
 )
@@ -39,6 +40,24 @@ OUTPUT_STRUCTURES: Final = ("single", "list", "dict")
 
 MAX_AXIS: Final = 2**24
 """Largest size of one axis: larger than in any real model, but small enough to allocate."""
+
+MAX_MIN: Final = 2**18
+"""Largest minimum of a free axis: a minimum comes from the windows of convolutions and pooling."""
+
+MAX_TEXT: Final = 2**20
+"""Largest number of ids that a text is padded to."""
+
+MAX_VALUES: Final = 2**28
+"""Largest number of values in the smallest array that an input takes, and in a state."""
+
+MAX_AXES: Final = 32
+"""Largest number of axes: that of numpy 1."""
+
+MAX_TENSORS: Final = 4096
+"""Largest number of inputs, of outputs and of states."""
+
+MAX_FILES: Final = 256
+"""Largest number of model files."""
 
 QUANTIZED_DTYPES: Final = ("int8", "uint8", "int16")
 
@@ -73,7 +92,7 @@ class Axis:
 
     name: str | None
     size: _AxisSize | None
-    min: Annotated[_AxisSize, Flag.OMIT_DEFAULT] = 1
+    min: Annotated[int, Range(1, MAX_MIN), Flag.OMIT_DEFAULT] = 1
     from_values: Annotated[bool, Flag.OMIT_DEFAULT] = False
 
     def violation(self) -> Violation | None:
@@ -85,7 +104,8 @@ class Axis:
         return None
 
 
-_Axes: TypeAlias = Annotated[tuple[Axis, ...], Flag.AT_LEAST_ONE]
+_Axes: TypeAlias = Annotated[tuple[Axis, ...], Flag.AT_LEAST_ONE, Items(MAX_AXES)]
+_Names: TypeAlias = Annotated[tuple[str, ...], Flag.AT_LEAST_ONE, Items(2 * MAX_TENSORS)]
 
 
 def _axes_violation(axes: tuple[Axis, ...]) -> Violation | None:
@@ -122,6 +142,8 @@ class InputSpec:
             return wrong
         if any(axis.name is None and axis.size is None for axis in self.axes):
             return "axes", "a name on every axis of free size of an input"
+        if math.prod(axis.size or axis.min for axis in self.axes) > MAX_VALUES:
+            return "axes", f"sizes, or minima, whose product is at most {MAX_VALUES}"
         if self.range is not None:
             low, high = self.range
             if not low <= high or math.isinf(low) or math.isinf(high):
@@ -178,6 +200,8 @@ class StateSpec:
         wrong = _axes_violation(self.axes)
         if not wrong and any(axis.size is None for axis in self.axes):
             return "", "a state whose axes all have a fixed size"
+        if not wrong and math.prod(axis.size or 1 for axis in self.axes) > MAX_VALUES:
+            return "axes", f"sizes whose product is at most {MAX_VALUES}"
         return wrong
 
 
@@ -203,7 +227,7 @@ class TextPreprocessing:
     kind: Annotated[str, Choices(KINDS)]
     standardize: Annotated[str, Choices(STANDARDIZATIONS)] | None
     split: Annotated[str, Choices(SPLITS)] | None
-    output_sequence_length: _AxisSize | None
+    output_sequence_length: Annotated[int, Range(1, MAX_TEXT)] | None
     vocabulary: Annotated[tuple[str, ...], Flag.VOCABULARY]
     first_id: _Id
     mask_token: Annotated[str, Flag.UNICODE] | None
@@ -237,13 +261,15 @@ class ModelSpec:
     """
 
     name: str
-    inputs: Annotated[tuple[InputSpec, ...], Flag.AT_LEAST_ONE]
-    outputs: Annotated[tuple[OutputSpec, ...], Flag.AT_LEAST_ONE]
-    states: Annotated[tuple[StateSpec, ...], Flag.OMIT_DEFAULT] = ()
+    inputs: Annotated[tuple[InputSpec, ...], Flag.AT_LEAST_ONE, Items(MAX_TENSORS)]
+    outputs: Annotated[tuple[OutputSpec, ...], Flag.AT_LEAST_ONE, Items(MAX_TENSORS)]
+    states: Annotated[tuple[StateSpec, ...], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)] = ()
     output_structure: Annotated[str, Choices(OUTPUT_STRUCTURES)] = "single"
     padding_neutral: Annotated[bool, Key(("padding", "neutral"))] = False
     rows_independent: bool = False
-    preprocessing: Annotated[tuple[TextPreprocessing, ...], Flag.OMIT_DEFAULT] = ()
+    preprocessing: Annotated[
+        tuple[TextPreprocessing, ...], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)
+    ] = ()
 
     def violation(self) -> Violation | None:
         """The rule of the manifest that this breaks, if any."""
@@ -356,15 +382,15 @@ class Artifact:
     recipe: Annotated[str, WORD]
     bytes: Annotated[int, BYTES]
     sha256: Annotated[str, SHA256]
-    inputs: Annotated[tuple[str, ...], Flag.AT_LEAST_ONE]
-    outputs: Annotated[tuple[str, ...], Flag.AT_LEAST_ONE]
+    inputs: _Names
+    outputs: _Names
     parity: Annotated[Mapping[str, object], Flag.OPTIONAL] = field(default_factory=dict)
-    quantized_inputs: Annotated[Mapping[str, Quantization], Flag.OMIT_DEFAULT] = field(
-        default_factory=dict
-    )
-    quantized_outputs: Annotated[Mapping[str, Quantization], Flag.OMIT_DEFAULT] = field(
-        default_factory=dict
-    )
+    quantized_inputs: Annotated[
+        Mapping[str, Quantization], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)
+    ] = field(default_factory=dict)
+    quantized_outputs: Annotated[
+        Mapping[str, Quantization], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)
+    ] = field(default_factory=dict)
     reset_between_runs: Annotated[bool, Flag.OMIT_DEFAULT] = False
     tolerance: Annotated[Tolerance | None, Flag.OMIT_DEFAULT] = None
     recorded_at_export: Annotated[bool, Key(("own_answers",)), Flag.OMIT_DEFAULT] = False

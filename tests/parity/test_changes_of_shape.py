@@ -63,7 +63,7 @@ def test_outputs_at_every_shape(name, tmp_path):
 def test_an_interpreter_is_kept_where_litert_knows_all_shapes(name, kept, tmp_path):
     exported(name, tmp_path / "edge")
     model = bilstm_runtime.load(tmp_path / "edge")
-    planned = model._session._planned
+    planned = model._file._session._planned
     interpreters = []
     for time in (9, 4):
         model.predict(np.ones((2, time, FEATURES), np.float32))

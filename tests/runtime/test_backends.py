@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import json
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from bilstm_runtime import load
 from bilstm_runtime.backends import BACKENDS, find_backend, register
-from bilstm_runtime.backends.onnxruntime import has_external_data
+from bilstm_runtime.backends.onnx_wire import ExternalDataError, check_encoding
+from bilstm_runtime.backends.tflite_wire import ExternalBuffersError, check_indices
 from bilstm_runtime.errors import (
     ArtifactError,
     BackendMissingError,
@@ -137,8 +139,9 @@ def test_the_recommended_recipe_is_chosen(bundle: BundleMaker) -> None:
 
 @pytest.mark.parametrize("name", ["tagger", "classifier", "pair", "pooled", "fixed"])
 def test_external_data_is_told_from_none(fixtures: Path, name: str) -> None:
-    assert not has_external_data((fixtures / name / "model.onnx").read_bytes())
-    assert has_external_data((fixtures / "external" / "model.onnx").read_bytes())
+    check_encoding((fixtures / name / "model.onnx").read_bytes())
+    with pytest.raises(ExternalDataError):
+        check_encoding((fixtures / "external" / "model.onnx").read_bytes())
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -170,14 +173,82 @@ def test_external_data_is_found_everywhere(path: tuple[int, ...], tensor: bytes)
     message = tensor
     for number in reversed(path):
         message = field(number, message)
-    assert has_external_data(b"\x08\x09" + message)
-    assert not has_external_data(b"\x08\x09" + field(8, message))
+    with pytest.raises(ExternalDataError):
+        check_encoding(b"\x08\x09" + message)
+    check_encoding(b"\x08\x09" + field(8, message))
+
+
+def test_a_location_inside_the_file_is_accepted() -> None:
+    check_encoding(field(7, field(5, b"\x70\x00")))
+
+
+ABOVE_32_BITS = bytes(varint((2**32 + 14) << 3))  # C++ reads the field 14, data_location
+NOT_CANONICAL = {
+    "key above 32 bits": ABOVE_32_BITS + b"\x01",
+    "external data above 32 bits": bytes(varint((2**32 + 13) << 3 | 2)) + b"\x00",
+    "key of two bytes instead of one": b"\xf0\x00\x01",
+    "key of ten bytes": b"\xf0" + b"\x80" * 8 + b"\x00\x01",
+    "location of zero in two bytes": b"\x70\x80\x00",
+    "location that is zero in 32 bits": b"\x70" + bytes(varint(2**32)),
+    "size in two bytes instead of one": b"\x42\x81\x00a",
+    "number above 64 bits": b"\x10" + b"\xff" * 9 + b"\x7f",
+    "number of eleven bytes": b"\x10" + b"\xff" * 10 + b"\x01",
+    "group": b"\x73\x70\x01\x74",
+    "end of a group": b"\x74",
+    "wire type 6": b"\x76",
+    "wire type 7": b"\x77",
+    "location of the wrong wire type": b"\x72\x01\x01",
+    "field 0": b"\x02\x01a",
+    "field that ONNX does not define": b"\x7a\x01a",
+    "string of the wrong wire type": b"\x40\x01",
+}
+
+
+@pytest.mark.parametrize("tensor", NOT_CANONICAL.values(), ids=NOT_CANONICAL)
+@pytest.mark.parametrize("path", [(7, 5), (7, 1, 5, 6, 5), (7, 15, 1), (25, 7, 5, 5)])
+def test_what_is_not_canonical_protobuf_is_refused(path: tuple[int, ...], tensor: bytes) -> None:
+    message = tensor
+    for number in reversed(path):
+        message = field(number, message)
+    with pytest.raises(ValueError, match=r"encoded|64 bits|onnx\.proto|outside"):
+        check_encoding(message)
+
+
+def test_disguised_external_data_never_reaches_onnxruntime(
+    bundle: BundleMaker, fixtures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of `data_location` is written as C++ alone reads it: cut to 32 bits."""
+    content = (fixtures / "external" / "model.onnx").read_bytes()
+    plain = b"\x70\x01"
+    assert content.count(plain) == 1
+    grown = len(ABOVE_32_BITS) - 1
+    hidden = bytearray(content.replace(plain, ABOVE_32_BITS + b"\x01"))
+    monkeypatch.chdir(fixtures / "external")
+    for position in range(2, content.index(plain)):  # the sizes of the messages around it
+        if content[position - 1] in (0x3A, 0x2A):
+            hidden[position] += grown
+    with pytest.raises(ArtifactError, match=r"model\.onnx"):
+        load(bundle(files={"model.onnx": bytes(hidden)}), backend="onnx")
+
+
+def test_external_buffers_of_tflite_are_refused(bundle: BundleMaker, fixtures: Path) -> None:
+    content = (fixtures / "tagger" / "model.tflite").read_bytes()
+    check_indices(content)
+    # A new root table, whose vtable has the fields 8 and 9.
+    table = struct.pack("<12H", 24, 8, *[0] * 8, 4, 0) + struct.pack("<iI", 24, 4)
+    changed = struct.pack("<I", 8 + 24) + content[4:8] + table + content[8:]
+    with pytest.raises(ExternalBuffersError):
+        check_indices(changed)
+    with pytest.raises(ArtifactError, match="in another file, which is never opened"):
+        load(bundle(files={"model.tflite": changed}), backend="litert")
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_scanned_or_refused(content: bytes) -> None:
     with contextlib.suppress(ValueError):
-        assert has_external_data(content) in (True, False)
+        check_encoding(content)
+    with contextlib.suppress(ValueError):
+        check_indices(content)
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -185,7 +256,7 @@ def test_deep_nesting_is_refused() -> None:
     for _ in range(40):
         deep = field(1, field(5, field(6, deep)))
     with pytest.raises(ValueError, match="nest too deeply"):
-        has_external_data(field(7, deep))
+        check_encoding(field(7, deep))
 
 
 def test_a_file_litert_cannot_run_is_refused_when_it_is_loaded(
@@ -213,7 +284,7 @@ def test_a_tflite_file_without_the_signature_is_refused(
 def test_onnxruntime_gets_the_threads(load_one: Any) -> None:
     for threads, wanted in ((None, 1), (2, 2)):
         model = load_one("tagger", "onnx", threads=threads)
-        session = model._session._run.__self__
+        session = model._file._session._run.__self__
         assert session.get_session_options().intra_op_num_threads == wanted
         assert session.get_providers() == ["CPUExecutionProvider"]
 
@@ -234,7 +305,7 @@ def test_litert_gets_the_threads(load_one: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_litert_starts_afresh_after_a_failure(load_one: Any) -> None:
-    session = load_one("tagger", "litert")._session
+    session = load_one("tagger", "litert")._file._session
     before = session._planned._interpreter
     session.run([np.ones((2, 3), np.int32)])
     assert session._planned._interpreter is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilstm_runtime.batching import MAX_GROUP, MAX_PADDING, BatchRunner, plan_groups
+from bilstm_runtime.batching import CHUNK_STEPS, MAX_GROUP, MAX_PADDING, BatchRunner, plan_groups
 from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import BackendRunError, InputError
 from bilstm_runtime.inputs import InputReader
+from bilstm_runtime.predictor import Predictor
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 
 if TYPE_CHECKING:
@@ -207,3 +209,65 @@ def test_sizes_by_value_are_never_padded_or_split() -> None:
     assert spec.violation() is None
     assert ModelSpec("m", inputs, (by_values,), rows_independent=True).violation() is not None
     assert Axis("time", None, from_values=True).violation() is not None
+
+
+def wide(make_manifest: Callable[..., Manifest], free: bool = False) -> Manifest:
+    output = (B, FREE) if free else (B, T)
+    spec = InputSpec("x", "int32", (B, T), (0, 9))
+    return make_manifest((spec,), (OutputSpec("y", "int32", output),))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float64", "uint8", ">i4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_large_array_runs_in_parts(
+    make_manifest: Callable[..., Manifest], rng: np.random.Generator, dtype: str, order: str
+) -> None:
+    x = np.asarray(rng.integers(0, 10, (3000, 30)).astype(dtype), order=order)
+    session, seen = Recorder(), []
+    predictor = Predictor(wide(make_manifest).spec, session, label="file")
+    y = predictor.predict(x, progress=lambda done, count: seen.append((done, count)))
+    assert (y == x).all()
+    assert y.dtype == np.int32
+    assert max(len(run[0]) for run in session.runs) * 30 <= CHUNK_STEPS
+    assert all(run[0].dtype == np.int32 and run[0].flags.c_contiguous for run in session.runs)
+    assert seen[-1] == (3000, 3000)
+    assert seen == sorted(seen)
+    assert (predictor.predict(x[:200]) == x[:200]).all()
+    assert len(session.runs[-1][0]) == 200
+
+
+def test_a_large_array_is_one_run_where_rows_depend_on_each_other(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    session = Recorder()
+    spec = dataclasses.replace(wide(make_manifest).spec, rows_independent=False)
+    Predictor(spec, session, label="file").predict(np.zeros((3000, 30), np.int32))
+    assert [len(run[0]) for run in session.runs] == [3000]
+
+
+def test_a_large_array_is_one_run_where_parts_do_not_fit_together(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    """The size of this output depends on the values, not on the sizes of the input."""
+
+    class Nonzero(Recorder):
+        def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            super().run(arrays)
+            return [np.ones((len(arrays[0]), 1 + int(arrays[0].max())), np.int32)]
+
+    x = np.zeros((3000, 30), np.int32)
+    x[-1] = 9
+    y = Predictor(wide(make_manifest, free=True).spec, Nonzero(), label="file").predict(x)
+    assert y.shape == (3000, 10)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float64"])
+def test_a_wrong_value_in_a_large_array_is_named_before_anything_runs(
+    make_manifest: Callable[..., Manifest], dtype: str
+) -> None:
+    x = np.zeros((9000, 30), dtype)
+    x[8000, 7] = x[8001, 0] = 10
+    session = Recorder()
+    with pytest.raises(InputError, match=r"at \[8000, 7\] is outside .*\(2 such values in all\)"):
+        Predictor(wide(make_manifest).spec, session, label="file").predict(x)
+    assert not session.runs

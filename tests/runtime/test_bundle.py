@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bilstm_runtime import load
-from bilstm_runtime.bundle.folder import open_bundle
+from bilstm_runtime.bundle import folder as folder_module
+from bilstm_runtime.bundle.codec import manifest_from_json
+from bilstm_runtime.bundle.folder import Bundle, open_bundle
 from bilstm_runtime.errors import (
     ArtifactError,
     BundleError,
@@ -71,13 +73,72 @@ def test_changed_size_is_never_run(bundle: BundleMaker, backend: str, change: by
         load(folder, backend=backend)
 
 
-def test_huge_size_is_not_allocated(bundle: BundleMaker, backend: str) -> None:
+@pytest.mark.parametrize(("size", "error"), [(2**31, ChecksumError), (2**36, ManifestError)])
+def test_huge_size_is_not_allocated(
+    bundle: BundleMaker, backend: str, size: int, error: type[BundleError]
+) -> None:
     def edit(root: dict[str, Any]) -> None:
         for artifact in root["artifacts"]:
-            artifact["bytes"] = 2**40
+            artifact["bytes"] = size
 
-    with pytest.raises(ChecksumError):
-        load(bundle(edit=edit), backend=backend)
+    folder = bundle(edit=edit)
+    with pytest.raises(error):
+        load(folder, backend=backend)
+    with (folder / FILES[backend]).open("r+b") as file:
+        file.truncate(size if size > 2**31 else 2**28)  # a sparse file
+    with pytest.raises(error):
+        load(folder, backend=backend)
+
+
+def test_a_large_file_is_hashed_before_it_is_read(
+    bundle: BundleMaker, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "_LARGE", 10)
+    assert load(bundle(), backend=backend).name == "tagger"
+    folder = bundle()
+    content = bytearray((folder / FILES[backend]).read_bytes())
+    content[-1] ^= 1
+    (folder / FILES[backend]).write_bytes(content)
+    monkeypatch.setattr(folder_module, "_read", lambda *_: pytest.fail("it was read"))
+    manifest = manifest_from_json((folder / "manifest.json").read_text())
+    artifact = next(a for a in manifest.artifacts if a.file == FILES[backend])
+    with pytest.raises(ChecksumError, match="sha256"):
+        Bundle(folder, manifest).read(artifact)
+
+
+CLAIMS: dict[str, tuple[tuple[Any, ...], Any, str]] = {
+    "mask value": (("inputs", 0, "mask_value"), 1e300, "range of float32"),
+    "range": (("inputs", 0, "range"), [-1e300, 1e300], "range of float32"),
+    "minimum": (("inputs", 0, "axes", 1, "min"), 2**24, "whole number from 1 to 262144"),
+    "sizes": (
+        ("inputs", 0, "axes"),
+        [{"name": "batch", "size": None}, *({"name": None, "size": 2**24} for _ in range(2))],
+        "product is at most",
+    ),
+    "axes": (
+        ("inputs", 0, "axes"),
+        [{"name": "batch", "size": None}, *({"name": f"t{i}", "size": 1} for i in range(60_000))],
+        "60001 items; at most 32",
+    ),
+    "inputs": (("inputs",), [{"name": "x"}] * 60_000, "60000 items; at most 4096"),
+    "artifacts": (("artifacts",), [{}] * 330_000, "330000 items; at most 256"),
+    "versions": (("versions",), dict.fromkeys(map(str, range(200_000)), "1"), "at most 4096"),
+    "names": (("artifacts", 0, "inputs"), ["x"] * 330_000, "at most 8192"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_claims_are_limited_before_they_are_believed(bundle: BundleMaker, case: str) -> None:
+    place, value, message = CLAIMS[case]
+
+    def edit(root: dict[str, Any]) -> None:
+        item: Any = root
+        for key in place[:-1]:
+            item = item[key]
+        item[place[-1]] = value
+
+    with pytest.raises(ManifestError, match=message):
+        load(bundle("classifier", edit=edit))
 
 
 def test_missing_artifact(bundle: BundleMaker, backend: str) -> None:

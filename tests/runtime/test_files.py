@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_any_bytes_are_read_or_refused(kind: str, content: bytes, inputs: Any) -
 def test_jsonl_brings_every_number_back(array: np.ndarray) -> None:
     if not np.isfinite(array).all():
         return
-    lines = WRITERS["jsonl"](Table(["y"], [array], "single")).splitlines()
+    lines = written("jsonl", Table(["y"], [array], "single")).splitlines()
     assert (np.array([json.loads(line) for line in lines]).astype(array.dtype) == array).all()
 
 
@@ -131,11 +132,19 @@ def test_numbers_are_short() -> None:
 
 
 RAGGED = [np.array([[0.5, 1]], np.float32), np.array([[2, 3], [4, 5]], np.float32)]
+
+
+def written(kind: str, table: Table) -> bytes:
+    file = io.BytesIO()
+    WRITERS[kind](table, file)
+    return file.getvalue()
+
+
 DENSE = np.array([[0.5, 1], [2, 3]], np.float32)
 
 
 def test_structures_in_jsonl() -> None:
-    write = WRITERS["jsonl"]
+    write = partial(written, "jsonl")
     assert write(Table.of(DENSE, ["y"], "single")) == b"[0.5, 1.0]\n[2.0, 3.0]\n"
     assert write(Table.of(RAGGED, ["y"], "single")) == b"[[0.5, 1.0]]\n[[2.0, 3.0], [4.0, 5.0]]\n"
     assert write(Table.of([DENSE], ["y"], "list")) == b"[[0.5, 1.0]]\n[[2.0, 3.0]]\n"
@@ -144,12 +153,12 @@ def test_structures_in_jsonl() -> None:
 
 
 def test_other_writers() -> None:
-    assert WRITERS["csv"](Table(["y"], [DENSE], "single")) == b"0.5,1.0\n2.0,3.0\n"
-    assert WRITERS["csv"](Table(["y"], [RAGGED[1:]], "single")) == b"2.0,3.0\n4.0,5.0\n"
-    assert WRITERS["csv"](Table(["y"], [DENSE[None]], "single")) == b"0.5,1.0\n2.0,3.0\n"
-    assert WRITERS["csv"](Table(["y"], [DENSE[0]], "single")) == b"0.5\n1.0\n"
-    assert (np.load(io.BytesIO(WRITERS["npy"](Table(["y"], [DENSE], "single")))) == DENSE).all()
-    found = np.load(io.BytesIO(WRITERS["npz"](Table(["y", "z"], [DENSE, RAGGED], "list"))))
+    assert written("csv", Table(["y"], [DENSE], "single")) == b"0.5,1.0\n2.0,3.0\n"
+    assert written("csv", Table(["y"], [RAGGED[1:]], "single")) == b"2.0,3.0\n4.0,5.0\n"
+    assert written("csv", Table(["y"], [DENSE[None]], "single")) == b"0.5,1.0\n2.0,3.0\n"
+    assert written("csv", Table(["y"], [DENSE[0]], "single")) == b"0.5\n1.0\n"
+    assert (np.load(io.BytesIO(written("npy", Table(["y"], [DENSE], "single")))) == DENSE).all()
+    found = np.load(io.BytesIO(written("npz", Table(["y", "z"], [DENSE, RAGGED], "list"))))
     assert sorted(found.files) == ["y", "z.0", "z.1"]
     assert (found["z.1"] == RAGGED[1]).all()
 
@@ -166,7 +175,7 @@ def test_other_writers() -> None:
 )
 def test_outputs_a_format_cannot_hold(kind: str, columns: Any, message: str) -> None:
     with pytest.raises(DataFileError, match=message):
-        WRITERS[kind](Table(["y", "z"][: len(columns)], columns, "list"))
+        written(kind, Table(["y", "z"][: len(columns)], columns, "list"))
 
 
 def test_duplicates_raise() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WORDS = st.text(min_size=1, max_size=12)
 TOKENS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,12}", fullmatch=True)
 SHA = st.text("0123456789abcdef", min_size=64, max_size=64)
-SIZES = st.integers(1, 5000)
+SIZES = st.integers(1, 500)
 FINITE = st.floats(-100, 100)
 TOLERANCES = st.builds(Tolerance, st.floats(0, 1), st.floats(0, 1))
 JSON = st.recursive(

@@ -1,17 +1,40 @@
-"""The bundle's folder: written to a temporary folder first, then renamed."""
+"""The bundle's folder: written to a temporary folder first, then exchanged with the old one.
+
+The temporary folder stands beside the bundle's and holds `MARKER`, which stays locked while the
+export lives. If the export is killed, the lock ends, and the next export to the same folder removes
+what is left. The new bundle and the old one change places in one step where the system has such a
+call. Where it has none, the old one is renamed first; if the export is killed between the two
+renames, the next one puts it back.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bilstm_exporter.errors import ExportError, OutputFolderError
+from bilstm_exporter.errors import ExportError, OptionError, OutputFolderError
+from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.bundle.manifest import MANIFEST_FILE
+from bilstm_runtime.errors import BundleError, BundleVersionError
+
+if sys.platform != "win32":
+    import fcntl
+
+MARKER = "bilstm-edge-export"
+"""The file that marks a temporary folder as one of an export."""
+
+_SWAP, _HERE = 2, -100
+"""RENAME_EXCHANGE and AT_FDCWD of Linux; macOS has the same number for RENAME_SWAP."""
+
+_NEW, _OLD = "new", "old"
+"""The folders in a temporary folder: the bundle being written, and the one that it replaces."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
@@ -21,9 +44,23 @@ def default_folder(model_file: str, name: str) -> Path:
     return Path(f"{Path(model_file).stem or name}-edge")
 
 
+def output_folder(out: str | os.PathLike[str]) -> Path:
+    """Return the folder that a user named for the bundle.
+
+    Raises:
+        OptionError: The name is empty.
+    """
+    if not os.fspath(out):
+        message = "the output folder (--out) has an empty name; give a name, or leave --out away"
+        raise OptionError(message)
+    return Path(out)
+
+
 @contextlib.contextmanager
 def staged(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside ``folder``, renamed to ``folder`` unless the body raises.
+    """A temporary folder that takes the place of ``folder`` unless the body raises.
+
+    Of a bundle that is replaced, the files that its manifest names are deleted. Others stay.
 
     Args:
         folder: The bundle's folder.
@@ -32,26 +69,28 @@ def staged(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         OutputFolderError: The folder already exists, or cannot be written.
     """
+    with contextlib.suppress(OSError):
+        _collect_leftovers(folder)
     check_writable(folder, overwrite=overwrite)
     # Innermost first: a failed export removes the folders it created.
     created = [parent for parent in folder.parents if not parent.exists()]
-    staging = None
     try:
-        with _as_output_folder_error(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            yield staging
-        except OSError as error:
-            if isinstance(error, ExportError) or not _is_in(staging, error):
-                raise
-            raise _unwritable(folder, error) from error
-        with _as_output_folder_error(folder):
-            staging.chmod(0o755)
-            _move_into_place(staging, folder)
+        with contextlib.ExitStack() as stack:
+            with _as_output_folder_error(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                workspace = stack.enter_context(_workspace(folder))
+                staging = workspace / _NEW
+                staging.mkdir()
+            try:
+                yield staging
+            except OSError as error:
+                if isinstance(error, ExportError) or not _is_in(staging, error):
+                    raise
+                raise _unwritable(folder, error) from error
+            with _as_output_folder_error(folder):
+                _check_existing(folder, overwrite=overwrite)
+                _move_into_place(workspace, folder)
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
         if not folder.exists():
             with contextlib.suppress(OSError):
                 for parent in created:
@@ -77,6 +116,8 @@ def _as_output_folder_error(folder: Path) -> Iterator[None]:
     """Raise every OSError as an OutputFolderError of this folder."""
     try:
         yield
+    except OutputFolderError:
+        raise
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -101,24 +142,152 @@ def _check_existing(folder: Path, *, overwrite: bool) -> None:
         raise OutputFolderError(message)
     if not any(folder.iterdir()):
         return
-    if not (folder / MANIFEST_FILE).is_file():
-        message = f"{folder} already exists and is not a bundle: choose another with --out"
-        raise OutputFolderError(message)
+    try:
+        open_bundle(folder)
+    except BundleVersionError as error:
+        message = f"{folder} is a bundle of a newer bilstm-edge: choose another with --out"
+        raise OutputFolderError(message) from error
+    except BundleError as error:
+        message = (
+            f"{folder} already exists and is not a bundle: choose another with --out ({error})"
+        )
+        raise OutputFolderError(message) from error
     if not overwrite:
         message = f"{folder} already exists: replace it with --overwrite, or choose another --out"
         raise OutputFolderError(message)
 
 
-def _move_into_place(staging: Path, folder: Path) -> None:
+@contextlib.contextmanager
+def _workspace(folder: Path) -> Iterator[Path]:
+    """A folder beside the bundle's, with a locked marker, which is removed at the end."""
+    workspace = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with (workspace / f"{MARKER}.tmp").open("wb") as marker:
+            if sys.platform != "win32":
+                # Without a lock (some network file systems), the folder stays unmarked.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(marker, fcntl.LOCK_EX)
+                    (workspace / f"{MARKER}.tmp").rename(workspace / MARKER)
+            yield workspace
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _collect_leftovers(folder: Path) -> None:
+    """Remove what exports to this folder left behind when they were killed."""
+    if not folder.name or not folder.parent.is_dir():
+        return
+    for workspace in folder.parent.iterdir():
+        # The name only preselects; the marker decides.
+        if workspace.name.startswith(f".{folder.name}-") and _is_abandoned(workspace):
+            old = workspace / _OLD
+            if old.is_dir() and not folder.exists():
+                old.rename(folder)
+            if old.is_dir():
+                _discard(old, folder)
+            shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _is_abandoned(workspace: Path) -> bool:
+    """Whether this is the temporary folder of an export that ended without removing it."""
+    if sys.platform == "win32":  # an open file cannot be deleted there
+        marker = workspace / f"{MARKER}.tmp"
+        with contextlib.suppress(OSError):
+            marker.unlink()
+            return True
+        return False
+    try:
+        with (workspace / MARKER).open("rb") as marker:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _move_into_place(workspace: Path, folder: Path) -> None:
+    staging = workspace / _NEW
+    staging.chmod(0o755)
     if not folder.exists():
         staging.rename(folder)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    folder.rename(old / folder.name)
+    _take_along(folder, staging)
+    if _exchange(staging, folder):
+        _discard(staging, folder)
+        return
+    old = workspace / _OLD
+    folder.rename(old)
     try:
         staging.rename(folder)
     except OSError:
-        (old / folder.name).rename(folder)
+        old.rename(folder)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    _discard(old, folder)
+
+
+def _take_along(folder: Path, staging: Path) -> None:
+    """Link the files that are not part of the old bundle into the new one.
+
+    Raises:
+        OutputFolderError: The new bundle has a file of the same name.
+    """
+    for path in _others(folder):
+        target = staging / path.name
+        if os.path.lexists(target):
+            message = (
+                f"{path} is not part of the bundle there, and the new bundle has a file of that "
+                "name: move it away, or choose another --out"
+            )
+            raise OutputFolderError(message)
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, target, symlinks=True, copy_function=_link)
+        else:
+            _link(path, target)
+
+
+def _others(folder: Path) -> list[Path]:
+    """The entries of a bundle's folder that its manifest does not name."""
+    if not any(folder.iterdir()):
+        return []
+    manifest = open_bundle(folder).manifest
+    named = {MANIFEST_FILE, manifest.golden.file, *(item.file for item in manifest.artifacts)}
+    return [
+        path
+        for path in folder.iterdir()
+        if path.name not in named or (path.is_dir() and not path.is_symlink())
+    ]
+
+
+def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a file a second name or, where the file system cannot, copy it."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _discard(old: Path, folder: Path) -> None:
+    """Remove a replaced bundle; a file that was added to it meanwhile goes to the new one."""
+    try:
+        others = _others(old)
+    except BundleError:  # half of it is removed already
+        others = []
+    for path in others:
+        if not os.path.lexists(folder / path.name):
+            path.rename(folder / path.name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False if the system cannot."""
+    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    try:
+        if sys.platform == "darwin":
+            failed = ctypes.CDLL(None).renamex_np(*names, _SWAP)
+        elif sys.platform == "linux":
+            rename = ctypes.CDLL(None).renameat2
+            failed = rename(_HERE, names[0], _HERE, names[1], _SWAP)
+        else:
+            return False
+    except AttributeError:  # an older C library
+        return False
+    return bool(failed == 0)

@@ -30,7 +30,7 @@ def golden_entry(content: bytes, cases: int) -> Golden:
 
 def write_bundle(
     folder: Path, loaded: LoadedModel, golden: Sequence[Probe], selection: Selection
-) -> None:
+) -> str:
     """Write all files of a bundle, the manifest last.
 
     Args:
@@ -38,6 +38,9 @@ def write_bundle(
         loaded: The model.
         golden: The cases that check-bilstm replays.
         selection: The model files.
+
+    Returns:
+        The SHA-256 of the manifest, which contains those of all other files.
     """
     artifacts = selection.artifacts
     recorded = {
@@ -70,7 +73,9 @@ def write_bundle(
     (folder / GOLDEN_FILE).write_bytes(content)
     for one in artifacts:
         (folder / one.artifact.file).write_bytes(one.built.content)
-    (folder / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
+    text = manifest_to_json(manifest).encode()
+    (folder / MANIFEST_FILE).write_bytes(text)
+    return hashlib.sha256(text).hexdigest()
 
 
 def recorded_outputs(

@@ -97,6 +97,7 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         console.print(evaluation_tables(evaluations))
     for line in (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report)):
         _print_line(console, line)
+    _print_line(console, f"sha256 of the manifest, for load(..., sha256=...): {report.sha256}")
 
 
 def print_searches(searches: Mapping[str, SearchResult], console: Console | None = None) -> None:

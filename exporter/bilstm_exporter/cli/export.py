@@ -13,11 +13,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from importlib import metadata
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from bilstm_exporter.bundle.folder import check_writable
+from bilstm_exporter.bundle.folder import check_writable, output_folder
 from bilstm_exporter.cli.display import (
     print_explanation,
     print_report,
@@ -139,7 +138,7 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Export or explain the model; returns the exit code."""
     options = _options(args)  # before TensorFlow, which takes seconds to load
     if args.out is not None and not args.explain:
-        check_writable(Path(args.out), overwrite=args.overwrite)
+        check_writable(output_folder(args.out), overwrite=args.overwrite)
     with progress_listener(quiet=args.quiet) as shown:
         listener = interrupts.watched(shown)
         _choose_keras(args)

@@ -26,6 +26,7 @@ from bilstm_runtime.backends.base import (
     mismatch,
     register,
 )
+from bilstm_runtime.backends.tflite_wire import ExternalBuffersError, check_indices
 from bilstm_runtime.errors import ArtifactError, BackendRunError
 from bilstm_runtime.spec import integer_limits
 
@@ -39,8 +40,8 @@ SIGNATURE: Final = "serving_default"
 Shapes: TypeAlias = list[tuple[int, ...]]
 """One shape per input."""
 
-ERRORS: Final = (RuntimeError, ValueError, TypeError)
-"""The errors that an interpreter raises."""
+ERRORS: Final = (Exception,)
+"""The errors that an interpreter raises: its bindings let through those of C++ and of numpy."""
 
 MAX_GROWTH: Final = 2
 """Memory is planned for two sets of inputs together, up to this multiple of the larger one."""
@@ -67,6 +68,10 @@ class _PlannedInterpreter:
         self._largest: Shapes = []
         self._is_planned_whole = False
         self._has_run = False
+
+    def adopt(self, interpreter: Any) -> None:
+        """Use an interpreter that has not run, instead of creating the first one."""
+        self._interpreter = interpreter
 
     def prepare(self, shapes: Shapes) -> Any:
         """Return the interpreter, ready for inputs of these shapes; raises `ERRORS`."""
@@ -183,6 +188,10 @@ class LitertSession:
         self._quantizes = any(map(any, quantized))
         self._lock = threading.Lock()
 
+    def adopt(self, interpreter: Any) -> None:
+        """Use an interpreter that has not run, instead of creating the first one."""
+        self._planned.adopt(interpreter)
+
     def prepare(self, shapes: list[tuple[int, ...]]) -> None:
         """Plan the memory for inputs of these shapes, if that is not done yet."""
         self._planned.prepare(shapes)
@@ -240,15 +249,28 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
     except ImportError as error:
         raise BACKENDS["litert"].missing(error) from error
 
+    try:
+        check_indices(content)
+    except ExternalBuffersError as error:
+        message = (
+            f"{artifact.file} stores weights in another file, which is never opened. "
+            "Export the model again with its weights inside."
+        )
+        raise ArtifactError(message) from error
+    except ValueError as error:
+        raise mismatch(artifact, f"not a TFLite file ({error})") from error
+
     def create() -> Any:
         return Interpreter(model_content=content, num_threads=threads)
 
     try:
         interpreter = create()
+        inputs, outputs = _indices(interpreter, artifact, spec)
+    except ArtifactError:
+        raise
     except ERRORS as error:
         message = f"LiteRT cannot open {artifact.file}: {error}"
         raise ArtifactError(message) from error
-    inputs, outputs = _indices(interpreter, artifact, spec)
     quantized = (
         [artifact.quantized_inputs.get(name) for name in artifact.inputs],
         [artifact.quantized_outputs.get(name) for name in artifact.outputs],
@@ -256,6 +278,7 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
     session = LitertSession(
         create, artifact, inputs, outputs, quantized, single_use=spec.has_value_sizes
     )
+    session.adopt(interpreter)
     min_shapes = [tuple(axis.size or axis.min for axis in item.axes) for item in spec.file_inputs]
     try:
         session.prepare(min_shapes)

@@ -38,7 +38,7 @@ from bilstm_runtime.bundle.manifest import (
     Manifest,
     check_manifest,
 )
-from bilstm_runtime.constraints import COUNT, Choices, Flag, Key, Pattern, Range
+from bilstm_runtime.constraints import COUNT, Choices, Flag, Items, Key, Pattern, Range
 from bilstm_runtime.errors import BundleVersionError, ManifestError
 from bilstm_runtime.spec import MAX_AXIS, Number, integer_limits
 
@@ -352,6 +352,9 @@ def _number_of(item: Field, dtype: str) -> Number:
     if isinstance(value, str) and value in _NOT_FINITE:
         return _NOT_FINITE[value]
     number = item.number()
+    largest = float(np.finfo(dtype).max)
+    if abs(number) > largest:
+        item.refuse(f"a number of the range of {dtype}, at most {largest:g} in size")
     return value if isinstance(value, int) else number
 
 
@@ -369,6 +372,7 @@ def _text(item: Field, hint: _Hint) -> str:
 
 def _mapping(item: Field, hint: _Hint) -> dict[str, Any]:
     (inner,) = hint.args
+    _check_count(item, hint)
     if inner.kind is object:
         return item.mapping()
     return {key: _decoded(value, inner, {}) for key, value in item.members().items()}
@@ -377,8 +381,17 @@ def _mapping(item: Field, hint: _Hint) -> dict[str, Any]:
 def _tuple(item: Field, hint: _Hint) -> tuple[Any, ...]:
     if Flag.VOCABULARY in hint.constraints:
         return _vocabulary(item)
+    _check_count(item, hint)
     items = item.items(at_least_one=Flag.AT_LEAST_ONE in hint.constraints)
     return tuple(_decoded(one, hint.args[0], {}) for one in items)
+
+
+def _check_count(item: Field, hint: _Hint) -> None:
+    """Check the number of items before any of them is read."""
+    most = hint.find(Items)
+    if most is not None and isinstance(item.value, (list, dict)) and len(item.value) > most.max:
+        problem = f"{item.where} has {len(item.value)} items; at most {most.max} are read"
+        raise ManifestError(problem, EXPORT_AGAIN)
 
 
 def _vocabulary(item: Field) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bilstm_runtime.errors import GoldenError
+from bilstm_runtime.numpy_files import Archive, NumpyFileError
 from bilstm_runtime.spec import AnyArray
 
 if TYPE_CHECKING:
@@ -50,30 +50,31 @@ def read_cases(bundle: Bundle) -> list[Case]:
         BundleError: The file is missing or changed, or lacks an array that the manifest requires.
     """
     manifest = bundle.manifest
-    content = io.BytesIO(bundle.read(manifest.golden))
+    content = bundle.read(manifest.golden)
     inputs, outputs = range(len(manifest.spec.inputs)), range(len(manifest.spec.outputs))
     recorded = [artifact.file for artifact in manifest.artifacts if artifact.recorded_at_export]
     try:
-        with zipfile.ZipFile(content) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > _MAX_UNPACKED_BYTES:
-            message = f"{manifest.golden.file} unpacks to {size} bytes, which is not read"
-            raise GoldenError(message)
-        with np.load(content, allow_pickle=False) as arrays:
-            return [
-                Case(
-                    tuple(arrays[f"case{i}_input{j}"] for j in inputs),
-                    tuple(arrays[f"case{i}_output{j}"] for j in outputs),
-                    {f: tuple(arrays[f"case{i}_output{j}_{f}"] for j in outputs) for f in recorded},
+        archive = Archive(content, _MAX_UNPACKED_BYTES)
+        found = set(archive.names)
+
+        def read(names: list[str]) -> tuple[AnyArray, ...]:
+            missing = [name for name in names if name not in found]
+            if missing:
+                message = (
+                    f"{manifest.golden.file} lacks an array: {missing[0]}. Export the model again."
                 )
-                for i in range(manifest.golden.cases)
-            ]
-    except KeyError as error:
-        message = f"{manifest.golden.file} lacks an array: {error.args[0]}. Export the model again."
-        raise GoldenError(message) from error
-    except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, GoldenError):
-            raise
+                raise GoldenError(message)
+            return tuple(archive.read(names).values())
+
+        return [
+            Case(
+                read([f"case{i}_input{j}" for j in inputs]),
+                read([f"case{i}_output{j}" for j in outputs]),
+                {file: read([f"case{i}_output{j}_{file}" for j in outputs]) for file in recorded},
+            )
+            for i in range(manifest.golden.cases)
+        ]
+    except NumpyFileError as error:
         message = f"{manifest.golden.file} cannot be read ({error}). Export the model again."
         raise GoldenError(message) from error
 

@@ -13,9 +13,11 @@ from typing import Annotated, Final, NoReturn
 import numpy as np
 
 from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.constraints import BYTES, COUNT, FILE_NAME, SHA256, WORD, Flag, Key
+from bilstm_runtime.constraints import BYTES, COUNT, FILE_NAME, SHA256, WORD, Flag, Items, Key
 from bilstm_runtime.errors import ManifestError
 from bilstm_runtime.spec import (
+    MAX_FILES,
+    MAX_TENSORS,
     QUANTIZED_DTYPES,
     Artifact,
     ModelSpec,
@@ -68,12 +70,12 @@ class Manifest:
 
     spec: Annotated[ModelSpec, Key(())]
     source: Source
-    artifacts: Annotated[tuple[Artifact, ...], Flag.AT_LEAST_ONE]
+    artifacts: Annotated[tuple[Artifact, ...], Flag.AT_LEAST_ONE, Items(MAX_FILES)]
     golden: Golden
     tolerance: Tolerance
     recommended_recipe: Annotated[str, WORD, Key(("recommended", "recipe"))]
     recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Annotated[Mapping[str, str], Items(MAX_TENSORS)] = field(default_factory=dict)
 
 
 def check_manifest(manifest: Manifest) -> None:

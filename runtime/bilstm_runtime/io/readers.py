@@ -6,35 +6,50 @@ import csv
 import io
 import json
 import re
-import zipfile
-import zlib
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import numpy as np
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
-
+from bilstm_runtime import numpy_files
 from bilstm_runtime.errors import DataFileError, DataFileProblem
+from bilstm_runtime.numpy_files import Archive, NumpyFileError, is_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from bilstm_runtime.inputs import Values
-    from bilstm_runtime.spec import InputSpec
+    from bilstm_runtime.numpy_files import Content
+    from bilstm_runtime.spec import InputSpec, OutputSpec
 
 
 _LINE_END: Final = re.compile(r"\r\n?|\n")
 
 
+LABEL_KEY: Final = "y"
+
+
+def label_keys(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]) -> list[str]:
+    """Return the names of labels in a file: `y` and `y_OUTPUT`, except those of inputs."""
+    names = [spec.name for spec in inputs]
+    keys = [LABEL_KEY, *(f"{LABEL_KEY}_{spec.name}" for spec in outputs)]
+    return [key for key in keys if key not in names]
+
+
 class Reader(Protocol):
     """A function that reads one file format."""
 
-    def __call__(self, content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+    def __call__(
+        self,
+        content: Content,
+        inputs: Sequence[InputSpec],
+        label: str,
+        ignored: Collection[str] = (),
+    ) -> Values:
         """Read examples.
 
         Args:
-            content: The bytes of the file.
+            content: The bytes of the file, or the mapped file.
             inputs: The inputs of the model.
             label: The file's name in messages.
+            ignored: Names that the file may have beside those of the inputs.
 
         Returns:
             An argument for `Model.predict`.
@@ -63,37 +78,53 @@ def reader(name: str) -> Callable[[Reader], Reader]:
 
 
 @reader("jsonl")
-def read_jsonl(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+def read_jsonl(
+    content: Content, inputs: Sequence[InputSpec], label: str, ignored: Collection[str] = ()
+) -> Values:
     """Read one example per line: a list, or an object by input name; see `Reader`."""
     names = [spec.name for spec in inputs]
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    # Not splitlines: a JSON string may contain other line separators of Unicode.
-    for number, line in enumerate(_LINE_END.split(_text(content, label)), start=1):
-        if not line.strip():
-            continue
-        try:
-            example = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            message = f"{label}, line {number}: not valid JSON ({error}); each line is one example"
-            raise DataFileError(message) from error
-        if not isinstance(example, dict):
-            if len(names) > 1:
-                message = (
-                    f"{label}, line {number}: expected an object with the keys {', '.join(names)}"
-                )
-                raise DataFileError(message)
-            example = {names[0]: example}
-        if set(example) != set(names):
-            found = ", ".join(example) or "none"
-            message = f"{label}, line {number}: the keys are {found}; expected {', '.join(names)}"
-            raise DataFileError(message)
-        for name in names:
-            columns[name].append(example[name])
+    for number, line in enumerate(split_lines(_text(content, label)), start=1):
+        if line.strip():
+            example = read_json_line(line, names, f"{label}, line {number}", ignored)
+            for name in names:
+                columns[name].append(example[name])
     return columns
 
 
+def split_lines(text: str) -> list[str]:
+    """Split text at the ends of lines; a JSON string may contain other separators of Unicode."""
+    return _LINE_END.split(text)
+
+
+def read_json_line(
+    line: str, names: Sequence[str], label: str, ignored: Collection[str] = ()
+) -> dict[str, Any]:
+    """Read one example; raises `DataFileError`."""
+    try:
+        example = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        message = f"{label}: not valid JSON ({error}); each line is one example"
+        raise DataFileError(message) from error
+    if not isinstance(example, dict):
+        if len(names) > 1:
+            message = f"{label}: expected an object with the keys {', '.join(names)}"
+            raise DataFileError(message)
+        example = {names[0]: example}
+    found = [key for key in example if key in names or key not in ignored]
+    if set(found) != set(names):
+        message = f"{label}: the keys are {', '.join(found) or 'none'}; expected {', '.join(names)}"
+        raise DataFileError(message)
+    return example
+
+
 @reader("csv")
-def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+def read_csv(
+    content: Content,
+    inputs: Sequence[InputSpec],
+    label: str,
+    ignored: Collection[str] = (),  # noqa: ARG001
+) -> Values:
     """Read numbers without a header; see `Reader`.
 
     For a model that takes `[batch, n]`, each row is one example; empty cells at the end of a row
@@ -104,9 +135,26 @@ def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     if len(inputs) > 1 or rank not in (2, 3):
         message = f"{label}: a .csv file suits one input of two or three axes; use .jsonl or .npz"
         raise DataFileError(message)
+    rows = read_csv_lines(io.StringIO(_text(content, label)), label)
+    if rank == 2:
+        return rows
+    return [rows] if rows else []
+
+
+def read_csv_lines(lines: Iterable[str], label: str, first: int = 1) -> list[list[float]]:
+    """Read rows of numbers, without empty lines and empty cells at the end of a row.
+
+    Args:
+        lines: The lines of the file.
+        label: Its name in messages.
+        first: The number of the first line.
+
+    Raises:
+        DataFileError: A cell is not a number.
+    """
     rows = []
     try:
-        for number, cells in enumerate(csv.reader(io.StringIO(_text(content, label))), start=1):
+        for number, cells in enumerate(csv.reader(lines), start=first):
             while cells and not cells[-1].strip():
                 cells.pop()
             if cells:
@@ -114,82 +162,66 @@ def read_csv(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
     except csv.Error as error:
         message = f"{label} is not a .csv file ({error})"
         raise DataFileError(message) from error
-    if rank == 2:
-        return rows
-    return [rows] if rows else []
+    return rows
 
 
 @reader("npy")
-def read_npy(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+def read_npy(
+    content: Content,
+    inputs: Sequence[InputSpec],
+    label: str,
+    ignored: Collection[str] = (),  # noqa: ARG001
+) -> Values:
     """Read one array with a batch axis; see `Reader`."""
     if len(inputs) > 1:
         names = ", ".join(spec.name for spec in inputs)
         message = f"{label}: the model has the inputs {names}; use .npz or .jsonl"
         raise DataFileError(message)
-    array = _load(content, label)
-    if not isinstance(array, np.ndarray):
+    if is_archive(content):
         message = f"{label} holds several arrays; rename it to .npz"
         raise DataFileError(message)
-    return array
+    try:
+        return numpy_files.read_npy(content)
+    except NumpyFileError as error:
+        raise _numpy_error(error, label) from error
 
 
 @reader("npz")
-def read_npz(content: bytes, inputs: Sequence[InputSpec], label: str) -> Values:
+def read_npz(
+    content: Content, inputs: Sequence[InputSpec], label: str, ignored: Collection[str] = ()
+) -> Values:
     """Read arrays with a batch axis by input name; see `Reader`.
 
     For a model with one input, the only array of the file may have any name.
     """
     names = [spec.name for spec in inputs]
-    arrays = _load(content, label)
-    if not isinstance(arrays, dict):
+    if bytes(content[:6]) == b"\x93NUMPY":
         message = f"{label} is a .npy file; rename it to .npy"
         raise DataFileError(message)
-    if len(names) == len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if set(arrays) != set(names):
-        found = ", ".join(arrays) or "none"
-        message = f"{label} holds the arrays {found}; expected {', '.join(names)}"
-        raise DataFileError(message)
-    return arrays
-
-
-def _load(content: bytes, label: str) -> Any:
     try:
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        message = f"{label} cannot be read as numpy data ({error})"
-        code = DataFileProblem.OBJECT_ARRAY if _has_objects(content) else DataFileProblem.OTHER
-        raise DataFileError(message, code) from error
+        archive = Archive(content)
+        archive.check_types()
+        others = [name for name in archive.names if name in names or name not in ignored]
+        if len(names) == len(others) == 1:
+            names = others
+        elif set(others) != set(names):
+            found = ", ".join(archive.names) or "none"
+            message = f"{label} holds the arrays {found:.200}; expected {', '.join(names)}"
+            raise DataFileError(message)
+        arrays = archive.read(names)
+    except NumpyFileError as error:
+        raise _numpy_error(error, label) from error
+    return arrays if len(inputs) > 1 else arrays[names[0]]
 
 
-def _has_objects(content: bytes) -> bool:
-    """Whether a numpy file that cannot be read has an array of Python objects."""
-    file = io.BytesIO(content)
+def _numpy_error(error: NumpyFileError, label: str) -> DataFileError:
+    code = DataFileProblem.OBJECT_ARRAY if error.has_objects else DataFileProblem.OTHER
+    return DataFileError(f"{label} cannot be read as numpy data ({error})", code)
+
+
+def _text(content: Content, label: str) -> str:
     try:
-        if not zipfile.is_zipfile(file):
-            return _is_object_array(file)
-        with zipfile.ZipFile(file) as archive:
-            return any(_is_object_array(archive.open(name)) for name in archive.namelist())
-    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile,
-            zlib.error):  # fmt: skip
-        return False
-
-
-def _is_object_array(file: IO[bytes]) -> bool:
-    """Whether a .npy file has dtype object; raises `ValueError` for any other file."""
-    file.seek(0)
-    versions = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
-    read_header = versions.get(read_magic(file))
-    return read_header is not None and bool(read_header(file)[2].hasobject)
-
-
-def _text(content: bytes, label: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
+        return bytes(content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{label} is not UTF-8 text ({error}); is it another format?"
         raise DataFileError(message) from error

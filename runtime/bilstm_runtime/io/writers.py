@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import AnyArray, OutputSpec
 
 
+_LINES: Final = 256
+"""The number of lines of text in memory at once."""
+
+
 @dataclass(frozen=True)
 class Table:
     """The outputs of a model.
@@ -27,26 +31,28 @@ class Table:
         names: The names of the outputs.
         columns: For each output, an array with a batch axis, or a list of one array per example.
         structure: The structure of the Keras model's outputs: "single", "list" or "dict".
+        first: The number of the first example, if these are some of many.
     """
 
     names: Sequence[str]
     columns: Sequence[Output]
     structure: str
+    first: int = 0
 
     @classmethod
-    def of(cls, outputs: Outputs, names: Sequence[str], structure: str) -> Table:
+    def of(cls, outputs: Outputs, names: Sequence[str], structure: str, first: int = 0) -> Table:
         """Arrange the return value of `predict`."""
         if structure == "single":
-            return cls(names, [outputs], structure)
+            return cls(names, [outputs], structure, first)
         columns = outputs.values() if isinstance(outputs, dict) else outputs
-        return cls(names, list(columns), structure)
+        return cls(names, list(columns), structure, first)
 
 
 class Writer(Protocol):
     """A function that writes one file format."""
 
-    def __call__(self, table: Table) -> bytes:
-        """Return the content of the file.
+    def __call__(self, table: Table, file: BinaryIO) -> None:
+        """Write the content of the file.
 
         Raises:
             DataFileError: The format cannot store these outputs.
@@ -91,10 +97,13 @@ def writer(name: str) -> Callable[[Writer], Writer]:
 
 
 @writer("jsonl")
-def write_jsonl(table: Table) -> bytes:
+def write_jsonl(table: Table, file: BinaryIO) -> None:
     """Write one example per line, in the structure of the model's outputs; see `Writer`."""
-    lines = []
-    for number, outputs in enumerate(zip(*table.columns, strict=True)):
+    lines: list[str] = []
+    for number, outputs in enumerate(zip(*table.columns, strict=True), start=table.first):
+        if len(lines) == _LINES:
+            file.write("".join(lines).encode())
+            lines.clear()
         values = [plain(np.asarray(output)) for output in outputs]
         line: Any = values
         if table.structure == "single":
@@ -109,11 +118,11 @@ def write_jsonl(table: Table) -> bytes:
                 "write .npy or .npz instead"
             )
             raise DataFileError(message) from error
-    return "".join(lines).encode()
+    file.write("".join(lines).encode())
 
 
 @writer("csv")
-def write_csv(table: Table) -> bytes:
+def write_csv(table: Table, file: BinaryIO) -> None:
     """Write one example per row or, for a single sequence, one step per row; see `Writer`."""
     column = table.columns[0]
     rows: Sequence[Any] = [np.asarray(row) for row in column]
@@ -125,24 +134,24 @@ def write_csv(table: Table) -> bytes:
             "row per step; these outputs have more axes: write .jsonl or .npz"
         )
         raise DataFileError(message)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(plain(np.atleast_1d(row)) for row in rows)
-    return text.getvalue().encode()
+    for start in range(0, len(rows), _LINES):
+        text = io.StringIO()
+        lines = (plain(np.atleast_1d(row)) for row in rows[start : start + _LINES])
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        file.write(text.getvalue().encode())
 
 
 @writer("npy")
-def write_npy(table: Table) -> bytes:
+def write_npy(table: Table, file: BinaryIO) -> None:
     """Write a single output as one array; see `Writer`."""
     if len(table.columns) > 1 or isinstance(table.columns[0], list):
         message = "a .npy file holds one array, but there are several: write .npz or .jsonl"
         raise DataFileError(message)
-    content = io.BytesIO()
-    np.save(content, table.columns[0], allow_pickle=False)
-    return content.getvalue()
+    np.save(file, table.columns[0], allow_pickle=False)
 
 
 @writer("npz")
-def write_npz(table: Table) -> bytes:
+def write_npz(table: Table, file: BinaryIO) -> None:
     """Write arrays by output name, `NAME.0`, `NAME.1`, ... if lengths differ; see `Writer`."""
     arrays: dict[str, AnyArray] = {}
     for name, column in zip(table.names, table.columns, strict=True):
@@ -150,9 +159,7 @@ def write_npz(table: Table) -> bytes:
             arrays.update({f"{name}.{i}": array for i, array in enumerate(column)})
         else:
             arrays[name] = column
-    content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]
-    return content.getvalue()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def plain(array: AnyArray) -> Any:

@@ -1,0 +1,207 @@
+"""Checks the indices in a TFLite file before LiteRT follows them.
+
+LiteRT verifies that a file is a flatbuffer and that its tensors have buffers, but not that every
+other index exists: a signature of a subgraph that is not there, or a subgraph whose output is
+tensor -1, ends the process. A file may also name other files that hold its buffers; those are
+refused, as for ONNX.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FIELDS: Final = 16
+"""The number of fields that are read of any table, at most."""
+
+_INT, _SHORT, _BYTE = struct.Struct("<i"), struct.Struct("<H"), struct.Struct("<b")
+
+_EXTERNAL: Final = (8, 9)
+"""The fields `external_buffer_groups` and `external_buffers` of a model."""
+
+_OPTIONAL_INPUTS: Final = frozenset({3, 4, 9, 16, 27, 35, 44, 46, 52, 67, 132, 141})
+"""The builtin operators with optional inputs, -1 for none: convolutions, FULLY_CONNECTED, SVDF and
+recurrences."""
+
+_CALLS: Final = {118: (0, 1), 119: (0, 1), 129: (0,)}
+"""IF, WHILE and CALL_ONCE: the fields of their options that hold indices of subgraphs."""
+
+
+class ExternalBuffersError(ValueError):
+    """The file names other files that hold its buffers."""
+
+
+class _Content:
+    """A flatbuffer; reading outside of it raises `struct.error`, or `ValueError`."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._vtables: dict[int, tuple[int, ...]] = {}
+        self._elements = 0
+
+    def root(self) -> int:
+        """Return the position of the root table."""
+        return self.number(0)
+
+    def fields(self, table: int) -> tuple[int, ...]:
+        """Return the offsets of the fields of a table, 0 for those that it does not have."""
+        vtable = table - _INT.unpack_from(self._content, _not_negative(table))[0]
+        found = self._vtables.get(vtable)  # tables of one kind share their vtable
+        if found is None:
+            size = _SHORT.unpack_from(self._content, _not_negative(vtable))[0]
+            offsets = struct.unpack_from(f"<{max(0, size // 2 - 2)}H", self._content, vtable + 4)
+            found = self._vtables[vtable] = (*offsets, *(0,) * (_FIELDS - len(offsets)))
+        return found
+
+    def number(self, at: int) -> int:
+        """Return the 32-bit number at a position."""
+        number: int = _INT.unpack_from(self._content, _not_negative(at))[0]
+        return number
+
+    def field(self, table: int, field: int) -> int:
+        """Return a 32-bit number of a table."""
+        offset = self.fields(table)[field]
+        return self.number(table + offset) if offset else 0
+
+    def small_field(self, table: int, field: int) -> int:
+        """Return an 8-bit number of a table."""
+        offset = self.fields(table)[field]
+        number: int = _BYTE.unpack_from(self._content, table + offset)[0] if offset else 0
+        return number
+
+    def inner(self, table: int, field: int) -> int | None:
+        """Return the table in a field of a table."""
+        offset = self.fields(table)[field]
+        return table + offset + self.number(table + offset) if offset else None
+
+    def vector(self, table: int, offset: int) -> tuple[int, ...]:
+        """Return the vector of 32-bit numbers in the field with this offset."""
+        if not offset:
+            return ()
+        at = table + offset
+        start = at + self.number(at)
+        count = self.number(start)
+        self._elements += count
+        # Vectors do not overlap in a file that a converter wrote.
+        if count < 0 or self._elements > len(self._content):
+            problem = "it is truncated"
+            raise ValueError(problem)
+        return struct.unpack_from(f"<{count}i", self._content, start + 4)
+
+    def integers(self, table: int, field: int) -> tuple[int, ...]:
+        """Return a vector of 32-bit numbers."""
+        return self.vector(table, self.fields(table)[field])
+
+    def tables(self, table: int, field: int) -> list[int]:
+        """Return the positions of the tables in a vector."""
+        offset = self.fields(table)[field]
+        if not offset:
+            return []
+        at = table + offset
+        start = at + self.number(at) + 4
+        offsets = self.vector(table, offset)
+        return [start + 4 * index + offset for index, offset in enumerate(offsets)]
+
+
+def _not_negative(position: int) -> int:
+    if position < 0:
+        problem = "an offset in it is negative"
+        raise ValueError(problem)
+    return position
+
+
+def check_indices(content: bytes) -> None:
+    """Check that the indices in a TFLite file exist, and that it refers to no other file.
+
+    Args:
+        content: The file.
+
+    Raises:
+        ExternalBuffersError: The file names other files that hold its buffers.
+        ValueError: An index does not exist, or the bytes are not a TFLite file.
+    """
+    try:
+        _check_model(_Content(content))
+    except struct.error as error:
+        problem = "it is truncated"
+        raise ValueError(problem) from error
+
+
+def _check_model(content: _Content) -> None:
+    model = content.root()
+    if any(content.fields(model)[number] for number in _EXTERNAL):
+        problem = "it names files that hold its buffers"
+        raise ExternalBuffersError(problem)
+    codes = [
+        max(content.small_field(code, 0), content.field(code, 3))
+        for code in content.tables(model, 1)
+    ]
+    graphs = content.tables(model, 2)
+    counts, calls = [], []
+    for graph in graphs:
+        tensors = len(content.integers(graph, 0))
+        counts.append(tensors)
+        for side in (1, 2):
+            _check(content.integers(graph, side), tensors, "tensor")
+        calls.append(_check_operators(content, graph, tensors, codes))
+    for callees in calls:
+        _check(callees, len(graphs), "subgraph")
+    _check_order(calls)
+    for signature in content.tables(model, 7):
+        called = content.field(signature, 4)
+        _check([called], len(graphs), "subgraph")
+        for side in (0, 1):
+            items = content.tables(signature, side)
+            _check([content.field(item, 1) for item in items], counts[called], "tensor")
+
+
+def _check_operators(content: _Content, graph: int, tensors: int, codes: list[int]) -> list[int]:
+    """Check the indices of the operators of a subgraph; returns the subgraphs that they call."""
+    calls = []
+    for operator in content.tables(graph, 3):
+        fields = content.fields(operator)
+        index = content.number(operator + fields[0]) if fields[0] else 0
+        if not 0 <= index < len(codes):
+            _check([index], len(codes), "operator")
+        kind = codes[index]
+        used = content.vector(operator, fields[1])
+        if kind in _OPTIONAL_INPUTS:
+            used = tuple(number for number in used if number != -1)
+        used += content.vector(operator, fields[2])
+        if used and not (min(used) >= 0 and max(used) < tensors):
+            _check(used, tensors, "tensor")
+        if fields[8]:
+            _check([n for n in content.vector(operator, fields[8]) if n != -1], tensors, "tensor")
+        if kind in _CALLS:
+            options = content.inner(operator, 4)
+            if options is not None:
+                calls += [content.field(options, field) for field in _CALLS[kind]]
+    return calls
+
+
+def _check_order(calls: list[list[int]]) -> None:
+    """Check that no subgraph calls itself, directly or through others."""
+    callers: list[list[int]] = [[] for _ in calls]
+    for graph, callees in enumerate(calls):
+        for callee in callees:
+            callers[callee].append(graph)
+    waiting = list(map(len, calls))
+    ready = [graph for graph, count in enumerate(waiting) if not count]
+    for graph in ready:
+        for caller in callers[graph]:
+            waiting[caller] -= 1
+            if not waiting[caller]:
+                ready.append(caller)
+    if len(ready) < len(calls):
+        problem = "a subgraph in it calls itself"
+        raise ValueError(problem)
+
+
+def _check(indices: Sequence[int], count: int, kind: str) -> None:
+    for index in indices:
+        if not 0 <= index < count:
+            problem = f"it refers to {kind} {index}, and has {count}"
+            raise ValueError(problem)

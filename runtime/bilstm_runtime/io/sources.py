@@ -1,0 +1,135 @@
+"""Opens the file of examples, and reads its lines as they come."""
+
+from __future__ import annotations
+
+import codecs
+import mmap
+import os
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+from bilstm_runtime.errors import DataFileError
+from bilstm_runtime.io.readers import split_lines
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterator
+
+    from bilstm_runtime.numpy_files import Content
+
+_BLOCK: Final = 2**17
+"""The number of bytes read at once, at most: some hundred examples."""
+
+_WAIT_SECONDS: Final = 5.0
+"""How long a named pipe may be without a writer."""
+
+_POLL_SECONDS: Final = 0.02
+
+
+def open_source(file: str | None) -> BinaryIO:
+    """Open a file of examples, or stdin for None.
+
+    Raises:
+        DataFileError: It cannot be read, or is a pipe that nobody writes to.
+    """
+    if file is None:
+        return sys.stdin.buffer
+    try:
+        if stat.S_ISFIFO(os.stat(file).st_mode):  # noqa: PTH116 (a str, as given)
+            return _open_pipe(file)
+        return open(file, "rb")  # noqa: PTH123 (the caller closes it)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _open_pipe(file: str) -> BinaryIO:
+    """Open a pipe; without a writer, opening or reading it would wait without end."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    end = time.monotonic() + _WAIT_SECONDS
+    start = b""
+    while not start:
+        try:
+            start = os.read(descriptor, 1)
+        except BlockingIOError:  # there is a writer, which has not written yet
+            break
+        if not start and time.monotonic() > end:
+            os.close(descriptor)
+            message = f"{file} is a pipe that nobody writes to; start its writer first"
+            raise DataFileError(message)
+        if not start:
+            time.sleep(_POLL_SECONDS)
+    os.set_blocking(descriptor, True)
+    source = os.fdopen(descriptor, "rb")
+    return cast("BinaryIO", _Resumed(start, source)) if start else source
+
+
+class _Resumed:
+    """A pipe of which one byte was read already."""
+
+    def __init__(self, start: bytes, source: BinaryIO) -> None:
+        self._start = start
+        self._source = source
+        self.close = source.close
+
+    def read(self) -> bytes:
+        """Read all."""
+        start, self._start = self._start, b""
+        return start + self._source.read()
+
+    def read1(self, size: int) -> bytes:
+        """Read what is there."""
+        start, self._start = self._start, b""
+        return start or cast("io.BufferedReader", self._source).read1(size)
+
+
+def read_all(source: BinaryIO, label: str) -> Content:
+    """Return the content of a file, mapped into memory if it is a regular one.
+
+    Raises:
+        DataFileError: It cannot be read.
+    """
+    try:
+        try:
+            return mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError, AttributeError):  # a pipe, or an empty file
+            return source.read()
+    except OSError as error:
+        raise _unreadable(label, error) from error
+
+
+def line_blocks(source: BinaryIO, label: str) -> Iterator[tuple[int, list[str]]]:
+    """Read the lines of a text file in blocks: those that have arrived, but not too many.
+
+    Yields:
+        The number of the first line, and the lines without their ends.
+
+    Raises:
+        DataFileError: The file cannot be read, or is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    rest, number = "", 1
+    is_open = True
+    while is_open:
+        try:
+            block = cast("io.BufferedReader", source).read1(_BLOCK)
+        except OSError as error:
+            raise _unreadable(label, error) from error
+        is_open = bool(block)
+        try:
+            text = rest + decoder.decode(block, final=not is_open)
+        except UnicodeDecodeError as error:
+            message = f"{label} is not UTF-8 text ({error}); is it another format?"
+            raise DataFileError(message) from error
+        # A carriage return at the end may be half of the end of a line.
+        held = "\r" if is_open and text.endswith("\r") else ""
+        lines = split_lines(text[: len(text) - len(held)])
+        rest = "" if not is_open else lines.pop() + held
+        if lines:
+            yield number, lines
+        number += len(lines)
+
+
+def _unreadable(file: str, error: OSError) -> DataFileError:
+    return DataFileError(f"{file} cannot be read: {error.strerror or error}")
