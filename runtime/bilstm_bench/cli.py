@@ -11,19 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from bilstm_bench.benchmark import SECTIONS, Options, run_benchmark
-from bilstm_bench.plan import Choice, parse_counts
-from bilstm_bench.report import html_page, markdown, print_text
-from bilstm_bench.results import to_json
-from bilstm_bench.tuning import write_atomically
-from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bundle.folder import open_bundle
+# numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 from bilstm_runtime.errors import DataFileError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bilstm_bench.benchmark import Options
     from bilstm_bench.results import Result
 
 PROG = "bench-bilstm"
@@ -72,6 +67,9 @@ class ProgressLine:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is wrong."""
+    from bilstm_bench.benchmark import SECTIONS  # noqa: PLC0415 (see above)
+    from bilstm_runtime.backends import BACKENDS  # noqa: PLC0415
+
     parser = bundle_parser(
         PROG,
         "Measure a bundle on this device: every model file on every installed "
@@ -189,12 +187,18 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BilstmRuntimeError: An option is invalid, or nothing can be measured.
     """
+    from bilstm_bench.benchmark import run_benchmark  # noqa: PLC0415 (see above)
+    from bilstm_bench.report import NO_PLOTS, plots_are_available  # noqa: PLC0415
+    from bilstm_runtime.bundle.folder import open_bundle  # noqa: PLC0415
+
     options = _options(args)
     page = None if args.html is None else Path(args.html)
     if page is not None and not page.resolve().parent.is_dir():
         message = f"--html {page}: there is no folder {page.resolve().parent}; create it first"
         raise DataFileError(message)
     bundle = open_bundle(args.bundle)
+    if page is not None and not plots_are_available() and not args.quiet:
+        sys.stderr.write(f"{PROG}: {NO_PLOTS}\n")
     result = run_benchmark(bundle, args.bundle, options, ProgressLine(quiet=args.quiet))
     if not result.is_empty or result.cases or result.starts or result.profiles:
         _print(result, args)
@@ -217,11 +221,13 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    args = parse_args(argv)
-    return run_guarded(PROG, partial(run, args), debug=args.debug)
+    return run_guarded(PROG, partial(parse_args, argv), run)
 
 
 def _options(args: argparse.Namespace) -> Options:
+    from bilstm_bench.benchmark import Options  # noqa: PLC0415 (see above)
+    from bilstm_bench.plan import Choice, parse_counts  # noqa: PLC0415
+
     counts = {
         name: None if text is None else parse_counts(f"--{name}", text)
         for name, text in (
@@ -268,6 +274,8 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _sections(only: str | None, *, soaks: bool, compares: bool) -> tuple[str, ...]:
+    from bilstm_bench.benchmark import SECTIONS  # noqa: PLC0415 (see above)
+
     if only is None:
         return (("latency",) if compares else ()) if soaks else SECTIONS
     names = _words(only)
@@ -283,6 +291,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _print(result: Result, args: argparse.Namespace) -> None:
+    from bilstm_bench.report import markdown, print_text  # noqa: PLC0415 (see above)
+    from bilstm_bench.results import to_json  # noqa: PLC0415
+
     if args.json:
         sys.stdout.write(json.dumps(to_json(result), indent=2, allow_nan=False) + "\n")
     elif args.markdown:
@@ -292,14 +303,16 @@ def _print(result: Result, args: argparse.Namespace) -> None:
 
 
 def _write_page(page: Path, result: Result, *, quiet: bool) -> None:
-    text, missing = html_page(result)
+    from bilstm_bench.report import html_page  # noqa: PLC0415 (see above)
+    from bilstm_bench.tuning import write_atomically  # noqa: PLC0415
+
     try:
-        write_atomically(page, text)
+        write_atomically(page, html_page(result))
     except OSError as error:
         message = f"{page} cannot be written: {error.strerror or error}"
         raise DataFileError(message) from error
-    if not quiet and missing:
-        sys.stderr.write(f"{PROG}: {missing}\n")
+    if not quiet:
+        sys.stderr.write(f"{PROG}: the page is {page}\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import os
 import shutil
 import sys
@@ -148,12 +149,16 @@ def markdown(result: Result) -> str:
     return printable("\n".join(parts).rstrip() + "\n")
 
 
-def html_page(result: Result) -> tuple[str, str]:
-    """Format the result as one page that loads no other files.
+def plots_are_available() -> bool:
+    """Whether matplotlib, which draws the plots of a page, is installed."""
+    try:
+        return importlib.util.find_spec("matplotlib") is not None
+    except (ImportError, ValueError):
+        return False
 
-    Returns:
-        The page, and a description of what it lacks; empty if it is complete.
-    """
+
+def html_page(result: Result) -> str:
+    """Format the result as one page that loads no other files; see `plots_are_available`."""
     try:
         from bilstm_bench.plots import plots  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -163,7 +168,7 @@ def html_page(result: Result) -> tuple[str, str]:
     style = resources.files("bilstm_bench").joinpath("page.css").read_text("utf-8")
     title = html.escape(_title(result))
     body = "\n".join(_body(result, drawn, missing))
-    page = (
+    return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -171,7 +176,6 @@ def html_page(result: Result) -> tuple[str, str]:
         f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    return page, missing
 
 
 def printable(value: str) -> str:

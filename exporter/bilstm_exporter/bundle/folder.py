@@ -51,7 +51,7 @@ def staged(folder: Path, *, overwrite: bool) -> Iterator[Path]:
             _move_into_place(staging, folder)
     finally:
         if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+            _remove(staging)
         if not folder.exists():
             with contextlib.suppress(OSError):
                 for parent in created:
@@ -114,11 +114,21 @@ def _move_into_place(staging: Path, folder: Path) -> None:
         staging.rename(folder)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    folder.rename(old / folder.name)
     try:
+        folder.rename(old / folder.name)
         staging.rename(folder)
-    except OSError:
-        (old / folder.name).rename(folder)
+    except BaseException:  # an interrupt too must not lose the bundle that was there
+        if not folder.exists() and (old / folder.name).exists():
+            (old / folder.name).rename(folder)
         raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, even if the user presses Ctrl-C again meanwhile."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

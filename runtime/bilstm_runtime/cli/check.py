@@ -10,18 +10,21 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.check import ArtifactCheck, CheckReport, check
+# numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from bilstm_runtime.checking import ArtifactCheck, CheckReport
 
 PROG = "check-bilstm"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is invalid."""
+    from bilstm_runtime.backends import BACKENDS  # noqa: PLC0415 (see above)
+
     parser = bundle_parser(
         PROG,
         "Run every model file of a bundle on the recorded cases, each twice, and "
@@ -34,6 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="check this backend only; may be given more than once (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--quiet", action="store_true", help="print only errors on stderr")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser.parse_args(argv)
 
@@ -47,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BilstmRuntimeError: The bundle cannot be checked.
     """
+    from bilstm_runtime.checking import check  # noqa: PLC0415 (see above)
+
     report = check(args.bundle, backends=args.backend)
     sys.stdout.write((_json(report) if args.json else _table(report)) + "\n")
     if not report.ran:
@@ -58,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    args = parse_args(argv)
-    return run_guarded(PROG, partial(run, args), debug=args.debug)
+    return run_guarded(PROG, partial(parse_args, argv), run)
 
 
 def _table(report: CheckReport) -> str:

@@ -8,12 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bilstm_runtime.backends import BACKENDS
+# numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 from bilstm_runtime.errors import DataFileError
-from bilstm_runtime.io.readers import READERS
-from bilstm_runtime.io.writers import WRITERS, Table
-from bilstm_runtime.model import load
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -45,6 +42,10 @@ output formats:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is invalid."""
+    from bilstm_runtime.backends import BACKENDS  # noqa: PLC0415 (see above)
+    from bilstm_runtime.io.readers import READERS  # noqa: PLC0415
+    from bilstm_runtime.io.writers import WRITERS  # noqa: PLC0415
+
     parser = bundle_parser(
         PROG, "Run the model of a bundle on examples from a file.", formats=_FORMATS_HELP
     )
@@ -90,6 +91,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BilstmRuntimeError: One of these steps failed.
     """
+    from bilstm_runtime.io.readers import READERS  # noqa: PLC0415 (see above)
+    from bilstm_runtime.io.writers import WRITERS, Table  # noqa: PLC0415
+    from bilstm_runtime.model import load  # noqa: PLC0415
+
     input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
     output_format = _format_of(args.output, "jsonl", WRITERS)
     model = load(args.bundle, backend=args.backend, recipe=args.recipe, threads=args.threads)
@@ -106,8 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    args = parse_args(argv)
-    return run_guarded(PROG, partial(run, args), debug=args.debug)
+    return run_guarded(PROG, partial(parse_args, argv), run)
 
 
 def _format_of(file: str | None, default: str, known: Collection[str]) -> str:
