@@ -165,7 +165,7 @@ def test_the_report():
 
     assert names(ExportReport) == (
         "bundle model generation artifacts probes_left_out largest_state declared_difference "
-        "padding_neutral recommended judged searches left_out seconds"
+        "padding_neutral recommended judged searches left_out seconds spec fixed_by_options"
     )
     assert names(ArtifactReport) == (
         "file format recipe bytes parity recurrences weights verdict operators missing_in_micro"

@@ -56,7 +56,8 @@ def run_export(
             evaluation = prepare_evaluation(loaded, probes, options, stages)
             selection = select_artifacts(builder, evaluation, options, stages, attempt)
             write_bundle(staging, loaded, golden, selection)
-        return make_report(folder, loaded, probes, evaluation, selection, stages.seconds)
+        seconds = stages.seconds
+        return make_report(folder, loaded, probes, evaluation, selection, seconds, options)
     except ExportError as error:
         return FailedExport(error, attempt.explanation_of(error), attempt.searches)
 

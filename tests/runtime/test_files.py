@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bilstm_runtime.cli.check import format_table
+from bilstm_runtime.cli.text_tables import format_table
 from bilstm_runtime.errors import BilstmRuntimeError, DataFileError, DataFileProblem
 from bilstm_runtime.io.readers import READERS, reader
 from bilstm_runtime.io.writers import WRITERS, Table, plain, writer

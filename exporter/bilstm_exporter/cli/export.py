@@ -23,6 +23,8 @@ from bilstm_exporter.cli.display import (
     progress_listener,
 )
 from bilstm_exporter.errors import ExportError
+from bilstm_exporter.evaluation.reasons import NO_DATA
+from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS, ExportOptions
 from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
@@ -140,6 +142,9 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     options = _options(args)  # before TensorFlow, which takes seconds to load
     if args.out is not None and not args.explain:
         check_writable(Path(args.out), overwrite=args.overwrite)
+    limits = parse_budget(options.max_drop, options.max_kb, options.max_ms)
+    if not (limits.is_unlimited or args.data or args.quiet or args.explain):
+        sys.stderr.write(f"{NO_DATA}\n")
     with progress_listener(quiet=args.quiet) as shown:
         listener = _watched(shown, interrupts)
         _choose_keras(args)

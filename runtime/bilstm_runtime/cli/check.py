@@ -7,18 +7,21 @@ import dataclasses
 import json
 import math
 import sys
+import textwrap
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 # numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
+from bilstm_runtime.cli.text_tables import NONE, WHOLE_WORDS, fitted_table, line_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bilstm_runtime.checking import ArtifactCheck, CheckReport
+    from bilstm_runtime.checking import CheckReport
 
 PROG = "check-bilstm"
+_RESULTS: Final = {True: "pass", False: "FAIL", None: "not run"}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,43 +71,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _table(report: CheckReport) -> str:
-    header = ["artifact", "recipe", "backend", "cases", "against"]
-    header += ["largest error", "of tolerance", "result"]
+    header = ["artifact", "backend", "cases", "against", "max error", "of tolerance", "result"]
     rows = [
         [
             item.file,
-            item.recipe,
-            item.backend or "-",
-            str(item.cases) if item.cases else "-",
+            item.backend or NONE,
+            str(item.cases) if item.cases else NONE,
             item.reference,
-            "-" if item.max_abs_error is None else f"{item.max_abs_error:.2g}",
-            "-" if item.max_error_ratio is None else f"{item.max_error_ratio:.2g}",
-            _result(item),
+            NONE if item.max_abs_error is None else f"{item.max_abs_error:.2g}",
+            NONE if item.max_error_ratio is None else f"{item.max_error_ratio:.2g}",
+            _RESULTS[item.passed],
         ]
         for item in report.checks
     ]
-    return format_table(header, rows)
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align the columns of a table to the left, two spaces apart.
-
-    >>> print(format_table(["file", "ok"], [["model.onnx", "yes"], ["a", "no"]]))
-    file        ok
-    model.onnx  yes
-    a           no
-    """
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    padded = [
-        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
-    ]
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
-
-
-def _result(item: ArtifactCheck) -> str:
-    word = {True: "pass", False: "FAIL", None: "not run"}[item.passed]
-    return f"{word}: {' '.join(item.reason.split())}" if item.reason else word
+    width = line_width()
+    lines = fitted_table(header, rows, width)
+    for item in report.checks:
+        if item.reason:
+            backend = f" on {item.backend}" if item.backend else ""
+            reason = " ".join(item.reason.split())
+            line = f"{item.file}{backend}: {_RESULTS[item.passed]}: {reason}"
+            lines += [line] if width is None else textwrap.wrap(line, width, **WHOLE_WORDS)
+    return "\n".join(lines)
 
 
 def _json(report: CheckReport) -> str:
