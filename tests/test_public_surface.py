@@ -127,7 +127,7 @@ EXPORT_ERRORS = {
     "ParityError": (ArithmeticError, 1),
     "OutputFolderError": (OSError, 4),
     "OptionError": (ValueError, 2),
-    "DataError": (ValueError, 3),
+    "DataError": (ValueError, 2),
     "BudgetError": (Exception, 6),
     "KerasContractError": (RuntimeError, 3),
 }

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bilstm_exporter.bundle.folder import check_creatable, check_writable, planned_folder
+from bilstm_exporter.evaluation.data import check_file
 from bilstm_exporter.options import ExportOptions, ExportSettings
 
 if TYPE_CHECKING:
@@ -46,6 +49,10 @@ def export(
         2.4e-07
     """
     export_options = ExportOptions(**options)
+    check_before_loading(model, out, export_options)
+    if "tensorflow" not in sys.modules:
+        # Its log has dozens of lines about the processor and graphics cards.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
     from bilstm_exporter.report import FailedExport  # noqa: PLC0415 - the same
 
@@ -53,3 +60,25 @@ def export(
     if isinstance(outcome, FailedExport):
         raise outcome.error
     return outcome
+
+
+def check_before_loading(
+    model: Any, out: str | os.PathLike[str] | None, options: ExportOptions
+) -> None:
+    """Find unusable options before TensorFlow is loaded, which takes seconds.
+
+    Args:
+        model: As for `export`.
+        out: As for `export`.
+        options: The options.
+
+    Raises:
+        DataError: The file of examples is missing, empty or of another format.
+        OutputFolderError: The folder exists already, or cannot be written.
+    """
+    check_file(options.data)
+    folder = planned_folder(model, out, options.weights)
+    if folder is None:
+        check_creatable(Path("model-edge"))
+    else:
+        check_writable(folder, overwrite=options.overwrite)

@@ -12,10 +12,9 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bilstm_exporter.bundle.folder import check_writable
+from bilstm_exporter.api import check_before_loading
 from bilstm_exporter.cli.display import (
     print_explanation,
     print_report,
@@ -23,6 +22,7 @@ from bilstm_exporter.cli.display import (
     progress_listener,
 )
 from bilstm_exporter.errors import ExportError
+from bilstm_exporter.evaluation.data import check_file
 from bilstm_exporter.evaluation.reasons import NO_DATA
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS, ExportOptions
@@ -140,8 +140,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Export or explain the model; returns the exit code."""
     options = _options(args)  # before TensorFlow, which takes seconds to load
-    if args.out is not None and not args.explain:
-        check_writable(Path(args.out), overwrite=args.overwrite)
+    if args.explain:
+        check_file(options.data)
+    else:
+        check_before_loading(args.model, args.out, options)
     limits = parse_budget(options.max_drop, options.max_kb, options.max_ms)
     if not (limits.is_unlimited or args.data or args.quiet or args.explain):
         sys.stderr.write(f"{NO_DATA}\n")
