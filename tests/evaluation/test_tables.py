@@ -145,7 +145,6 @@ def test_the_pareto_table_with_times_and_nothing_that_fits():
     assert notes.startswith("No mix of recipes is within")
     assert "int4 was left out: int4 cannot be written" in notes
     assert "The search ended after 5 artifacts" in notes
-    assert "on this machine" in notes
     assert MAX_EVALUATIONS > 6
 
 
@@ -173,7 +172,6 @@ def test_a_search_without_a_limit_on_the_time_shows_times_too():
     assert " ms " in text
     assert cells(text, "360.4")[3] == "36"
     assert row(text, "recommended")
-    assert "on this machine" in "\n".join(search_notes(result))
 
 
 LONG = "bidirectional_long_short_term_memory_with_attention_over_time"
@@ -290,6 +288,7 @@ def test_size_time_and_drop_stand_side_by_side(tmp_path, log):
     ]  # fmt: skip
     assert row(text, "model.int8-full.tflite ").split()[3:6] == ["4", "10.00", "2.8e-03"]
     assert "Evaluated on the 370 examples of val.npz, one example per call." in text
+    assert text.count("Times: the median of") == 1
     assert NO_DATA not in text
 
 

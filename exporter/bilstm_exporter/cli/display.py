@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bilstm_exporter.evaluation.latency import STATED
 from bilstm_exporter.evaluation.reasons import NO_DATA
 from bilstm_exporter.evaluation.selection import MIXED
 from bilstm_exporter.evaluation.tables import (
@@ -123,6 +124,8 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
         console.print(pareto_table(result))
         for line in search_notes(result):
             _print_line(console, line)
+    if any(c.milliseconds is not None for r in searches.values() for c in r.candidates):
+        _print_line(console, f"Times: {STATED}.")
 
 
 def print_explanation(
@@ -238,7 +241,7 @@ def _interface_notes(report: ExportReport) -> Iterator[str]:
         verb = "are" if len(free) > 1 else "is"
         limits = "".join(f"; {axis.name} is at least {axis.min}" for axis in free if axis.min > 1)
         yield f"{names} {verb} free: each call may have another size{limits}."
-    if any(axis.name != BATCH for axis in free):
+    if spec.batch.size != 1 and any(axis.name != BATCH for axis in free):
         values = {one.mask_value for one in spec.inputs if one.mask_value is not None}
         value = f" with {values.pop():g}" if len(values) == 1 else ""
         yield (

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from bilstm_exporter.evaluation.evaluator import Evaluation, OutputEvaluation
-from bilstm_exporter.evaluation.latency import STATED
 from bilstm_exporter.evaluation.search import SearchResult
 from bilstm_exporter.evaluation.selection import MIXED, Budget, Candidate, Limit, exceeded
 from bilstm_runtime.cli.text_tables import stacked
@@ -89,8 +88,6 @@ def search_notes(result: SearchResult) -> Iterator[str]:
             f"The search ended after {len(result.candidates)} artifacts, the maximum. There may be "
             f"a better mix."
         )
-    if any(candidate.milliseconds is not None for candidate in result.candidates):
-        yield f"Times: {STATED}."
 
 
 class WholeTable:
