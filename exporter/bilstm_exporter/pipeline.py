@@ -153,7 +153,9 @@ def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:
     """
     parse_metrics(options.metric, keras_model.output_names)
     inputs = tuple(
-        InputSpec(one.name, one.dtype, tuple(Axis(None, size) for size in one.shape))
+        InputSpec(
+            one.name, one.dtype, tuple(Axis(None, n if one.declared else None) for n in one.shape)
+        )
         for one in keras_model.inputs
     )
     outputs = tuple(OutputSpec(name, "float32", ()) for name in keras_model.output_names)

@@ -238,6 +238,19 @@ def test_against_without_tensorflow_says_what_to_install():
     assert 'pip install "bilstm-edge[export]"' in done.stderr
 
 
+@pytest.mark.parametrize("plots", [True, False])
+def test_the_page_is_named_and_missing_plots_are_told_at_the_start(
+    run, monkeypatch, tmp_path, plots
+):
+    monkeypatch.setattr("bilstm_bench.report.plots_are_available", lambda: plots)
+    page = tmp_path / "page.html"
+    lines = run(FIXTURES / "tagger", *QUICK, "--html", page).err.splitlines()
+    assert lines[-1] == f"bench-bilstm: the page is {page}"
+    assert page.is_file()
+    missing = [number for number, line in enumerate(lines) if "matplotlib" in line]
+    assert missing == ([] if plots else [0])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
 def test_an_interruption_prints_what_there_is():

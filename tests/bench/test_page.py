@@ -175,6 +175,18 @@ def test_tables_on_a_terminal_break_no_word(result, width):
         assert {w for w in re.findall(r"[^\s:;]+", shown) if w.strip("\u2500\u2501")} <= words
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_plain_tables_break_no_word(result, width):
+    """As in a log of this width: every word is one of those without a limit."""
+
+    def words(printed):
+        return {word.strip(".,;:()") for word in printed.split()}
+
+    narrow = text(result, width=width)
+    assert "…" not in narrow
+    assert not words(narrow) - words(text(result))
+
+
 def test_an_interrupted_result_says_so(result):
     result.interrupted = True
     assert "It was interrupted" in html_page(result)

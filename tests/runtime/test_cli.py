@@ -286,6 +286,25 @@ def test_check_prints_a_table(tagger: str, capsys: Any) -> None:
     assert all(row.endswith("pass") for row in rows)
 
 
+@pytest.mark.parametrize(("width", "aligned"), [(80, True), (40, False)])
+def test_the_table_of_a_check_breaks_no_word(
+    fixtures: Path, width: int, aligned: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def words(folder: str) -> tuple[set[str], list[str]]:
+        cli_check.main([str(fixtures / folder)])
+        printed = capsys.readouterr().out
+        return {word.strip(";:") for word in printed.split()}, printed.splitlines()
+
+    for folder in ("tagger", "leaky"):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        wide, lines = words(folder)
+        monkeypatch.setenv("COLUMNS", str(width))
+        narrow, lines = words(folder)
+        assert not narrow - wide
+        assert max(map(len, lines)) <= width
+        assert (lines[0].split()[0] == "artifact") is aligned
+
+
 def test_check_of_one_backend_as_json(tagger: str, backend: str, capsys: Any) -> None:
     assert cli_check.main([tagger, "--backend", backend, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

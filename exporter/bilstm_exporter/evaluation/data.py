@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.dataset import (
     LABEL_ADVICE,
@@ -23,6 +25,7 @@ from bilstm_exporter.evaluation.dataset import (
     label_keys,
     labels_from_keys,
     make_dataset,
+    read_labels,
 )
 from bilstm_exporter.evaluation.python_data import read_object
 from bilstm_runtime.errors import DataFileError, DataFileProblem
@@ -117,8 +120,12 @@ def check_file_for(data: Any, spec: ModelSpec) -> None:
     Raises:
         DataError: See `read_file`.
     """
-    if isinstance(data, (str, os.PathLike)) and Path(data).stat().st_size <= _CHECKED_BYTES:
-        read_file(data, spec)
+    if not isinstance(data, (str, os.PathLike)) or _locate(data)[2] > _CHECKED_BYTES:
+        return
+    raw = read_file(data, spec)
+    column = next(iter(raw.values.values())) if isinstance(raw.values, Mapping) else raw.values
+    if isinstance(column, list) or (isinstance(column, np.ndarray) and column.ndim):
+        read_labels(raw.labels, spec.outputs, len(column), raw.origin)
 
 
 def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:

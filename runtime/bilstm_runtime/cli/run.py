@@ -26,8 +26,8 @@ input formats:
          object by input name; lines may differ in length. A text ("so good") if the Keras
          model starts with a text layer
   csv    numbers; a first line without numbers is a header. For a model that takes
-         [batch, time] or [batch, features], one example per row. For a model that takes [batch, time, features], ONE sequence,
-         with one step per row
+         [batch, time] or [batch, features], one example per row. For a model that takes
+         [batch, time, features], ONE sequence, with one step per row
   npy    one array with a batch axis
   npz    arrays with a batch axis, by input name
 
