@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from bilstm_bench.benchmark import Options
     from bilstm_bench.results import Result
+    from bilstm_runtime.cli.interrupts import Interrupts
 
 PROG = "bench-bilstm"
 _MAX_RUNS = 1_000_000
@@ -29,13 +30,22 @@ _MAX_MINUTES = 60 * 24 * 365
 class ProgressLine:
     """Shows progress on stderr: one line that is rewritten on a terminal, or one per stage."""
 
-    def __init__(self, *, quiet: bool, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool,
+        stream: TextIO | None = None,
+        interrupts: Interrupts | None = None,
+    ) -> None:
         """Write to stderr.
 
         Args:
             quiet: Write nothing.
             stream: Write to this stream instead.
+            interrupts: The next step raises an interrupt again that a library swallowed, as an
+                import of TensorFlow may.
         """
+        self._interrupts = interrupts
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._terminal = not quiet and self._stream.isatty()
@@ -43,6 +53,7 @@ class ProgressLine:
 
     def stage(self, text: str) -> None:
         """A stage begins."""
+        self._raise_lost_interrupt()
         if self._terminal:
             self.step(text)
         elif not self._quiet:
@@ -51,11 +62,16 @@ class ProgressLine:
 
     def step(self, text: str) -> None:
         """A step within a stage begins; shown on a terminal only."""
+        self._raise_lost_interrupt()
         if self._terminal:
             width = shutil.get_terminal_size().columns - 5
             self._stream.write(f"\r\x1b[K{text[:width]} ...")
             self._stream.flush()
             self._shown = True
+
+    def _raise_lost_interrupt(self) -> None:
+        if self._interrupts is not None and self._interrupts.number:
+            raise KeyboardInterrupt
 
     def clear(self) -> None:
         """Remove the line."""
@@ -199,7 +215,8 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     if page is not None and not plots_are_available() and not args.quiet:
         sys.stderr.write(f"{PROG}: {NO_PLOTS}\n")
-    result = run_benchmark(bundle, args.bundle, options, ProgressLine(quiet=args.quiet))
+    progress = ProgressLine(quiet=args.quiet, interrupts=args.interrupts)
+    result = run_benchmark(bundle, args.bundle, options, progress)
     if not result.is_empty or result.cases or result.starts or result.profiles:
         _print(result, args)
     if page is not None and not result.is_empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -289,6 +290,20 @@ def test_an_interruption_before_anything_was_measured_says_so(run, monkeypatch):
     ran = run(FIXTURES / "tagger", *QUICK, "--json", "--quiet")
     assert ran.code == ExitCode.INTERRUPTED
     assert ran.out == ""
+    assert ran.err == "bench-bilstm: interrupted; nothing was measured yet\n"
+
+
+def test_an_interruption_that_a_library_swallows_ends_it_at_the_next_stage(run, monkeypatch):
+    open_all = benchmark._open_all
+
+    def swallow(*args):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return open_all(*args)
+
+    monkeypatch.setattr(benchmark, "_open_all", swallow)
+    ran = run(FIXTURES / "tagger", *QUICK, "--json", "--quiet")
+    assert ran.code == ExitCode.TERMINATED
     assert ran.err == "bench-bilstm: interrupted; nothing was measured yet\n"
 
 

@@ -75,7 +75,8 @@ def run_guarded(
         prog: The name of the command.
         parse: Parses the command line. The result has ``debug``, to print tracebacks too, and
             ``quiet``, to discard what libraries write to stderr.
-        run: Runs the command, and returns its exit code.
+        run: Runs the command, and returns its exit code. Its argument also has ``interrupts``, to
+            notice a signal whose exception a library swallowed.
 
     Returns:
         The exit code, see `ExitCode`.
@@ -96,6 +97,7 @@ def _run_reported(
     try:
         args = parse()
         debug = args.debug
+        args.interrupts = interrupts
         with quiet_libraries(quiet=args.quiet and not debug):
             code = run(args)
             sys.stdout.flush()
