@@ -77,6 +77,7 @@ def test_arrays() -> None:
         ("jsonl", b"[1]", PAIR, "expected an object with the keys tokens, extra"),
         ("jsonl", b"\xff\xfe", IDS, "not UTF-8"),
         ("csv", b"u1,1\nu2,2\n", IDS, "line 1: 'u1' is not a number, in column 1; a header is"),
+        ("csv", b"a;b\n1;2\n", IDS, "line 2: '1;2' is not a number, .* separated by commas"),
         ("csv", b"1,,2\n", IDS, "line 1: '' is not a number, in column 2"),
         ("csv", b"a,name\n1,2\n3,x\n", IDS, "line 3: 'x' is not a number, in the column 'name'; rem"),
         ("csv", b"id,a\n0,5\n1,5\n2,5\n", IDS, "the column 'id' counts the rows: remove it"),

@@ -45,7 +45,9 @@ class Interrupts:
             yield
             return
         # A process in the background may have been told to ignore them.
-        numbers = [n for n in _WORDS if signal.getsignal(n) != signal.SIG_IGN]
+        handlers = {number: signal.getsignal(number) for number in _WORDS}
+        # None: a handler of another language, which cannot be restored.
+        numbers = [n for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)]
         if self.silent:  # now, because stderr may be captured when a signal arrives
             with contextlib.suppress(OSError):
                 self._stderr = os.dup(2)

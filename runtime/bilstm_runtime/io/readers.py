@@ -261,6 +261,8 @@ def _numbers(cells: Sequence[str], header: Sequence[str], label: str) -> list[fl
                 if header
                 else "a header is a first line without numbers, and no cell may be empty"
             )
+            if len(cells) == 1 and any(mark in cell for mark in ";\t"):
+                advice = "cells are separated by commas"
             message = f"{label}: {cell!r} is not a number, in {column}; {advice}"
             raise DataFileError(message, DataFileProblem.NOT_A_NUMBER) from error
     return row
