@@ -37,7 +37,7 @@ MAX_BYTES = {"npz": 2**32, "npy": 2**32}
 MAX_TEXT_BYTES = 2**29
 """The same for all others. Reading text takes about ten times its size in memory."""
 
-_CHECKED_BYTES = 2**26
+_CHECKED_BYTES = 2**24
 """The largest file that is read once more, to find its mistakes before Keras is called."""
 
 _START_BYTES = 2**16
