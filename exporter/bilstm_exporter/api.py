@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bilstm_exporter.bundle.folder import check_creatable, check_writable, planned_folder
+from bilstm_exporter.evaluation.data import check_file
 from bilstm_exporter.options import ExportOptions, ExportSettings
+from bilstm_exporter.progress import captured_stderr
 
 if TYPE_CHECKING:
     from bilstm_exporter.progress import Listener
@@ -27,6 +33,9 @@ def export(
 ) -> ExportReport:
     """Export a trained Keras model to a bundle that runs without TensorFlow.
 
+    If TensorFlow is not imported yet, this imports it with ``TF_CPP_MIN_LOG_LEVEL=3``, unless
+    that variable is set.
+
     Args:
         model: A Keras model, or the path of a saved one; None with ``builder``.
         out: The bundle's folder; by default ``<model>-edge`` in the current folder.
@@ -46,10 +55,49 @@ def export(
         2.4e-07
     """
     export_options = ExportOptions(**options)
-    from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
-    from bilstm_exporter.report import FailedExport  # noqa: PLC0415 - the same
+    check_before_loading(model, out, export_options)
+    with _quiet_import():
+        from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
+        from bilstm_exporter.report import FailedExport  # noqa: PLC0415 - the same
 
     outcome = run_export(model, out, export_options, progress)
     if isinstance(outcome, FailedExport):
         raise outcome.error
     return outcome
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Hide what TensorFlow logs about processors and graphics cards when it is imported.
+
+    Has no effect if it is imported already, or if the user set the level of its log.
+    """
+    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
+        yield
+        return
+    # Only fatal errors: a missing graphics card is logged as an error. Errors of Python remain.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with captured_stderr():
+        yield
+
+
+def check_before_loading(
+    model: Any, out: str | os.PathLike[str] | None, options: ExportOptions
+) -> None:
+    """Find unusable options before TensorFlow is loaded, which takes seconds.
+
+    Args:
+        model: As for `export`.
+        out: As for `export`.
+        options: The options.
+
+    Raises:
+        DataError: The file of examples is missing, empty or of another format.
+        OutputFolderError: The folder exists already, or cannot be written.
+    """
+    check_file(options.data)
+    folder = planned_folder(model, out, options.weights)
+    if folder is None:
+        check_creatable(Path("model-edge"))
+    else:
+        check_writable(folder, overwrite=options.overwrite)

@@ -128,6 +128,7 @@ class DataError(ExportError, ValueError):
     """The user's own data cannot be used to evaluate or to calibrate a recipe."""
 
     code = "data"
+    exit_code = 2
 
 
 class BudgetError(ExportError):

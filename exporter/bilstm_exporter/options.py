@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.selection import parse_budget
+from bilstm_exporter.evaluation.task import check_metrics
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS, default_formats
 
@@ -103,6 +104,7 @@ class ExportOptions:
         if self.recipes == FLOAT32 and not budget.is_unlimited:
             object.__setattr__(self, "recipes", ALL)  # a limit needs recipes to choose from
         parse_recipes(self.recipes)
+        check_metrics(self.metric)
         for name in ("batch", "time"):
             size = getattr(self, name)
             if size is not None and not 1 <= size <= MAX_SIZE:

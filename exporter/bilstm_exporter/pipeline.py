@@ -17,10 +17,12 @@ from bilstm_exporter.bundle.folder import (
 )
 from bilstm_exporter.bundle.writer import write_bundle
 from bilstm_exporter.errors import ExportError
+from bilstm_exporter.evaluation.data import check_file_for
 from bilstm_exporter.evaluation.dataset import example_calls
 from bilstm_exporter.evaluation.evaluator import EvaluationSet, make_evaluation_set
 from bilstm_exporter.evaluation.search import SearchResult
 from bilstm_exporter.evaluation.selection import Budget, parse_budget
+from bilstm_exporter.evaluation.task import parse_metrics
 from bilstm_exporter.explanation import (
     Explanation,
     FormatOutcome,
@@ -30,13 +32,14 @@ from bilstm_exporter.explanation import (
 from bilstm_exporter.frontends.loading import layers_of, read
 from bilstm_exporter.inspection.probes import ProbeSet, golden_probes
 from bilstm_exporter.inspection.properties import inspect_model
-from bilstm_exporter.keras_model import ModelLayers
+from bilstm_exporter.keras_model import KerasModel, ModelLayers
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Listener, Stages
 from bilstm_exporter.quantization.recipes import ALL, parse_recipes
 from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection
 from bilstm_exporter.report import ExportReport, FailedExport, make_report
+from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 
 
 def run_export(
@@ -64,7 +67,8 @@ def run_export(
             selection = select_artifacts(builder, evaluation, options, stages, attempt)
             golden = golden_probes(loaded, probes.probes)
             digest = write_bundle(staging, loaded, golden, selection)
-        report = make_report(folder, loaded, probes, evaluation, selection, stages.seconds)
+        seconds = stages.seconds
+        report = make_report(folder, loaded, probes, evaluation, selection, seconds, options)
         return replace(report, sha256=digest)
     except ExportError as error:
         return FailedExport(error, attempt.explanation_of(error), attempt.searches)
@@ -144,10 +148,30 @@ def load_model(
             keras_model.layers(),
             keras_model.text_layers(),
         )
+    check_options_for(keras_model, options)
     with stages.stage("calling Keras for its outputs"):
         return inspect_model(
             keras_model, origin, batch=options.batch, time=options.time, report=stages.report
         )
+
+
+def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:
+    """Check the metric and the data by the names of inputs and outputs, before Keras is called.
+
+    Raises:
+        OptionError: The metric names an unknown output.
+        DataError: The data has other names, or cells that are not numbers.
+    """
+    parse_metrics(options.metric, keras_model.output_names)
+    inputs = tuple(
+        InputSpec(
+            one.name, one.dtype, tuple(Axis(None, n if one.declared else None) for n in one.shape)
+        )
+        for one in keras_model.inputs
+    )
+    outputs = tuple(OutputSpec(name, "float32", ()) for name in keras_model.output_names)
+    spec = ModelSpec(keras_model.name, inputs, outputs, preprocessing=keras_model.preprocessing)
+    check_file_for(options.data, spec)
 
 
 def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Attempt) -> None:

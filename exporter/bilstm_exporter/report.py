@@ -15,10 +15,12 @@ from bilstm_exporter.explanation import Explanation
 from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.inspection.properties import native_dtype_error
 from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.recipe_selection import Selection
 from bilstm_exporter.targets.base import RecurrenceForm, WeightForm
 from bilstm_exporter.verification.agreement import Agreement
 from bilstm_exporter.verification.parity import Parity
+from bilstm_runtime.spec import BATCH, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class ExportReport:
         left_out: The reasons for the recipes that could not be written.
         seconds: Time spent in seconds, by stage.
         sha256: The SHA-256 of the bundle's manifest, which contains those of all its files.
+        spec: The inputs, outputs and states, with free and fixed axes.
+        fixed_by_options: The names of axes that an option fixed, not the model.
     """
 
     bundle: Path
@@ -102,6 +106,8 @@ class ExportReport:
     searches: Mapping[str, SearchResult]
     left_out: Mapping[str, str]
     seconds: dict[str, float]
+    spec: ModelSpec
+    fixed_by_options: tuple[str, ...] = ()
     sha256: str = ""
 
     @property
@@ -113,6 +119,12 @@ class ExportReport:
         """Return plain values, for JSON."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["bundle"] = str(self.bundle)
+        spec = plain.pop("spec")
+        for side in ("inputs", "outputs", "states"):
+            plain[side] = [
+                {"name": one.name, "dtype": one.dtype, "axes": [asdict(a) for a in one.axes]}
+                for one in getattr(spec, side)
+            ]
         plain["artifacts"] = [asdict(replace(item, verdict=None)) for item in self.artifacts]
         plain["judged"] = None if self.judged is None else asdict(self.judged)
         plain["searches"] = {name: result.to_dict() for name, result in self.searches.items()}
@@ -145,6 +157,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each argument is independent
     evaluation: EvaluationSet | None,
     selection: Selection,
     seconds: dict[str, float],
+    options: ExportOptions,
 ) -> ExportReport:
     """Make the report of a finished export."""
     evaluated_on = None
@@ -166,7 +179,22 @@ def make_report(  # noqa: PLR0913, PLR0917 - each argument is independent
         searches=selection.searches,
         left_out=selection.left_out,
         seconds=seconds,
+        spec=loaded.spec,
+        fixed_by_options=_fixed_by_options(loaded, options),
     )
+
+
+def _fixed_by_options(loaded: LoadedModel, options: ExportOptions) -> tuple[str, ...]:
+    """Return the names of the axes that ``batch`` and ``time`` fixed."""
+    given = {BATCH} if options.batch is not None else set()
+    given |= loaded.time_axes if options.time is not None else set()
+    names: dict[str, None] = {}
+    for declared, spec in zip(loaded.keras.inputs, loaded.spec.inputs, strict=True):
+        for size, axis in zip(declared.shape, spec.axes, strict=True):
+            is_models_own = declared.declared and size is not None
+            if axis.name and axis.name in given and axis.size is not None and not is_models_own:
+                names[axis.name] = None
+    return tuple(names)
 
 
 def _artifact_report(verified: VerifiedArtifact) -> ArtifactReport:

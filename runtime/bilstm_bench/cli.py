@@ -11,20 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from bilstm_bench.benchmark import SECTIONS, Options, run_benchmark
-from bilstm_bench.plan import Choice, parse_counts
-from bilstm_bench.report import html_page, markdown, print_text
-from bilstm_bench.results import to_json
-from bilstm_bench.tuning import write_atomically
-from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.bundle.folder import open_bundle
+# numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
 from bilstm_runtime.errors import DataFileError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bilstm_bench.benchmark import Options
     from bilstm_bench.results import Result
+    from bilstm_runtime.cli.interrupts import Interrupts
 
 PROG = "bench-bilstm"
 _MAX_RUNS = 1_000_000
@@ -34,13 +30,22 @@ _MAX_MINUTES = 60 * 24 * 365
 class ProgressLine:
     """Shows progress on stderr: one line that is rewritten on a terminal, or one per stage."""
 
-    def __init__(self, *, quiet: bool, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool,
+        stream: TextIO | None = None,
+        interrupts: Interrupts | None = None,
+    ) -> None:
         """Write to stderr.
 
         Args:
             quiet: Write nothing.
             stream: Write to this stream instead.
+            interrupts: The next step raises an interrupt again that a library swallowed, as an
+                import of TensorFlow may.
         """
+        self._interrupts = interrupts
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._terminal = not quiet and self._stream.isatty()
@@ -48,6 +53,7 @@ class ProgressLine:
 
     def stage(self, text: str) -> None:
         """A stage begins."""
+        self._raise_lost_interrupt()
         if self._terminal:
             self.step(text)
         elif not self._quiet:
@@ -56,11 +62,16 @@ class ProgressLine:
 
     def step(self, text: str) -> None:
         """A step within a stage begins; shown on a terminal only."""
+        self._raise_lost_interrupt()
         if self._terminal:
             width = shutil.get_terminal_size().columns - 5
             self._stream.write(f"\r\x1b[K{text[:width]} ...")
             self._stream.flush()
             self._shown = True
+
+    def _raise_lost_interrupt(self) -> None:
+        if self._interrupts is not None and self._interrupts.number:
+            raise KeyboardInterrupt
 
     def clear(self) -> None:
         """Remove the line."""
@@ -72,6 +83,9 @@ class ProgressLine:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is wrong."""
+    from bilstm_bench.benchmark import SECTIONS  # noqa: PLC0415 (see above)
+    from bilstm_runtime.backends import BACKENDS  # noqa: PLC0415
+
     parser = bundle_parser(
         PROG,
         "Measure a bundle on this device: every model file on every installed "
@@ -189,13 +203,20 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BilstmRuntimeError: An option is invalid, or nothing can be measured.
     """
+    from bilstm_bench.benchmark import run_benchmark  # noqa: PLC0415 (see above)
+    from bilstm_bench.report import NO_PLOTS, plots_are_available  # noqa: PLC0415
+    from bilstm_runtime.bundle.folder import open_bundle  # noqa: PLC0415
+
     options = _options(args)
     page = None if args.html is None else Path(args.html)
     if page is not None and not page.resolve().parent.is_dir():
         message = f"--html {page}: there is no folder {page.resolve().parent}; create it first"
         raise DataFileError(message)
     bundle = open_bundle(args.bundle)
-    result = run_benchmark(bundle, args.bundle, options, ProgressLine(quiet=args.quiet))
+    if page is not None and not plots_are_available() and not args.quiet:
+        sys.stderr.write(f"{PROG}: {NO_PLOTS}\n")
+    progress = ProgressLine(quiet=args.quiet, interrupts=args.interrupts)
+    result = run_benchmark(bundle, args.bundle, options, progress)
     if not result.is_empty or result.cases or result.starts or result.profiles:
         _print(result, args)
     if page is not None and not result.is_empty:
@@ -217,11 +238,13 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    args = parse_args(argv)
-    return run_guarded(PROG, partial(run, args), debug=args.debug)
+    return run_guarded(PROG, partial(parse_args, argv), run)
 
 
 def _options(args: argparse.Namespace) -> Options:
+    from bilstm_bench.benchmark import Options  # noqa: PLC0415 (see above)
+    from bilstm_bench.plan import Choice, parse_counts  # noqa: PLC0415
+
     counts = {
         name: None if text is None else parse_counts(f"--{name}", text)
         for name, text in (
@@ -268,6 +291,8 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _sections(only: str | None, *, soaks: bool, compares: bool) -> tuple[str, ...]:
+    from bilstm_bench.benchmark import SECTIONS  # noqa: PLC0415 (see above)
+
     if only is None:
         return (("latency",) if compares else ()) if soaks else SECTIONS
     names = _words(only)
@@ -283,6 +308,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _print(result: Result, args: argparse.Namespace) -> None:
+    from bilstm_bench.report import markdown, print_text  # noqa: PLC0415 (see above)
+    from bilstm_bench.results import to_json  # noqa: PLC0415
+
     if args.json:
         sys.stdout.write(json.dumps(to_json(result), indent=2, allow_nan=False) + "\n")
     elif args.markdown:
@@ -292,14 +320,16 @@ def _print(result: Result, args: argparse.Namespace) -> None:
 
 
 def _write_page(page: Path, result: Result, *, quiet: bool) -> None:
-    text, missing = html_page(result)
+    from bilstm_bench.report import html_page  # noqa: PLC0415 (see above)
+    from bilstm_bench.tuning import write_atomically  # noqa: PLC0415
+
     try:
-        write_atomically(page, text)
+        write_atomically(page, html_page(result))
     except OSError as error:
         message = f"{page} cannot be written: {error.strerror or error}"
         raise DataFileError(message) from error
-    if not quiet and missing:
-        sys.stderr.write(f"{PROG}: {missing}\n")
+    if not quiet:
+        sys.stderr.write(f"{PROG}: the page is {page}\n")
 
 
 if __name__ == "__main__":

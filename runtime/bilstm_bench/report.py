@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import html
-import os
-import shutil
+import importlib.util
 import sys
 import textwrap
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from bilstm_bench.tables import NONE, Table, sentences, tables
-from bilstm_runtime.cli.check import format_table
+from bilstm_bench.tables import Table, sentences, tables
+from bilstm_runtime.cli.text_tables import WHOLE_WORDS, fitted_table, line_width, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +28,6 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """The page loads and runs nothing, even if a name in a bundle contains HTML."""
 
 _COLOURS: Final = {"faster": "green", "slower": "red", "not timed": "red", "no difference": "dim"}
-_WHOLE_WORDS: Final[dict[str, Any]] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def print_text(result: Result) -> None:
@@ -41,9 +39,7 @@ def print_text(result: Result) -> None:
             pass
         else:
             return
-    is_limited = sys.stdout.isatty() or "COLUMNS" in os.environ
-    width = shutil.get_terminal_size().columns if is_limited else None
-    sys.stdout.write(text(result, width=width))
+    sys.stdout.write(text(result, width=line_width()))
 
 
 def text(result: Result, *, width: int | None = None) -> str:
@@ -58,47 +54,13 @@ def text(result: Result, *, width: int | None = None) -> str:
     for table in tables(result):
         parts.append(_wrapped(table.title, width))
         if table.rows:
-            lines = format_table(table.header, _one_line(table.rows)).splitlines()
-            if width is not None and max(map(len, lines)) + 2 > width:
-                lines = stacked(table, width - 2)
+            inner = None if width is None else width - 2
+            lines = fitted_table(table.header, _one_line(table.rows), inner, words=table.words)
             parts += [f"  {line}" for line in lines]
         parts += [_wrapped(_flat(note), width, indent="  ") for note in table.notes]
         parts.append("")
     parts += [_wrapped(_flat(sentence), width) for sentence in sentences(result)]
     return printable("\n".join(parts).rstrip() + "\n")
-
-
-def stacked(table: Table, width: int) -> list[str]:
-    """Format a table as a list of names and values, for narrow terminals.
-
-    No line is broken within a word or between a name and its value, unless the value alone is
-    longer than a line.
-
-    Args:
-        table: The table.
-        width: The maximum line length.
-    """
-    lines = []
-    for row in _one_line(table.rows):
-        lines += textwrap.wrap(row[0], width, **_WHOLE_WORDS)
-        cells = [
-            (cell, f"{name}{':' if number < table.words else ''} {cell}")
-            for number, (name, cell) in enumerate(zip(table.header, row, strict=True))
-            if number and cell not in ("", NONE)
-        ]
-        named = [cells[0][0]] if len(cells) == 1 else [both for _, both in cells]
-        together: list[str] = []
-        for item in named:
-            if together and len(f"  {together[-1]}; {item};") <= width:
-                together[-1] += f"; {item}"
-            else:
-                together.append(item)
-        for number, line in enumerate(together, 1):
-            end = ";" if number < len(together) else ""
-            lines += textwrap.wrap(
-                line + end, width, initial_indent="  ", subsequent_indent="    ", **_WHOLE_WORDS
-            )
-    return lines
 
 
 def print_rich(result: Result, console: Console | None = None) -> None:
@@ -123,7 +85,8 @@ def print_rich(result: Result, console: Console | None = None) -> None:
             console.print(shown)
         else:
             console.print(Text(printable(table.title), "bold"))
-            for line in stacked(table, console.width):
+            rows = _one_line(table.rows)
+            for line in stacked(table.header, rows, console.width, words=table.words):
                 console.print(Text(printable(line), _colour(line)))
         for note in table.notes:
             console.print(Text(printable(note), "dim"))
@@ -148,12 +111,16 @@ def markdown(result: Result) -> str:
     return printable("\n".join(parts).rstrip() + "\n")
 
 
-def html_page(result: Result) -> tuple[str, str]:
-    """Format the result as one page that loads no other files.
+def plots_are_available() -> bool:
+    """Whether matplotlib, which draws the plots of a page, is installed."""
+    try:
+        return importlib.util.find_spec("matplotlib") is not None
+    except (ImportError, ValueError):
+        return False
 
-    Returns:
-        The page, and a description of what it lacks; empty if it is complete.
-    """
+
+def html_page(result: Result) -> str:
+    """Format the result as one page that loads no other files; see `plots_are_available`."""
     try:
         from bilstm_bench.plots import plots  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -163,7 +130,7 @@ def html_page(result: Result) -> tuple[str, str]:
     style = resources.files("bilstm_bench").joinpath("page.css").read_text("utf-8")
     title = html.escape(_title(result))
     body = "\n".join(_body(result, drawn, missing))
-    page = (
+    return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -171,7 +138,6 @@ def html_page(result: Result) -> tuple[str, str]:
         f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    return page, missing
 
 
 def printable(value: str) -> str:
@@ -242,7 +208,7 @@ def _wrapped(value: str, width: int | None, *, indent: str = "") -> str:
     if width is None:
         return indent + value
     return textwrap.fill(
-        value, width, initial_indent=indent, subsequent_indent=indent, **_WHOLE_WORDS
+        value, width, initial_indent=indent, subsequent_indent=indent, **WHOLE_WORDS
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from bilstm_bench.processes import MEMORY_MISSING
 from bilstm_bench.statistics import Interval
+from bilstm_runtime.cli.text_tables import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from bilstm_bench.results import Case, Result
     from bilstm_bench.soak import Soak
     from bilstm_bench.statistics import Comparison
-
-NONE: Final = "-"
-"""A cell without a value."""
 
 _MAX_OPERATORS: Final = 10
 _LONG_SOAK_S: Final = 600

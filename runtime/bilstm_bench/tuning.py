@@ -20,7 +20,7 @@ from bilstm_runtime.bundle.tuning import (
     read_entries,
     tuning_file,
 )
-from bilstm_runtime.check import check
+from bilstm_runtime.checking import check
 from bilstm_runtime.device import this_device
 from bilstm_runtime.errors import ManifestError, TuningFileError
 

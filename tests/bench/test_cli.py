@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -238,6 +239,19 @@ def test_against_without_tensorflow_says_what_to_install():
     assert 'pip install "bilstm-edge[export]"' in done.stderr
 
 
+@pytest.mark.parametrize("plots", [True, False])
+def test_the_page_is_named_and_missing_plots_are_told_at_the_start(
+    run, monkeypatch, tmp_path, plots
+):
+    monkeypatch.setattr("bilstm_bench.report.plots_are_available", lambda: plots)
+    page = tmp_path / "page.html"
+    lines = run(FIXTURES / "tagger", *QUICK, "--html", page).err.splitlines()
+    assert lines[-1] == f"bench-bilstm: the page is {page}"
+    assert page.is_file()
+    missing = [number for number, line in enumerate(lines) if "matplotlib" in line]
+    assert missing == ([] if plots else [0])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
 def test_an_interruption_prints_what_there_is():
@@ -276,6 +290,20 @@ def test_an_interruption_before_anything_was_measured_says_so(run, monkeypatch):
     ran = run(FIXTURES / "tagger", *QUICK, "--json", "--quiet")
     assert ran.code == ExitCode.INTERRUPTED
     assert ran.out == ""
+    assert ran.err == "bench-bilstm: interrupted; nothing was measured yet\n"
+
+
+def test_an_interruption_that_a_library_swallows_ends_it_at_the_next_stage(run, monkeypatch):
+    open_all = benchmark._open_all
+
+    def swallow(*args):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return open_all(*args)
+
+    monkeypatch.setattr(benchmark, "_open_all", swallow)
+    ran = run(FIXTURES / "tagger", *QUICK, "--json", "--quiet")
+    assert ran.code == ExitCode.TERMINATED
     assert ran.err == "bench-bilstm: interrupted; nothing was measured yet\n"
 
 

@@ -125,8 +125,7 @@ class Page(HTMLParser):
 
 def test_the_page_is_whole_and_refers_to_nothing_outside(result):
     pytest.importorskip("matplotlib")
-    page, missing = html_page(result)
-    assert not missing
+    page = html_page(result)
     parsed = Page(page)
     assert parsed.open == []
     assert parsed.scripts == 0
@@ -149,7 +148,7 @@ def test_the_same_result_gives_the_same_page(result):
 
 
 def test_everything_a_bundle_says_is_escaped(result):
-    page, _ = html_page(result)
+    page = html_page(result)
     assert "<script" not in page
     assert "<img" not in page
     assert "&lt;script&gt;" in page
@@ -176,23 +175,35 @@ def test_tables_on_a_terminal_break_no_word(result, width):
         assert {w for w in re.findall(r"[^\s:;]+", shown) if w.strip("\u2500\u2501")} <= words
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_plain_tables_break_no_word(result, width):
+    """As in a log of this width: every word is one of those without a limit."""
+
+    def words(printed):
+        return {word.strip(".,;:()") for word in printed.split()}
+
+    narrow = text(result, width=width)
+    assert "…" not in narrow
+    assert not words(narrow) - words(text(result))
+
+
 def test_an_interrupted_result_says_so(result):
     result.interrupted = True
-    assert "It was interrupted" in html_page(result)[0]
+    assert "It was interrupted" in html_page(result)
 
 
 def test_a_result_of_little_has_a_page(result):
     for name in ("files", "starts", "cases", "profiles", "soaks", "notes"):
         setattr(result, name, [])
     result.settings = None
-    page, _ = html_page(result)
+    page = html_page(result)
     assert Page(page).open == []
 
 
 def test_one_length_and_no_threads_to_compare_is_a_bar_a_line(result):
     pytest.importorskip("matplotlib")
     result.cases = [c for c in result.cases if c.shape.length == 10][:2]
-    page, _ = html_page(result)
+    page = html_page(result)
     assert "<figcaption>Latency, 10 steps, batch 1</figcaption>" in page
     assert "Threads against latency" not in page
 
@@ -202,7 +213,7 @@ def test_one_length_and_no_threads_to_compare_is_a_bar_a_line(result):
 def test_a_browser_shows_the_page_and_asks_for_nothing(result, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "page.html"
-    path.write_text(html_page(result)[0], encoding="utf-8")
+    path.write_text(html_page(result), encoding="utf-8")
     netlog = tmp_path / "net.json"
     done = subprocess.run(
         [

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilstm_exporter.errors import DataError
-from bilstm_exporter.evaluation.data import read_data
+from bilstm_exporter.evaluation.data import check_file, read_data
 from bilstm_runtime.spec import Axis, InputSpec, TextPreprocessing
 
 from .fakes import BATCH, FEATURES, IDS, TIME, model_spec, output
@@ -58,6 +58,14 @@ GOOD_FILES = {
     ),
     "csv": ("d.csv", "1,2,3\n4,5,\n", RAGGED, None),
     "csv with labels": ("d.csv", "a,b,c,y\n1,2,3,0\n4,5,,2\n", RAGGED, [0, 2]),
+    "csv with a header": ("d.csv", "a,b,c\n1,2,3\n4,5,\n", RAGGED, None),
+    "csv with numbers as names": ("d.csv", "0,1,2,y\n1,2,3,0\n4,5,,2\n", RAGGED, [0, 2]),
+    "csv with labels true and false": (
+        "d.csv",
+        "a,b,c,y\n1,2,3,True\n4,5,,false\n",
+        RAGGED,
+        [1, 0],
+    ),
     "csv with labels first": ("d.CSV", "y, a, b, c\n0,1,2,3\n\n2,4,5\n", RAGGED, [0, 2]),
 }
 
@@ -259,7 +267,21 @@ BAD_FILES = {
     ),
     "not json": ("d.jsonl", "[1,\n", model_spec(), "line 1: not valid JSON"),
     "no line": ("d.jsonl", "", model_spec(), "holds no examples"),
-    "a header without labels": ("d.csv", "a,b\n1,2\n", model_spec(), "names a column of labels, y"),
+    "words without labels": ("d.csv", "a,b\n1,de\n", model_spec(), "'b'; .*labels is named y"),
+    "labels under another name": ("d.csv", "a,out\n1,0\n", model_spec(), "'out' has the .* y_out"),
+    "labels that are words": (
+        "d.csv",
+        "a,y\n1,de\n2,fr\n",
+        model_spec(),
+        "line 2: the label y is 'de'; the label of a class is its index .*LabelEncoder",
+    ),
+    "ids of examples": (
+        "d.csv",
+        "id,a,y\nu1,1,0\nu2,2,1\n",
+        model_spec(),
+        "line 2: 'u1' is not a number, in the column 'id'; remove the column",
+    ),
+    "an index": ("d.csv", ",a,y\n0,1,0\n1,2,1\n2,2,1\n", model_spec(), "counts the rows.*pandas"),
     "an empty label": ("d.csv", "a,y\n1,0\n2,\n", model_spec(), "line 3: the label y is 'empty'"),
     "a word in csv": ("d.csv", "a,y\n1,0\nb,1\n", model_spec(), "line 3: 'b' is not a number"),
     "csv for several inputs": ("d.csv", "1,2\n", TWO, r"use \.jsonl or \.npz"),
@@ -274,6 +296,41 @@ def test_bad_files(tmp_path, case):
     with pytest.raises(DataError, match=words) as caught:
         read_data(path, described)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("d.txt", "1", "files that end in"),
+        ("d.csv", "", "is empty"),
+        ("d.npz", "1,2", "not written by numpy"),
+        ("d.npy", "1,2", "not written by numpy"),
+        ("d.csv", b"\xff\xfe1", "not UTF-8"),
+        ("d.jsonl", b"[1]\n\xff", "not UTF-8"),
+        (".", "", "files that end in"),
+    ],
+)
+def test_a_bad_file_is_found_without_a_model(tmp_path, name, content, words):
+    path = tmp_path if name == "." else written(tmp_path, name, content)
+    with pytest.raises(DataError, match=words):
+        check_file(path)
+
+
+def test_a_good_file_passes_without_a_model(tmp_path):
+    for name, content, *_ in GOOD_FILES.values():
+        check_file(written(tmp_path, name, content))
+    check_file(written(tmp_path, "long.csv", "a" * (2**16 - 2) + "éé\n1\n"))
+    check_file(X)
+    check_file(None)
+
+
+def test_texts_in_a_csv_file_are_answered(tmp_path):
+    text = TextPreprocessing(
+        "ids", "text_vectorization", None, "whitespace", None, ("a",), 2, "", 0, 1
+    )
+    path = written(tmp_path, "d.csv", "text,y\nso good,1\n")
+    with pytest.raises(DataError, match=r"write a \.jsonl file"):
+        read_data(path, model_spec(preprocessing=(text,)))
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -205,6 +205,45 @@ def test_interrupt_is_130(command: Any, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [cli_run, cli_check])
+@pytest.mark.parametrize("lost_as", [None, ValueError("other words")])
+def test_sigterm_is_143(
+    command: Any, lost_as: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def terminate(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            if lost_as is None:
+                raise
+            raise lost_as from None
+        return 0
+
+    monkeypatch.setattr(command, "run", terminate)
+    argv = ["x", "--input", "y"] if command is cli_run else ["x"]
+    before = signal.getsignal(signal.SIGTERM)
+    assert command.main(argv) == 143
+    assert capsys.readouterr().err.splitlines() == [f"{command.PROG}: terminated"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("command", [cli_run, cli_check])
+def test_quiet_discards_what_native_code_writes(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    def noisy(_: object) -> int:
+        os.write(2, b"INFO: Created a delegate\n")
+        sys.stderr.write("an error\n")
+        return 0
+
+    monkeypatch.setattr(command, "run", noisy)
+    argv = ["x", "--input", "y"] if command is cli_run else ["x"]
+    assert command.main([*argv, "--quiet"]) == 0
+    assert capfd.readouterr().err == "an error\n"
+    assert command.main(argv) == 0
+    assert "INFO" in capfd.readouterr().err
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="needs POSIX pipes")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_broken_pipe_is_quiet(tagger: str, tmp_path: Path, unbuffered: str) -> None:
@@ -245,6 +284,25 @@ def test_check_prints_a_table(tagger: str, capsys: Any) -> None:
     assert header.split("  ")[0] == "artifact"
     assert len(rows) == 2
     assert all(row.endswith("pass") for row in rows)
+
+
+@pytest.mark.parametrize(("width", "aligned"), [(80, True), (40, False)])
+def test_the_table_of_a_check_breaks_no_word(
+    fixtures: Path, width: int, aligned: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def words(folder: str) -> tuple[set[str], list[str]]:
+        cli_check.main([str(fixtures / folder)])
+        printed = capsys.readouterr().out
+        return {word.strip(";:") for word in printed.split()}, printed.splitlines()
+
+    for folder in ("tagger", "leaky"):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        wide, lines = words(folder)
+        monkeypatch.setenv("COLUMNS", str(width))
+        narrow, lines = words(folder)
+        assert not narrow - wide
+        assert max(map(len, lines)) <= width
+        assert (lines[0].split()[0] == "artifact") is aligned
 
 
 def test_check_of_one_backend_as_json(tagger: str, backend: str, capsys: Any) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bilstm_runtime.cli.check import format_table
+from bilstm_runtime.cli.text_tables import format_table
 from bilstm_runtime.errors import BilstmRuntimeError, DataFileError, DataFileProblem
 from bilstm_runtime.io.readers import READERS, reader
 from bilstm_runtime.io.writers import WRITERS, Table, plain, writer
@@ -50,6 +50,10 @@ def npy(array: Any) -> bytes:
         ("csv", b"1,2,3\r\n4,,\r\n\r\n", IDS, [[1, 2, 3], [4]]),
         ("csv", b"0.5,1\n2,3\n", SERIES, [[[0.5, 1], [2, 3]]]),
         ("csv", b"", SERIES, []),
+        ("csv", b"a, b\n1,2\n3,4\n", IDS, [[1, 2], [3, 4]]),
+        ("csv", b"a,b\n0.5,1\n2,3\n", SERIES, [[[0.5, 1], [2, 3]]]),
+        ("csv", b"nan,1\n2,3\n", SERIES, [[[pytest.approx(np.nan, nan_ok=True), 1], [2, 3]]]),
+        ("csv", b"t,a\n0,1\n1,3\n2,3\n", SERIES, [[[0, 1], [1, 3], [2, 3]]]),
     ],
 )  # fmt: skip
 def test_text(kind: str, content: bytes, inputs: Any, wanted: Any) -> None:
@@ -73,8 +77,13 @@ def test_arrays() -> None:
         ("jsonl", b"{}", IDS, "the keys are none"),
         ("jsonl", b"[1]", PAIR, "expected an object with the keys tokens, extra"),
         ("jsonl", b"\xff\xfe", IDS, "not UTF-8"),
-        ("csv", b"a,b\n1,2\n", IDS, "line 1: 'a' is not a number; the file must have no header"),
-        ("csv", b"1,,2\n", IDS, "line 1: '' is not a number"),
+        ("csv", b"u1,1\nu2,2\n", IDS, "line 1: 'u1' is not a number, in column 1; a header is"),
+        ("csv", b"a;b\n1;2\n", IDS, "line 2: '1;2' is not a number, .* separated by commas"),
+        ("csv", b"1,,2\n", IDS, "line 1: '' is not a number, in column 2"),
+        ("csv", b"a,name\n1,2\n3,x\n", IDS, "line 3: 'x' is not a number, in the column 'name'; rem"),
+        ("csv", b"id,a\n0,5\n1,5\n2,5\n", IDS, "the column 'id' counts the rows: remove it"),
+        ("csv", b",a\n1,5\n2,5\n3,5\n", IDS, "the first column, without a name, counts the rows"),
+        ("csv", b"id,a,b\n7,1,2\n9,3,4\n", SERIES, "columns are 'id', 'a', 'b'; the model takes 2 v"),
         ("csv", b"1\n", PAIR, "suits one input"),
         ("csv", b"1\x000\n", IDS, "not"),
         ("npy", b"garbage", IDS, "cannot be read"),
@@ -100,7 +109,7 @@ def test_files_that_cannot_be_read(kind: str, content: bytes, inputs: Any, messa
         ("npy", b"garbage", DataFileProblem.OTHER),
         ("npy", npy(np.ones(3))[:-8], DataFileProblem.OTHER),
         ("npz", b"PK\x03\x04garbage", DataFileProblem.OTHER),
-        ("csv", b"a,b\n1,2\n", DataFileProblem.NOT_A_NUMBER),
+        ("csv", b"a,b\n1,x\n", DataFileProblem.NOT_A_NUMBER),
         ("csv", b"\xff\xfe", DataFileProblem.OTHER),
         ("jsonl", b"[1", DataFileProblem.OTHER),
     ],

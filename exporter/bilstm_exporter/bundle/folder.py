@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bilstm_exporter.errors import ExportError, OptionError, OutputFolderError
 from bilstm_runtime.bundle.folder import open_bundle
@@ -37,6 +38,27 @@ _NEW, _OLD = "new", "old"
 """The folders in a temporary folder: the bundle being written, and the one that it replaces."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+
+
+def planned_folder(
+    model: Any, out: str | os.PathLike[str] | None, weights: str | os.PathLike[str] | None = None
+) -> Path | None:
+    """Return the bundle's folder before the model is read.
+
+    Args:
+        model: The model, or the path of its file.
+        out: The folder that the user chose.
+        weights: The file of weights, which names the folder of a model without a file.
+
+    Returns:
+        The folder; None if it depends on the name of the model.
+    """
+    if out is not None:
+        return Path(out)
+    file = model if isinstance(model, (str, os.PathLike)) else weights
+    if not isinstance(file, (str, os.PathLike)):
+        return None
+    return default_folder(Path(file).name, "model")
 
 
 def default_folder(model_file: str, name: str) -> Path:
@@ -101,7 +123,8 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
     """Raise before minutes of work if the folder cannot be used.
 
     Raises:
-        OutputFolderError: Something exists there that must not be replaced.
+        OutputFolderError: Something exists there that must not be replaced, or nothing can be
+            created beside it.
     """
     try:
         _check_existing(folder, overwrite=overwrite)
@@ -109,6 +132,20 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
         if isinstance(error, OutputFolderError):
             raise
         raise _unwritable(folder, error) from error
+    check_creatable(folder)
+
+
+def check_creatable(folder: Path) -> None:
+    """Raise if nothing can be created beside a folder.
+
+    Raises:
+        OutputFolderError: There is no permission, the file system is read-only or full, or the
+            name is too long.
+    """
+    with _as_output_folder_error(folder):
+        parent = next(path for path in folder.absolute().parents if path.exists())
+        # Permissions do not tell all: the way to know is to try.
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent)).rmdir()
 
 
 @contextlib.contextmanager
@@ -170,7 +207,7 @@ def _workspace(folder: Path) -> Iterator[Path]:
                     (workspace / f"{MARKER}.tmp").rename(workspace / MARKER)
             yield workspace
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        _remove(workspace)
 
 
 def _collect_leftovers(folder: Path) -> None:
@@ -215,11 +252,12 @@ def _move_into_place(workspace: Path, folder: Path) -> None:
         _discard(staging, folder)
         return
     old = workspace / _OLD
-    folder.rename(old)
     try:
+        folder.rename(old)
         staging.rename(folder)
-    except OSError:
-        old.rename(folder)
+    except BaseException:  # an interrupt too must not lose the bundle that was there
+        if not folder.exists() and old.exists():
+            old.rename(folder)
         raise
     _discard(old, folder)
 
@@ -291,3 +329,12 @@ def _exchange(one: Path, other: Path) -> bool:
     except AttributeError:  # an older C library
         return False
     return bool(failed == 0)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, even if the user presses Ctrl-C again meanwhile."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

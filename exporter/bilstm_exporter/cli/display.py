@@ -9,32 +9,32 @@ import collections
 import contextlib
 import json
 import os
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bilstm_exporter.evaluation.latency import STATED
 from bilstm_exporter.evaluation.reasons import NO_DATA
 from bilstm_exporter.evaluation.selection import MIXED
 from bilstm_exporter.evaluation.tables import (
-    add_number_column,
-    add_text_column,
+    WholeTable,
     evaluation_notes,
     evaluation_tables,
     milliseconds,
-    new_table,
     pareto_table,
     search_notes,
 )
+from bilstm_exporter.evaluation.weight_groups import join_words
 from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
+from bilstm_runtime.spec import BATCH, Axis
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bilstm_exporter.evaluation.search import SearchResult
     from bilstm_exporter.explanation import Explanation, LayerForm
     from bilstm_exporter.report import ArtifactReport, ExportReport
@@ -90,6 +90,8 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         return
     console = Console()
     _print_line(console, f"{report.model} -> {report.bundle}")
+    if not all(result.user_data for result in report.searches.values()):
+        _print_line(console, NO_DATA)
     console.print(_artifact_table(report))
     print_searches(report.searches, console)
     if report.judged is not None and report.judged.own_data:
@@ -98,6 +100,13 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
     for line in (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report)):
         _print_line(console, line)
     _print_line(console, f"sha256 of the manifest, for load(..., sha256=...): {report.sha256}")
+    console.print()
+    for line in _interface_notes(report):
+        _print_line(console, line)
+    console.print()
+    for line in _next_commands(report):
+        # Never wrapped, so that they can be copied.
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_searches(searches: Mapping[str, SearchResult], console: Console | None = None) -> None:
@@ -112,12 +121,12 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
         for result in searches.values():
             Console(stderr=True).print(pareto_table(result))
         return
-    if not all(result.user_data for result in searches.values()):
-        _print_line(console, NO_DATA)
     for result in searches.values():
         console.print(pareto_table(result))
         for line in search_notes(result):
             _print_line(console, line)
+    if any(c.milliseconds is not None for r in searches.values() for c in r.candidates):
+        _print_line(console, f"Times: {STATED}.")
 
 
 def print_explanation(
@@ -138,10 +147,10 @@ def print_explanation(
     reported = None if failed is None else str(failed)
     console = Console(stderr=failed is not None)
     _print_line(console, f"{explanation.model} ({explanation.generation})")
-    table = new_table()
+    table = WholeTable()
     formats = list(explanation.layers[0].formats) if explanation.layers else []
     for heading in ("layer", "class", *formats):
-        add_text_column(table, heading)
+        table.add_text_column(heading)
     for layer in explanation.layers:
         table.add_row(
             escape(layer.layer), layer.kind, *(_form(layer.formats[name]) for name in formats)
@@ -157,24 +166,24 @@ def print_explanation(
 
 
 def _print_line(console: Console, line: str) -> None:
-    """Print a sentence as one line; only a terminal wraps it."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    """Print a sentence: wrapped between words on a terminal, as one line in a log."""
+    console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
-def _artifact_table(report: ExportReport) -> Table:
+def _artifact_table(report: ExportReport) -> WholeTable:
     """Make a table with one row per artifact, with its time if a search measured it."""
     times = _times(report)
     evaluated = report.judged is not None and report.judged.own_data
-    table = new_table()
-    add_text_column(table, "artifact", wraps=False)
-    add_number_column(table, "size")
+    table = WholeTable()
+    table.add_text_column("artifact")
+    table.add_number_column("size")
     if times:
-        add_number_column(table, "ms")
+        table.add_number_column("ms")
     if evaluated:
-        add_number_column(table, "drop")
-    add_number_column(table, "max\nerror")
-    add_text_column(table, "relative")
-    add_text_column(table, "parity")
+        table.add_number_column("drop")
+    table.add_number_column("max\nerror")
+    table.add_text_column("relative")
+    table.add_text_column("parity")
     for artifact in report.artifacts:
         parity, evaluation = artifact.parity, artifact.verdict
         drop = "" if evaluation is None else f"{evaluation.drop:.2f}"
@@ -216,6 +225,55 @@ def _comparison_notes(report: ExportReport) -> Iterator[str]:
         )
     for name, reason in report.probes_left_out.items():
         yield f"Not compared: {name} ({reason})."
+
+
+def _interface_notes(report: ExportReport) -> Iterator[str]:
+    """Describe the inputs, outputs and states, and what their free and fixed axes mean."""
+    spec = report.spec
+    texts = {text.input for text in spec.preprocessing}
+    for kind, specs in (("Input", spec.inputs), ("Output", spec.outputs), ("State", spec.states)):
+        for one in specs:
+            text = ", or text" if kind == "Input" and one.name in texts else ""
+            yield f"{kind} {one.name}: {_shape(one.axes)} {one.dtype}{text}"
+    axes = {axis.name: axis for one in spec.inputs for axis in one.axes if axis.name}
+    free = [axis for axis in axes.values() if axis.size is None]
+    if free:
+        names = join_words([str(axis.name) for axis in free])
+        verb = "are" if len(free) > 1 else "is"
+        limits = "".join(f"; {axis.name} is at least {axis.min}" for axis in free if axis.min > 1)
+        yield f"{names} {verb} free: each call may have another size{limits}."
+    if spec.batch.size != 1 and any(axis.name != BATCH for axis in free):
+        values = {one.mask_value for one in spec.inputs if one.mask_value is not None}
+        value = f" with {values.pop():g}" if len(values) == 1 else ""
+        yield (
+            f"Sequences of different lengths can share a call of the file, padded at the end"
+            f"{value}: padding changes no output."
+            if report.padding_neutral
+            else "Sequences in one call of the file must have equal lengths: padding would change "
+            "the outputs. The runtime takes any lengths and groups them."
+        )
+    for axis in axes.values():
+        if axis.size is not None:
+            by_option = axis.name in report.fixed_by_options
+            reason = ", as the option says" if by_option else ": the model was built so"
+            yield f"{axis.name} is fixed at {axis.size}{reason}."
+    if any(axis.name is None and axis.size is None for one in spec.outputs for axis in one.axes):
+        yield "An axis shown as ? has a size that the model computes from its inputs."
+
+
+def _shape(axes: Sequence[Axis]) -> str:
+    """Format axes, such as ``[batch, time, 12]``."""
+    shown = (str(axis.size or axis.name or "?") for axis in axes)
+    return f"[{', '.join(shown)}]"
+
+
+def _next_commands(report: ExportReport) -> Iterator[str]:
+    """Yield what to run next, on the device."""
+    folder = str(report.bundle)
+    yield "Next, on the device:"
+    yield f"  check-bilstm {shlex.quote(folder)}"
+    yield f"  run-bilstm {shlex.quote(folder)} --input examples.jsonl"
+    yield f"or in Python: from bilstm_runtime import load; load({folder!r}).predict(x)"
 
 
 def _evaluation_notes(report: ExportReport) -> Iterator[str]:

@@ -8,15 +8,13 @@ import importlib.util
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib import metadata
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from bilstm_exporter.bundle.folder import check_writable, output_folder
+from bilstm_exporter.api import check_before_loading
 from bilstm_exporter.cli.display import (
     print_explanation,
     print_report,
@@ -24,10 +22,14 @@ from bilstm_exporter.cli.display import (
     progress_listener,
 )
 from bilstm_exporter.errors import ExportError
+from bilstm_exporter.evaluation.data import check_file
+from bilstm_exporter.evaluation.reasons import NO_DATA
+from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS, ExportOptions
 from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import default_formats
+from bilstm_runtime.cli.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from bilstm_exporter.report import FailedExport
@@ -41,6 +43,7 @@ EXIT_CODES = {
     5: "an internal error in bilstm-edge",
     6: "no artifact is within the limits; nothing is written",
     130: "interrupted",
+    143: "terminated (SIGTERM)",
 }
 
 
@@ -137,10 +140,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Export or explain the model; returns the exit code."""
     options = _options(args)  # before TensorFlow, which takes seconds to load
-    if args.out is not None and not args.explain:
-        check_writable(output_folder(args.out), overwrite=args.overwrite)
+    if args.explain:
+        check_file(options.data)
+    else:
+        check_before_loading(args.model, args.out, options)
+    limits = parse_budget(options.max_drop, options.max_kb, options.max_ms)
+    if not (limits.is_unlimited or args.data or args.quiet or args.explain):
+        sys.stderr.write(f"{NO_DATA}\n")
     with progress_listener(quiet=args.quiet) as shown:
-        listener = interrupts.watched(shown)
+        listener = _watched(shown, interrupts)
         _choose_keras(args)
         listener("loading TensorFlow")
         with contextlib.nullcontext() if args.debug else captured_stderr():
@@ -152,6 +160,8 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
             explanation = explain(args.model, options, listener)
         else:
             report = run_export(args.model, args.out, options, listener)
+            if not isinstance(report, FailedExport):
+                interrupts.outcome = f"{report.bundle} is written"
     if args.explain:
         print_explanation(explanation, as_json=args.json)
         return 3 if explanation.failures else 0
@@ -170,8 +180,8 @@ def _options(args: argparse.Namespace) -> ExportOptions:
 
 def _failed(failed: FailedExport, interrupts: Interrupts, *, debug: bool) -> int:
     """Report an export that wrote nothing; returns the exit code."""
-    if interrupts.seen:
-        return _interrupted()
+    if interrupts.number:
+        return interrupts.exit_code
     if debug:
         traceback.print_exception(failed.error)
     code = _report_error(failed.error)
@@ -200,82 +210,65 @@ def _choose_keras(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    interrupts = Interrupts(silent=True)
+    with interrupts.recorded():
+        code = run_guarded(argv, interrupts)
+    return interrupts.report("export-bilstm") if interrupts.number else code
+
+
+def run_guarded(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
+    """Run, and report any error in one line.
+
+    Args:
+        argv: The command line.
+        interrupts: Records signals. After one, the caller reports it, with ``outcome``.
+
+    Returns:
+        The exit code.
+    """
+    interrupts.outcome = "nothing was written"
     args = parse_args(argv)
     # The reference is always computed on the CPU with the TensorFlow backend.
     os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
-    if not args.debug:
+    if args.debug:
+        interrupts.silent = False
+    else:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    interrupts = Interrupts()
-    with interrupts.recorded():
-        return _run_guarded(args, interrupts)
-
-
-def _run_guarded(args: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Run, and report any error; returns the exit code."""
     try:
         return run(args, interrupts)
     except KeyboardInterrupt:
-        return _interrupted()
+        interrupts.number = interrupts.number or signal.SIGINT
     except (ExportError, MemoryError) as error:
-        if interrupts.seen:
-            return _interrupted()
-        if args.debug:
-            traceback.print_exc()
-        return _report_error(error)
+        if not interrupts.number:
+            if args.debug:
+                traceback.print_exc()
+            return _report_error(error)
     # Expected errors are handled above; the user must not see a traceback of any other.
     except Exception as error:  # noqa: BLE001
-        if interrupts.seen:
-            return _interrupted()
-        if args.debug:
-            traceback.print_exc()
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        sys.stderr.write(
-            f"export-bilstm: error: nothing was written; this is an internal error in bilstm-edge, "
-            f"please report it with the output of --debug ({message})\n"
-        )
-        return 5
+        if not interrupts.number:
+            if args.debug:
+                traceback.print_exc()
+            message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            sys.stderr.write(
+                f"export-bilstm: error: nothing was written; this is an internal error in "
+                f"bilstm-edge, please report it with the output of --debug ({message})\n"
+            )
+            return 5
+    if args.debug:
+        traceback.print_exc()
+    return interrupts.exit_code
 
 
-def _interrupted() -> int:
-    sys.stderr.write("export-bilstm: interrupted; nothing was written\n")
-    return 130
-
-
-class Interrupts:
-    """Records Ctrl-C, even if a library swallows it or replaces it with another error.
+def _watched(listener: Listener | None, interrupts: Interrupts) -> Listener:
+    """Wrap a listener: after an interrupt that was lost, the next stage raises it again.
 
     TensorFlow calls Python while it traces, and may replace or drop an exception raised there.
-
-    Attributes:
-        seen: Whether there was an interrupt.
     """
 
-    def __init__(self) -> None:
-        self.seen = False
+    def listen(name: str) -> None:
+        if interrupts.number:
+            raise KeyboardInterrupt
+        if listener is not None:
+            listener(name)
 
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Record interrupts in this context; has no effect outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.signal(signal.SIGINT, self._record)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
-    def watched(self, listener: Listener | None) -> Listener:
-        """Wrap a listener: after an interrupt that was lost, the next stage raises it again."""
-
-        def listen(name: str) -> None:
-            if self.seen:
-                raise KeyboardInterrupt
-            if listener is not None:
-                listener(name)
-
-        return listen
-
-    def _record(self, number: int, frame: FrameType | None) -> None:
-        self.seen = True
-        signal.default_int_handler(number, frame)
+    return listen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -12,18 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.dataset import (
+    LABEL_ADVICE,
+    LABEL_KEY,
     MAX_EXAMPLES,
     Dataset,
     RawData,
     label_keys,
     labels_from_keys,
     make_dataset,
+    read_labels,
 )
 from bilstm_exporter.evaluation.python_data import read_object
 from bilstm_runtime.errors import DataFileError, DataFileProblem
-from bilstm_runtime.io.readers import READERS
+from bilstm_runtime.io.readers import READERS, is_csv_header
 from bilstm_runtime.spec import InputSpec, ModelSpec
 
 MAX_BYTES = {"npz": 2**32, "npy": 2**32}
@@ -31,11 +37,19 @@ MAX_BYTES = {"npz": 2**32, "npy": 2**32}
 MAX_TEXT_BYTES = 2**29
 """The same for all others. Reading text takes about ten times its size in memory."""
 
+_CHECKED_BYTES = 2**24
+"""The largest file that is read once more, to find its mistakes before Keras is called."""
+
+_START_BYTES = 2**16
+"""How much of a file is read to see whether it has the format that its name says."""
+
+_TRUTH = {"false": 0, "true": 1}
+
 _HINTS = {
     DataFileProblem.OBJECT_ARRAY: (
         "; put sequences of different lengths into a .jsonl file, or pad them"
     ),
-    DataFileProblem.NOT_A_NUMBER: "; a header is read only if it names a column of labels, y",
+    DataFileProblem.NOT_A_NUMBER: "; a column of labels is named y",
 }
 
 
@@ -64,6 +78,56 @@ def read_data(data: Any, spec: ModelSpec, *, max_examples: int = MAX_EXAMPLES) -
     return make_dataset(raw, spec, max_examples)
 
 
+def check_file(data: Any) -> None:
+    """Check a file of examples as far as that is possible without a model; quick.
+
+    Args:
+        data: As for `read_data`; anything but a path is not checked.
+
+    Raises:
+        DataError: The file cannot be read, has another format than its name says, or is empty.
+    """
+    if not isinstance(data, (str, os.PathLike)):
+        return
+    file, ending, size = _locate(data)
+    if not size:
+        message = f"{file} is empty: it holds no examples"
+        raise DataError(message)
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(_START_BYTES)
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror or error}"
+        raise DataError(message) from error
+    if ending in {"npz", "npy"} and not start.startswith((b"PK", b"\x93NUMPY")):
+        message = f"{file} cannot be read as numpy data: it was not written by numpy"
+        raise DataError(message)
+    if ending in {"csv", "jsonl"}:
+        try:
+            codecs.getincrementaldecoder("utf-8-sig")().decode(start)
+        except UnicodeDecodeError as error:
+            message = f"{file} is not UTF-8 text ({error}); is it another format?"
+            raise DataError(message) from error
+
+
+def check_file_for(data: Any, spec: ModelSpec) -> None:
+    """Check the names, columns and labels of a file of examples, before Keras is called.
+
+    Args:
+        data: As for `read_data`; anything but a path is not checked, nor is a large file.
+        spec: The inputs and outputs, of which the names and the number of axes count.
+
+    Raises:
+        DataError: See `read_file`.
+    """
+    if not isinstance(data, (str, os.PathLike)) or _locate(data)[2] > _CHECKED_BYTES:
+        return
+    raw = read_file(data, spec)
+    column = next(iter(raw.values.values())) if isinstance(raw.values, Mapping) else raw.values
+    if isinstance(column, list) or (isinstance(column, np.ndarray) and column.ndim):
+        read_labels(raw.labels, spec.outputs, len(column), raw.origin)
+
+
 def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:
     """Read a file of examples, with labels if it has any.
 
@@ -74,28 +138,14 @@ def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:
     Raises:
         DataError: The file cannot be read, or is not valid for the model.
     """
-    file = Path(path)
-    ending = file.suffix.removeprefix(".").lower()
-    if ending not in READERS:
-        endings = ", ".join(f".{name}" for name in READERS)
-        message = f"{file}: data is read from files that end in {endings}"
-        raise DataError(message)
-    limit = MAX_BYTES.get(ending, MAX_TEXT_BYTES)
+    file, ending, _ = _locate(path)
     try:
-        size = file.stat().st_size
-        if size <= limit:
-            content = file.read_bytes()
-            if ending == "npz":
-                size = _unpacked_bytes(content)
+        content = file.read_bytes()
     except OSError as error:
         message = f"{file} cannot be read: {error.strerror or error}"
         raise DataError(message) from error
-    if size > limit:
-        message = (
-            f"{file} holds {size / 2**30:.1f} GiB; at most {limit / 2**30:g} GiB are "
-            f"read. A few thousand examples are enough"
-        )
-        raise DataError(message)
+    if ending == "npz":
+        _check_size(file, ending, _unpacked_bytes(content))
     try:
         if ending in _LABEL_READERS:
             values, labels = _LABEL_READERS[ending](content, spec, str(file))
@@ -105,6 +155,37 @@ def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:
         message = f"{error}{_HINTS.get(error.code, '')}"
         raise DataError(message) from error
     return RawData(values, labels, str(file))
+
+
+def _locate(path: str | os.PathLike[str]) -> tuple[Path, str, int]:
+    """Return a file of examples, its ending and its size in bytes.
+
+    Raises:
+        DataError: It is not there, too large, or of no format that is read.
+    """
+    file = Path(path)
+    ending = file.suffix.removeprefix(".").lower()
+    if ending not in READERS:
+        endings = ", ".join(f".{name}" for name in READERS)
+        message = f"{file}: data is read from files that end in {endings}"
+        raise DataError(message)
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror or error}"
+        raise DataError(message) from error
+    _check_size(file, ending, size)
+    return file, ending, size
+
+
+def _check_size(file: Path, ending: str, size: int) -> None:
+    limit = MAX_BYTES.get(ending, MAX_TEXT_BYTES)
+    if size > limit:
+        message = (
+            f"{file} holds {size / 2**30:.1f} GiB; at most {limit / 2**30:g} GiB are "
+            f"read. A few thousand examples are enough"
+        )
+        raise DataError(message)
 
 
 def _npz(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
@@ -141,11 +222,14 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
         rows = []  # the reader reports it
     header = [cell.strip() for cell in rows[0]] if rows else []
     keys = _label_keys_in(header, spec)
+    _check_csv(header, keys, spec, label)
     if not keys:
         return READERS["csv"](content, spec.inputs, label), None
     columns = {key: header.index(key) for key in keys}
     labels: dict[str, list[float]] = {key: [] for key in keys}
-    others: list[list[str]] = [[]]  # an empty line instead of the header keeps the line numbers
+    others = [[cell for index, cell in enumerate(header) if index not in columns.values()]]
+    if not is_csv_header(others[0]):
+        others = [[]]  # names that are numbers; an empty line keeps the line numbers
     for number, row in enumerate(rows[1:], start=2):
         if any(cell.strip() for cell in row):
             for key, column in columns.items():
@@ -158,6 +242,26 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     if len(spec.inputs[0].axes) == 3:  # one sequence, with one label per step
         return values, labels_from_keys({key: [v] for key, v in labels.items()}, spec.outputs)
     return values, labels_from_keys(labels, spec.outputs)
+
+
+def _check_csv(header: Sequence[str], keys: Sequence[str], spec: ModelSpec, label: str) -> None:
+    """Refuse texts, and columns that have the name of an output but not that of its labels."""
+    texts = [text.input for text in spec.preprocessing if text.split is not None]
+    if texts:
+        message = (
+            f"{label}: texts are not read from a .csv file: write a .jsonl file with one "
+            f'{{"{texts[0]}": "...", "y": 0}} per line'
+        )
+        raise DataError(message)
+    inputs = {item.name for item in spec.inputs}
+    outputs = [item.name for item in spec.outputs if item.name not in inputs]
+    found = [] if keys else [name for name in outputs if name in header]
+    if found:
+        message = (
+            f"{label}: the column {found[0]!r} has the name of an output: if it holds labels, name "
+            f"it {LABEL_KEY}_{found[0]}; otherwise remove it"
+        )
+        raise DataError(message)
 
 
 _LABEL_READERS: Mapping[str, Callable[[bytes, ModelSpec, str], tuple[Any, object]]] = {
@@ -195,9 +299,13 @@ def _label_specs(keys: Sequence[str]) -> list[InputSpec]:
 
 
 def _label_number(cell: str, where: str, key: str) -> float:
+    # The order of other words is that of the training, which the model file does not state.
+    word = cell.strip().lower()
+    if word in _TRUTH:
+        return _TRUTH[word]
     try:
         value = float(cell)
     except ValueError as error:
-        message = f"{where}: the label {key} is {cell.strip() or 'empty'!r}; expected a number"
+        message = f"{where}: the label {key} is {cell.strip() or 'empty'!r}; {LABEL_ADVICE}"
         raise DataError(message) from error
     return int(value) if value.is_integer() else value

@@ -26,6 +26,12 @@ MAX_EXAMPLES = 2_000
 LABEL_KEY = "y"
 """The key of labels in a user's file or dict; ``y_OUTPUT`` names the labels of one output."""
 
+LABEL_ADVICE = (
+    "the label of a class is its index in the output, from 0. Replace each word by the index that "
+    "the model was trained with (scikit-learn's LabelEncoder sorts the words, and so do Keras's "
+    "functions that read labels from folders)"
+)
+
 _SEED = 0
 # The probes begin with these examples; each takes a call of Keras and two of every artifact.
 _EXAMPLE_ROWS, _EXAMPLE_CALLS = 7, 3
@@ -274,9 +280,7 @@ def _label_array(value: Any, label: str) -> AnyArray:
         message = f"{label} cannot be read as an array ({error})"
         raise DataError(message) from error
     if array.dtype.kind not in "biuf":
-        message = (
-            f"{label}: {value!r:.40} is not a number; the label of a class is its index, from 0"
-        )
+        message = f"{label}: {value!r:.40} is not a number; {LABEL_ADVICE}"
         raise DataError(message)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         message = (

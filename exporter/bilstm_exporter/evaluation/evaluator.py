@@ -56,8 +56,8 @@ class OutputEvaluation:
             numbers.
         max_error: The largest ``|prediction - keras|``; infinite if a value is not a number.
         mean_error: The mean of ``|prediction - keras|``.
-        relative_error: The root mean square of ``prediction - keras``, in percent of the spread
-            of Keras's predictions.
+        relative_error: The root mean square of ``prediction - keras``, as a fraction of the
+            spread of Keras's predictions.
         error_by_position: The mean error along the sequence, in up to ten equal parts of each
             sequence; None if the output does not follow time.
     """
@@ -119,7 +119,7 @@ class Evaluation:
 
     @property
     def relative_error(self) -> float:
-        """The largest relative error of an output, in percent."""
+        """The largest relative error of an output, as a fraction."""
         return max(item.relative_error for item in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -283,12 +283,12 @@ class _OutputEvaluator:
         with np.errstate(over="ignore", invalid="ignore"):
             error = np.abs(found - reference)
             error = np.where(np.isnan(error), np.inf, error)
-            relative = 100 * math.sqrt(np.square(error).mean()) / self._spread
+            relative = math.sqrt(np.square(error).mean()) / self._spread
         unchanged = None
         if self._keras_decisions is not None:
             same = self._task.decisions(rows[self._kept]) == self._keras_decisions
             unchanged = 100 * float(same.mean())
-        metric, value, keras, drop = self._metric(rows, unchanged, relative)
+        metric, value, keras, drop = self._metric(rows, unchanged, 100 * relative)
         return OutputEvaluation(
             output=self.name,
             kind=self._task.name,

@@ -44,9 +44,9 @@ MAX_EVALUATIONS = 60
 MAX_TIMED = 12
 """The largest number of mixes that are timed: the best within the other limits."""
 
-# The weight of the error relative to the drop, in points per percent. It breaks ties between equal
-# drops: a drop changes in steps, an error continuously.
-_ERROR_WEIGHT = 1e-3
+# The weight of the error relative to the drop, in points. It breaks ties between equal drops: a
+# drop changes in steps, an error continuously.
+_ERROR_WEIGHT = 0.1
 
 Measure = Callable[[Sequence[Candidate]], Sequence[float]]
 """Times artifacts in turn; returns the milliseconds of one example for each."""
@@ -159,7 +159,7 @@ def search(  # noqa: PLR0913 - independent settings
         groups: The groups of weights, from `find_weight_groups`.
         budget: The limits; at least one.
         evaluate: Builds and evaluates one artifact.
-        measure: Times artifacts; needed for a limit on the time.
+        measure: Times artifacts, for the report; needed for a limit on the time.
         progress: Called with a description of each artifact before it is tried.
         max_evaluations: The largest number of artifacts to try.
         wording: How drops are formatted in the reason.
@@ -195,11 +195,21 @@ def search(  # noqa: PLR0913 - independent settings
         reason = explain_failure(nearest, budget, wording)
     else:
         reason = explain_recommendation(recommended, timed, budget, kept, wording)
+    front = pareto(timed)
+    if budget.max_ms is None and measure is not None:
+        # For the table only; the choice and its reason do not depend on these times.
+        shown_rows = [c for c in timed if c.recipe != MIXED or c in (*front, recommended, nearest)]
+        times = dict(zip(map(id, shown_rows), measure(shown_rows), strict=True))
+        found = {id(c): replace(c, milliseconds=times.get(id(c))) for c in timed}
+        timed = [found[id(c)] for c in timed]
+        front = tuple(found[id(c)] for c in front)
+        recommended = None if recommended is None else found[id(recommended)]
+        nearest = None if nearest is None else found[id(nearest)]
     return SearchResult(
         format=format_name,
         budget=budget,
         candidates=tuple(timed),
-        pareto=pareto(timed),
+        pareto=front,
         recommended=recommended,
         nearest=nearest,
         kept=kept,

@@ -107,7 +107,7 @@ class Candidate:
         plan: The precision of every layer.
         bytes: The file's size in bytes.
         drop: The loss of the metric: percentage points for a share, percent for an error.
-        error: The error of its predictions against Keras's, in percent of their spread.
+        error: The error of its predictions against Keras's, as a fraction of their spread.
         milliseconds: The median time of one example on this machine; None if not measured.
         payload: An object of the caller, such as the artifact.
     """

@@ -6,20 +6,23 @@ Numbers are never shortened or wrapped: if a table would be wider, its text wrap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bilstm_exporter.evaluation.evaluator import Evaluation, OutputEvaluation
-from bilstm_exporter.evaluation.latency import STATED
 from bilstm_exporter.evaluation.search import SearchResult
 from bilstm_exporter.evaluation.selection import MIXED, Budget, Candidate, Limit, exceeded
+from bilstm_runtime.cli.text_tables import stacked
 
 _BARS = "▁▂▃▄▅▆▇█"
 _NOT_A_NUMBER = "not a number"
+_UNLIMITED = 10_000
 _PROBLEMS = {Limit.DROP: "loses too much", Limit.SIZE: "too large", Limit.TIME: "too slow"}
 
 
@@ -33,14 +36,14 @@ def evaluation_tables(evaluations: Sequence[tuple[str, Evaluation]]) -> Group:
     return Group(*(_output_table(evaluations, number) for number in range(count)))
 
 
-def pareto_table(result: SearchResult) -> Table:
+def pareto_table(result: SearchResult) -> WholeTable:
     """Make a table of plain recipes, Pareto front and recommendation, the largest file first."""
     timed = any(candidate.milliseconds is not None for candidate in result.candidates)
-    table = new_table(f"{result.format}, limits: {result.budget.described}")
-    add_text_column(table, "recipe")
+    table = WholeTable(f"{result.format}, limits: {result.budget.described}")
+    table.add_text_column("recipe")
     for heading in ("KiB", "drop", *(["ms"] if timed else [])):
-        add_number_column(table, heading)
-    add_text_column(table, "")
+        table.add_number_column(heading)
+    table.add_text_column("")
     for candidate in _shown_candidates(result):
         is_mix = candidate.recipe == MIXED
         table.add_row(
@@ -85,51 +88,117 @@ def search_notes(result: SearchResult) -> Iterator[str]:
             f"The search ended after {len(result.candidates)} artifacts, the maximum. There may be "
             f"a better mix."
         )
-    if result.budget.max_ms is not None:
-        yield f"Times: {STATED}."
 
 
-def new_table(title: str | None = None) -> Table:
-    """Make a table without columns, in the style of this command."""
-    return Table(
-        box=box.SIMPLE_HEAD,
-        title=None if title is None else escape(title),
-        title_justify="left",
-        pad_edge=False,
-        collapse_padding=True,
-    )
+class WholeTable:
+    """A table in the style of this command, in which no number is shortened and no word broken.
+
+    If it is wider than the terminal, text wraps between words. If that is not enough, each row
+    becomes a list of names and values.
+
+    Args:
+        title: The title, or None.
+    """
+
+    def __init__(self, title: str | None = None) -> None:
+        self._title = title
+        self._headings: list[str] = []
+        self._wraps: list[bool] = []
+        self._rows: list[list[Text]] = []
+
+    def add_number_column(self, heading: str) -> None:
+        """Add a column of numbers, which do not wrap."""
+        self._headings.append(heading)
+        self._wraps.append(False)
+
+    def add_text_column(self, heading: str) -> None:
+        """Add a column of text, which may wrap between words."""
+        self._headings.append(heading)
+        self._wraps.append(True)
+
+    def add_row(self, *cells: str) -> None:
+        """Add a row of cells, which may have markup."""
+        self._rows.append([Text.from_markup(cell) for cell in cells])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the widest form that fits."""
+        natural = [self._width(number, longest_line) for number in range(len(self._headings))]
+        widths = list(natural)
+        excess = self._measure(console, options, widths) - options.max_width
+        if excess > 0:
+            least = [
+                self._width(number, longest_word) if wraps else natural[number]
+                for number, wraps in enumerate(self._wraps)
+            ]
+            while excess > 0 and widths != least:
+                spare = [width - low for width, low in zip(widths, least, strict=True)]
+                # The widest of the columns that can still become narrower.
+                number = max(range(len(widths)), key=lambda n: (spare[n] > 0, widths[n]))
+                widths[number] -= 1
+                excess -= 1
+        if self._title:
+            yield Text(self._title, "table.title")
+        if excess <= 0:
+            yield self._aligned(console, widths)
+            return
+        headings = [" ".join(heading.split()) for heading in self._headings]
+        rows = [[cell.plain for cell in row] for row in self._rows]
+        yield from map(Text, stacked(headings, rows, options.max_width))
+        yield Text()
+
+    def _width(self, number: int, measure: Callable[[str], int]) -> int:
+        cells = [row[number].plain for row in self._rows]
+        return max(longest_line(self._headings[number]), *map(measure, cells), 0)
+
+    def _measure(self, console: Console, options: ConsoleOptions, widths: Sequence[int]) -> int:
+        table = self._aligned(console, widths)
+        return console.measure(table, options=options.update(width=_UNLIMITED)).maximum
+
+    def _aligned(self, console: Console, widths: Sequence[int]) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for heading, wraps in zip(self._headings, self._wraps, strict=True):
+            table.add_column(escape(heading), justify="left" if wraps else "right", no_wrap=True)
+        for row in self._rows:
+            wrapped = [
+                Text("\n").join(cell.wrap(console, width)) if wraps else cell
+                for cell, width, wraps in zip(row, widths, self._wraps, strict=True)
+            ]
+            table.add_row(*wrapped)
+        return table
 
 
-def add_number_column(table: Table, heading: str) -> None:
-    """Add a column of numbers, which are neither wrapped nor shortened."""
-    table.add_column(heading, justify="right", no_wrap=True)
+def longest_line(text: str) -> int:
+    """Return the width of the longest line of a text in columns of a terminal."""
+    return max(map(cell_len, text.split("\n")))
 
 
-def add_text_column(table: Table, heading: str, *, wraps: bool = True) -> None:
-    """Add a column of text, which wraps to the width of the terminal and is never shortened."""
-    table.add_column(heading, no_wrap=not wraps, overflow="fold")
+def longest_word(text: str) -> int:
+    """Return the width of the longest word of a text in columns of a terminal."""
+    return max(map(cell_len, text.split()), default=0)
 
 
 def milliseconds(value: float | None) -> str:
     """Format a time without its unit; empty if it was not measured."""
-    return "" if value is None else f"{value:.3g}"
+    if value is None:
+        return ""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
-def _output_table(evaluations: Sequence[tuple[str, Evaluation]], number: int) -> Table:
+def _output_table(evaluations: Sequence[tuple[str, Evaluation]], number: int) -> WholeTable:
     first = evaluations[0][1].outputs[number]
     has_decisions = first.decisions_unchanged is not None
     has_steps = first.error_by_position is not None
     metric = f"{first.metric}, %" if first.is_percent else first.metric
-    table = new_table(f"{first.output}, {first.kind}: {_reference(first)}")
-    add_text_column(table, "artifact", wraps=False)
-    add_number_column(table, metric.replace(" ", "\n", 1))
-    add_number_column(table, "change")
+    table = WholeTable(f"{first.output}, {first.kind}: {_reference(first)}")
+    table.add_text_column("artifact")
+    table.add_number_column(metric.replace(" ", "\n", 1))
+    table.add_number_column("change")
     if has_decisions:
-        add_number_column(table, "same,\n%")
-    add_number_column(table, "mean\nerror")
-    add_number_column(table, "max\nerror")
+        table.add_number_column("same,\n%")
+    table.add_number_column("mean\nerror")
+    table.add_number_column("max\nerror")
     if has_steps:
-        add_text_column(table, "along the\nsequence", wraps=False)
+        table.add_text_column("along the\nsequence")
     for file, evaluation in evaluations:
         item = evaluation.outputs[number]
         same, parts = item.decisions_unchanged, item.error_by_position

@@ -95,6 +95,25 @@ class Task:
         return found[:, 0] if self.kind is TaskKind.BINARY else found
 
 
+def check_metrics(text: str | None) -> None:
+    """Check the names of metrics, without knowing the outputs.
+
+    Args:
+        text: See `parse_metrics`.
+
+    Raises:
+        OptionError: A metric is unknown.
+    """
+    for part in (text or "").split(","):
+        metric = part.rpartition("=")[2].strip()
+        if part.strip() and metric not in METRICS:
+            message = (
+                f"metric: {part.strip()!r}; give one of {', '.join(METRICS)}, or OUTPUT=METRIC "
+                f"with commas between"
+            )
+            raise OptionError(message)
+
+
 def parse_metrics(text: str | None, outputs: Sequence[str]) -> dict[str, str]:
     """Read the metrics that the user chose.
 

@@ -7,21 +7,27 @@ import dataclasses
 import json
 import math
 import sys
+import textwrap
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from bilstm_runtime.backends import BACKENDS
-from bilstm_runtime.check import ArtifactCheck, CheckReport, check
+# numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
+from bilstm_runtime.cli.text_tables import NONE, WHOLE_WORDS, fitted_table, line_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bilstm_runtime.checking import CheckReport
+
 PROG = "check-bilstm"
+_RESULTS: Final = {True: "pass", False: "FAIL", None: "not run"}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is invalid."""
+    from bilstm_runtime.backends import BACKENDS  # noqa: PLC0415 (see above)
+
     parser = bundle_parser(
         PROG,
         "Run every model file of a bundle on the recorded cases, each twice, and "
@@ -34,6 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="check this backend only; may be given more than once (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--quiet", action="store_true", help="print only errors on stderr")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser.parse_args(argv)
 
@@ -47,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BilstmRuntimeError: The bundle cannot be checked.
     """
+    from bilstm_runtime.checking import check  # noqa: PLC0415 (see above)
+
     report = check(args.bundle, backends=args.backend)
     sys.stdout.write((_json(report) if args.json else _table(report)) + "\n")
     if not report.ran:
@@ -58,48 +67,32 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    args = parse_args(argv)
-    return run_guarded(PROG, partial(run, args), debug=args.debug)
+    return run_guarded(PROG, partial(parse_args, argv), run)
 
 
 def _table(report: CheckReport) -> str:
-    header = ["artifact", "recipe", "backend", "cases", "against"]
-    header += ["largest error", "of tolerance", "result"]
+    header = ["artifact", "backend", "cases", "against", "max error", "of tolerance", "result"]
     rows = [
         [
             item.file,
-            item.recipe,
-            item.backend or "-",
-            str(item.cases) if item.cases else "-",
+            item.backend or NONE,
+            str(item.cases) if item.cases else NONE,
             item.reference,
-            "-" if item.max_abs_error is None else f"{item.max_abs_error:.2g}",
-            "-" if item.max_error_ratio is None else f"{item.max_error_ratio:.2g}",
-            _result(item),
+            NONE if item.max_abs_error is None else f"{item.max_abs_error:.2g}",
+            NONE if item.max_error_ratio is None else f"{item.max_error_ratio:.2g}",
+            _RESULTS[item.passed],
         ]
         for item in report.checks
     ]
-    return format_table(header, rows)
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align the columns of a table to the left, two spaces apart.
-
-    >>> print(format_table(["file", "ok"], [["model.onnx", "yes"], ["a", "no"]]))
-    file        ok
-    model.onnx  yes
-    a           no
-    """
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    padded = [
-        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
-    ]
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
-
-
-def _result(item: ArtifactCheck) -> str:
-    word = {True: "pass", False: "FAIL", None: "not run"}[item.passed]
-    return f"{word}: {' '.join(item.reason.split())}" if item.reason else word
+    width = line_width()
+    lines = fitted_table(header, rows, width)
+    for item in report.checks:
+        if item.reason:
+            backend = f" on {item.backend}" if item.backend else ""
+            reason = " ".join(item.reason.split())
+            line = f"{item.file}{backend}: {_RESULTS[item.passed]}: {reason}"
+            lines += [line] if width is None else textwrap.wrap(line, width, **WHOLE_WORDS)
+    return "\n".join(lines)
 
 
 def _json(report: CheckReport) -> str:

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, errors in one line, and `--version`."""
+"""What the commands share: exit codes, signals and errors in one line, and `--version`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
+from bilstm_runtime.cli.interrupts import Interrupts, quiet_libraries
 from bilstm_runtime.errors import (
     BackendMissingError,
     BackendRunError,
@@ -30,6 +31,7 @@ class ExitCode(enum.IntEnum):
     BACKEND_MISSING = 4
     INTERRUPTED = 130
     BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 EXIT_CODES_HELP: Final = """\
@@ -41,6 +43,7 @@ exit codes:
   4    no installed backend can run the bundle
   130  interrupted
   141  the reader of the output closed the pipe
+  143  terminated (SIGTERM)
 """
 
 
@@ -63,28 +66,53 @@ def bundle_parser(prog: str, description: str, *, formats: str = "") -> argparse
     return parser
 
 
-def run_guarded(prog: str, action: Callable[[], int], *, debug: bool) -> int:
-    """Run a command, and report errors raised on purpose in one line on stderr.
+def run_guarded(
+    prog: str, parse: Callable[[], argparse.Namespace], run: Callable[[argparse.Namespace], int]
+) -> int:
+    """Run a command, and report signals and errors raised on purpose in one line on stderr.
 
     Args:
         prog: The name of the command.
-        action: Runs the command, and returns its exit code.
-        debug: Print the traceback too.
+        parse: Parses the command line. The result has ``debug``, to print tracebacks too, and
+            ``quiet``, to discard what libraries write to stderr.
+        run: Runs the command, and returns its exit code. Its argument also has ``interrupts``, to
+            notice a signal whose exception a library swallowed.
 
     Returns:
         The exit code, see `ExitCode`.
     """
+    interrupts = Interrupts()
+    with interrupts.recorded():
+        code = _run_reported(prog, parse, run, interrupts)
+    return interrupts.exit_code if interrupts.number else code
+
+
+def _run_reported(
+    prog: str,
+    parse: Callable[[], argparse.Namespace],
+    run: Callable[[argparse.Namespace], int],
+    interrupts: Interrupts,
+) -> int:
+    debug = False
     try:
-        code = action()
-        sys.stdout.flush()
+        args = parse()
+        debug = args.debug
+        args.interrupts = interrupts
+        with quiet_libraries(quiet=args.quiet and not debug):
+            code = run(args)
+            sys.stdout.flush()
     except BrokenPipeError:
         # Otherwise Python would try to write the rest of the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
     except KeyboardInterrupt:
-        sys.stderr.write(f"{prog}: interrupted\n")
-        return ExitCode.INTERRUPTED
-    except (BilstmRuntimeError, OSError, MemoryError) as error:
+        return interrupts.report(prog)
+    # An interrupted library may raise any error.
+    except Exception as error:
+        if interrupts.number:
+            return interrupts.report(prog)
+        if not isinstance(error, (BilstmRuntimeError, OSError, MemoryError)):
+            raise
         if debug:
             traceback.print_exc()
         message = " ".join(str(error).split()) or type(error).__name__

@@ -7,24 +7,15 @@ import contextlib
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
-from bilstm_runtime.backends import BACKENDS
+# numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
-from bilstm_runtime.cli.output import Progress, opened_output
-from bilstm_runtime.errors import DataFileError, InputError
-from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.io.readers import READERS, label_keys, read_csv_lines, read_json_line
-from bilstm_runtime.io.sources import line_blocks, open_source, read_all
-from bilstm_runtime.io.writers import WRITERS, Table, check_format
-from bilstm_runtime.model import load
+from bilstm_runtime.errors import DataFileError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from bilstm_runtime.inputs import Values
-    from bilstm_runtime.io.writers import Writer
-    from bilstm_runtime.model import Model
 
 PROG = "run-bilstm"
 STDIN = "-"
@@ -33,9 +24,9 @@ input formats:
   jsonl  one example per line: a list of numbers (or of lists of numbers, one per step), or an
          object by input name; lines may differ in length. A text ("so good") if the Keras
          model starts with a text layer
-  csv    numbers without a header. For a model that takes [batch, time] or [batch, features],
-         one example per row. For a model that takes [batch, time, features], ONE sequence,
-         with one step per row
+  csv    numbers; a first line without numbers is a header. For a model that takes
+         [batch, time] or [batch, features], one example per row. For a model that takes
+         [batch, time, features], ONE sequence, with one step per row
   npy    one array with a batch axis
   npz    arrays with a batch axis, by input name
 
@@ -53,6 +44,10 @@ output formats:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is invalid."""
+    from bilstm_runtime.backends import BACKENDS  # noqa: PLC0415 (see above)
+    from bilstm_runtime.io.readers import READERS  # noqa: PLC0415
+    from bilstm_runtime.io.writers import WRITERS  # noqa: PLC0415
+
     parser = bundle_parser(
         PROG, "Run the model of a bundle on examples from a file.", formats=_FORMATS_HELP
     )
@@ -110,6 +105,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BilstmRuntimeError: One of these steps failed.
     """
+    from bilstm_runtime.cli.job import PredictionJob, answers_lines  # noqa: PLC0415 (see above)
+    from bilstm_runtime.cli.output import Progress, opened_output  # noqa: PLC0415
+    from bilstm_runtime.io.readers import READERS, label_keys  # noqa: PLC0415
+    from bilstm_runtime.io.sources import open_source, read_all  # noqa: PLC0415
+    from bilstm_runtime.io.writers import WRITERS, check_format  # noqa: PLC0415
+    from bilstm_runtime.model import load  # noqa: PLC0415
+
     input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
     output_format = _format_of(args.output, "jsonl", WRITERS)
     model = load(
@@ -125,8 +127,8 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(None if args.input == STDIN else args.input)
     owned = contextlib.nullcontext() if args.input == STDIN else contextlib.closing(source)
     with owned, opened_output(args.output) as file:
-        job = _Job(model, args.batch_size, label, WRITERS[output_format], file, progress)
-        if _answers_lines(model, input_format, output_format):
+        job = PredictionJob(model, args.batch_size, label, WRITERS[output_format], file, progress)
+        if answers_lines(model, input_format, output_format):
             count = job.answer_lines(source, input_format)
         else:
             ignored = label_keys(model.inputs, model.outputs)
@@ -138,101 +140,9 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _answers_lines(model: Model, input_format: str, output_format: str) -> bool:
-    """Whether each line is an example whose outputs can be written before the next is read."""
-    is_free = model.spec.rows_independent and model.spec.batch.size is None
-    reads = input_format == "jsonl" or (
-        input_format == "csv" and [len(spec.axes) for spec in model.inputs] == [2]
-    )
-    writes = output_format == "jsonl" or (
-        output_format == "csv" and [len(spec.axes) <= 2 for spec in model.outputs] == [True]
-    )
-    return is_free and not model.is_stateful and reads and writes
-
-
-class _Job:
-    """Predicts, and writes the outputs to a file."""
-
-    def __init__(  # noqa: PLR0913, PLR0917
-        self,
-        model: Model,
-        batch_size: int | None,
-        label: str,
-        write: Writer,
-        file: BinaryIO,
-        progress: Progress,
-    ) -> None:
-        self._model = model
-        self._batch_size = batch_size
-        self._label = label
-        self._write = write
-        self._file = file
-        self._progress = progress
-        self._names = [spec.name for spec in model.inputs]
-
-    def answer(self, values: Values, first: int = 0) -> int:
-        """Predict and write; returns the number of examples."""
-        show = self._progress if first == 0 else None
-        outputs = self._model.predict(values, batch_size=self._batch_size, progress=show)
-        names = [spec.name for spec in self._model.outputs]
-        table = Table.of(outputs, names, self._model.output_structure, first)
-        self._write(table, self._file)
-        rows = [
-            len(c) for c, s in zip(table.columns, self._model.outputs, strict=True) if s.has_rows
-        ]
-        return rows[0] if rows else 0
-
-    def answer_lines(self, source: BinaryIO, input_format: str) -> int:
-        """Answer the lines of a file as they come; returns the number of examples."""
-        count = 0
-        for number, lines in line_blocks(source, self._label):
-            examples = self._examples(number, lines, input_format)
-            if not examples:
-                continue
-            try:
-                self.answer(self._values([example for _, example in examples]), count)
-            except InputError as error:
-                raise self._located(error, examples) from error
-            count += len(examples)
-            self._file.flush()
-            self._progress(count, None)
-        return count or self.answer(self._values([]))  # no examples: an error
-
-    def _examples(
-        self, number: int, lines: Sequence[str], input_format: str
-    ) -> list[tuple[int, dict[str, Any]]]:
-        """Return the examples of some lines, with the numbers of their lines."""
-        examples: list[tuple[int, dict[str, Any]]] = []
-        ignored = label_keys(self._model.inputs, self._model.outputs)
-        for at, line in enumerate(lines, start=number):
-            if not line.strip():
-                continue
-            if input_format == "jsonl":
-                where = f"{self._label}, line {at}"
-                examples.append((at, read_json_line(line, self._names, where, ignored)))
-            else:
-                rows = read_csv_lines([line], self._label, at)
-                examples += [(at, {self._names[0]: row}) for row in rows]
-        return examples
-
-    def _values(self, examples: Sequence[dict[str, Any]]) -> Values:
-        return {name: [example[name] for example in examples] for name in self._names}
-
-    def _located(self, error: InputError, examples: list[tuple[int, dict[str, Any]]]) -> InputError:
-        """Return an error that names the line of the first wrong example."""
-        reader = InputReader(self._model.spec)
-        for number, example in examples:
-            try:
-                reader.read(self._values([example]))
-            except InputError as found:
-                return type(error)(f"{self._label}, line {number}: {found}")
-        return type(error)(f"{self._label}, lines from {examples[0][0]}: {error}")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    args = parse_args(argv)
-    return run_guarded(PROG, partial(run, args), debug=args.debug)
+    return run_guarded(PROG, partial(parse_args, argv), run)
 
 
 def _format_of(file: str | None, default: str, known: Collection[str]) -> str:

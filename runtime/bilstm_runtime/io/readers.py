@@ -13,7 +13,7 @@ from bilstm_runtime.errors import DataFileError, DataFileProblem
 from bilstm_runtime.numpy_files import Archive, NumpyFileError, is_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from bilstm_runtime.inputs import Values
     from bilstm_runtime.numpy_files import Content
@@ -125,44 +125,107 @@ def read_csv(
     label: str,
     ignored: Collection[str] = (),  # noqa: ARG001
 ) -> Values:
-    """Read numbers without a header; see `Reader`.
+    """Read numbers, with or without a header; see `Reader`.
 
-    For a model that takes `[batch, n]`, each row is one example; empty cells at the end of a row
-    are ignored. For one that takes `[batch, time, features]`, the file is a single sequence with
-    one step per row.
+    A first line without any number is a header. For a model that takes `[batch, n]`, each row is
+    one example; empty cells at the end of a row are ignored. For one that takes
+    `[batch, time, features]`, the file is a single sequence with one step per row.
     """
     rank = len(inputs[0].axes)
     if len(inputs) > 1 or rank not in (2, 3):
         message = f"{label}: a .csv file suits one input of two or three axes; use .jsonl or .npz"
         raise DataFileError(message)
-    rows = read_csv_lines(io.StringIO(_text(content, label)), label)
+    lines = io.StringIO(_text(content, label))
+    header: list[str] = []
+    rows: list[list[float]] = []
+    for number, cells in _csv_rows(lines, label, 1):
+        if not (header or rows) and is_csv_header(cells):
+            header = [cell.strip() for cell in cells]
+        else:
+            rows.append(_numbers(cells, header, f"{label}, line {number}"))
+    if header and not rows:
+        _numbers(header, [], f"{label}, line 1")  # raises
+    if header:
+        _check_columns(header, rows, inputs[0].axes[-1].size, label)
     if rank == 2:
         return rows
     return [rows] if rows else []
 
 
-def read_csv_lines(lines: Iterable[str], label: str, first: int = 1) -> list[list[float]]:
-    """Read rows of numbers, without empty lines and empty cells at the end of a row.
+def read_csv_row(
+    line: str, header: list[str], label: str, number: int, *, is_first: bool
+) -> list[float] | None:
+    """Read one line of numbers.
 
     Args:
-        lines: The lines of the file.
-        label: Its name in messages.
-        first: The number of the first line.
+        line: The line.
+        header: The names of the columns; a first line without any number is put here.
+        label: The file's name in messages.
+        number: The number of the line.
+        is_first: Whether no line with cells came before it.
+
+    Returns:
+        The numbers; None for a header or an empty line.
 
     Raises:
         DataFileError: A cell is not a number.
     """
-    rows = []
+    for _, cells in _csv_rows([line], label, number):
+        if is_first and is_csv_header(cells):
+            header[:] = [cell.strip() for cell in cells]
+            return None
+        return _numbers(cells, header, f"{label}, line {number}")
+    return None
+
+
+def _csv_rows(lines: Iterable[str], label: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of every line that is not empty, without empty cells at its end."""
     try:
         for number, cells in enumerate(csv.reader(lines), start=first):
             while cells and not cells[-1].strip():
                 cells.pop()
             if cells:
-                rows.append([_cell(cell, f"{label}, line {number}") for cell in cells])
+                yield number, cells
     except csv.Error as error:
         message = f"{label} is not a .csv file ({error})"
         raise DataFileError(message) from error
-    return rows
+
+
+def is_csv_header(cells: Sequence[str]) -> bool:
+    """Whether a first line names columns: it has words, and no number."""
+    return any(cell.strip() for cell in cells) and not any(map(_is_number, cells))
+
+
+def _check_columns(
+    header: Sequence[str], rows: Sequence[Sequence[float]], size: int | None, label: str
+) -> None:
+    """Refuse columns that are not inputs, as far as that can be known.
+
+    Args:
+        header: The names of the columns.
+        rows: The numbers.
+        size: The number of values in a row that the model takes; None if it is free.
+        label: The file's name in messages.
+    """
+    widest = max(map(len, rows), default=0)
+    if size is not None and widest > size:
+        message = (
+            f"{label}: the columns are {', '.join(map(repr, header))}; the model takes {size} "
+            f"values in a row: remove the columns that are not inputs"
+        )
+        raise DataFileError(message)
+    first = [row[0] for row in rows]
+    if size is None and len(first) > 2 and first in _counts(len(first)):
+        name = f"the column {header[0]!r}" if header[0] else "the first column, without a name,"
+        message = (
+            f"{label}: {name} counts the rows: remove it or, if it is an input, the header "
+            f"(pandas: index=False)"
+        )
+        raise DataFileError(message)
+
+
+def _counts(length: int) -> tuple[list[int], list[int]]:
+    return list(range(length)), list(range(1, length + 1))
 
 
 @reader("npy")
@@ -227,15 +290,37 @@ def _text(content: Content, label: str) -> str:
         raise DataFileError(message) from error
 
 
-def _cell(cell: str, label: str) -> float:
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(cells: Sequence[str], header: Sequence[str], label: str) -> list[float]:
+    """Convert the cells of a row; ``header`` is empty if the file has none."""
+    row = []
+    for position, cell in enumerate(cells):
+        try:
+            row.append(_number(cell))
+        except ValueError as error:
+            named = position < len(header) and header[position]
+            column = f"the column {header[position]!r}" if named else f"column {position + 1}"
+            advice = (
+                "remove the column if it is not an input, and fill empty cells"
+                if header
+                else "a header is a first line without numbers, and no cell may be empty"
+            )
+            if len(cells) == 1 and any(mark in cell for mark in ";\t"):
+                advice = "cells are separated by commas"
+            message = f"{label}: {cell!r} is not a number, in {column}; {advice}"
+            raise DataFileError(message, DataFileProblem.NOT_A_NUMBER) from error
+    return row
+
+
+def _number(cell: str) -> float:
     try:
         return int(cell)
     except ValueError:
-        pass
-    try:
         return float(cell)
-    except ValueError as error:
-        message = (
-            f"{label}: {cell!r} is not a number; the file must have no header and no empty cells"
-        )
-        raise DataFileError(message, DataFileProblem.NOT_A_NUMBER) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 from keras import layers as kl
 
+from bilstm_exporter import pipeline
 from exporter.models import floats
 
 PARITY, OPTION, FOLDER = 1, 2, 4
@@ -41,6 +43,67 @@ def test_options_that_are_none(run, saved, argument, capsys):
         run(saved("lstm"), argument)
     assert ended.value.code == OPTION
     assert "export-bilstm: error: " in capsys.readouterr().err
+
+
+BAD_DATA = {
+    "missing": (None, "cannot be read: No such file"),
+    "empty": (b"", "is empty"),
+    "not numpy": (b"1,2,3", "not written by numpy"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+@pytest.mark.parametrize("explain", [[], ["--explain"]])
+def test_bad_data_is_found_before_the_model_is_read(fails, here, monkeypatch, case, explain):
+    content, words = BAD_DATA[case]
+    if content is not None:
+        (here / "d.npz").write_bytes(content)
+    monkeypatch.setattr(pipeline, "read", None)
+    message = fails(OPTION, "m.keras", "--data", "d.npz", *explain)
+    assert words in message
+    assert "d.npz" in message
+
+
+@pytest.mark.parametrize("metric", ["wer", "out=wer", "f1,out=wer"])
+def test_an_unknown_metric_is_found_before_the_model_is_read(fails, monkeypatch, metric):
+    monkeypatch.setattr(pipeline, "read", None)
+    assert "wer'; give one of accuracy, f1, mae, rmse" in fails(OPTION, "m", "--metric", metric)
+
+
+@pytest.mark.parametrize(
+    ("content", "metric", "words"),
+    [
+        ('{"other": [[1, 2, 3]], "y": 0}', "f1", "the keys are other, y; expected"),
+        ('{"x": [[1, 2, 3]], "y": 0}', "nothing=f1", "nothing=f1'; give one of"),
+        ('{"x": [[1, 2, 3]], "y": "de"}', "f1", "'de' is not a number; the label of a class"),
+    ],
+)
+def test_data_for_another_model_is_found_before_keras_is_called(
+    fails, saved, here, monkeypatch, content, metric, words
+):
+    (here / "d.jsonl").write_text(content)
+    monkeypatch.setattr(pipeline, "inspect_model", None)
+    assert words in fails(OPTION, saved("lstm"), "--data", "d.jsonl", "--metric", metric)
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "a/b/out"]])
+def test_a_folder_that_cannot_be_made_is_found_before_the_model_is_read(fails, monkeypatch, out):
+    """The file system may be read-only, which permissions do not tell."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(pipeline, "read", None)
+    monkeypatch.setattr("bilstm_exporter.bundle.folder.tempfile.mkdtemp", refuse)
+    assert "cannot be written: Read-only file system" in fails(FOLDER, "m.keras", *out)
+    assert "cannot be written" in fails(FOLDER, "--builder", "a:b", *out)
+
+
+def test_the_default_folder_is_checked_before_the_model_is_read(fails, here, monkeypatch):
+    monkeypatch.setattr(pipeline, "read", None)
+    (here / "m-edge").mkdir()
+    (here / "m-edge" / "manifest.json").write_text("{}")
+    assert "m-edge already exists" in fails(FOLDER, here / "m.keras")
 
 
 def test_no_model_at_all(fails):

@@ -181,6 +181,8 @@ def test_a_bad_option_is_refused_before_tensorflow_is_imported():
 import sys
 from bilstm_exporter.cli.export import main
 assert main(["x.keras", "--opset", "3"]) == 2
+assert main(["x.keras", "--data", "no.npz"]) == 2
+assert main(["x.keras", "--metric", "no"]) == 2
 assert "tensorflow" not in sys.modules
 """
     done = process("-c", code)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -25,7 +30,7 @@ from bilstm_exporter.errors import (
 from bilstm_exporter.inspection import properties
 from exporter.models import MODELS, floats
 
-PARITY, OPTION, MODEL, FOLDER, INTERRUPTED = 1, 2, 3, 4, 130
+PARITY, OPTION, MODEL, FOLDER, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
 
 
 # --- models that cannot be exported
@@ -184,7 +189,6 @@ def test_an_interrupt_leaves_nothing(run, saved, tmp_path, listening, stage):
 @pytest.mark.parametrize("lost_as", [None, ValueError("TensorFlow's own words")])
 def test_an_interrupt_that_a_library_loses_still_ends_it(run, saved, tmp_path, listening, lost_as):
     """As TensorFlow's tracing does: Ctrl-C comes out as another error, or not at all."""
-    import signal
 
     def stop(name):
         if name.startswith("reading"):
@@ -197,6 +201,93 @@ def test_an_interrupt_that_a_library_loses_still_ends_it(run, saved, tmp_path, l
     ran = run(saved("lstm"), "--out", "out")
     assert ran.code == INTERRUPTED
     assert "interrupted" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["loading", "reading", "calling", "writing tflite", "checking"])
+def test_sigterm_ends_it_like_an_interrupt(run, saved, tmp_path, listening, stage):
+    """And the libraries' last words, from Python and below, are not shown."""
+
+    def stop(name):
+        if name.startswith(stage):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                os.write(2, b"from below Python\n")
+                logging.getLogger("tensorflow").error("never used")
+
+    listening(stop)
+    before = signal.getsignal(signal.SIGTERM)
+    ran = run(saved("lstm"), "--out", "out")
+    assert ran.code == TERMINATED
+    assert ran.err == "export-bilstm: terminated; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not logging.root.manager.disable
+
+
+def test_a_second_interrupt_while_the_first_cleans_up(tmp_path, monkeypatch):
+    removed = []
+    rmtree = shutil.rmtree
+
+    def impatient(*args, **options):
+        removed.append(args)
+        if len(removed) == 1:
+            raise KeyboardInterrupt
+        rmtree(*args, **options)
+
+    monkeypatch.setattr("bilstm_exporter.bundle.folder.shutil.rmtree", impatient)
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", overwrite=False):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_a_bundle_is_replaced_keeps_the_old_one(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text("old")
+    rename = Path.rename
+
+    def stop(path, target):
+        if Path(target) == out and path.parent == tmp_path:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises(KeyboardInterrupt), staged(out, overwrite=True) as aside:
+        (aside / "manifest.json").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "manifest.json").read_text() == "old"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", ["loading TensorFlow", "calling Keras", "writing tflite"])
+def test_a_signal_ends_the_process_with_one_line(saved, tmp_path, number, stage):
+    command = [sys.executable, "-m", "bilstm_exporter.cli", str(saved("lstm")), "--out", "out"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background have it ignored, and so has what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    try:
+        for line in process.stderr:
+            if line.startswith(stage):
+                break
+        time.sleep(0.5)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert out == ""
+    (last,) = [line for line in err.splitlines() if not line.endswith(" ...")]
+    assert last.endswith("; nothing was written")
     assert list(tmp_path.iterdir()) == []
 
 
