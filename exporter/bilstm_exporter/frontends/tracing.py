@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework.function import Defun
+from tensorflow.python.ops import ctc_ops
 
 from bilstm_exporter.errors import ExportError, UnsupportedModelError, plain_text
 from bilstm_exporter.ir.markers import UnknownReadError
@@ -15,6 +19,19 @@ from bilstm_exporter.keras_model import DeclaredInput, layer_of_node
 
 # Not PyFuncStateless, which marks a recurrence.
 _PYTHON = frozenset({"EagerPyFunc", "PyFunc"})
+_COUNTER = itertools.count()
+
+
+def _uniquely_named(*types: Any, **settings: Any) -> Any:
+    """Make a decorator for a function of a graph, as `Defun`, under a name that no other has.
+
+    TensorFlow's CTC loss names its loops by their operators; a second trace with other shapes
+    would define another loop under the same name.
+    """
+    return Defun(*types, **{"func_name": f"traced_{next(_COUNTER)}", **settings})
+
+
+_CTC_FUNCTIONS = SimpleNamespace(Defun=_uniquely_named)
 
 
 @contextlib.contextmanager
@@ -67,7 +84,10 @@ def trace_function(
     signature = [
         tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}") for i, spec in enumerate(inputs)
     ]
-    with _observed_failures(library.layers.Layer) as failed:
+    with (
+        _observed_failures(library.layers.Layer) as failed,
+        replaced({(ctc_ops, "function"): _CTC_FUNCTIONS}),
+    ):
         try:
             return tf.function(call, autograph=False).get_concrete_function(*signature)
         except ExportError:
