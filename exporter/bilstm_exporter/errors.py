@@ -40,6 +40,10 @@ class ExportError(Exception):
         super().__init__(*args)
         self.layers = tuple(layers)
 
+    def add_advice(self, advice: str) -> None:
+        """Append a sentence to the message: what to do next."""
+        self.args = (f"{self.args[0]}. {advice}" if self.args else advice, *self.args[1:])
+
 
 class ModelFileError(ExportError, ValueError):
     """The file is not a model that can be read."""

@@ -86,6 +86,7 @@ class ExportReport:
         searches: The results of searches within limits, by format.
         left_out: The reasons for the recipes that could not be written.
         seconds: Time spent in seconds, by stage.
+        notes: What the user should know about the model, in sentences.
     """
 
     bundle: Path
@@ -101,6 +102,7 @@ class ExportReport:
     searches: Mapping[str, SearchResult]
     left_out: Mapping[str, str]
     seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -164,6 +166,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each argument is independent
         searches=selection.searches,
         left_out=selection.left_out,
         seconds=seconds,
+        notes=loaded.notes,
     )
 
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from bilstm_exporter.frontends.model_file import (
     sha256,
     weights_version,
 )
+from bilstm_exporter.frontends.submodel import select_outputs, training_head
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
@@ -70,6 +72,7 @@ def read(
     builder: str | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     trust_code: bool = False,
+    outputs: Sequence[str] = (),
 ) -> tuple[KerasModel, Origin]:
     """Read a model.
 
@@ -80,6 +83,7 @@ def read(
         builder: ``module:function``, which builds the model.
         custom_objects: Layers and functions that the file names, by name.
         trust_code: Whether Python code inside the file may run.
+        outputs: The layers whose outputs are exported; by default, the model's outputs.
 
     Returns:
         The model, and where it came from.
@@ -97,27 +101,36 @@ def read(
         if model is not None:
             message = f"--builder {builder} builds the model: do not give a model file too"
             raise OptionError(message)
-        return _read_built(build_model(builder), f"built by {builder}", weights)
+        return _read_built(build_model(builder), f"built by {builder}", weights, outputs)
     if model is None:
         message = "no model: give a model file, or --builder module:function"
         raise OptionError(message)
     if not isinstance(model, (str, Path)):
-        return _read_built(model, "a model in memory", weights)
-    return _read_file(inspect(Path(model)), weights, custom_objects or {}, trust_code=trust_code)
+        return _read_built(model, "a model in memory", weights, outputs)
+    file = inspect(Path(model))
+    return _read_file(file, weights, custom_objects or {}, outputs, trust_code=trust_code)
 
 
-def _read_built(model: Any, why: str, weights: Path | None) -> tuple[KerasModel, Origin]:
+def _read_built(
+    model: Any, why: str, weights: Path | None, outputs: Sequence[str]
+) -> tuple[KerasModel, Origin]:
     """Read a model in memory, and load its weights if they are given."""
-    source = _source(model, None)
+    _front_end(model)  # raises a clear error for another object
     if weights is None:
-        return source, Origin("", NOTHING_SHA256, _version_of(model), why)
+        return _source(model, None, outputs, Origin("", NOTHING_SHA256, _version_of(model), why))
     version = weights_version(weights) or _version_of(model)
     _load_weights(model, weights)
-    return _source(model, None), Origin(weights.name, sha256(weights), version, why)
+    origin = Origin(weights.name, sha256(weights), version, why)
+    return _source(model, None, outputs, origin)
 
 
 def _read_file(
-    file: ModelFile, weights: Path | None, custom_objects: Mapping[str, Any], *, trust_code: bool
+    file: ModelFile,
+    weights: Path | None,
+    custom_objects: Mapping[str, Any],
+    outputs: Sequence[str],
+    *,
+    trust_code: bool,
 ) -> tuple[KerasModel, Origin]:
     if file.kind == "json" and weights is None:
         message = (
@@ -139,12 +152,37 @@ def _read_file(
 
         why = saved_by(file.path)
     digest = sha256(weights if file.kind == "json" and weights else file.path)
-    return _source(model, file.path.stem), Origin(file.path.name, digest, version, why)
+    origin = Origin(file.path.name, digest, version, why)
+    return _source(model, file.path.stem, outputs, origin)
 
 
-def _source(model: Any, name: str | None) -> KerasModel:
-    """Wrap a model in the front end of its Keras."""
-    return _front_end(model)[0](model, name)
+def _source(
+    model: Any, name: str | None, outputs: Sequence[str], origin: Origin
+) -> tuple[KerasModel, Origin]:
+    """Wrap a model, or the part that computes some outputs, in the front end of its Keras."""
+    front_end, library = _front_end(model)[0], _library_of(model)
+    if outputs:
+        named = name or model.name
+        model, dropped = select_outputs(model, outputs, library)
+        note = (
+            f"--outputs: without {'the input' if len(dropped) == 1 else 'the inputs'} "
+            f"{', '.join(map(repr, dropped))}, which the chosen outputs do not need."
+        )
+        return front_end(model, named), replace(origin, notes=(note,) if dropped else ())
+    return front_end(model, name), replace(origin, advice=_training_advice(model, library))
+
+
+def _training_advice(model: Any, library: Any) -> str:
+    """Tell what to do if a model is one for training, with its loss or labels; "" if it is not."""
+    head = training_head(model, library)
+    if head is None:
+        return ""
+    one = len(head.labels) == 1
+    return (
+        f"If {', '.join(map(repr, head.labels))} {'is an input' if one else 'are inputs'} of the "
+        f"training loss only, export the part of the model before it: --outputs "
+        f"{','.join(head.layers)}"
+    )
 
 
 def layers_of(model: Any) -> ModelLayers | None:
@@ -199,8 +237,12 @@ def _is_keras2(model: Any) -> bool:
     return tf_keras is not None and isinstance(model, tf_keras.Model)
 
 
+def _library_of(model: Any) -> Any:
+    return sys.modules["tf_keras"] if _is_keras2(model) else keras
+
+
 def _version_of(model: Any) -> str:
-    return str(sys.modules["tf_keras"].__version__ if _is_keras2(model) else keras.__version__)
+    return str(_library_of(model).__version__)
 
 
 def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:

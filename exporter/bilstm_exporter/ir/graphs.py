@@ -72,16 +72,7 @@ def without_unread_branches(function: Any) -> Any:
         structured outputs. Its captured tensors are those that the outputs need.
     """
     graph, outputs = function.graph, function.structured_outputs
-    returned = {tensor.op for tensor in function.outputs}
-    needed = set(returned)
-    # TensorFlow makes what is returned wait for every operator with an effect.
-    pending = [tensor.op for output in returned for tensor in output.inputs]
-    while pending:
-        operation = pending.pop()
-        if operation not in needed:
-            needed.add(operation)
-            pending += [tensor.op for tensor in operation.inputs]
-            pending += operation.control_inputs
+    needed = _needed_operations(function)
     inputs = {tensor.op for tensor in function.inputs}
     if not any(
         _has_effects(operation)
@@ -124,6 +115,27 @@ def without_unread_branches(function: Any) -> Any:
     ]
     with tf.init_scope():
         return tf.function(call, autograph=False).get_concrete_function(*signature)
+
+
+def unread_inputs(function: Any) -> list[int]:
+    """Return the numbers of the inputs that no output depends on."""
+    needed = _needed_operations(function)
+    count = len(function.inputs) - len(function.captured_inputs)
+    return [i for i, tensor in enumerate(function.inputs[:count]) if tensor.op not in needed]
+
+
+def _needed_operations(function: Any) -> set[Any]:
+    """Return the operators that the outputs depend on."""
+    needed = {tensor.op for tensor in function.outputs}
+    # TensorFlow makes what is returned wait for every operator with an effect.
+    pending = [tensor.op for output in needed for tensor in output.inputs]
+    while pending:
+        operation = pending.pop()
+        if operation not in needed:
+            needed.add(operation)
+            pending += [tensor.op for tensor in operation.inputs]
+            pending += operation.control_inputs
+    return needed
 
 
 def _has_effects(operation: Any) -> bool:
