@@ -29,18 +29,26 @@ from bilstm_exporter.errors import (
     UnknownObjectError,
     plain_text,
 )
+from bilstm_exporter.frontends.known_objects import (
+    KnownObjects,
+    MissingObject,
+    missing_objects,
+    python_name,
+    with_registered_names,
+)
 from bilstm_exporter.frontends.model_file import (
     KERAS3,
     NOTHING_SHA256,
-    ConfigLayer,
     ModelFile,
     config_layers,
     inspect,
     refuse_code,
     sha256,
     weights_version,
+    with_config,
 )
 from bilstm_exporter.frontends.submodel import select_outputs, training_head
+from bilstm_exporter.frontends.training_settings import without_training
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
@@ -138,10 +146,10 @@ def _read_file(
             f"model.save_weights wrote, --weights FILE"
         )
         raise OptionError(message)
-    if not trust_code:
-        refuse_code(file.path, file.config)
-    load = _load_keras3 if file.generation == KERAS3 else _load_keras2
-    model = load(file, custom_objects, trust_code=trust_code)
+    if file.generation == KERAS3:
+        model = _load_keras3(file, custom_objects, trust_code=trust_code)
+    else:
+        model = _load_keras2(file, custom_objects, trust_code=trust_code)
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # raises a clear error for a file without weights
@@ -246,32 +254,40 @@ def _version_of(model: Any) -> str:
 
 
 def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    custom_objects = with_registered_names(file.config, custom_objects)
+    known = KnownObjects(keras, custom_objects)
+    config = without_training(file.config, known)
+    if not trust_code:
+        refuse_code(file.path, config)
+    safe_mode = keras.src.saving.serialization_lib.SafeModeScope(safe_mode=not trust_code)
     with tempfile.TemporaryDirectory() as folder:
-        # Keras requires the right extension.
         path = file.path
-        if path.suffix != f".{file.kind}":
+        if config != file.config and file.kind != "json":
+            path = with_config(file, config, Path(folder) / f"model.{file.kind}")
+        elif path.suffix != f".{file.kind}":  # Keras requires the right extension
             path = Path(shutil.copy(path, Path(folder) / f"model.{file.kind}"))
         try:
-            if file.kind == "json":
-                with keras.src.saving.serialization_lib.SafeModeScope(safe_mode=not trust_code):
+            with safe_mode:
+                if file.kind == "json":
                     return keras.models.model_from_json(
-                        json.dumps(file.config), custom_objects=dict(custom_objects)
+                        json.dumps(config), custom_objects=custom_objects
                     )
-            known = _keras3_operations() if file.kind == "h5" else {}
-            return keras.saving.load_model(
-                path,
-                custom_objects={**known, **custom_objects},
-                compile=False,
-                safe_mode=not trust_code,
-            )
+                operations = _keras3_operations() if file.kind == "h5" else {}
+                return keras.saving.load_model(
+                    path,
+                    custom_objects={**operations, **custom_objects},
+                    compile=False,
+                    safe_mode=not trust_code,
+                )
         except _LOADING_ERRORS as error:
-            layers = list(config_layers(file.config))
-            raise _explained(file.path, error, f"Keras {keras.__version__}", layers) from error
+            reader = f"Keras {keras.__version__}"
+            raise _explained(file.path, error, reader, config, known) from error
 
 
 def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     try:
         import tf_keras  # noqa: PLC0415 - only old files need it
+        from tf_keras.src.saving.serialization_lib import SafeModeScope  # noqa: PLC0415
 
         from bilstm_exporter.frontends.keras2 import loading  # noqa: PLC0415
     except ImportError as error:
@@ -292,14 +308,23 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             )
             used_by = [layer.name for layer in config_layers(file.config) if layer.kind == name]
             raise UnknownObjectError(message, layers=used_by)
+    configs = loading.saved_configs(file.path) if file.kind == "saved_model" else file.config
+    custom_objects = with_registered_names(configs, custom_objects)
+    known = KnownObjects(tf_keras, custom_objects)
+    config = without_training(configs, known)
+    if not trust_code:
+        for part in config if file.kind == "saved_model" else [config]:
+            refuse_code(file.path, part)
     try:
-        return loading.load(file, custom_objects, trust_code=trust_code)
+        with SafeModeScope(safe_mode=not trust_code):
+            return loading.load(
+                replace(file, config=config), custom_objects, known, trust_code=trust_code
+            )
     except ExportError:
         raise
     except _LOADING_ERRORS as error:
-        layers = list(config_layers(file.config))
         reader = f"tf_keras {tf_keras.__version__}"
-        raise _explained(file.path, error, reader, layers) from error
+        raise _explained(file.path, error, reader, config, known) from error
 
 
 def _load_weights(model: Any, path: Path) -> None:
@@ -316,24 +341,35 @@ def _load_weights(model: Any, path: Path) -> None:
 
 
 def _explained(
-    path: Path, error: Exception, reader: str, layers: Sequence[ConfigLayer] = ()
+    path: Path,
+    error: Exception,
+    reader: str,
+    config: Any = None,
+    known: KnownObjects | None = None,
 ) -> ExportError:
     """Convert an error that Keras raised for a file.
 
-    Only the text of Keras's error contains the cause; only this function parses it.
+    What is missing is looked up in the configuration. Only the text of Keras's error contains any
+    other cause; only this function parses it.
 
     Args:
         path: The file.
         error: The error that Keras raised.
         reader: The name and version of that Keras.
-        layers: The layers of the file's configuration.
+        config: The configuration in the file; None for a file of weights.
+        known: The classes and functions that are defined.
     """
+    missing = [] if known is None else missing_objects(config, known)
+    if missing:
+        return _missing_objects(path, missing, reader)
+    layers = list(config_layers(config))
     text = plain_text(error).strip() or type(error).__name__
     found = (pattern.search(text) for pattern in _UNKNOWN_OBJECT)
     unknown = next((match for match in found if match is not None), None)
     if unknown is not None:
-        name = unknown[unknown.lastindex or 0].rstrip(".")
-        return _unknown_object(path, name, reader, layers)
+        name = python_name(unknown[unknown.lastindex or 0].rstrip("."))
+        used_by = tuple(layer.name for layer in layers if name in layer.words)
+        return _missing_objects(path, [MissingObject(name, "", used_by)], reader)
     if "marshal" in text:
         message = (
             f"{path} contains Python code of another Python version, which cannot be read. "
@@ -356,18 +392,31 @@ def _explained(
     return ModelFileError(f"{path} cannot be loaded by {reader}: {where}{cause}", layers=named)
 
 
-def _unknown_object(
-    path: Path, registered: str, reader: str, layers: Sequence[ConfigLayer]
+def _missing_objects(
+    path: Path, missing: Sequence[MissingObject], reader: str
 ) -> UnknownObjectError:
-    """Make the error for an unknown class or function, registered as ``package>name``."""
-    name = registered.rpartition(">")[2]
-    example = f" (or my_module:{name})" if name.isidentifier() and not iskeyword(name) else ""
+    """Make the error for all classes and functions that a file names and nobody defines."""
+    named = [
+        f"{one.name!r}{f' (in {_listed(one.layers)})' if one.layers else ''}" for one in missing
+    ]
+    flags = [
+        f"--custom-objects {one.module or 'my_module'}"
+        f"{f':{one.name}' if one.name.isidentifier() and not iskeyword(one.name) else ''}"
+        for one in missing
+    ]
+    one = len(missing) == 1
     message = (
-        f"{path} uses {name!r}, which {reader} does not know. If it is yours, name the "
-        f"module that defines it: --custom-objects my_module{example}"
+        f"{path} uses {', '.join(named)}, which {reader} does not know. If "
+        f"{'it is yours, name the module that defines it' if one else 'they are yours'}"
+        f"{'' if one else ', name the modules that define them'}: {' '.join(dict.fromkeys(flags))}"
     )
-    used_by = [layer.name for layer in layers if name in layer.words]
-    return UnknownObjectError(message, unknown=name, layers=used_by)
+    layers = tuple(dict.fromkeys(layer for one in missing for layer in one.layers))
+    return UnknownObjectError(message, unknown=missing[0].name, layers=layers)
+
+
+def _listed(layers: Sequence[str]) -> str:
+    names = ", ".join(map(repr, layers[:3]))
+    return f"{'layer' if len(layers) == 1 else 'layers'} {names}{', ...' if layers[3:] else ''}"
 
 
 def _keras3_operations() -> dict[str, Any]:

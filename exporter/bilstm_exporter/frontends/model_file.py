@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,6 +91,23 @@ def inspect(path: Path) -> ModelFile:
         raise ModelFileError(_no_model(path, start))
     generation, why = _generation(config, version)
     return ModelFile(path, kind, config, version, generation, why)
+
+
+def with_config(file: ModelFile, config: Any, copy: Path) -> Path:
+    """Copy a ``.keras`` or HDF5 file with another configuration; returns the copy's path."""
+    if file.kind == "h5":
+        shutil.copyfile(file.path, copy)
+        with h5py.File(copy, "r+") as opened:
+            opened.attrs["model_config"] = json.dumps(config)
+        return copy
+    with zipfile.ZipFile(file.path) as archive, zipfile.ZipFile(copy, "w") as written:
+        for member in archive.infolist():
+            if member.filename == "config.json":
+                written.writestr(member.filename, json.dumps(config))
+                continue
+            with archive.open(member) as source, written.open(member.filename, "w") as target:
+                shutil.copyfileobj(source, target, 2**20)
+    return copy
 
 
 def weights_version(path: Path) -> str:

@@ -32,6 +32,25 @@ def without_training(config: Any, known: KnownObjects) -> Any:
     return _without_training(config, known, is_own=False)
 
 
+def own_training_settings(config: Any, known: KnownObjects) -> set[str]:
+    """Return the names of initializers and the like that a configuration names and nobody defines.
+
+    Args:
+        config: The configuration of a model, or a list of configurations.
+        known: What Keras and the user define.
+    """
+    if isinstance(config, list):
+        return set[str]().union(*(own_training_settings(item, known) for item in config))
+    found: set[str] = set()
+    for key, value in config.items() if isinstance(config, dict) else ():
+        kinds = [kind for ending, kind in _KINDS.items() if key.endswith(ending)]
+        if kinds and not known.is_builtin(value, kinds[0]) and not _is_given(value, known):
+            found.add(_name(value))
+        elif not kinds:
+            found |= own_training_settings(value, known)
+    return found
+
+
 def _without_training(value: Any, known: KnownObjects, *, is_own: bool) -> Any:
     if isinstance(value, list):
         return [_without_training(item, known, is_own=is_own) for item in value]
@@ -63,10 +82,16 @@ def _setting(key: str, value: Any, known: KnownObjects, *, is_own: bool) -> Any:
 
 def _is_given(value: Any, known: KnownObjects) -> bool:
     """Whether the user defines an object, which only a layer of his own may need."""
+    registered = value.get("registered_name") if isinstance(value, dict) else None
+    return known.has_own(_name(value), registered)
+
+
+def _name(value: Any) -> str:
+    """Return the name of a serialized class or function."""
     if isinstance(value, str):
-        return known.has_own(value)
+        return value
     name = value.get("config") if value["class_name"] == "function" else value["class_name"]
-    return isinstance(name, str) and known.has_own(name, value.get("registered_name"))
+    return name if isinstance(name, str) else str(value["class_name"])
 
 
 def is_pruning_wrapper(layer: Config, known: KnownObjects) -> bool:

@@ -20,7 +20,9 @@ from tf_keras.src.saving.legacy.saved_model import load as keras_loader
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
-from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, refuse_code
+from bilstm_exporter.frontends.known_objects import KnownObjects
+from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, with_config
+from bilstm_exporter.frontends.training_settings import own_training_settings
 
 _METADATA_FILE = "keras_metadata.pb"
 # Graph operators that access files or call Python.
@@ -34,12 +36,16 @@ _UNSAFE_OPERATORS = frozenset(
 _CHECKPOINT_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints"})
 
 
-def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+def load(
+    file: ModelFile, custom_objects: Mapping[str, Any], known: KnownObjects, *, trust_code: bool
+) -> Any:
     """Load a model; for an architecture in JSON, without its weights.
 
     Args:
-        file: ``.h5``, ``.keras``, a SavedModel folder, or JSON.
+        file: ``.h5``, ``.keras``, a SavedModel folder, or JSON; its configuration without what
+            only training needs.
         custom_objects: Layers and functions that the file names, by name.
+        known: What tf_keras and the user define.
         trust_code: Whether Python code inside the file may run.
 
     Raises:
@@ -47,9 +53,9 @@ def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool
         ModelFileError: The file does not contain a model.
     """
     if file.kind == "saved_model":
-        return _load_saved_model(file.path, custom_objects, trust_code=trust_code)
+        return _load_saved_model(file, custom_objects, known, trust_code=trust_code)
     if file.kind == "keras":
-        return _load_zip(file.path, custom_objects, trust_code=trust_code)
+        return _load_zip(file, custom_objects, trust_code=trust_code)
     # tf_keras has its own JSON encoding of tuples, shapes and similar values.
     config = json_utils.decode(json.dumps(updated_config(file.config, custom_objects)))
     with tf_keras.utils.custom_object_scope(dict(custom_objects)):
@@ -59,11 +65,10 @@ def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool
     return model
 
 
-def _load_zip(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+def _load_zip(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        named = path  # tf_keras requires the extension .keras
-        if path.suffix != ".keras":
-            named = Path(shutil.copy(path, Path(folder) / "model.keras"))
+        # tf_keras requires the extension .keras.
+        named = with_config(file, file.config, Path(folder) / "model.keras")
         return tf_keras.models.load_model(
             named, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
         )
@@ -114,34 +119,39 @@ def _readable(group: Any) -> Iterator[Any]:
         yield memory
 
 
-def _load_saved_model(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
-    configs = _saved_configs(path)
+def _load_saved_model(
+    file: ModelFile, custom_objects: Mapping[str, Any], known: KnownObjects, *, trust_code: bool
+) -> Any:
+    path, configs = file.path, file.config
     if not trust_code:
-        for config in configs:
-            refuse_code(path, config)
         _refuse_unsafe_operators(path)
     if not configs:
         message = (
             f"{path} is a SavedModel without a Keras model, as model.export and "
-            f"tf.saved_model.save write: it has no layers. Save the model with model.save, and "
-            f"export that"
+            f"tf.saved_model.save write: it holds operators, and its layers are gone. Export the "
+            f".keras file of the model instead, which model.save('name.keras') writes"
         )
         raise ModelFileError(message)
-    try:
-        model = tf_keras.models.load_model(path, custom_objects=dict(custom_objects), compile=False)
-    except ValueError as error:
-        # tf_keras names the layer that it could not restore, but not the unknown object in it.
-        known = {*custom_objects, *dir(tf_keras.layers), *dir(tf_keras.activations)}
-        unknown = [name for config in configs for name in _own_names(config) if name not in known]
-        if not unknown:
-            raise
-        message = f"Unknown object: '{unknown[0]}'"
-        raise ValueError(message) from error
+    inert = {name: Inert for name in own_training_settings(saved_configs(path), known)}
+    model = tf_keras.models.load_model(
+        path, custom_objects={**inert, **custom_objects}, compile=False
+    )
     _refuse_revived(path, model)
     return model
 
 
-def _saved_configs(path: Path) -> list[Any]:
+class Inert:
+    """Stands for an initializer, regularizer or constraint of the user's own, which never runs."""
+
+    def __call__(self, *_args: Any, **_settings: Any) -> Any:
+        """Do nothing."""
+
+    @classmethod
+    def from_config(cls, _config: Any) -> None:
+        """Return None, which Keras takes for no initializer, regularizer or constraint."""
+
+
+def saved_configs(path: Path) -> list[Any]:
     """Return the configuration of every Keras object in a SavedModel."""
     metadata = saved_metadata_pb2.SavedMetadata()
     try:
@@ -155,24 +165,6 @@ def _saved_configs(path: Path) -> list[Any]:
     except (DecodeError, ValueError, OSError) as error:
         message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
-
-
-def _own_names(config: Any) -> Iterator[str]:
-    """Yield the activations, other functions and cell classes that a configuration names."""
-    if isinstance(config, list):
-        for item in config:
-            yield from _own_names(item)
-    if not isinstance(config, dict):
-        return
-    if config.get("class_name") == "function":
-        yield str(config["config"])
-    for key, value in config.items():
-        if key in {"activation", "recurrent_activation"} and isinstance(value, str):
-            yield value
-        if key in {"cell", "cells"}:
-            cells = value if isinstance(value, list) else [value]
-            yield from (str(cell.get("class_name")) for cell in cells)
-        yield from _own_names(value)
 
 
 def saved_by(path: Path) -> str:
@@ -212,12 +204,12 @@ def _refuse_revived(path: Path, model: Any) -> None:
         if type(layer).__module__ != keras_loader.__name__:
             continue
         kind = type(layer).__name__
-        if hasattr(tf_keras.layers, kind):
-            message = (
-                f"{path} does not hold all settings of the {kind} layer {layer.name!r}; one of "
-                f"them may be Python code, such as activation=lambda x: ... Build the model with "
-                f"a function instead: --builder my_module:build"
-            )
-            raise ModelFileError(message, layers=(layer.name,))
-        message = f"Unknown layer: '{kind}'"
-        raise ValueError(message)
+        if not hasattr(tf_keras.layers, kind):
+            message = f"Unknown layer: '{kind}'"
+            raise ValueError(message)
+        message = (
+            f"{path} does not hold all settings of the {kind} layer {layer.name!r}; one of "
+            f"them may be Python code, such as activation=lambda x: ... Build the model with "
+            f"a function instead: --builder my_module:build"
+        )
+        raise ModelFileError(message, layers=(layer.name,))
