@@ -65,8 +65,9 @@ class KnownObjects:
         )
 
     def has_layer(self, name: str) -> bool:
-        """Whether Keras has a layer of this class."""
-        return hasattr(self._library.layers, name) or name in _INTERNAL
+        """Whether Keras has a layer or a model of this class."""
+        modules = (self._library.layers, self._library.models)
+        return name in _INTERNAL or any(hasattr(module, name) for module in modules)
 
     def has_builtin(self, name: str) -> bool:
         """Whether Keras has a class or function of this name, or a module of it."""

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from keyword import iskeyword
 from pathlib import Path
@@ -48,7 +48,7 @@ from bilstm_exporter.frontends.model_file import (
     with_config,
 )
 from bilstm_exporter.frontends.submodel import select_outputs, training_head
-from bilstm_exporter.frontends.training_settings import without_training
+from bilstm_exporter.frontends.training_settings import pruned_layers, without_training
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
@@ -153,7 +153,7 @@ def _read_file(
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # raises a clear error for a file without weights
-        _load_weights(model, weights)
+        _load_weights(model, weights, _pruned(file, custom_objects))
     why = file.why
     if file.kind == "saved_model":
         from bilstm_exporter.frontends.keras2.loading import saved_by  # noqa: PLC0415
@@ -318,7 +318,10 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
     try:
         with SafeModeScope(safe_mode=not trust_code):
             return loading.load(
-                replace(file, config=config), custom_objects, known, trust_code=trust_code
+                replace(file, config=config, pruned=pruned_layers(file.config, known)),
+                custom_objects,
+                known,
+                trust_code=trust_code,
             )
     except ExportError:
         raise
@@ -327,12 +330,19 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         raise _explained(file.path, error, reader, config, known) from error
 
 
-def _load_weights(model: Any, path: Path) -> None:
+def _pruned(file: ModelFile, custom_objects: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of a Keras 2 file's layers that stand in pruning wrappers."""
+    if file.generation == KERAS3:
+        return frozenset()
+    return pruned_layers(file.config, KnownObjects(sys.modules["tf_keras"], custom_objects))
+
+
+def _load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
     try:
         if _is_keras2(model):
             from bilstm_exporter.frontends.keras2.loading import load_weights  # noqa: PLC0415
 
-            load_weights(model, path)
+            load_weights(model, path, pruned)
         else:
             model.load_weights(path)
     except _LOADING_ERRORS as error:

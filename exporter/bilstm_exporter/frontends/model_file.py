@@ -26,6 +26,16 @@ NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
 _WRAPPED = ("layer", "forward_layer", "backward_layer")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
+_TFLITE_SIGNATURE = b"TFL3"
+# Other formats of models, by the extension of the file; their bytes do not always tell.
+_OTHER_MODELS = {
+    ".mlmodel": "a Core ML model",
+    ".onnx": "an ONNX model",
+    ".pb": "a graph of TensorFlow",
+    ".pt": "a PyTorch model",
+    ".pth": "a PyTorch model",
+    ".tflite": "a TFLite model",
+}
 _CONFIG_LIMIT = 256 * 2**20
 # Keys that one generation writes and the other does not.
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
@@ -50,6 +60,7 @@ class ModelFile:
         version: The version of the Keras that wrote it, or "" if the file does not contain it.
         generation: The library that must read it.
         why: The reason for the generation, in a few words.
+        pruned: The names of the layers that stand in pruning wrappers.
     """
 
     path: Path
@@ -58,6 +69,7 @@ class ModelFile:
     version: str
     generation: str
     why: str
+    pruned: frozenset[str] = frozenset()
 
 
 def inspect(path: Path) -> ModelFile:
@@ -73,6 +85,8 @@ def inspect(path: Path) -> ModelFile:
         raise ModelFileError(message) from error
     if is_folder:
         if not (path / SAVED_MODEL_FILE).is_file():
+            if (path / "model.json").is_file():
+                return inspect(path / "model.json")
             message = (
                 f"{path} is a folder without {SAVED_MODEL_FILE}; expected a .keras or .h5 file, "
                 f"or a folder saved by Keras 2's model.save"
@@ -243,6 +257,17 @@ def _no_model(path: Path, start: bytes) -> str:
         return (
             f"{path} is YAML, which Keras has not read since 2.6, because YAML can run code: "
             f"write the architecture as JSON, with model.to_json(), and export that with --weights"
+        )
+    kind = (
+        "a TFLite model"
+        if start[4:8] == _TFLITE_SIGNATURE
+        else _OTHER_MODELS.get(path.suffix.lower())
+    )
+    if kind is not None and start:
+        return (
+            f"{path} is {kind}, which another program made of a model: the layers that an export "
+            f"needs are not in it. Export the Keras model that it was made of: a .keras or .h5 "
+            f"file, or a SavedModel folder; bilstm_runtime runs {path.name} only in a bundle"
         )
     problem = "is empty" if not start else f"starts with {start[:4]!r}"
     return (

@@ -33,7 +33,7 @@ def without_training(config: Any, known: KnownObjects) -> Any:
 
 
 def own_training_settings(config: Any, known: KnownObjects) -> set[str]:
-    """Return the names of initializers and the like that a configuration names and nobody defines.
+    """Return the names of initializers and the like of a configuration that are not Keras's.
 
     Args:
         config: The configuration of a model, or a list of configurations.
@@ -44,7 +44,7 @@ def own_training_settings(config: Any, known: KnownObjects) -> set[str]:
     found: set[str] = set()
     for key, value in config.items() if isinstance(config, dict) else ():
         kinds = [kind for ending, kind in _KINDS.items() if key.endswith(ending)]
-        if kinds and not known.is_builtin(value, kinds[0]) and not _is_given(value, known):
+        if kinds and not known.is_builtin(value, kinds[0]):
             found.add(_name(value))
         elif not kinds:
             found |= own_training_settings(value, known)
@@ -114,15 +114,15 @@ def _unwrapped(wrapper: Config) -> Config:
     return {**inner, **place, "config": {**shapes, **inner["config"], **named}}
 
 
-def pruned_layers(config: Any, known: KnownObjects) -> set[str]:
+def pruned_layers(config: Any, known: KnownObjects) -> frozenset[str]:
     """Return the names of the layers of a model that stand in pruning wrappers."""
     settings = config.get("config") if isinstance(config, dict) else None
     layers = settings.get("layers", []) if isinstance(settings, dict) else settings
-    return {
+    return frozenset(
         str(layer["config"].get("name"))
         for layer in (layers if isinstance(layers, list) else [])
         if isinstance(layer, dict)
         and isinstance(layer.get("class_name"), str)
         and isinstance(layer.get("config"), dict)
         and is_pruning_wrapper(layer, known)
-    }
+    )
