@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.ops.operation import Operation
 
 from bilstm_exporter.errors import (
@@ -40,6 +41,8 @@ from bilstm_exporter.frontends.model_file import (
     KERAS3,
     NOTHING_SHA256,
     ModelFile,
+    checkpoint_files,
+    checkpoint_prefix,
     config_layers,
     inspect,
     refuse_code,
@@ -48,6 +51,7 @@ from bilstm_exporter.frontends.model_file import (
     with_config,
 )
 from bilstm_exporter.frontends.submodel import select_outputs, training_head
+from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
 from bilstm_exporter.frontends.training_settings import pruned_layers, without_training
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
@@ -146,10 +150,13 @@ def _read_file(
             f"model.save_weights wrote, --weights FILE"
         )
         raise OptionError(message)
-    if file.generation == KERAS3:
-        model = _load_keras3(file, custom_objects, trust_code=trust_code)
-    else:
-        model = _load_keras2(file, custom_objects, trust_code=trust_code)
+    load = _load_keras3 if file.generation == KERAS3 else _load_keras2
+    is_tfjs = file.kind == "tfjs"  # its topology is loaded as an architecture
+    model = load(
+        replace(file, kind="json") if is_tfjs else file, custom_objects, trust_code=trust_code
+    )
+    if is_tfjs and weights is None:
+        _load_tfjs_weights(model, file.path)
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # raises a clear error for a file without weights
@@ -330,6 +337,39 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         raise _explained(file.path, error, reader, config, known) from error
 
 
+def _load_tfjs_weights(model: Any, path: Path) -> None:
+    variables = [variable for layer in model.layers for variable in layer.weights]
+    names = [variable.name.partition(":")[0] for variable in variables]
+    try:
+        assign_weights(variables, names, read_weights(path))
+    except ExportError:
+        raise
+    except _LOADING_ERRORS as error:
+        reader = f"{'tf_keras' if _is_keras2(model) else 'Keras'} {_version_of(model)}"
+        raise _explained(path, error, reader) from error
+
+
+def _load_checkpoint(model: Any, prefix: Path) -> None:
+    """Load the weights of a TensorFlow checkpoint, as ``save_weights`` of Keras 2 writes.
+
+    Raises:
+        ValueError: The checkpoint does not have all weights of the model.
+    """
+    failure: Exception | None = None
+    # Keras 2 saves the model itself; tf.train.Checkpoint(model=model) saves it under a name.
+    for checkpoint in (tf.train.Checkpoint(root=model), tf.train.Checkpoint(model=model)):
+        try:
+            status = checkpoint.read(str(prefix))
+            status.assert_existing_objects_matched()
+            status.expect_partial()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            failure = failure or error
+        else:
+            return
+    message = f"the checkpoint does not have all weights of the model: {failure}"
+    raise ValueError(message)
+
+
 def _pruned(file: ModelFile, custom_objects: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of a Keras 2 file's layers that stand in pruning wrappers."""
     if file.generation == KERAS3:
@@ -339,7 +379,9 @@ def _pruned(file: ModelFile, custom_objects: Mapping[str, Any]) -> frozenset[str
 
 def _load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
     try:
-        if _is_keras2(model):
+        if checkpoint_files(path):
+            _load_checkpoint(model, checkpoint_prefix(path))
+        elif _is_keras2(model):
             from bilstm_exporter.frontends.keras2.loading import load_weights  # noqa: PLC0415
 
             load_weights(model, path, pruned)

@@ -5,6 +5,7 @@ It reads the bytes of the file, not its name, and does not trust them.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import h5py
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+from bilstm_exporter.frontends import tfjs
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -55,7 +57,8 @@ class ModelFile:
 
     Attributes:
         path: Its path.
-        kind: ``"keras"`` (a zip archive), ``"h5"``, ``"saved_model"`` or ``"json"``.
+        kind: ``"keras"`` (a zip archive), ``"h5"``, ``"saved_model"``, ``"json"`` or ``"tfjs"``
+            (the model.json of TensorFlow.js).
         config: The model's configuration in the file; None for a SavedModel.
         version: The version of the Keras that wrote it, or "" if the file does not contain it.
         generation: The library that must read it.
@@ -100,7 +103,7 @@ def inspect(path: Path) -> ModelFile:
     elif start == _HDF5_SIGNATURE:
         kind, (config, version) = "h5", _inspect_hdf5(path)
     elif start.lstrip()[:1] in {b"{", b"[", b'"'}:
-        kind, (config, version) = "json", _inspect_json(path)
+        kind, config, version = _inspect_json(path)
     else:
         raise ModelFileError(_no_model(path, start))
     generation, why = _generation(config, version)
@@ -130,19 +133,39 @@ def weights_version(path: Path) -> str:
     Raises:
         ModelFileError: The file is missing, damaged, or has no weights.
     """
+    if checkpoint_files(path):
+        return ""
     start = _first_bytes(path)
     if start.startswith(_ZIP_SIGNATURE):
         return _inspect_zip(path)[1]
     if start != _HDF5_SIGNATURE:
         message = (
             f"{path} holds no weights: expected an HDF5 file, such as model.save_weights('x.h5') "
-            f"or model.save writes"
+            f"or model.save writes, or a TensorFlow checkpoint, such as x.ckpt for x.ckpt.index"
         )
         raise ModelFileError(message)
     with _open_hdf5(path) as file:
         group = file.get("model_weights", file)
         version = file.attrs.get("keras_version") or group.attrs.get("keras_version", "")
     return _text(version)
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """Return the files of a TensorFlow checkpoint; [] if a path is not one.
+
+    Args:
+        path: The checkpoint's prefix, as ``model.ckpt``, or its index file, ``model.ckpt.index``.
+    """
+    prefix = checkpoint_prefix(path)
+    if not prefix.with_name(f"{prefix.name}.index").is_file():
+        return []
+    escaped = glob.escape(prefix.name)
+    return sorted([*prefix.parent.glob(f"{escaped}.index"), *prefix.parent.glob(f"{escaped}.data-*")])
+
+
+def checkpoint_prefix(path: Path) -> Path:
+    """Return the prefix of a checkpoint from itself or from its index file."""
+    return path.with_suffix("") if path.suffix == ".index" else path
 
 
 def is_legacy(model: str | None, weights: str | None) -> bool:
@@ -153,7 +176,11 @@ def is_legacy(model: str | None, weights: str | None) -> bool:
     """
     if model is not None:
         return inspect(Path(model)).generation == TF_KERAS
-    version = "" if weights is None else weights_version(Path(weights))
+    if weights is None:
+        return False
+    if checkpoint_files(Path(weights)):
+        return True  # Keras 3 writes HDF5
+    version = weights_version(Path(weights))
     return version.split(".")[0] in {"1", "2"}
 
 
@@ -232,11 +259,14 @@ def refuse_code(path: Path, config: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder with their names."""
+    """Return the SHA-256 of a file, or of all files of a folder or checkpoint with their names."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+    files, folder = checkpoint_files(path) or [path], path.parent
+    if path.is_dir():
+        files, folder = sorted(p for p in path.rglob("*") if p.is_file()), path
+    for file in files:
+        if files != [path]:
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:
             while block := stream.read(2**20):
                 digest.update(block)
@@ -335,7 +365,7 @@ def _open_hdf5(path: Path) -> Any:
         raise ModelFileError(message) from error
 
 
-def _inspect_json(path: Path) -> tuple[Any, str]:
+def _inspect_json(path: Path) -> tuple[str, Any, str]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(config, str):  # json.dump(model.to_json(), file)
@@ -349,10 +379,12 @@ def _inspect_json(path: Path) -> tuple[Any, str]:
             f"Build the model with a function instead: --builder my_module:build --weights FILE"
         )
         raise ModelFileError(message)
+    if isinstance(config, dict) and "modelTopology" in config:
+        return "tfjs", *tfjs.topology(config, path)
     if not isinstance(config, dict) or "class_name" not in config:
         message = f"{path} is JSON but not an architecture: expected what model.to_json() writes"
         raise ModelFileError(message)
-    return config, str(config.get("keras_version", ""))
+    return "json", config, str(config.get("keras_version", ""))
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,11 @@ import tensorflow as tf
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
 
 
+# The layers that tf_keras makes of operators between layers.
+_OPERATORS = frozenset({"ClassMethod", "InstanceMethod", "InstanceProperty", "SlicingOpLambda",
+                        "TFOpLambda", "TensorFlowOpLayer"})  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TrainingHead:
     """A part of a model that looks like its training loss.
@@ -99,10 +104,23 @@ def training_head(model: Any, library: Any) -> TrainingHead | None:
     results = [t for pure, joined in joins if pure & set(labels) for t in joined]
     if not results and unused:
         results = outputs
-    layers = dict.fromkeys(_layer_name(tensor) for tensor in results)
+    layers = dict.fromkeys(
+        _layer_name(tensor) for result in results for tensor in _layer_outputs(result, sources, library)
+    )
     if not labels or not layers or len(labels) == len(inputs):
         return None
     return TrainingHead(tuple(labels), tuple(layers))
+
+
+def _layer_outputs(
+    tensor: Any, sources: dict[int, frozenset[str] | None], library: Any
+) -> list[Any]:
+    """Return a tensor, or, if an operator computes it, the outputs of the layers before that."""
+    owner = tensor._keras_history[0]  # noqa: SLF001 - the only link to the layer
+    if isinstance(owner, library.layers.Layer) and type(owner).__name__ not in _OPERATORS:
+        return [tensor]
+    before = [one for one in _node_inputs(_node_of(tensor)) if sources[id(one)] is None]
+    return [found for one in before for found in _layer_outputs(one, sources, library)] or [tensor]
 
 
 def _tensors(graph: Any, path: str, library: Any) -> list[Any]:
