@@ -95,8 +95,9 @@ def with_loss(library, kind):
                 rows = tf.shape(y_pred)[0]
                 steps, lengths = tf.fill([rows], 6), tf.fill([rows], 3)
                 ones = tf.ones([rows, 3], "int32")
-                self.add_loss(tf.reduce_mean(tf.nn.ctc_loss(
-                    ones, y_pred, lengths, steps, logits_time_major=False, blank_index=0)))  # fmt: skip
+                options = {"logits_time_major": False, "blank_index": 0}
+                loss = tf.nn.ctc_loss(ones, y_pred, lengths, steps, **options)
+                self.add_loss(tf.reduce_mean(loss))
                 return y_pred
             loss = cost(y_true, y_pred)
             if kind == "output":
@@ -162,18 +163,18 @@ def test_an_export_of_a_part(library, tmp_path):
 
 
 def test_a_branch_with_effects_that_nobody_reads_is_removed():
-    counter = tf.Variable(0.0)
+    counter, factor = tf.Variable(0.0), tf.Variable(1.0)
 
     @tf.function(autograph=False)
     def call(one, other):
         counter.assign_add(tf.reduce_sum(other))
         tf.debugging.assert_less(other, 100.0)
-        return {"y": one + 1.0}
+        return {"y": one + factor}
 
     spec = tf.TensorSpec([None])
     function = without_captures(call.get_concrete_function(spec, spec))
     kinds = {operation.type for operation in function.graph.get_operations()}
-    assert kinds <= {"Placeholder", "Const", "AddV2", "Identity"}
+    assert not kinds & {"AssignAddVariableOp", "Assert", "If", "StatelessIf", "Sum"}
     assert unread_inputs(function) == [1]
     found = function(tf.constant([1.0]), tf.constant([2.0]))
     assert found["y"].numpy() == [2.0]

@@ -6,11 +6,14 @@ needs permission.
 
 import importlib
 import json
+import zipfile
 
+import keras
 import numpy as np
 import pytest
 
-from bilstm_exporter.errors import UnknownObjectError, UntrustedCodeError
+from bilstm_exporter.errors import ModelFileError, UnknownObjectError, UntrustedCodeError
+from bilstm_exporter.frontends.known_objects import KnownObjects, missing_objects
 from bilstm_exporter.frontends.loading import read
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -170,7 +173,7 @@ def test_a_lambda_needs_permission_and_then_runs(library, container, tmp_path):
     last = keras.layers.Lambda(lambda t: t[:, -1] * 2.0, output_shape=(3,), name="last")(hidden)
     model = keras.Model(first, last)
     saved = save(model, container, tmp_path)
-    with pytest.raises(UntrustedCodeError, match="'last'.*--trust-code"):
+    with pytest.raises(UntrustedCodeError, match=r"'last'.*--trust-code"):
         read(**saved)
     check(model, saved, trust_code=True)
 
@@ -210,8 +213,6 @@ def pruning_wrapper(keras):
 def test_pruned_layers_load_without_the_package(functional, container, tmp_path):
     import tf_keras
 
-    from bilstm_exporter.frontends.keras2.recurrent import describe_cell
-
     prune, layers = pruning_wrapper(tf_keras), tf_keras.layers
     rng = np.random.default_rng(1)
     chain = [
@@ -222,7 +223,9 @@ def test_pruned_layers_load_without_the_package(functional, container, tmp_path)
     model = tf_keras.Sequential([layers.Input((None, 4)), *chain])
     if functional:
         model = tf_keras.Model(model.input, model.output)
-    model.set_weights([rng.normal(size=w.shape).astype("float32") ** 2 for w in model.get_weights()])
+    model.set_weights(
+        [rng.normal(size=w.shape).astype("float32") ** 2 for w in model.get_weights()]
+    )
     for wrapper in chain:
         for weight, mask in wrapper.pairs:
             mask.assign(rng.integers(2, size=weight.shape).astype("float32"))
@@ -235,3 +238,46 @@ def test_pruned_layers_load_without_the_package(functional, container, tmp_path)
             weight.assign(weight * mask)
     source = check(model, saved)
     assert [kind for _, kind in source.layers()] == ["LSTM", "BatchNormalization", "Dense"]
+
+
+@pytest.mark.parametrize("container", ["h5", "keras"])
+def test_a_cell_of_two_sequences_is_refused_by_the_name_of_its_layer(container, tmp_path):
+    """No Keras 2 reads such a file: it does not record that the sequences are a tuple."""
+    import tensorflow as tf
+    import tf_keras
+
+    class Pair(tf_keras.layers.Layer):
+        state_size = output_size = 3
+
+        def build(self, shapes):
+            self.kernel = self.add_weight(name="kernel", shape=(shapes[0][-1], 3))
+            self.built = True
+
+        def call(self, inputs, states):
+            output = tf.tanh(inputs[0] @ self.kernel + states[0]) * inputs[1]
+            return output, [output]
+
+    sequences = tf_keras.Input((None, 4)), tf_keras.Input((None, 1))
+    outputs = tf_keras.layers.RNN(Pair(), name="phased")(sequences)
+    path = tmp_path / f"model.{container}"
+    tf_keras.Model(sequences, outputs).save(path)
+    with pytest.raises(UnknownObjectError, match=r"'Pair' \(in layer 'phased'\)"):
+        read(path)
+    with pytest.raises(ModelFileError, match=r"RNN layer 'phased'.*--builder"):
+        read(path, custom_objects={"Pair": Pair})
+
+
+def test_the_module_in_a_file_is_named(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Doubler(name="twice")])
+    model.save(tmp_path / "model.keras")
+    config = json.loads(zipfile.ZipFile(tmp_path / "model.keras").read("config.json"))
+    known = KnownObjects(keras, {})
+    (missing,) = missing_objects(config, known)
+    assert (missing.name, missing.layers) == ("Doubler", ("twice",))
+    assert missing.module == Doubler.__module__
+    assert missing_objects(config, KnownObjects(keras, {"Doubler": Doubler})) == []
+
+
+class Doubler(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs * 2

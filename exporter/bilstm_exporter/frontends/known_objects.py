@@ -21,8 +21,12 @@ _INTERNAL = frozenset(
      "InstanceMethod", "InstanceProperty", "Policy", "SlicingOpLambda", "TFOpLambda",
      "TensorFlowOpLayer", "TensorShape"}
 )  # fmt: skip
-# The settings that hold layers, in models, wrappers and recurrent layers.
-_INNER_LAYERS = ("layers", "layer", "forward_layer", "backward_layer", "cell", "cells")
+# The settings that hold layers, in models and wrappers; those that hold cells; and those with
+# neither.
+_INNER_LAYERS = ("layers", "layer", "forward_layer", "backward_layer")
+_CELLS = ("cell", "cells")
+_ACTIVATIONS = ("activation", "recurrent_activation")
+_NO_OBJECTS = ("inbound_nodes", "compile_config", "build_config")
 _PACKAGES = frozenset({"keras", "tf_keras", "tensorflow", "builtins"})
 
 
@@ -58,8 +62,7 @@ class KnownObjects:
         return any(
             name is not None
             and (
-                name in self._custom
-                or self._library.utils.get_registered_object(name) is not None
+                name in self._custom or self._library.utils.get_registered_object(name) is not None
             )
             for name in names
         )
@@ -168,36 +171,27 @@ def _missing(
     if not isinstance(value, dict):
         return
     name, settings = value.get("class_name"), value.get("config")
-    inner = layer
-    if isinstance(name, str) and not name.startswith("__"):
-        own = isinstance(settings, dict) and settings.get("name") or value.get("name")
-        inner = own if is_layer and isinstance(own, str) else layer
-        missing = _missing_name(value, name, known, is_layer=is_layer)
-        if missing is not None:
-            module = value.get("module")
-            module = module if package_of(module) not in _PACKAGES | {"__main__"} else ""
-            yield python_name(missing), str(module or ""), inner
+    is_object = isinstance(name, str) and not name.startswith("__")
+    if is_object and is_layer and isinstance(settings, dict):
+        layer = str(settings.get("name") or value.get("name") or layer)
+    missing = _missing_name(value, name, known, is_layer=is_layer) if is_object else None
+    if missing is not None:
+        module = value.get("module")
+        is_own = package_of(module) not in _PACKAGES | {"__main__"}
+        yield python_name(missing), str(module) if is_own else "", layer
     for key, item in value.items():
-        if key in {"inbound_nodes", "compile_config", "build_config"}:
-            continue
-        if key == "config" and isinstance(name, str):
-            yield from _missing(item, known, inner, is_layer=False)
-        elif key in _INNER_LAYERS:
-            yield from _missing(item, known, inner, is_layer=True)
-        elif _is_activation(key) and isinstance(item, str):
-            if not known.has_own(item) and not known.has_builtin(item):
-                yield python_name(item), "", inner
-        else:
-            yield from _missing(item, known, inner, is_layer=False)
+        if key in _ACTIVATIONS and isinstance(item, str):
+            found = [] if known.has_own(item) or known.has_builtin(item) else [item]
+            yield from ((python_name(one), "", layer) for one in found)
+        elif key in _CELLS:  # they belong to the layer around them
+            yield from ((found, module, layer) for found, module, _ in _missing(item, known, layer))
+        elif key not in _NO_OBJECTS:
+            # The configuration of an old Sequential model is the list of its layers.
+            inner = key in _INNER_LAYERS or (key == "config" and isinstance(item, list))
+            yield from _missing(item, known, layer, is_layer=inner)
 
 
-def _is_activation(key: str) -> bool:
-    return key in {"activation", "recurrent_activation"}
-
-
-def _missing_name(
-    value: Config, name: str, known: KnownObjects, *, is_layer: bool
-) -> str | None:
+def _missing_name(value: Config, name: Any, known: KnownObjects, *, is_layer: bool) -> str | None:
     """Return the name of a serialized object if nobody defines it."""
     settings, registered = value.get("config"), value.get("registered_name")
     if name == "function":

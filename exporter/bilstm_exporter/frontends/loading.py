@@ -52,6 +52,7 @@ from bilstm_exporter.frontends.model_file import (
 )
 from bilstm_exporter.frontends.submodel import select_outputs, training_head
 from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
+from bilstm_exporter.frontends.tracing import observed_failures
 from bilstm_exporter.frontends.training_settings import pruned_layers, without_training
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
@@ -77,7 +78,7 @@ _LOADING_ERRORS = (
 )  # fmt: skip
 
 
-def read(
+def read(  # noqa: PLR0913 - the options of a user are independent
     model: Any,
     *,
     weights: str | Path | None = None,
@@ -274,7 +275,7 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         elif path.suffix != f".{file.kind}":  # Keras requires the right extension
             path = Path(shutil.copy(path, Path(folder) / f"model.{file.kind}"))
         try:
-            with safe_mode:
+            with safe_mode, observed_failures(keras.layers.Layer) as failed:
                 if file.kind == "json":
                     return keras.models.model_from_json(
                         json.dumps(config), custom_objects=custom_objects
@@ -288,7 +289,7 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                 )
         except _LOADING_ERRORS as error:
             reader = f"Keras {keras.__version__}"
-            raise _explained(file.path, error, reader, config, known) from error
+            raise _explained(file.path, error, reader, config, known, failed) from error
 
 
 def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
@@ -323,7 +324,10 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         for part in config if file.kind == "saved_model" else [config]:
             refuse_code(file.path, part)
     try:
-        with SafeModeScope(safe_mode=not trust_code):
+        with (
+            SafeModeScope(safe_mode=not trust_code),
+            observed_failures(tf_keras.layers.Layer) as failed,
+        ):
             return loading.load(
                 replace(file, config=config, pruned=pruned_layers(file.config, known)),
                 custom_objects,
@@ -334,7 +338,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         raise
     except _LOADING_ERRORS as error:
         reader = f"tf_keras {tf_keras.__version__}"
-        raise _explained(file.path, error, reader, config, known) from error
+        raise _explained(file.path, error, reader, config, known, failed) from error
 
 
 def _load_tfjs_weights(model: Any, path: Path) -> None:
@@ -392,12 +396,13 @@ def _load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
         raise _explained(path, error, f"{reader} {_version_of(model)}") from error
 
 
-def _explained(
+def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
     path: Path,
     error: Exception,
     reader: str,
     config: Any = None,
     known: KnownObjects | None = None,
+    failed: Sequence[Any] = (),
 ) -> ExportError:
     """Convert an error that Keras raised for a file.
 
@@ -410,6 +415,7 @@ def _explained(
         reader: The name and version of that Keras.
         config: The configuration in the file; None for a file of weights.
         known: The classes and functions that are defined.
+        failed: The layers whose call raised the error, innermost first.
     """
     missing = [] if known is None else missing_objects(config, known)
     if missing:
@@ -438,10 +444,18 @@ def _explained(
         return ModelFileError(message, layers=[layer.name for layer in coded])
     # Keras adds a text for each level of the model; the cause is the last one.
     cause = _CLASS.sub(r"\1", text.rpartition("Exception encountered: ")[2].splitlines()[0])[:500]
-    failed = _FAILED_LAYER.findall(text)
-    where = "in the {} layer '{}': ".format(*failed[-1]) if failed else ""
+    labels = [(type(layer).__name__, layer.name) for layer in failed[:1]]
+    labels = labels or _FAILED_LAYER.findall(text)
+    where = "in the {} layer '{}': ".format(*labels[-1]) if labels else ""
     named = [one.name for one in layers if repr(one.name) in f"{where}{cause}"]
-    return ModelFileError(f"{path} cannot be loaded by {reader}: {where}{cause}", layers=named)
+    message = f"{path} cannot be loaded by {reader}: {where}{cause}"
+    if failed:
+        message += (
+            f". If the file does not record how the layer is called, such as with several "
+            f"sequences, build the model with a function: --builder my_module:build --weights "
+            f"{path}"
+        )
+    return ModelFileError(message, layers=named)
 
 
 def _missing_objects(

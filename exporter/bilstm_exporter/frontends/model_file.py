@@ -160,7 +160,9 @@ def checkpoint_files(path: Path) -> list[Path]:
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         return []
     escaped = glob.escape(prefix.name)
-    return sorted([*prefix.parent.glob(f"{escaped}.index"), *prefix.parent.glob(f"{escaped}.data-*")])
+    return sorted(
+        [*prefix.parent.glob(f"{escaped}.index"), *prefix.parent.glob(f"{escaped}.data-*")]
+    )
 
 
 def checkpoint_prefix(path: Path) -> Path:
@@ -266,7 +268,9 @@ def sha256(path: Path) -> str:
         files, folder = sorted(p for p in path.rglob("*") if p.is_file()), path
     for file in files:
         if files != [path]:
-            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+            digest.update(
+                f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode()
+            )
         with file.open("rb") as stream:
             while block := stream.read(2**20):
                 digest.update(block)

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
 
-
 # The layers that tf_keras makes of operators between layers.
 _OPERATORS = frozenset({"ClassMethod", "InstanceMethod", "InstanceProperty", "SlicingOpLambda",
                         "TFOpLambda", "TensorFlowOpLayer"})  # fmt: skip
@@ -105,7 +104,9 @@ def training_head(model: Any, library: Any) -> TrainingHead | None:
     if not results and unused:
         results = outputs
     layers = dict.fromkeys(
-        _layer_name(tensor) for result in results for tensor in _layer_outputs(result, sources, library)
+        _layer_name(tensor)
+        for result in results
+        for tensor in _layer_outputs(result, sources, library)
     )
     if not labels or not layers or len(labels) == len(inputs):
         return None

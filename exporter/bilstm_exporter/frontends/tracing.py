@@ -85,7 +85,7 @@ def trace_function(
         tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}") for i, spec in enumerate(inputs)
     ]
     with (
-        _observed_failures(library.layers.Layer) as failed,
+        observed_failures(library.layers.Layer) as failed,
         replaced({(ctc_ops, "function"): _CTC_FUNCTIONS}),
     ):
         try:
@@ -103,7 +103,7 @@ def trace_function(
 
 
 @contextlib.contextmanager
-def _observed_failures(layer_class: Any) -> Iterator[list[Any]]:
+def observed_failures(layer_class: Any) -> Iterator[list[Any]]:
     """Collect the layers whose call raises, innermost first; a call that returns clears them."""
     failed: list[Any] = []
     original = layer_class.__call__

@@ -64,10 +64,7 @@ def _without_training(value: Any, known: KnownObjects, *, is_own: bool) -> Any:
         is_own = known.has_own(name, value.get("registered_name")) or not (
             known.has_layer(name) or package_of(value.get("module")) == "keras"
         )
-    return {
-        key: _setting(key, item, known, is_own=is_own)
-        for key, item in value.items()
-    }
+    return {key: _setting(key, item, known, is_own=is_own) for key, item in value.items()}
 
 
 def _setting(key: str, value: Any, known: KnownObjects, *, is_own: bool) -> Any:

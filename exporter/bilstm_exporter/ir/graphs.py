@@ -98,8 +98,12 @@ def without_unread_branches(function: Any) -> Any:
 
     def call(*tensors: Any) -> Any:
         mapping = dict(zip([tensor.name for tensor in own], tensors, strict=True))
+        new_graph = tf.compat.v1.get_default_graph()
         for place, value in captured:
-            mapping[place.name] = tf.compat.v1.get_default_graph().capture(value)
+            mapping[place.name] = new_graph.capture(value)
+        for variable in graph.variables:
+            if any(variable.handle is value for _, value in captured):
+                new_graph.watch_variable(variable)
         results = tf.graph_util.import_graph_def(
             graph_def,
             input_map=mapping,
@@ -110,9 +114,7 @@ def without_unread_branches(function: Any) -> Any:
             result.set_shape(output.shape)
         return tf.nest.pack_sequence_as(outputs, results)
 
-    signature = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.op.name) for tensor in own
-    ]
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.op.name) for tensor in own]
     with tf.init_scope():
         return tf.function(call, autograph=False).get_concrete_function(*signature)
 

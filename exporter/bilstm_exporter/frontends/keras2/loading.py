@@ -195,7 +195,7 @@ def _load_saved_model(
             f".keras file of the model instead, which model.save('name.keras') writes"
         )
         raise ModelFileError(message)
-    inert = {name: Inert for name in own_training_settings(saved_configs(path), known)}
+    inert = dict.fromkeys(own_training_settings(saved_configs(path), known), Inert)
     model = tf_keras.models.load_model(
         path, custom_objects={**custom_objects, **inert}, compile=False
     )
