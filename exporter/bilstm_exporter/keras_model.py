@@ -163,6 +163,10 @@ class KerasModel(Protocol):
         """Return the final states of every recurrence in one eager call, ``[batch, ...]`` each."""
         ...
 
+    def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
+        """Return the name of the first layer whose outputs differ between two equal calls."""
+        ...
+
     def layers(self) -> list[tuple[str, str]]:
         """Return name and class of every layer that is not a container, in the model's order."""
         ...

@@ -184,3 +184,43 @@ def test_outputs_as_an_option():
     for bad in ("", ",", "a,a", ()):
         with pytest.raises(OptionError, match="outputs"):
             export(functional("keras"), outputs=bad)
+
+
+@libraries
+def test_a_layer_that_draws_random_numbers_is_named(library):
+    keras = importlib.import_module(library)
+
+    class Noisy(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs + tf.random.normal(tf.shape(inputs))
+
+    layers = keras.layers
+    inside = [layers.LSTM(3, return_sequences=True), Noisy(name="noisy"), layers.Dense(2)]
+    source, _ = read(keras.Sequential([layers.Input((None, 4)), *inside]))
+    assert source.random_layer([x]) == "noisy"
+    source, _ = read(keras.Sequential([layers.Input((None, 4)), inside[0], inside[2]]))
+    assert source.random_layer([x]) is None
+
+
+@libraries
+def test_an_operator_is_named_with_its_layer_and_an_error_without_keras_s_frame(library, tmp_path):
+    keras = importlib.import_module(library)
+
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return tf.math.digamma(inputs * inputs + 1)
+
+    class Fails(keras.layers.Layer):
+        def call(self, inputs):
+            if tf.executing_eagerly():
+                message = "no such luck"
+                raise RuntimeError(message)
+            return inputs
+
+    layers = keras.layers
+    first = [layers.Input((None, 4)), layers.LSTM(3, return_sequences=True)]
+    with pytest.raises(UnsupportedModelError, match=r"Digamma \(in layer 'own'\)"):
+        export(keras.Sequential([*first, Own(name="own")]), tmp_path / "a", formats="onnx")
+    with pytest.raises(UnsupportedModelError, match=r"no such luck$") as raised:
+        export(keras.Sequential([*first, Fails()]), tmp_path / "b", formats="onnx")
+    assert "Exception encountered" not in str(raised.value)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.function import Defun
 from tensorflow.python.ops import ctc_ops
@@ -100,6 +101,44 @@ def trace_function(
             raise _untraceable(error, [layer for layer in failed if layer is not model], ops) from (
                 error
             )
+
+
+def random_layer(layer_class: Any, call: Callable[[], Any]) -> str | None:
+    """Return the name of the first layer whose outputs differ between two equal calls of a model.
+
+    Args:
+        layer_class: The base class of layers.
+        call: Calls the model.
+    """
+    runs = []
+    for _ in range(2):
+        with _observed_outputs(layer_class) as outputs:
+            call()
+        runs.append(outputs)
+    for (layer, one), (other_layer, other) in zip(*runs, strict=False):
+        if layer is not other_layer or len(one) != len(other):
+            return None
+        pairs = zip(one, other, strict=True)
+        if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs):
+            return str(layer.name)
+    return None
+
+
+@contextlib.contextmanager
+def _observed_outputs(layer_class: Any) -> Iterator[list[tuple[Any, list[np.ndarray]]]]:
+    """Collect each layer that is called, with its outputs; inner layers before outer ones."""
+    found: list[tuple[Any, list[np.ndarray]]] = []
+    original = layer_class.__call__
+
+    @functools.wraps(original)
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(layer, *args, **kwargs)
+        tensors = [one for one in tf.nest.flatten(result) if hasattr(one, "numpy")]
+        found.append((layer, [np.asarray(tensor.numpy()) for tensor in tensors]))
+        return result
+
+    with replaced({(layer_class, "__call__"): call}):
+        yield found
 
 
 @contextlib.contextmanager

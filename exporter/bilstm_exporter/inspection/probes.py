@@ -182,12 +182,13 @@ def _refuse_randomness(
     """Refuse a model whose outputs differ between two calls with the same input."""
     again = model.reference(inputs)
     if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
+        layer = model.random_layer(inputs)
         message = (
             f"the model {model.name!r} returns different outputs for the same input each time, as "
-            f"a layer does that draws random numbers in inference: no artifact can reproduce "
-            f"them. Make that layer respect training=False"
+            f"{'a layer' if layer is None else f'layer {layer!r}'} does that draws random numbers "
+            f"in inference: no artifact can reproduce them. Make that layer respect training=False"
         )
-        raise UnsupportedModelError(message)
+        raise UnsupportedModelError(message, layers=() if layer is None else (layer,))
 
 
 def _sensitivity(
