@@ -317,6 +317,9 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
             if broken is not None:
                 message = f"{path} is damaged: {broken} does not match its checksum"
                 raise ModelFileError(message)
+            if "model.weights.h5" in archive.namelist():
+                with archive.open("model.weights.h5") as member, h5py.File(member, "r") as file:
+                    _refuse_other_files(file, path)
             config = json.loads(_member(archive, "config.json"))
             metadata = json.loads(_member(archive, "metadata.json"))
     except KeyError as error:
@@ -363,10 +366,45 @@ def _inspect_hdf5(path: Path) -> tuple[Any, str]:
 
 def _open_hdf5(path: Path) -> Any:
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except OSError as error:
         message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
+    try:
+        _refuse_other_files(file, path)
+    except ModelFileError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_other_files(file: Any, path: Path) -> None:
+    """Raise an error if the content of an HDF5 file lies in another file.
+
+    Raises:
+        ModelFileError: It has a link, external storage or a virtual dataset.
+    """
+    pending, seen = [file], set()
+    while pending:
+        group = pending.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            item = group[name] if isinstance(link, h5py.HardLink) else None
+            is_dataset = isinstance(item, h5py.Dataset)
+            if item is None or (
+                is_dataset
+                and (item.is_virtual or item.id.get_create_plist().get_external_count() > 0)
+            ):
+                message = (
+                    f"{path} takes {group.name.rstrip('/')}/{name} from another place or file "
+                    f"(an HDF5 link, external storage or a virtual dataset), which Keras never "
+                    f"writes: save the model again with model.save"
+                )
+                raise ModelFileError(message)
+            address = h5py.h5o.get_info(item.id).addr
+            if isinstance(item, h5py.Group) and address not in seen:
+                seen.add(address)
+                pending.append(item)
 
 
 def _inspect_json(path: Path) -> tuple[str, Any, str]:
