@@ -270,7 +270,11 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
     safe_mode = keras.src.saving.serialization_lib.SafeModeScope(safe_mode=not trust_code)
     with tempfile.TemporaryDirectory() as folder:
         path = file.path
-        if config != file.config and file.kind != "json":
+        # Keras ignores how the model itself was compiled: that alone needs no copy.
+        unchanged = isinstance(file.config, dict) and config == {
+            key: value for key, value in file.config.items() if key != "compile_config"
+        }
+        if not unchanged and file.kind != "json":
             path = with_config(file, config, Path(folder) / f"model.{file.kind}")
         elif path.suffix != f".{file.kind}":  # Keras requires the right extension
             path = Path(shutil.copy(path, Path(folder) / f"model.{file.kind}"))
