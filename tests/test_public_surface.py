@@ -98,6 +98,7 @@ OPTIONS = {
     "trust_code": False,
     "weights": None,
     "builder": None,
+    "outputs": None,
     "overwrite": False,
 }
 
@@ -165,7 +166,8 @@ def test_the_report():
 
     assert names(ExportReport) == (
         "bundle model generation artifacts probes_left_out largest_state declared_difference "
-        "padding_neutral recommended judged searches left_out seconds spec fixed_by_options sha256"
+        "padding_neutral recommended judged searches left_out seconds spec fixed_by_options "
+        "sha256 notes"
     )
     assert names(ArtifactReport) == (
         "file format recipe bytes parity recurrences weights verdict operators missing_in_micro"
@@ -261,7 +263,7 @@ def test_the_errors_of_the_runtime():
 
 FLAGS = {
     "export-bilstm": "batch builder custom-objects data debug explain formats json max-drop max-kb "
-    "max-ms metric opset out overwrite quiet recipes time trust-code weights",
+    "max-ms metric opset out outputs overwrite quiet recipes time trust-code weights",
     "run-bilstm": "backend batch-size debug input input-format output quiet recipe sha256 threads",
     "check-bilstm": "backend debug json quiet",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "

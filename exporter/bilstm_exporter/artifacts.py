@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from bilstm_exporter.errors import ExportError, ParityError, UnsupportedModelError
+from bilstm_exporter.errors import (
+    ExportError,
+    ParityError,
+    UnsupportedModelError,
+    UnsupportedOperatorError,
+)
 from bilstm_exporter.evaluation.evaluator import Evaluation
 from bilstm_exporter.explanation import FormatOutcome
 from bilstm_exporter.inspection.probes import ProbeSet
+from bilstm_exporter.keras_model import layer_of_node
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Stages, captured_stderr
@@ -78,6 +84,9 @@ class ArtifactBuilder:
         except ParityError as error:
             return FormatOutcome(self._built[name].recurrences, error)
         except ExportError as error:
+            if isinstance(error, UnsupportedOperatorError):
+                layers = [layer for layer, _ in self.loaded.keras.layers()]
+                error.name_layers(lambda node: layer_of_node(node, layers))
             return FormatOutcome(None, error)
         return FormatOutcome(artifact.built.recurrences)
 

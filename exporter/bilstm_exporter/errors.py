@@ -6,15 +6,26 @@ Every message reports what was found, where, and what to do next.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# What Keras writes around the message of an error that a layer's call raises.
+_CALL_FRAME = (
+    re.compile(r"^\s*Exception encountered when calling [^\n]*\n+"),
+    re.compile(r"\n+(?:Call arguments|Arguments) received by .*\Z", re.DOTALL),
+)
 
 
 def plain_text(error: Exception) -> str:
-    """Return the text of a library's error, without terminal colours."""
-    return _TERMINAL_COLOURS.sub("", str(error))
+    """Return the text of a library's error, without colours and the frame of Keras's calls."""
+    text = _TERMINAL_COLOURS.sub("", str(error))
+    previous = ""
+    while text != previous:  # one frame for each layer around the failing one
+        previous = text
+        for frame in _CALL_FRAME:
+            text = frame.sub("", text)
+    return text
 
 
 class ExportError(Exception):
@@ -39,6 +50,10 @@ class ExportError(Exception):
     def __init__(self, *args: object, layers: Sequence[str] = ()) -> None:
         super().__init__(*args)
         self.layers = tuple(layers)
+
+    def add_advice(self, advice: str) -> None:
+        """Append a sentence to the message: what to do next."""
+        self.args = (f"{self.args[0]}. {advice}" if self.args else advice, *self.args[1:])
 
 
 class ModelFileError(ExportError, ValueError):
@@ -94,12 +109,26 @@ class UnsupportedOperatorError(UnsupportedModelError):
     def __init__(self, operators: Mapping[str, str], *, format_name: str) -> None:
         self.format_name = format_name
         self.operators = dict(operators)
-        missing = "; ".join(
-            f"{operator}{f' (in {node})' if node else ''}" for operator, node in operators.items()
-        )
-        super().__init__(
-            f"{format_name} has no operator for: {missing}. Replace the layer that computes it, "
-            f"or leave this format out with --formats"
+        super().__init__(self._message(lambda _node: None))
+
+    def name_layers(self, layer_of: Callable[[str], str | None]) -> None:
+        """Name the layers in the message instead of the nodes of the graph.
+
+        Args:
+            layer_of: Returns the layer that a node belongs to, or None.
+        """
+        self.args = (self._message(layer_of),)
+
+    def _message(self, layer_of: Callable[[str], str | None]) -> str:
+        places = {}
+        for operator, node in self.operators.items():
+            layer = layer_of(node)
+            place = node if layer is None else f"layer {layer!r}"
+            places[operator] = f" (in {place})" if place else ""
+        missing = "; ".join(f"{operator}{place}" for operator, place in places.items())
+        return (
+            f"{self.format_name} has no operator for: {missing}. Replace the layer that computes "
+            f"it, or leave this format out with --formats"
         )
 
 

@@ -48,12 +48,16 @@ class Origin:
         sha256: The SHA-256 of the file; for a model in memory, that of no bytes.
         keras_version: The version of Keras that wrote the file or created the model in memory.
         why: The reason for the choice of the Keras that reads it, in a few words.
+        notes: What the user should know about the reading of the model, in sentences.
+        advice: What to do if the model is one for training, with its loss or labels; or "".
     """
 
     file: str
     sha256: str
     keras_version: str
     why: str
+    notes: tuple[str, ...] = ()
+    advice: str = ""
 
 
 NamedLayer = tuple[str, str]
@@ -167,6 +171,10 @@ class KerasModel(Protocol):
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the final states of every recurrence in one eager call, ``[batch, ...]`` each."""
+        ...
+
+    def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
+        """Return the name of the first layer whose outputs differ between two equal calls."""
         ...
 
     def layers(self) -> list[tuple[str, str]]:

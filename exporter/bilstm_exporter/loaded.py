@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bilstm_exporter.ir.graphs import unread_inputs
 from bilstm_exporter.ir.markers import MarkedGraph, mark_recurrences
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel, Origin
@@ -36,6 +37,16 @@ class LoadedModel:
     def generation(self) -> str:
         """The library that read the model, and why."""
         return f"{self.keras.generation}: {self.origin.why}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the model, in sentences."""
+        names = [repr(self.input_names[i]) for i in unread_inputs(self.first_graph.function)]
+        if not names:
+            return self.origin.notes
+        unread = f"No output depends on {'the input' if len(names) == 1 else 'the inputs'}"
+        note = f"{unread} {', '.join(names)}. {self.origin.advice}".strip()
+        return (*self.origin.notes, note)
 
     @cached_property
     def call_inputs(self) -> tuple[InputSpec, ...]:

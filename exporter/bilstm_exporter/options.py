@@ -38,6 +38,7 @@ class ExportSettings(TypedDict, total=False):
     trust_code: bool
     weights: str | os.PathLike[str] | None
     builder: str | None
+    outputs: Sequence[str] | str | None
     overwrite: bool
 
 
@@ -64,6 +65,8 @@ class ExportOptions:
         trust_code: Whether Python code inside the model file may run.
         weights: A file of weights, for an architecture in JSON or a builder.
         builder: ``module:function``, which builds the model; then no model file is given.
+        outputs: The layers whose outputs are exported, instead of those of the model: a sequence
+            of names, or one string with commas. ``"encoder/lstm"`` is a layer of a submodel.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
@@ -84,6 +87,7 @@ class ExportOptions:
     trust_code: bool = False
     weights: str | os.PathLike[str] | None = None
     builder: str | None = None
+    outputs: Sequence[str] | str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +103,14 @@ class ExportOptions:
             raise OptionError(message)
         if len(set(self.formats)) < len(self.formats):
             message = f"formats: {', '.join(self.formats)} contains a format twice"
+            raise OptionError(message)
+        if isinstance(self.outputs, str):
+            layers = tuple(name.strip() for name in self.outputs.split(",") if name.strip())
+            object.__setattr__(self, "outputs", layers)
+        if self.outputs is not None and (
+            not self.outputs or len(set(self.outputs)) < len(self.outputs)
+        ):
+            message = "outputs: give the names of one or more layers, each once"
             raise OptionError(message)
         budget = parse_budget(self.max_drop, self.max_kb, self.max_ms)
         if self.recipes == FLOAT32 and not budget.is_unlimited:

@@ -16,7 +16,7 @@ from bilstm_exporter.bundle.folder import (
     staged,
 )
 from bilstm_exporter.bundle.writer import write_bundle
-from bilstm_exporter.errors import ExportError
+from bilstm_exporter.errors import ExportError, ParityError, UnsupportedModelError
 from bilstm_exporter.evaluation.data import check_file_for
 from bilstm_exporter.evaluation.dataset import example_calls
 from bilstm_exporter.evaluation.evaluator import EvaluationSet, make_evaluation_set
@@ -71,6 +71,7 @@ def run_export(
         report = make_report(folder, loaded, probes, evaluation, selection, seconds, options)
         return replace(report, sha256=digest)
     except ExportError as error:
+        attempt.advise(error)
         return FailedExport(error, attempt.explanation_of(error), attempt.searches)
 
 
@@ -86,6 +87,7 @@ def explain(model: Any, options: ExportOptions, listener: Listener | None = None
         build_float32(ArtifactBuilder(loaded, probes, options, stages), options.formats, attempt)
         attempt.raise_first()
     except ExportError as error:
+        attempt.advise(error)
         explanation = attempt.explanation_of(error)
         if explanation is None:
             raise
@@ -102,10 +104,12 @@ class Attempt:
         layers: The model's layers, once it is loaded.
         outcomes: The result of each format that was tried.
         searches: The results of searches within limits, by format.
+        advice: What to do if the model is one for training; see `Origin`.
     """
 
     model: Any
     layers: ModelLayers | None = None
+    advice: str = ""
     outcomes: dict[str, FormatOutcome] = field(default_factory=dict)
     searches: Mapping[str, SearchResult] = field(default_factory=dict)
 
@@ -114,6 +118,11 @@ class Attempt:
         for outcome in self.outcomes.values():
             if outcome.error is not None:
                 raise outcome.error
+
+    def advise(self, error: ExportError) -> None:
+        """Add to an error of the model what to do if it is one for training."""
+        if self.advice and isinstance(error, (UnsupportedModelError, ParityError)):
+            error.add_advice(self.advice)
 
     def explanation(self) -> Explanation:
         """Explain how each layer was written in the formats that were tried."""
@@ -141,7 +150,9 @@ def load_model(
             builder=options.builder,
             custom_objects=options.custom_objects,
             trust_code=options.trust_code,
+            outputs=tuple(options.outputs or ()),
         )
+        attempt.advice = origin.advice
         attempt.layers = ModelLayers(
             keras_model.name,
             f"{keras_model.generation}: {origin.why}",

@@ -91,6 +91,7 @@ class ExportReport:
         sha256: The SHA-256 of the bundle's manifest, which contains those of all its files.
         spec: The inputs, outputs and states, with free and fixed axes.
         fixed_by_options: The names of axes that an option fixed, not the model.
+        notes: What the user should know about the model, in sentences.
     """
 
     bundle: Path
@@ -109,6 +110,7 @@ class ExportReport:
     spec: ModelSpec
     fixed_by_options: tuple[str, ...] = ()
     sha256: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -181,6 +183,7 @@ def make_report(  # noqa: PLR0913, PLR0917 - each argument is independent
         seconds=seconds,
         spec=loaded.spec,
         fixed_by_options=_fixed_by_options(loaded, options),
+        notes=loaded.notes,
     )
 
 

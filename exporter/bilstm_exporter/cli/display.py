@@ -97,7 +97,8 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
     if report.judged is not None and report.judged.own_data:
         evaluations = [(a.file, a.verdict) for a in report.artifacts if a.verdict is not None]
         console.print(evaluation_tables(evaluations))
-    for line in (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report)):
+    notes = (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report))
+    for line in (*notes, *report.notes):
         _print_line(console, line)
     _print_line(console, f"sha256 of the manifest, for load(..., sha256=...): {report.sha256}")
     console.print()

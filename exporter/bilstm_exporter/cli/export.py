@@ -69,6 +69,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="MODULE:FUNCTION",
         help="call this function for the model, instead of reading a file",
     )
+    parser.add_argument(
+        "--outputs",
+        metavar="LAYER[,LAYER]",
+        help="export the part of the model that computes the outputs of these layers, as "
+        "softmax, or encoder/lstm for a layer of a submodel (default: the model's outputs)",
+    )
     parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
     parser.add_argument(
         "--formats",

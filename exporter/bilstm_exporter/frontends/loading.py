@@ -12,12 +12,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.ops.operation import Operation
 
 from bilstm_exporter.errors import (
@@ -28,17 +30,30 @@ from bilstm_exporter.errors import (
     UnknownObjectError,
     plain_text,
 )
+from bilstm_exporter.frontends.known_objects import (
+    KnownObjects,
+    MissingObject,
+    missing_objects,
+    python_name,
+    with_registered_names,
+)
 from bilstm_exporter.frontends.model_file import (
     KERAS3,
     NOTHING_SHA256,
-    ConfigLayer,
     ModelFile,
+    checkpoint_files,
+    checkpoint_prefix,
     config_layers,
     inspect,
     refuse_code,
     sha256,
     weights_version,
+    with_config,
 )
+from bilstm_exporter.frontends.submodel import select_outputs, training_head
+from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
+from bilstm_exporter.frontends.tracing import observed_failures
+from bilstm_exporter.frontends.training_settings import pruned_layers, without_training
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
@@ -63,13 +78,14 @@ _LOADING_ERRORS = (
 )  # fmt: skip
 
 
-def read(
+def read(  # noqa: PLR0913 - the options of a user are independent
     model: Any,
     *,
     weights: str | Path | None = None,
     builder: str | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     trust_code: bool = False,
+    outputs: Sequence[str] = (),
 ) -> tuple[KerasModel, Origin]:
     """Read a model.
 
@@ -80,6 +96,7 @@ def read(
         builder: ``module:function``, which builds the model.
         custom_objects: Layers and functions that the file names, by name.
         trust_code: Whether Python code inside the file may run.
+        outputs: The layers whose outputs are exported; by default, the model's outputs.
 
     Returns:
         The model, and where it came from.
@@ -97,27 +114,36 @@ def read(
         if model is not None:
             message = f"--builder {builder} builds the model: do not give a model file too"
             raise OptionError(message)
-        return _read_built(build_model(builder), f"built by {builder}", weights)
+        return _read_built(build_model(builder), f"built by {builder}", weights, outputs)
     if model is None:
         message = "no model: give a model file, or --builder module:function"
         raise OptionError(message)
     if not isinstance(model, (str, Path)):
-        return _read_built(model, "a model in memory", weights)
-    return _read_file(inspect(Path(model)), weights, custom_objects or {}, trust_code=trust_code)
+        return _read_built(model, "a model in memory", weights, outputs)
+    file = inspect(Path(model))
+    return _read_file(file, weights, custom_objects or {}, outputs, trust_code=trust_code)
 
 
-def _read_built(model: Any, why: str, weights: Path | None) -> tuple[KerasModel, Origin]:
+def _read_built(
+    model: Any, why: str, weights: Path | None, outputs: Sequence[str]
+) -> tuple[KerasModel, Origin]:
     """Read a model in memory, and load its weights if they are given."""
-    source = _source(model, None)
+    _front_end(model)  # raises a clear error for another object
     if weights is None:
-        return source, Origin("", NOTHING_SHA256, _version_of(model), why)
+        return _source(model, None, outputs, Origin("", NOTHING_SHA256, _version_of(model), why))
     version = weights_version(weights) or _version_of(model)
     _load_weights(model, weights)
-    return _source(model, None), Origin(weights.name, sha256(weights), version, why)
+    origin = Origin(weights.name, sha256(weights), version, why)
+    return _source(model, None, outputs, origin)
 
 
 def _read_file(
-    file: ModelFile, weights: Path | None, custom_objects: Mapping[str, Any], *, trust_code: bool
+    file: ModelFile,
+    weights: Path | None,
+    custom_objects: Mapping[str, Any],
+    outputs: Sequence[str],
+    *,
+    trust_code: bool,
 ) -> tuple[KerasModel, Origin]:
     if file.kind == "json" and weights is None:
         message = (
@@ -125,26 +151,54 @@ def _read_file(
             f"model.save_weights wrote, --weights FILE"
         )
         raise OptionError(message)
-    if not trust_code:
-        refuse_code(file.path, file.config)
     load = _load_keras3 if file.generation == KERAS3 else _load_keras2
-    model = load(file, custom_objects, trust_code=trust_code)
+    is_tfjs = file.kind == "tfjs"  # its topology is loaded as an architecture
+    model = load(
+        replace(file, kind="json") if is_tfjs else file, custom_objects, trust_code=trust_code
+    )
+    if is_tfjs and weights is None:
+        _load_tfjs_weights(model, file.path)
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # raises a clear error for a file without weights
-        _load_weights(model, weights)
+        _load_weights(model, weights, _pruned(file, custom_objects))
     why = file.why
     if file.kind == "saved_model":
         from bilstm_exporter.frontends.keras2.loading import saved_by  # noqa: PLC0415
 
         why = saved_by(file.path)
     digest = sha256(weights if file.kind == "json" and weights else file.path)
-    return _source(model, file.path.stem), Origin(file.path.name, digest, version, why)
+    origin = Origin(file.path.name, digest, version, why)
+    return _source(model, file.path.stem, outputs, origin)
 
 
-def _source(model: Any, name: str | None) -> KerasModel:
-    """Wrap a model in the front end of its Keras."""
-    return _front_end(model)[0](model, name)
+def _source(
+    model: Any, name: str | None, outputs: Sequence[str], origin: Origin
+) -> tuple[KerasModel, Origin]:
+    """Wrap a model, or the part that computes some outputs, in the front end of its Keras."""
+    front_end, library = _front_end(model)[0], _library_of(model)
+    if outputs:
+        named = name or model.name
+        model, dropped = select_outputs(model, outputs, library)
+        note = (
+            f"--outputs: without {'the input' if len(dropped) == 1 else 'the inputs'} "
+            f"{', '.join(map(repr, dropped))}, which the chosen outputs do not need."
+        )
+        return front_end(model, named), replace(origin, notes=(note,) if dropped else ())
+    return front_end(model, name), replace(origin, advice=_training_advice(model, library))
+
+
+def _training_advice(model: Any, library: Any) -> str:
+    """Tell what to do if a model is one for training, with its loss or labels; "" if it is not."""
+    head = training_head(model, library)
+    if head is None:
+        return ""
+    one = len(head.labels) == 1
+    return (
+        f"If {', '.join(map(repr, head.labels))} {'is an input' if one else 'are inputs'} of the "
+        f"training loss only, export the part of the model before it: --outputs "
+        f"{','.join(head.layers)}"
+    )
 
 
 def layers_of(model: Any) -> ModelLayers | None:
@@ -199,37 +253,53 @@ def _is_keras2(model: Any) -> bool:
     return tf_keras is not None and isinstance(model, tf_keras.Model)
 
 
+def _library_of(model: Any) -> Any:
+    return sys.modules["tf_keras"] if _is_keras2(model) else keras
+
+
 def _version_of(model: Any) -> str:
-    return str(sys.modules["tf_keras"].__version__ if _is_keras2(model) else keras.__version__)
+    return str(_library_of(model).__version__)
 
 
 def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+    custom_objects = with_registered_names(file.config, custom_objects)
+    known = KnownObjects(keras, custom_objects)
+    config = without_training(file.config, known)
+    if not trust_code:
+        refuse_code(file.path, config)
+    safe_mode = keras.src.saving.serialization_lib.SafeModeScope(safe_mode=not trust_code)
     with tempfile.TemporaryDirectory() as folder:
-        # Keras requires the right extension.
         path = file.path
-        if path.suffix != f".{file.kind}":
+        # Keras ignores how the model itself was compiled: that alone needs no copy.
+        unchanged = isinstance(file.config, dict) and config == {
+            key: value for key, value in file.config.items() if key != "compile_config"
+        }
+        if not unchanged and file.kind != "json":
+            path = with_config(file, config, Path(folder) / f"model.{file.kind}")
+        elif path.suffix != f".{file.kind}":  # Keras requires the right extension
             path = Path(shutil.copy(path, Path(folder) / f"model.{file.kind}"))
         try:
-            if file.kind == "json":
-                with keras.src.saving.serialization_lib.SafeModeScope(safe_mode=not trust_code):
+            with safe_mode, observed_failures(keras.layers.Layer) as failed:
+                if file.kind == "json":
                     return keras.models.model_from_json(
-                        json.dumps(file.config), custom_objects=dict(custom_objects)
+                        json.dumps(config), custom_objects=custom_objects
                     )
-            known = _keras3_operations() if file.kind == "h5" else {}
-            return keras.saving.load_model(
-                path,
-                custom_objects={**known, **custom_objects},
-                compile=False,
-                safe_mode=not trust_code,
-            )
+                operations = _keras3_operations() if file.kind == "h5" else {}
+                return keras.saving.load_model(
+                    path,
+                    custom_objects={**operations, **custom_objects},
+                    compile=False,
+                    safe_mode=not trust_code,
+                )
         except _LOADING_ERRORS as error:
-            layers = list(config_layers(file.config))
-            raise _explained(file.path, error, f"Keras {keras.__version__}", layers) from error
+            reader = f"Keras {keras.__version__}"
+            raise _explained(file.path, error, reader, config, known, failed) from error
 
 
 def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     try:
         import tf_keras  # noqa: PLC0415 - only old files need it
+        from tf_keras.src.saving.serialization_lib import SafeModeScope  # noqa: PLC0415
 
         from bilstm_exporter.frontends.keras2 import loading  # noqa: PLC0415
     except ImportError as error:
@@ -250,22 +320,79 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             )
             used_by = [layer.name for layer in config_layers(file.config) if layer.kind == name]
             raise UnknownObjectError(message, layers=used_by)
+    configs = loading.saved_configs(file.path) if file.kind == "saved_model" else file.config
+    custom_objects = with_registered_names(configs, custom_objects)
+    known = KnownObjects(tf_keras, custom_objects)
+    config = without_training(configs, known)
+    if not trust_code:
+        for part in config if file.kind == "saved_model" else [config]:
+            refuse_code(file.path, part)
     try:
-        return loading.load(file, custom_objects, trust_code=trust_code)
+        with (
+            SafeModeScope(safe_mode=not trust_code),
+            observed_failures(tf_keras.layers.Layer) as failed,
+        ):
+            return loading.load(
+                replace(file, config=config, pruned=pruned_layers(file.config, known)),
+                custom_objects,
+                known,
+                trust_code=trust_code,
+            )
     except ExportError:
         raise
     except _LOADING_ERRORS as error:
-        layers = list(config_layers(file.config))
         reader = f"tf_keras {tf_keras.__version__}"
-        raise _explained(file.path, error, reader, layers) from error
+        raise _explained(file.path, error, reader, config, known, failed) from error
 
 
-def _load_weights(model: Any, path: Path) -> None:
+def _load_tfjs_weights(model: Any, path: Path) -> None:
+    variables = [variable for layer in model.layers for variable in layer.weights]
+    names = [variable.name.partition(":")[0] for variable in variables]
     try:
-        if _is_keras2(model):
+        assign_weights(variables, names, read_weights(path))
+    except ExportError:
+        raise
+    except _LOADING_ERRORS as error:
+        reader = f"{'tf_keras' if _is_keras2(model) else 'Keras'} {_version_of(model)}"
+        raise _explained(path, error, reader) from error
+
+
+def _load_checkpoint(model: Any, prefix: Path) -> None:
+    """Load the weights of a TensorFlow checkpoint, as ``save_weights`` of Keras 2 writes.
+
+    Raises:
+        ValueError: The checkpoint does not have all weights of the model.
+    """
+    failure: Exception | None = None
+    # Keras 2 saves the model itself; tf.train.Checkpoint(model=model) saves it under a name.
+    for checkpoint in (tf.train.Checkpoint(root=model), tf.train.Checkpoint(model=model)):
+        try:
+            status = checkpoint.read(str(prefix))
+            status.assert_existing_objects_matched()
+            status.expect_partial()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            failure = failure or error
+        else:
+            return
+    message = f"the checkpoint does not have all weights of the model: {failure}"
+    raise ValueError(message)
+
+
+def _pruned(file: ModelFile, custom_objects: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of a Keras 2 file's layers that stand in pruning wrappers."""
+    if file.generation == KERAS3:
+        return frozenset()
+    return pruned_layers(file.config, KnownObjects(sys.modules["tf_keras"], custom_objects))
+
+
+def _load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
+    try:
+        if checkpoint_files(path):
+            _load_checkpoint(model, checkpoint_prefix(path))
+        elif _is_keras2(model):
             from bilstm_exporter.frontends.keras2.loading import load_weights  # noqa: PLC0415
 
-            load_weights(model, path)
+            load_weights(model, path, pruned)
         else:
             model.load_weights(path)
     except _LOADING_ERRORS as error:
@@ -273,25 +400,38 @@ def _load_weights(model: Any, path: Path) -> None:
         raise _explained(path, error, f"{reader} {_version_of(model)}") from error
 
 
-def _explained(
-    path: Path, error: Exception, reader: str, layers: Sequence[ConfigLayer] = ()
+def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
+    path: Path,
+    error: Exception,
+    reader: str,
+    config: Any = None,
+    known: KnownObjects | None = None,
+    failed: Sequence[Any] = (),
 ) -> ExportError:
     """Convert an error that Keras raised for a file.
 
-    Only the text of Keras's error contains the cause; only this function parses it.
+    What is missing is looked up in the configuration. Only the text of Keras's error contains any
+    other cause; only this function parses it.
 
     Args:
         path: The file.
         error: The error that Keras raised.
         reader: The name and version of that Keras.
-        layers: The layers of the file's configuration.
+        config: The configuration in the file; None for a file of weights.
+        known: The classes and functions that are defined.
+        failed: The layers whose call raised the error, innermost first.
     """
+    missing = [] if known is None else missing_objects(config, known)
+    if missing:
+        return _missing_objects(path, missing, reader)
+    layers = list(config_layers(config))
     text = plain_text(error).strip() or type(error).__name__
     found = (pattern.search(text) for pattern in _UNKNOWN_OBJECT)
     unknown = next((match for match in found if match is not None), None)
     if unknown is not None:
-        name = unknown[unknown.lastindex or 0].rstrip(".")
-        return _unknown_object(path, name, reader, layers)
+        name = python_name(unknown[unknown.lastindex or 0].rstrip("."))
+        used_by = tuple(layer.name for layer in layers if name in layer.words)
+        return _missing_objects(path, [MissingObject(name, "", used_by)], reader)
     if "marshal" in text:
         message = (
             f"{path} contains Python code of another Python version, which cannot be read. "
@@ -308,24 +448,45 @@ def _explained(
         return ModelFileError(message, layers=[layer.name for layer in coded])
     # Keras adds a text for each level of the model; the cause is the last one.
     cause = _CLASS.sub(r"\1", text.rpartition("Exception encountered: ")[2].splitlines()[0])[:500]
-    failed = _FAILED_LAYER.findall(text)
-    where = "in the {} layer '{}': ".format(*failed[-1]) if failed else ""
+    labels = [(type(layer).__name__, layer.name) for layer in failed[:1]]
+    labels = labels or _FAILED_LAYER.findall(text)
+    where = "in the {} layer '{}': ".format(*labels[-1]) if labels else ""
     named = [one.name for one in layers if repr(one.name) in f"{where}{cause}"]
-    return ModelFileError(f"{path} cannot be loaded by {reader}: {where}{cause}", layers=named)
+    message = f"{path} cannot be loaded by {reader}: {where}{cause}"
+    if failed:
+        message += (
+            f". If the file does not record how the layer is called, such as with several "
+            f"sequences, build the model with a function: --builder my_module:build --weights "
+            f"{path}"
+        )
+    return ModelFileError(message, layers=named)
 
 
-def _unknown_object(
-    path: Path, registered: str, reader: str, layers: Sequence[ConfigLayer]
+def _missing_objects(
+    path: Path, missing: Sequence[MissingObject], reader: str
 ) -> UnknownObjectError:
-    """Make the error for an unknown class or function, registered as ``package>name``."""
-    name = registered.rpartition(">")[2]
-    example = f" (or my_module:{name})" if name.isidentifier() and not iskeyword(name) else ""
+    """Make the error for all classes and functions that a file names and nobody defines."""
+    named = [
+        f"{one.name!r}{f' (in {_listed(one.layers)})' if one.layers else ''}" for one in missing
+    ]
+    flags = [
+        f"--custom-objects {one.module or 'my_module'}"
+        f"{f':{one.name}' if one.name.isidentifier() and not iskeyword(one.name) else ''}"
+        for one in missing
+    ]
+    one = len(missing) == 1
     message = (
-        f"{path} uses {name!r}, which {reader} does not know. If it is yours, name the "
-        f"module that defines it: --custom-objects my_module{example}"
+        f"{path} uses {', '.join(named)}, which {reader} does not know. If "
+        f"{'it is yours, name the module that defines it' if one else 'they are yours'}"
+        f"{'' if one else ', name the modules that define them'}: {' '.join(dict.fromkeys(flags))}"
     )
-    used_by = [layer.name for layer in layers if name in layer.words]
-    return UnknownObjectError(message, unknown=name, layers=used_by)
+    layers = tuple(dict.fromkeys(layer for one in missing for layer in one.layers))
+    return UnknownObjectError(message, unknown=missing[0].name, layers=layers)
+
+
+def _listed(layers: Sequence[str]) -> str:
+    names = ", ".join(map(repr, layers[:3]))
+    return f"{'layer' if len(layers) == 1 else 'layers'} {names}{', ...' if layers[3:] else ''}"
 
 
 def _keras3_operations() -> dict[str, Any]:

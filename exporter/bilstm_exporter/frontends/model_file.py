@@ -5,8 +5,10 @@ It reads the bytes of the file, not its name, and does not trust them.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import h5py
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+from bilstm_exporter.frontends import tfjs
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -25,6 +28,16 @@ NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
 _WRAPPED = ("layer", "forward_layer", "backward_layer")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
+_TFLITE_SIGNATURE = b"TFL3"
+# Other formats of models, by the extension of the file; their bytes do not always tell.
+_OTHER_MODELS = {
+    ".mlmodel": "a Core ML model",
+    ".onnx": "an ONNX model",
+    ".pb": "a graph of TensorFlow",
+    ".pt": "a PyTorch model",
+    ".pth": "a PyTorch model",
+    ".tflite": "a TFLite model",
+}
 _CONFIG_LIMIT = 256 * 2**20
 # Keys that one generation writes and the other does not.
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
@@ -44,11 +57,13 @@ class ModelFile:
 
     Attributes:
         path: Its path.
-        kind: ``"keras"`` (a zip archive), ``"h5"``, ``"saved_model"`` or ``"json"``.
+        kind: ``"keras"`` (a zip archive), ``"h5"``, ``"saved_model"``, ``"json"`` or ``"tfjs"``
+            (the model.json of TensorFlow.js).
         config: The model's configuration in the file; None for a SavedModel.
         version: The version of the Keras that wrote it, or "" if the file does not contain it.
         generation: The library that must read it.
         why: The reason for the generation, in a few words.
+        pruned: The names of the layers that stand in pruning wrappers.
     """
 
     path: Path
@@ -57,6 +72,7 @@ class ModelFile:
     version: str
     generation: str
     why: str
+    pruned: frozenset[str] = frozenset()
 
 
 def inspect(path: Path) -> ModelFile:
@@ -72,6 +88,8 @@ def inspect(path: Path) -> ModelFile:
         raise ModelFileError(message) from error
     if is_folder:
         if not (path / SAVED_MODEL_FILE).is_file():
+            if (path / "model.json").is_file():
+                return inspect(path / "model.json")
             message = (
                 f"{path} is a folder without {SAVED_MODEL_FILE}; expected a .keras or .h5 file, "
                 f"or a folder saved by Keras 2's model.save"
@@ -85,11 +103,28 @@ def inspect(path: Path) -> ModelFile:
     elif start == _HDF5_SIGNATURE:
         kind, (config, version) = "h5", _inspect_hdf5(path)
     elif start.lstrip()[:1] in {b"{", b"[", b'"'}:
-        kind, (config, version) = "json", _inspect_json(path)
+        kind, config, version = _inspect_json(path)
     else:
         raise ModelFileError(_no_model(path, start))
     generation, why = _generation(config, version)
     return ModelFile(path, kind, config, version, generation, why)
+
+
+def with_config(file: ModelFile, config: Any, copy: Path) -> Path:
+    """Copy a ``.keras`` or HDF5 file with another configuration; returns the copy's path."""
+    if file.kind == "h5":
+        shutil.copyfile(file.path, copy)
+        with h5py.File(copy, "r+") as opened:
+            opened.attrs["model_config"] = json.dumps(config)
+        return copy
+    with zipfile.ZipFile(file.path) as archive, zipfile.ZipFile(copy, "w") as written:
+        for member in archive.infolist():
+            if member.filename == "config.json":
+                written.writestr(member.filename, json.dumps(config))
+                continue
+            with archive.open(member) as source, written.open(member.filename, "w") as target:
+                shutil.copyfileobj(source, target, 2**20)
+    return copy
 
 
 def weights_version(path: Path) -> str:
@@ -98,19 +133,41 @@ def weights_version(path: Path) -> str:
     Raises:
         ModelFileError: The file is missing, damaged, or has no weights.
     """
+    if checkpoint_files(path):
+        return ""
     start = _first_bytes(path)
     if start.startswith(_ZIP_SIGNATURE):
         return _inspect_zip(path)[1]
     if start != _HDF5_SIGNATURE:
         message = (
             f"{path} holds no weights: expected an HDF5 file, such as model.save_weights('x.h5') "
-            f"or model.save writes"
+            f"or model.save writes, or a TensorFlow checkpoint, such as x.ckpt for x.ckpt.index"
         )
         raise ModelFileError(message)
     with _open_hdf5(path) as file:
         group = file.get("model_weights", file)
         version = file.attrs.get("keras_version") or group.attrs.get("keras_version", "")
     return _text(version)
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """Return the files of a TensorFlow checkpoint; [] if a path is not one.
+
+    Args:
+        path: The checkpoint's prefix, as ``model.ckpt``, or its index file, ``model.ckpt.index``.
+    """
+    prefix = checkpoint_prefix(path)
+    if not prefix.with_name(f"{prefix.name}.index").is_file():
+        return []
+    escaped = glob.escape(prefix.name)
+    return sorted(
+        [*prefix.parent.glob(f"{escaped}.index"), *prefix.parent.glob(f"{escaped}.data-*")]
+    )
+
+
+def checkpoint_prefix(path: Path) -> Path:
+    """Return the prefix of a checkpoint from itself or from its index file."""
+    return path.with_suffix("") if path.suffix == ".index" else path
 
 
 def is_legacy(model: str | None, weights: str | None) -> bool:
@@ -121,7 +178,11 @@ def is_legacy(model: str | None, weights: str | None) -> bool:
     """
     if model is not None:
         return inspect(Path(model)).generation == TF_KERAS
-    version = "" if weights is None else weights_version(Path(weights))
+    if weights is None:
+        return False
+    if checkpoint_files(Path(weights)):
+        return True  # Keras 3 writes HDF5
+    version = weights_version(Path(weights))
     return version.split(".")[0] in {"1", "2"}
 
 
@@ -200,11 +261,16 @@ def refuse_code(path: Path, config: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder with their names."""
+    """Return the SHA-256 of a file, or of all files of a folder or checkpoint with their names."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+    files, folder = checkpoint_files(path) or [path], path.parent
+    if path.is_dir():
+        files, folder = sorted(p for p in path.rglob("*") if p.is_file()), path
+    for file in files:
+        if files != [path]:
+            digest.update(
+                f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode()
+            )
         with file.open("rb") as stream:
             while block := stream.read(2**20):
                 digest.update(block)
@@ -226,6 +292,17 @@ def _no_model(path: Path, start: bytes) -> str:
             f"{path} is YAML, which Keras has not read since 2.6, because YAML can run code: "
             f"write the architecture as JSON, with model.to_json(), and export that with --weights"
         )
+    kind = (
+        "a TFLite model"
+        if start[4:8] == _TFLITE_SIGNATURE
+        else _OTHER_MODELS.get(path.suffix.lower())
+    )
+    if kind is not None and start:
+        return (
+            f"{path} is {kind}, which another program made of a model: the layers that an export "
+            f"needs are not in it. Export the Keras model that it was made of: a .keras or .h5 "
+            f"file, or a SavedModel folder; bilstm_runtime runs {path.name} only in a bundle"
+        )
     problem = "is empty" if not start else f"starts with {start[:4]!r}"
     return (
         f"{path} is not a Keras model: it {problem}, but a .keras file is a zip archive, a .h5 "
@@ -240,6 +317,9 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
             if broken is not None:
                 message = f"{path} is damaged: {broken} does not match its checksum"
                 raise ModelFileError(message)
+            if "model.weights.h5" in archive.namelist():
+                with archive.open("model.weights.h5") as member, h5py.File(member, "r") as file:
+                    _refuse_other_files(file, path)
             config = json.loads(_member(archive, "config.json"))
             metadata = json.loads(_member(archive, "metadata.json"))
     except KeyError as error:
@@ -286,13 +366,48 @@ def _inspect_hdf5(path: Path) -> tuple[Any, str]:
 
 def _open_hdf5(path: Path) -> Any:
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except OSError as error:
         message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
+    try:
+        _refuse_other_files(file, path)
+    except ModelFileError:
+        file.close()
+        raise
+    return file
 
 
-def _inspect_json(path: Path) -> tuple[Any, str]:
+def _refuse_other_files(file: Any, path: Path) -> None:
+    """Raise an error if the content of an HDF5 file lies in another file.
+
+    Raises:
+        ModelFileError: It has a link, external storage or a virtual dataset.
+    """
+    pending, seen = [file], set()
+    while pending:
+        group = pending.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            item = group[name] if isinstance(link, h5py.HardLink) else None
+            is_dataset = isinstance(item, h5py.Dataset)
+            if item is None or (
+                is_dataset
+                and (item.is_virtual or item.id.get_create_plist().get_external_count() > 0)
+            ):
+                message = (
+                    f"{path} takes {group.name.rstrip('/')}/{name} from another place or file "
+                    f"(an HDF5 link, external storage or a virtual dataset), which Keras never "
+                    f"writes: save the model again with model.save"
+                )
+                raise ModelFileError(message)
+            address = h5py.h5o.get_info(item.id).addr
+            if isinstance(item, h5py.Group) and address not in seen:
+                seen.add(address)
+                pending.append(item)
+
+
+def _inspect_json(path: Path) -> tuple[str, Any, str]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(config, str):  # json.dump(model.to_json(), file)
@@ -306,10 +421,12 @@ def _inspect_json(path: Path) -> tuple[Any, str]:
             f"Build the model with a function instead: --builder my_module:build --weights FILE"
         )
         raise ModelFileError(message)
+    if isinstance(config, dict) and "modelTopology" in config:
+        return "tfjs", *tfjs.topology(config, path)
     if not isinstance(config, dict) or "class_name" not in config:
         message = f"{path} is JSON but not an architecture: expected what model.to_json() writes"
         raise ModelFileError(message)
-    return config, str(config.get("keras_version", ""))
+    return "json", config, str(config.get("keras_version", ""))
 
 
 def _text(value: Any) -> str:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.function import Defun
+from tensorflow.python.ops import ctc_ops
 
 from bilstm_exporter.errors import ExportError, UnsupportedModelError, plain_text
 from bilstm_exporter.ir.markers import UnknownReadError
@@ -15,6 +20,19 @@ from bilstm_exporter.keras_model import DeclaredInput, layer_of_node
 
 # Not PyFuncStateless, which marks a recurrence.
 _PYTHON = frozenset({"EagerPyFunc", "PyFunc"})
+_COUNTER = itertools.count()
+
+
+def _uniquely_named(*types: Any, **settings: Any) -> Any:
+    """Make a decorator for a function of a graph, as `Defun`, under a name that no other has.
+
+    TensorFlow's CTC loss names its loops by their operators; a second trace with other shapes
+    would define another loop under the same name.
+    """
+    return Defun(*types, **{"func_name": f"traced_{next(_COUNTER)}", **settings})
+
+
+_CTC_FUNCTIONS = SimpleNamespace(Defun=_uniquely_named)
 
 
 @contextlib.contextmanager
@@ -67,7 +85,10 @@ def trace_function(
     signature = [
         tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{i}") for i, spec in enumerate(inputs)
     ]
-    with _observed_failures(library.layers.Layer) as failed:
+    with (
+        observed_failures(library.layers.Layer) as failed,
+        replaced({(ctc_ops, "function"): _CTC_FUNCTIONS}),
+    ):
         try:
             return tf.function(call, autograph=False).get_concrete_function(*signature)
         except ExportError:
@@ -82,8 +103,46 @@ def trace_function(
             )
 
 
+def random_layer(layer_class: Any, call: Callable[[], Any]) -> str | None:
+    """Return the name of the first layer whose outputs differ between two equal calls of a model.
+
+    Args:
+        layer_class: The base class of layers.
+        call: Calls the model.
+    """
+    runs = []
+    for _ in range(2):
+        with _observed_outputs(layer_class) as outputs:
+            call()
+        runs.append(outputs)
+    for (layer, one), (other_layer, other) in zip(*runs, strict=False):
+        if layer is not other_layer or len(one) != len(other):
+            return None
+        pairs = zip(one, other, strict=True)
+        if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs):
+            return str(layer.name)
+    return None
+
+
 @contextlib.contextmanager
-def _observed_failures(layer_class: Any) -> Iterator[list[Any]]:
+def _observed_outputs(layer_class: Any) -> Iterator[list[tuple[Any, list[np.ndarray]]]]:
+    """Collect each layer that is called, with its outputs; inner layers before outer ones."""
+    found: list[tuple[Any, list[np.ndarray]]] = []
+    original = layer_class.__call__
+
+    @functools.wraps(original)
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(layer, *args, **kwargs)
+        tensors = [one for one in tf.nest.flatten(result) if hasattr(one, "numpy")]
+        found.append((layer, [np.asarray(tensor.numpy()) for tensor in tensors]))
+        return result
+
+    with replaced({(layer_class, "__call__"): call}):
+        yield found
+
+
+@contextlib.contextmanager
+def observed_failures(layer_class: Any) -> Iterator[list[Any]]:
     """Collect the layers whose call raises, innermost first; a call that returns clears them."""
     failed: list[Any] = []
     original = layer_class.__call__

@@ -294,12 +294,13 @@ def _is_eager_call(model: KerasModel, probe: Probe) -> bool:
     if _is_identical(first, probe.outputs):
         return True
     if not _is_identical(first, model.eager_reference(probe.inputs)):
+        layer = model.random_layer(probe.inputs)
         message = (
             f"the model {model.name!r} returns different outputs for the same input each time, as "
-            f"a layer does that draws random numbers in inference: no artifact can reproduce "
-            f"them. Make that layer respect training=False"
+            f"{'a layer' if layer is None else f'layer {layer!r}'} does that draws random numbers "
+            f"in inference: no artifact can reproduce them. Make that layer respect training=False"
         )
-        raise UnsupportedModelError(message)
+        raise UnsupportedModelError(message, layers=() if layer is None else (layer,))
     return _nearly_equal(first, probe.outputs)
 
 

@@ -1,4 +1,4 @@
-"""Traced TensorFlow functions without captured tensors."""
+"""Traced TensorFlow functions without captured tensors and without branches that nobody reads."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def without_captures(function: Any) -> Any:
     Raises:
         ValueError: A captured tensor is not a constant; the message is its name.
     """
+    function = without_unread_branches(function)
     captured = function.captured_inputs
     if not captured:
         return function
@@ -55,6 +56,96 @@ def without_captures(function: Any) -> Any:
     ]
     with tf.init_scope():
         return tf.function(call, autograph=False).get_concrete_function(*signature)
+
+
+def without_unread_branches(function: Any) -> Any:
+    """Remove the operators with effects, and the loops, that no output depends on.
+
+    A layer may add a loss or a metric while it is called, such as CTC. Its operators are in the
+    graph, and what they assign to; no output reads them. The converters do not remove all of them.
+
+    Args:
+        function: A ``tf.ConcreteFunction``.
+
+    Returns:
+        The same function if it has no such operators; else one with the same inputs and
+        structured outputs. Its captured tensors are those that the outputs need.
+    """
+    graph, outputs = function.graph, function.structured_outputs
+    needed = _needed_operations(function)
+    inputs = {tensor.op for tensor in function.inputs}
+    if not any(
+        _has_effects(operation)
+        for operation in graph.get_operations()
+        if operation not in needed and operation not in inputs
+    ):
+        return function
+    count = len(function.inputs) - len(function.captured_inputs)
+    own = function.inputs[:count]
+    captured = [
+        (place, value)
+        for place, value in zip(function.inputs[count:], function.captured_inputs, strict=True)
+        if place.op in needed
+    ]
+    kept = {operation.name for operation in needed} | {tensor.op.name for tensor in own}
+    graph_def = graph.as_graph_def()
+    nodes = [node for node in graph_def.node if node.name in kept]
+    for node in nodes:
+        read = [name for name in node.input if name.removeprefix("^") in kept or name[:1] != "^"]
+        node.input[:] = read
+    del graph_def.node[:]
+    graph_def.node.extend(nodes)
+
+    def call(*tensors: Any) -> Any:
+        mapping = dict(zip([tensor.name for tensor in own], tensors, strict=True))
+        new_graph = tf.compat.v1.get_default_graph()
+        for place, value in captured:
+            mapping[place.name] = new_graph.capture(value)
+        for variable in graph.variables:
+            if any(variable.handle is value for _, value in captured):
+                new_graph.watch_variable(variable)
+        results = tf.graph_util.import_graph_def(
+            graph_def,
+            input_map=mapping,
+            return_elements=[tensor.name for tensor in function.outputs],
+            name="",
+        )
+        for result, output in zip(results, function.outputs, strict=True):
+            result.set_shape(output.shape)
+        return tf.nest.pack_sequence_as(outputs, results)
+
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.op.name) for tensor in own]
+    with tf.init_scope():
+        return tf.function(call, autograph=False).get_concrete_function(*signature)
+
+
+def unread_inputs(function: Any) -> list[int]:
+    """Return the numbers of the inputs that no output depends on."""
+    needed = _needed_operations(function)
+    count = len(function.inputs) - len(function.captured_inputs)
+    return [i for i, tensor in enumerate(function.inputs[:count]) if tensor.op not in needed]
+
+
+def _needed_operations(function: Any) -> set[Any]:
+    """Return the operators that the outputs depend on."""
+    needed = {tensor.op for tensor in function.outputs}
+    # TensorFlow makes what is returned wait for every operator with an effect.
+    pending = [tensor.op for output in needed for tensor in output.inputs]
+    while pending:
+        operation = pending.pop()
+        if operation not in needed:
+            needed.add(operation)
+            pending += [tensor.op for tensor in operation.inputs]
+            pending += operation.control_inputs
+    return needed
+
+
+def _has_effects(operation: Any) -> bool:
+    """Whether TensorFlow runs an operator that no output depends on, or it contains functions."""
+    if operation.type in {"Placeholder", "VarHandleOp"}:
+        return False
+    functions = any(attr.HasField("func") for attr in operation.node_def.attr.values())
+    return bool(operation.op_def.is_stateful) or functions
 
 
 def _constant_value(tensor: Any) -> np.ndarray:

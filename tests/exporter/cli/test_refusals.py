@@ -90,7 +90,8 @@ def test_a_stateful_model_is_exported(run, tmp_path):
 def test_a_layer_that_cannot_be_traced(fails, with_layer, name):
     message = fails(MODEL, with_layer(name), "--custom-objects", "own_layers")
     assert "cannot be traced" in message
-    assert f"{name}.call()" in message
+    assert f"({name})" in message
+    assert "Exception encountered" not in message
     assert "keras.ops" in message
 
 
@@ -100,7 +101,8 @@ def test_a_layer_that_fails(fails, with_layer):
 
 
 def test_a_layer_that_is_random(fails, with_layer):
-    fails(MODEL, with_layer("Noisy"), "--custom-objects", "own_layers")
+    message = fails(MODEL, with_layer("Noisy"), "--custom-objects", "own_layers")
+    assert "layer 'noisy" in message
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import tf_keras
+
 from bilstm_exporter.errors import UnsupportedModelError
 
 Config = dict[str, Any]
@@ -50,11 +52,6 @@ _KERAS1_TRAINING = frozenset(
         "forget_bias_init", "gamma_init", "init", "inner_init", "weights",
     }
 )  # fmt: skip
-# Current layers whose training settings can be removed.
-_TRAINED = _RECURRENT | {
-    "BatchNormalization", "Conv1D", "Conv2D", "ConvLSTM2D", "Dense", "Embedding", "GRUCell",
-    "LSTMCell", "LayerNormalization", "PReLU", "SeparableConv1D", "SimpleRNNCell",
-}  # fmt: skip
 _TRAINING_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 # The key under which a rewritten layer keeps the dtype of its input; tf_keras ignores it.
 _INPUT_DTYPE = "input_dtype"
@@ -110,7 +107,7 @@ def _updated_layer(layer: Config, name: str) -> Config:
     name = _CLASSES.get(name, name)
     extra = _input_dtype(name, config)
     _rename_keras1(name, config)
-    if name in _TRAINED:
+    if hasattr(tf_keras.layers, name):
         config = {k: v for k, v in config.items() if not k.endswith(_TRAINING_ENDINGS)}
     if name in {"GRU", "GRUCell"}:
         config.setdefault("reset_after", False)  # older than the setting

@@ -6,21 +6,25 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import tf_keras
 from google.protobuf.message import DecodeError
 from tf_keras.protobuf import saved_metadata_pb2
 from tf_keras.src.saving.legacy import hdf5_format, model_config
 from tf_keras.src.saving.legacy.saved_model import json_utils
 from tf_keras.src.saving.legacy.saved_model import load as keras_loader
+from tf_keras.src.saving.legacy.saved_model.constants import METRIC_IDENTIFIER
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
-from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, refuse_code
+from bilstm_exporter.frontends.known_objects import KnownObjects
+from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, with_config
+from bilstm_exporter.frontends.training_settings import own_training_settings
 
 _METADATA_FILE = "keras_metadata.pb"
 # Graph operators that access files or call Python.
@@ -34,12 +38,16 @@ _UNSAFE_OPERATORS = frozenset(
 _CHECKPOINT_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints"})
 
 
-def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+def load(
+    file: ModelFile, custom_objects: Mapping[str, Any], known: KnownObjects, *, trust_code: bool
+) -> Any:
     """Load a model; for an architecture in JSON, without its weights.
 
     Args:
-        file: ``.h5``, ``.keras``, a SavedModel folder, or JSON.
+        file: ``.h5``, ``.keras``, a SavedModel folder, or JSON; its configuration without what
+            only training needs.
         custom_objects: Layers and functions that the file names, by name.
+        known: What tf_keras and the user define.
         trust_code: Whether Python code inside the file may run.
 
     Raises:
@@ -47,30 +55,34 @@ def load(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool
         ModelFileError: The file does not contain a model.
     """
     if file.kind == "saved_model":
-        return _load_saved_model(file.path, custom_objects, trust_code=trust_code)
+        return _load_saved_model(file, custom_objects, known, trust_code=trust_code)
     if file.kind == "keras":
-        return _load_zip(file.path, custom_objects, trust_code=trust_code)
+        return _load_zip(file, custom_objects, trust_code=trust_code)
     # tf_keras has its own JSON encoding of tuples, shapes and similar values.
     config = json_utils.decode(json.dumps(updated_config(file.config, custom_objects)))
     with tf_keras.utils.custom_object_scope(dict(custom_objects)):
         model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
     if file.kind == "h5":
-        load_weights(model, file.path)
+        load_weights(model, file.path, file.pruned)
     return model
 
 
-def _load_zip(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
+def _load_zip(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        named = path  # tf_keras requires the extension .keras
-        if path.suffix != ".keras":
-            named = Path(shutil.copy(path, Path(folder) / "model.keras"))
+        # tf_keras requires the extension .keras.
+        named = with_config(file, file.config, Path(folder) / "model.keras")
         return tf_keras.models.load_model(
             named, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
         )
 
 
-def load_weights(model: Any, path: Path) -> None:
+def load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
     """Load the weights of an HDF5 file, of a whole model or of weights only.
+
+    Args:
+        model: The model.
+        path: The file.
+        pruned: The names of the layers that stand in pruning wrappers in the file.
 
     Raises:
         ValueError: The weights do not fit the model.
@@ -82,7 +94,7 @@ def load_weights(model: Any, path: Path) -> None:
                 model.load_weights(copy)
             return
         group = file.get("model_weights", file)
-        with _readable(group) as weights:
+        with _readable(group, model, pruned) as weights:
             if _is_in_another_order(weights, model):
                 hdf5_format.load_weights_from_hdf5_group_by_name(weights, model)
             else:
@@ -98,11 +110,15 @@ def _is_in_another_order(weights: Any, model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _readable(group: Any) -> Iterator[Any]:
-    """Yield the weights in a form that tf_keras reads: for Keras 1, with the version "1"."""
+def _readable(group: Any, model: Any, pruned: Collection[str]) -> Iterator[Any]:
+    """Yield the weights in a form that tf_keras reads.
+
+    That is, for Keras 1, with the version "1"; and for pruned layers, without the wrappers'.
+    """
     version = group.attrs.get("keras_version", "1")
     version = version.decode() if isinstance(version, bytes) else str(version)
-    if not version.startswith("1."):
+    is_first = version.startswith("1.")
+    if not is_first and not pruned:
         yield group
         return
     with h5py.File("weights", "w", driver="core", backing_store=False) as memory:
@@ -110,69 +126,112 @@ def _readable(group: Any) -> Iterator[Any]:
             group.copy(name, memory)
         for name, value in group.attrs.items():
             memory.attrs[name] = value
-        memory.attrs["keras_version"] = b"1"
+        if is_first:
+            memory.attrs["keras_version"] = b"1"
+        for name in pruned:
+            _write_pruned(memory, name, model.get_layer(name))
         yield memory
 
 
-def _load_saved_model(path: Path, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
-    configs = _saved_configs(path)
+def _write_pruned(weights: Any, name: str, layer: Any) -> None:
+    """Replace the weights of a pruning wrapper by those of the layer inside it."""
+    group = weights[name]
+    stored = [group[key][()] for key in hdf5_format.load_attributes_from_hdf5_group(
+        group, "weight_names")]  # fmt: skip
+    own = _pruned_weights(stored, layer)
+    del weights[name]
+    keys = [f"{name}/{i}" for i in range(len(own))]
+    for key, value in zip(keys, own, strict=True):
+        weights[f"{name}/{key}"] = value
+    weights.require_group(name).attrs["weight_names"] = [key.encode() for key in keys]
+
+
+def _pruned_weights(stored: Sequence[np.ndarray], layer: Any) -> Sequence[np.ndarray]:
+    """Return the weights of a layer from those of its pruning wrapper.
+
+    The wrapper's own are masks, thresholds and a counter of steps. They stand between the
+    trainable and the other weights of the layer, or before all of them in a frozen one.
+
+    Raises:
+        ValueError: The weights do not fit.
+    """
+    shapes = [tuple(weight.shape) for weight in layer.trainable_weights]
+    others = [tuple(weight.shape) for weight in layer.non_trainable_weights]
+    extra = len(stored) - len(shapes) - len(others)
+    for start in (len(shapes), 0):
+        own = [*stored[:start], *stored[start + extra :]]
+        if extra >= 0 and [value.shape for value in own] == [*shapes, *others]:
+            return _masked_weights(own, stored[start : start + extra])
+    message = (
+        f"the weights of layer {layer.name!r}, which stands in a pruning wrapper, do not fit it: "
+        f"strip the wrapper with tfmot.sparsity.keras.strip_pruning, and save the model again"
+    )
+    raise ValueError(message)
+
+
+def _masked_weights(weights: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Multiply weights by their masks of zeros and ones, as a wrapper does in every call."""
+    masks = [value for value in own if value.ndim]
+    result = []
+    for weight in weights:
+        if masks and masks[0].shape == weight.shape:
+            mask = masks.pop(0)
+            result.append(weight * mask if np.isin(mask, (0, 1)).all() else weight)
+        else:
+            result.append(weight)
+    return result
+
+
+def _load_saved_model(
+    file: ModelFile, custom_objects: Mapping[str, Any], known: KnownObjects, *, trust_code: bool
+) -> Any:
+    path, configs = file.path, file.config
     if not trust_code:
-        for config in configs:
-            refuse_code(path, config)
         _refuse_unsafe_operators(path)
     if not configs:
         message = (
             f"{path} is a SavedModel without a Keras model, as model.export and "
-            f"tf.saved_model.save write: it has no layers. Save the model with model.save, and "
-            f"export that"
+            f"tf.saved_model.save write: it holds operators, and its layers are gone. Export the "
+            f".keras file of the model instead, which model.save('name.keras') writes"
         )
         raise ModelFileError(message)
-    try:
-        model = tf_keras.models.load_model(path, custom_objects=dict(custom_objects), compile=False)
-    except ValueError as error:
-        # tf_keras names the layer that it could not restore, but not the unknown object in it.
-        known = {*custom_objects, *dir(tf_keras.layers), *dir(tf_keras.activations)}
-        unknown = [name for config in configs for name in _own_names(config) if name not in known]
-        if not unknown:
-            raise
-        message = f"Unknown object: '{unknown[0]}'"
-        raise ValueError(message) from error
+    inert = dict.fromkeys(own_training_settings(saved_configs(path), known), Inert)
+    model = tf_keras.models.load_model(
+        path, custom_objects={**custom_objects, **inert}, compile=False
+    )
     _refuse_revived(path, model)
     return model
 
 
-def _saved_configs(path: Path) -> list[Any]:
-    """Return the configuration of every Keras object in a SavedModel."""
+class Inert:
+    """Stands for an initializer, regularizer or constraint of the user's own, which never runs."""
+
+    def __call__(self, *_args: Any, **_settings: Any) -> Any:
+        """Do nothing."""
+
+    @classmethod
+    def from_config(cls, _config: Any) -> None:
+        """Return None, which Keras takes for no initializer, regularizer or constraint."""
+
+
+def saved_configs(path: Path) -> list[Any]:
+    """Return the configuration of every layer and model in a SavedModel."""
     metadata = saved_metadata_pb2.SavedMetadata()
     try:
         if (path / _METADATA_FILE).is_file():
             metadata.ParseFromString((path / _METADATA_FILE).read_bytes())
-            texts = [node.metadata for node in metadata.nodes]
+            texts = [n.metadata for n in metadata.nodes if n.identifier != METRIC_IDENTIFIER]
         else:  # before TensorFlow 2.5, the metadata was in the graph
             nodes = _saved_model(path).meta_graphs[0].object_graph_def.nodes
-            texts = [n.user_object.metadata for n in nodes if n.user_object.metadata]
-        return [json.loads(text) for text in texts]
-    except (DecodeError, ValueError, OSError) as error:
+            objects = [node.user_object for node in nodes]
+            texts = [
+                o.metadata for o in objects if o.metadata and o.identifier != METRIC_IDENTIFIER
+            ]
+        configs = [json.loads(text) for text in texts]
+        return [{key: one.get(key) for key in ("name", "class_name", "config")} for one in configs]
+    except (DecodeError, ValueError, OSError, AttributeError) as error:
         message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
-
-
-def _own_names(config: Any) -> Iterator[str]:
-    """Yield the activations, other functions and cell classes that a configuration names."""
-    if isinstance(config, list):
-        for item in config:
-            yield from _own_names(item)
-    if not isinstance(config, dict):
-        return
-    if config.get("class_name") == "function":
-        yield str(config["config"])
-    for key, value in config.items():
-        if key in {"activation", "recurrent_activation"} and isinstance(value, str):
-            yield value
-        if key in {"cell", "cells"}:
-            cells = value if isinstance(value, list) else [value]
-            yield from (str(cell.get("class_name")) for cell in cells)
-        yield from _own_names(value)
 
 
 def saved_by(path: Path) -> str:
@@ -212,12 +271,12 @@ def _refuse_revived(path: Path, model: Any) -> None:
         if type(layer).__module__ != keras_loader.__name__:
             continue
         kind = type(layer).__name__
-        if hasattr(tf_keras.layers, kind):
-            message = (
-                f"{path} does not hold all settings of the {kind} layer {layer.name!r}; one of "
-                f"them may be Python code, such as activation=lambda x: ... Build the model with "
-                f"a function instead: --builder my_module:build"
-            )
-            raise ModelFileError(message, layers=(layer.name,))
-        message = f"Unknown layer: '{kind}'"
-        raise ValueError(message)
+        if not hasattr(tf_keras.layers, kind):
+            message = f"Unknown layer: '{kind}'"
+            raise ValueError(message)
+        message = (
+            f"{path} does not hold all settings of the {kind} layer {layer.name!r}; one of "
+            f"them may be Python code, such as activation=lambda x: ... Build the model with "
+            f"a function instead: --builder my_module:build"
+        )
+        raise ModelFileError(message, layers=(layer.name,))

@@ -29,7 +29,7 @@ from bilstm_exporter.frontends.keras2.recurrent import (
     lowered_recurrences,
     observed_states,
 )
-from bilstm_exporter.frontends.tracing import refuse_python, trace_function
+from bilstm_exporter.frontends.tracing import random_layer, refuse_python, trace_function
 from bilstm_exporter.ir.graphs import without_captures
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
@@ -105,6 +105,10 @@ class Keras2Model(BaseModel):
             function = self._traced(call, inputs)
             refuse_python(function, self.layers())
             return without_captures(function)
+
+    def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
+        """Return the layer that draws random numbers; see `KerasModel.random_layer`."""
+        return random_layer(tf_keras.layers.Layer, lambda: self.reference(inputs))
 
     def _all_layers(self) -> Iterable[Any]:
         layers: Iterable[Any] = self.keras_model._flatten_layers(include_self=False)  # noqa: SLF001 - the only way
