@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from bilstm_exporter.errors import ExportError, ParityError, UnsupportedModelError
+from bilstm_exporter.errors import (
+    ExportError,
+    ParityError,
+    UnsupportedModelError,
+    UnsupportedOperatorError,
+)
 from bilstm_exporter.evaluation.evaluator import Evaluation
 from bilstm_exporter.explanation import FormatOutcome
 from bilstm_exporter.inspection.probes import ProbeSet
+from bilstm_exporter.keras_model import layer_of_node
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Stages, captured_stderr
@@ -89,7 +95,7 @@ class ArtifactBuilder:
         """
         if name not in self._float32:
             with self._stages.stage(f"writing {name}"):
-                built = self._target(name).build(self.loaded, RECIPES[FLOAT32].plan)
+                built = self._build_float32(name)
             self._built[name] = built
             try:
                 with self._stages.stage(f"checking {name} against Keras"):
@@ -101,6 +107,14 @@ class ArtifactBuilder:
                 )
                 raise UnsupportedModelError(message) from error
         return self._float32[name]
+
+    def _build_float32(self, name: str) -> Built:
+        try:
+            return self._target(name).build(self.loaded, RECIPES[FLOAT32].plan)
+        except UnsupportedOperatorError as error:
+            kinds = dict(self.loaded.keras.layers())
+            others = [other for other in TARGETS if other != name]
+            raise error.located(lambda node: layer_of_node(node, kinds), kinds, others) from error
 
     def recipe(
         self, name: str, recipe: str, plan: PrecisionPlan, calibration: Calibration | None = None

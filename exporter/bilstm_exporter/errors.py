@@ -6,7 +6,7 @@ Every message reports what was found, where, and what to do next.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -87,19 +87,57 @@ class UnsupportedOperatorError(UnsupportedModelError):
     Args:
         operators: For each TensorFlow operator, the name of a node that needs it.
         format_name: The format, such as ``"onnx"``.
+        places: For each operator, what to call its place in the message instead of the node.
+        others: The formats that can be written without this one.
+        layers: See `ExportError`.
     """
 
     code = "unsupported-operator"
 
-    def __init__(self, operators: Mapping[str, str], *, format_name: str) -> None:
+    def __init__(
+        self,
+        operators: Mapping[str, str],
+        *,
+        format_name: str,
+        places: Mapping[str, str] | None = None,
+        others: Sequence[str] = (),
+        layers: Sequence[str] = (),
+    ) -> None:
         self.format_name = format_name
         self.operators = dict(operators)
+        named = {**self.operators, **(places or {})}
         missing = "; ".join(
-            f"{operator}{f' (in {node})' if node else ''}" for operator, node in operators.items()
+            f"{operator}{f' (in {place})' if place else ''}" for operator, place in named.items()
         )
+        flag = f"--formats {','.join(others)}" if others else "--formats"
         super().__init__(
             f"{format_name} has no operator for: {missing}. Replace the layer that computes it, "
-            f"or leave this format out with --formats"
+            f"or leave this format out with {flag}",
+            layers=layers,
+        )
+
+    def located(
+        self, find: Callable[[str], str | None], kinds: Mapping[str, str], others: Sequence[str]
+    ) -> UnsupportedOperatorError:
+        """Return the same error, which names layers instead of nodes.
+
+        Args:
+            find: Returns the layer of a node, or None.
+            kinds: The class of each layer.
+            others: The formats that can be written without this one.
+        """
+        found = {operator: find(node) for operator, node in self.operators.items()}
+        places = {
+            operator: f"layer {layer!r}, {kinds[layer]}"
+            for operator, layer in found.items()
+            if layer is not None
+        }
+        return UnsupportedOperatorError(
+            self.operators,
+            format_name=self.format_name,
+            places=places,
+            others=others,
+            layers=[layer for layer in dict.fromkeys(found.values()) if layer is not None],
         )
 
 
