@@ -309,6 +309,14 @@ def _transpose(x: Any, perm: Any) -> Any:
     return tf.transpose(x, axes % len(axes))
 
 
+def _cumprod(x: Any, axis: Any, **arguments: Any) -> Any:
+    """Count the axis from the front; tf2onnx passes a negative one on."""
+    place = tf.get_static_value(axis)
+    if place is None or place >= 0 or x.shape.rank is None:
+        return None
+    return tf.raw_ops.Cumprod(x=x, axis=int(place) % x.shape.rank, **arguments)
+
+
 def _lower_bound(sorted_inputs: Any, values: Any, out_type: Any = tf.int32) -> Any:
     """Count the elements below each value; no format has a binary search."""
     before = tf.expand_dims(sorted_inputs, 1) < tf.expand_dims(values, 2)
@@ -338,6 +346,7 @@ COMMON_FORMS: dict[str, Form] = {
     "BatchMatMulV3": _batch_matmul,
     "BroadcastArgs": _broadcast_args,
     "Cross": _cross,
+    "Cumprod": _cumprod,
     "Einsum": _einsum,
     "EuclideanNorm": _euclidean_norm,
     "L2Loss": _l2_loss,

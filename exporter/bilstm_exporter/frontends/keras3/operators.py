@@ -30,6 +30,7 @@ def convertible_operators() -> Iterator[None]:
             {
                 (tf, "name_scope"): _name_scope(tf.name_scope),
                 (numpy, "flip"): _flip(numpy.flip),
+                (numpy, "isin"): _isin,
                 (numpy, "matmul"): _matmul(numpy.matmul),
                 (numpy, "signbit"): _signbit,
                 (nn, "conv"): _conv(nn.conv),
@@ -78,6 +79,17 @@ def _matmul(original: Any) -> Any:
         return original(x1, x2)
 
     return matmul
+
+
+def _isin(x1: Any, x2: Any, assume_unique: bool = False, invert: bool = False) -> Any:  # noqa: FBT001, FBT002
+    """Compare with every element; Keras reads the sizes of the tensors in Python."""
+    del assume_unique  # has no effect on the result
+    x1, x2 = backend.convert_to_tensor(x1), backend.convert_to_tensor(x2)
+    dtype = backend.result_type(x1.dtype, x2.dtype)
+    column, row = tf.cast(x1, dtype)[..., None], tf.reshape(tf.cast(x2, dtype), [-1])
+    found = tf.reduce_any(tf.equal(column, row), -1)
+    # As in Keras, no element is found in an empty tensor, also if the result is inverted.
+    return tf.logical_and(tf.logical_not(found), tf.size(row) > 0) if invert else found
 
 
 def _signbit(x: Any) -> Any:

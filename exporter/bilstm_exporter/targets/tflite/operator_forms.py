@@ -214,6 +214,16 @@ def _atanh(x: Any) -> Any:
     return tf.math.log((1 + x) / (1 - x)) / 2
 
 
+def _is_inf(x: Any) -> Any:
+    """Compare with the largest number; the converter's own form finds no infinity."""
+    return tf.abs(x) > x.dtype.max
+
+
+def _is_finite(x: Any) -> Any:
+    """Compare with the largest number; NaN is not less."""
+    return tf.abs(x) <= x.dtype.max
+
+
 def _rsqrt(x: Any) -> Any:
     """Sum squares over several axes in two steps, so that the converter does not fuse an L2 norm.
 
@@ -329,7 +339,7 @@ def _unpack(value: Any, num: int, axis: int = 0) -> Any:
     return [value[(*before, index)] for index in range(num)]
 
 
-def _scatter_sub(tensor: Any, indices: Any, updates: Any) -> Any:
+def _scatter_sub(tensor: Any, indices: Any, updates: Any, **_: Any) -> Any:
     """Add the negative updates."""
     return tf.tensor_scatter_nd_add(tensor, indices, -updates)
 
@@ -387,6 +397,8 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "Erf": _erf,
     "Erfc": lambda x: 1 - _erf(x),
     "FloorDiv": _floor_div,
+    "IsFinite": _is_finite,
+    "IsInf": _is_inf,
     "Pow": _pow,
     "Roll": _roll,
     "Rsqrt": _rsqrt,
