@@ -516,6 +516,17 @@ CONVERTED: dict[str, tuple[Function, str]] = {
         ),
         "float32",
     ),
+    "updates and constants": (
+        lambda x: (
+            ops.slice_update(x, (0, 0, 1), ops.zeros((1, 1, 2))),
+            ops.slice_update(x, (0, tf.shape(x)[1] - 1, 9), ops.ones((1, 1, 4))),
+            ops.slice_update(x > 0, (0, 0, 0), ops.ones((1, 1, 4), "bool")),
+            ops.slice_update(ops.cast(x, "int32"), (5, 0, 0), ops.ones((1, 1, 4), "int32")),
+            tf.linspace(0.0, 1.0, 5),
+            tf.eye(3),
+        ),
+        "float32",
+    ),
     "double precision": (
         lambda x: (
             tf.cast(tf.reduce_mean(tf.cast(x, tf.float64) ** 2, 1), tf.float32),

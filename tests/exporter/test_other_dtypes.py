@@ -81,7 +81,9 @@ class Table(keras.layers.Layer):
 
     def call(self, inputs, states):
         assert inputs.dtype == "int32"
-        row = ops.take(self.table, inputs[:, 0] % 7, axis=0) + ops.cast(inputs[:, :1] // 2, "float32")
+        row = ops.take(self.table, inputs[:, 0] % 7, axis=0) + ops.cast(
+            inputs[:, :1] // 2, "float32"
+        )
         output = ops.tanh(row + ops.matmul(states[0], self.kernel))
         return output, [output]
 

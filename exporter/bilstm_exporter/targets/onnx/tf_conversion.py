@@ -67,6 +67,7 @@ def to_onnx(
             graph = optimizer.optimize_graph(graph, catch_errors=False)
             model: ir.Model = ir.from_proto(graph.make_model("bilstm-edge"))
     _restore_interface(model.graph, inputs)
+    _compute_outputs(model.graph)
     _pad_dilated(model.graph)
     passes.RemoveInitializersFromInputsPass()(model)
     _refuse_unknown_operators(model, opset, domain)
@@ -78,6 +79,16 @@ def _restore_interface(graph: ir.Graph, names: list[str]) -> None:
     by_name = {value.name: value for value in graph.inputs}
     graph.inputs.clear()
     graph.inputs.extend([by_name[name] for name in names])
+
+
+def _compute_outputs(graph: ir.Graph) -> None:
+    """Write an Identity for every constant output; the checker requires outputs of nodes."""
+    for place, value in enumerate(graph.outputs):
+        if value.is_initializer():
+            node = ir.node("Identity", [value])
+            node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+            graph.append(node)
+            graph.outputs[place] = node.outputs[0]
 
 
 def _pad_dilated(graph: ir.Graph) -> None:
@@ -219,6 +230,32 @@ def _one_hot(context: Any, node: Any, _name: str, _args: Any) -> None:
     _replace(context, node, "Cast", [chosen.output[0]], {"to": kind})
 
 
+def _update_slice(context: Any, node: Any, _name: str, _args: Any) -> None:
+    """Select between the tensor and its update, which is padded to the same shape."""
+    tensor, update, indices = node.input
+    dtype, int64 = context.get_dtype(tensor), onnx.TensorProto.INT64
+
+    def write(op_type: str, inputs: list[str], attributes: Any = None, kind: int = int64) -> str:
+        made = context.make_node(op_type, inputs, attr=attributes or {}, dtypes=[kind])
+        return str(made.output[0])
+
+    size = write("Shape", [update])
+    room = write("Sub", [write("Shape", [tensor]), size])
+    # A start that is out of bounds is moved, as in TensorFlow.
+    zero = _constant(context, node, "zero", np.zeros([1], np.int64))
+    start = write("Max", [write("Min", [_cast(context, indices, int64), room]), zero])
+    pads = write("Concat", [start, write("Sub", [room, start])], {"axis": 0})
+    one = {"value": onnx.numpy_helper.from_array(np.ones([1], np.int32))}
+    inside = write("ConstantOfShape", [size], one, onnx.TensorProto.INT32)
+    inside = write("Pad", [inside, pads], kind=onnx.TensorProto.INT32)
+    condition = _cast(context, inside, onnx.TensorProto.BOOL)
+    # onnxruntime has no Where of bool.
+    kind = onnx.TensorProto.INT32 if dtype == onnx.TensorProto.BOOL else dtype
+    padded = write("Pad", [_cast(context, update, kind), pads], kind=kind)
+    chosen = write("Where", [condition, padded, _cast(context, tensor, kind)], kind=kind)
+    _replace(context, node, "Cast", [chosen], {"to": dtype})
+
+
 def _scatter_nd(context: Any, node: Any, _name: str, _args: Any) -> None:
     """Add updates of the same index, as TensorFlow does."""
     indices, updates, shape = node.input
@@ -304,6 +341,7 @@ _DIRECT_FORMS: dict[str, Handler] = {
     "ReverseV2": _reverse,
     "ScatterNd": _scatter_nd,
     "SelectV2": _select,
+    "XlaDynamicUpdateSlice": _update_slice,
 }
 
 
