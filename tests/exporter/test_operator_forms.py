@@ -167,6 +167,18 @@ def test_a_slice_by_the_operator_itself():
 
 W = np.arange(12, dtype=np.float32).reshape(4, 3) / 4 - 1
 SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4) / 4 - 1
+
+
+def _segments_of(name):
+    function = getattr(tf.math, f"unsorted_segment_{name}")
+    return lambda x: (
+        function(x, tf.cast(x[..., 0] > 0, tf.int32), 2),
+        function(x, tf.cast(x[..., 0] > 0, tf.int32) - 1, tf.constant(3)),
+        function(x, tf.cast(x > 0, tf.int64), 2),
+        function(x[0, :, 0], tf.range(tf.shape(x)[1]) // 2, 4),
+    )
+
+
 CASES: dict[str, list[tuple[Function, str]]] = {
     "AddN": [(lambda x: tf.add_n([x, x, x]), "int32"), (lambda x: tf.add_n([x]), "int64")],
     "Einsum": [
@@ -183,6 +195,14 @@ CASES: dict[str, list[tuple[Function, str]]] = {
         (lambda x: tf.einsum("bti,ij,btj->bt", x, SQUARE, x), "float32"),
         (lambda x: tf.einsum("bti,ij,btj,btk->bk", x, SQUARE, x, x), "float32"),
         (lambda x: tf.einsum("bti,sj->bs", x, x[0]), "float32"),
+        (lambda x: tf.einsum("bt,bti->bi", x[..., 0], x), "float32"),
+        (lambda x: tf.einsum("i,bti->tb", x[0, 0], x), "float32"),
+        (lambda x: tf.einsum("bti->ib", x), "float32"),
+        (lambda x: tf.einsum("bti->", x), "float32"),
+        (lambda x: tf.einsum("bti->itb", x), "float32"),
+        (lambda x: tf.einsum("ii->i", SQUARE + x[0, 0]), "float32"),
+        (lambda x: tf.einsum("bii->b", tf.matmul(x, x, transpose_a=True)), "float32"),
+        (lambda x: tf.einsum("ibi,i->b", SQUARE[:, None] + x[0, 0], x[0, 0]), "float32"),
         (lambda x: tf.einsum("bti,btj->bij", x, x), "int32"),
         (lambda x: ops.einsum("bti,btj->btij", x, x), "float32"),
     ],
@@ -241,6 +261,10 @@ CASES: dict[str, list[tuple[Function, str]]] = {
         (lambda x: tf.searchsorted(tf.sort(x, -1), x, side="right"), "float32"),
         (lambda x: tf.searchsorted([0, 1], x[0, 0], side="right"), "int32"),
     ],
+    **{
+        f"UnsortedSegment{name}": [(_segments_of(name.lower()), "float32")]
+        for name in ("Max", "Min", "Prod", "Sum")
+    },
     "ShapeN": [(lambda x: tf.shape_n([x, x[0]]), "float32")],
     "Roll": [
         (lambda x: tf.roll(x, 1, 1), "float32"),
@@ -297,8 +321,9 @@ CASES: dict[str, list[tuple[Function, str]]] = {
 def test_a_form_has_the_values_of_the_operator(operator):
     for call, dtype in CASES[operator]:
         function = traced(call, dtype, FREE, forms=TFLITE_FORMS)
-        # An Einsum that every converter takes stays as it is.
-        assert operator == "Einsum" or operator not in types_in(function)
+        # These stay in the cases that every converter takes.
+        kept = operator == "Einsum" or operator.startswith("UnsortedSegment")
+        assert kept or operator not in types_in(function)
         for batch, time in SHAPES:
             array = values((batch, time, 4), dtype)
             try:
@@ -507,6 +532,12 @@ CONVERTED: dict[str, tuple[Function, str]] = {
             tf.einsum("bti,btj->btij", x, x),
             tf.einsum("bti,bti->b", x, x),
             tf.einsum("bti,ij,btj->bt", x, SQUARE, x),
+            tf.einsum("bt,bti->bi", x[..., 0], x),
+            tf.einsum("i,bti->bt", W[:, 0], x),
+            tf.einsum("bti->ib", x),
+            tf.einsum("bti->", x),
+            tf.einsum("bii->b", tf.matmul(x, x, transpose_a=True)),
+            tf.math.unsorted_segment_sum(x, tf.cast(x[..., 0] > 0, tf.int32), 2),
             tf.linalg.diag(x),
             tf.linalg.diag_part(tf.matmul(x, x, transpose_a=True)),
             tf.eye(3, batch_shape=[tf.shape(x)[0]]),

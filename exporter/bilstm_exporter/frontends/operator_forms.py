@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.ir.operator_forms import Form, in_other_dtypes
+from bilstm_exporter.ir.operator_forms import Form, in_other_dtypes, write_operator
 
 
 def _strided_slice(  # noqa: PLR0913, PLR0917 - the attributes of StridedSlice
@@ -175,6 +175,25 @@ def _segment_mean(data: Any, segment_ids: Any) -> Any:
     count = tf.math.segment_sum(tf.ones_like(segment_ids, data.dtype), segment_ids)
     shape = tf.concat([tf.shape(count), tf.ones([len(data.shape) - 1], tf.int32)], 0)
     return tf.math.segment_sum(data, segment_ids) / tf.reshape(tf.maximum(count, 1), shape)
+
+
+def _unsorted_segments(operator: str) -> Form:
+    def form(data: Any, segment_ids: Any, num_segments: Any) -> Any:
+        """Merge the axes of the ids, of which tf2onnx takes one."""
+        rank = segment_ids.shape.rank
+        if rank is None or rank < 2:
+            return None
+        shape = tf.concat([[-1], tf.shape(data)[rank:]], 0)
+        merged = tf.reshape(data, shape)
+        merged.set_shape([None, *data.shape[rank:]])
+        return write_operator(
+            operator,
+            data=merged,
+            segment_ids=tf.reshape(segment_ids, [-1]),
+            num_segments=num_segments,
+        )
+
+    return form
 
 
 def _broadcast_args(s0: Any, s1: Any) -> Any:
@@ -364,6 +383,10 @@ COMMON_FORMS: dict[str, Form] = {
     "StridedSlice": _strided_slice,
     "Transpose": _transpose,
     "TruncateMod": _truncate_mod,
+    "UnsortedSegmentMax": _unsorted_segments("UnsortedSegmentMax"),
+    "UnsortedSegmentMin": _unsorted_segments("UnsortedSegmentMin"),
+    "UnsortedSegmentProd": _unsorted_segments("UnsortedSegmentProd"),
+    "UnsortedSegmentSum": _unsorted_segments("UnsortedSegmentSum"),
     "UpperBound": _upper_bound,
     "Xdivy": _xdivy,
     "Xlog1py": _xlog1py,

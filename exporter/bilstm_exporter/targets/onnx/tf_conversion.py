@@ -64,7 +64,7 @@ def to_onnx(
             # Any error in a tf2onnx handler; tf2onnx has logged the operator.
             except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
                 raise _explained(tf_graph, failures, error) from error
-            graph = optimizer.optimize_graph(graph, catch_errors=False)
+            graph = _optimized(graph)
             model: ir.Model = ir.from_proto(graph.make_model("bilstm-edge"))
     _restore_interface(model.graph, inputs)
     _compute_outputs(model.graph)
@@ -72,6 +72,14 @@ def to_onnx(
     passes.RemoveInitializersFromInputsPass()(model)
     _refuse_unknown_operators(model, opset, domain)
     return model
+
+
+def _optimized(graph: Any) -> Any:
+    try:
+        return optimizer.optimize_graph(graph, catch_errors=False)
+    except NotImplementedError:
+        # Some equations of Einsum cannot be decomposed; onnxruntime takes the operator itself.
+        return optimizer.optimize_graph(graph, catch_errors=True)
 
 
 def _restore_interface(graph: ir.Graph, names: list[str]) -> None:

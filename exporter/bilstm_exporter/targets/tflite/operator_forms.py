@@ -22,13 +22,25 @@ def _einsum(inputs: Sequence[Any], equation: str | bytes) -> Any:
     left, _, right = tf.compat.as_str(equation).replace(" ", "").partition("->")
     terms = left.split(",")
     tensors = list(inputs)
-    if "." in left or any(len(set(term)) != len(term) for term in terms) or len(terms) < 2:
+    if "." in left:
         return None
+    for place, term in enumerate(terms):
+        label = next((label for label in term if term.count(label) > 1), None)
+        if label is not None:
+            tensors[place], terms[place] = _diagonal(tensors[place], term, label)
+            return tf.einsum(f"{','.join(terms)}->{right}", *tensors)
+    if len(terms) == 1:
+        return _reduced(tensors[0], terms[0], right)
     if len(terms) > 2:
         needed = set("".join(terms[2:])) | set(right)
         between = "".join(label for label in dict.fromkeys(terms[0] + terms[1]) if label in needed)
         first = tf.einsum(f"{terms[0]},{terms[1]}->{between}", *tensors[:2])
         return tf.einsum(f"{','.join([between, *terms[2:]])}->{right}", first, *tensors[2:])
+    return _einsum_of_two(tensors, terms, right)
+
+
+def _einsum_of_two(tensors: list[Any], terms: list[str], right: str) -> Any:
+    """Write an Einsum of two operands; None if it is one BatchMatMul."""
     one, other = terms
     # A label of one operand only that is not in the output is summed first.
     for place, (term, alone) in enumerate([(one, other), (other, one)]):
@@ -40,8 +52,11 @@ def _einsum(inputs: Sequence[Any], equation: str | bytes) -> Any:
     if not any(label in other and label not in right for label in one):
         aligned = [_aligned(*pair, right) for pair in zip(tensors, terms, strict=True)]
         return aligned[0] * aligned[1]
+    if set(one) <= set(other) and not set(other) <= set(one):
+        # The converter gives a product of a vector and a matrix one axis too many.
+        return tf.einsum(f"{other},{one}->{right}", *tensors[::-1])
     unused = [chr(code) for code in range(ord("A"), ord("z") + 1) if chr(code).isalpha()]
-    unused = [label for label in unused if label not in left + right]
+    unused = [label for label in unused if label not in one + other + right]
     added = []
     for place, (term, alone) in enumerate([(one, other), (other, one)]):
         if all(label in alone for label in term):
@@ -53,6 +68,23 @@ def _einsum(inputs: Sequence[Any], equation: str | bytes) -> Any:
         return None
     result = tf.einsum(f"{','.join(terms)}->{right}{''.join(added)}", *tensors)
     return tf.squeeze(result, list(range(-len(added), 0)))
+
+
+def _diagonal(tensor: Any, term: str, label: str) -> tuple[Any, str]:
+    """Replace two axes of one label by their diagonal, as the last axis."""
+    pair = [axis for axis, other in enumerate(term) if other == label][:2]
+    rest = [axis for axis in range(len(term)) if axis not in pair]
+    matrix = tf.transpose(tensor, [*rest, *pair])
+    return tf.linalg.diag_part(matrix), "".join(term[axis] for axis in rest) + label
+
+
+def _reduced(tensor: Any, term: str, labels: str) -> Any:
+    """Sum the axes whose labels are not kept, and transpose the others."""
+    gone = [axis for axis, label in enumerate(term) if label not in labels]
+    if not gone:
+        return tf.transpose(tensor, [term.index(label) for label in labels])
+    kept = "".join(label for label in term if label in labels)
+    return _aligned(tf.reduce_sum(tensor, gone), kept, labels)
 
 
 def _aligned(tensor: Any, term: str, labels: str) -> Any:
