@@ -182,6 +182,20 @@ def _erf(x: Any) -> Any:
     return tensor * _polynomial(_ERF_NUMERATOR, square) / _polynomial(_ERF_DENOMINATOR, square)
 
 
+def _erfc(x: Any) -> Any:
+    """Write 1 - erf(x); None inside a GELU, which the converter fuses."""
+    return None if _is_scaled_for_gelu(x) else 1 - _erf(x)
+
+
+def _is_scaled_for_gelu(x: Any) -> bool:
+    """Whether this is x / sqrt(2), as in tf.nn.gelu."""
+    if x.op.type not in {"RealDiv", "Mul"}:
+        return False
+    constants = [tf.get_static_value(source) for source in x.op.inputs]
+    root = 2**0.5 if x.op.type == "RealDiv" else 0.5**0.5
+    return any(value is not None and np.allclose(value, root) for value in constants)
+
+
 def _polynomial(coefficients: Sequence[float], x: Any) -> Any:
     value = coefficients[0] * x + coefficients[1]
     for coefficient in coefficients[2:]:
@@ -427,7 +441,7 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "Cumprod": _cumprod,
     "Einsum": _einsum,
     "Erf": _erf,
-    "Erfc": lambda x: 1 - _erf(x),
+    "Erfc": _erfc,
     "FloorDiv": _floor_div,
     "IsFinite": _is_finite,
     "IsInf": _is_inf,
