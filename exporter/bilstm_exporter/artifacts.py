@@ -84,9 +84,6 @@ class ArtifactBuilder:
         except ParityError as error:
             return FormatOutcome(self._built[name].recurrences, error)
         except ExportError as error:
-            if isinstance(error, UnsupportedOperatorError):
-                layers = [layer for layer, _ in self.loaded.keras.layers()]
-                error.name_layers(lambda node: layer_of_node(node, layers))
             return FormatOutcome(None, error)
         return FormatOutcome(artifact.built.recurrences)
 
@@ -98,7 +95,7 @@ class ArtifactBuilder:
         """
         if name not in self._float32:
             with self._stages.stage(f"writing {name}"):
-                built = self._target(name).build(self.loaded, RECIPES[FLOAT32].plan)
+                built = self._build_float32(name)
             self._built[name] = built
             try:
                 with self._stages.stage(f"checking {name} against Keras"):
@@ -110,6 +107,14 @@ class ArtifactBuilder:
                 )
                 raise UnsupportedModelError(message) from error
         return self._float32[name]
+
+    def _build_float32(self, name: str) -> Built:
+        try:
+            return self._target(name).build(self.loaded, RECIPES[FLOAT32].plan)
+        except UnsupportedOperatorError as error:
+            kinds = dict(self.loaded.keras.layers())
+            others = [other for other in TARGETS if other != name]
+            raise error.located(lambda node: layer_of_node(node, kinds), kinds, others) from error
 
     def recipe(
         self, name: str, recipe: str, plan: PrecisionPlan, calibration: Calibration | None = None

@@ -102,33 +102,57 @@ class UnsupportedOperatorError(UnsupportedModelError):
     Args:
         operators: For each TensorFlow operator, the name of a node that needs it.
         format_name: The format, such as ``"onnx"``.
+        places: For each operator, what to call its place in the message instead of the node.
+        others: The formats that can be written without this one.
+        layers: See `ExportError`.
     """
 
     code = "unsupported-operator"
 
-    def __init__(self, operators: Mapping[str, str], *, format_name: str) -> None:
+    def __init__(
+        self,
+        operators: Mapping[str, str],
+        *,
+        format_name: str,
+        places: Mapping[str, str] | None = None,
+        others: Sequence[str] = (),
+        layers: Sequence[str] = (),
+    ) -> None:
         self.format_name = format_name
         self.operators = dict(operators)
-        super().__init__(self._message(lambda _node: None))
+        named = {**self.operators, **(places or {})}
+        missing = "; ".join(
+            f"{operator}{f' (in {place})' if place else ''}" for operator, place in named.items()
+        )
+        flag = f"--formats {','.join(others)}" if others else "--formats"
+        super().__init__(
+            f"{format_name} has no operator for: {missing}. Replace the layer that computes it, "
+            f"or leave this format out with {flag}",
+            layers=layers,
+        )
 
-    def name_layers(self, layer_of: Callable[[str], str | None]) -> None:
-        """Name the layers in the message instead of the nodes of the graph.
+    def located(
+        self, find: Callable[[str], str | None], kinds: Mapping[str, str], others: Sequence[str]
+    ) -> UnsupportedOperatorError:
+        """Return the same error, which names layers instead of nodes.
 
         Args:
-            layer_of: Returns the layer that a node belongs to, or None.
+            find: Returns the layer of a node, or None.
+            kinds: The class of each layer.
+            others: The formats that can be written without this one.
         """
-        self.args = (self._message(layer_of),)
-
-    def _message(self, layer_of: Callable[[str], str | None]) -> str:
-        places = {}
-        for operator, node in self.operators.items():
-            layer = layer_of(node)
-            place = node if layer is None else f"layer {layer!r}"
-            places[operator] = f" (in {place})" if place else ""
-        missing = "; ".join(f"{operator}{place}" for operator, place in places.items())
-        return (
-            f"{self.format_name} has no operator for: {missing}. Replace the layer that computes "
-            f"it, or leave this format out with --formats"
+        found = {operator: find(node) for operator, node in self.operators.items()}
+        places = {
+            operator: f"layer {layer!r}, {kinds[layer]}"
+            for operator, layer in found.items()
+            if layer is not None
+        }
+        return UnsupportedOperatorError(
+            self.operators,
+            format_name=self.format_name,
+            places=places,
+            others=others,
+            layers=[layer for layer in dict.fromkeys(found.values()) if layer is not None],
         )
 
 

@@ -161,6 +161,29 @@ class RecurrentLayers:
         return forward.finish(first)
 
 
+def in_dtypes(
+    step: Callable[[Any, list[Any]], tuple[Any, list[Any]]], inputs: Any, states: Sequence[Any]
+) -> Callable[[Any, list[Any]], tuple[Any, list[Any]]]:
+    """Give the step of a cell its tensors in their own dtypes; a recurrence has them in float32.
+
+    A float32 holds every bool, and every integer up to 2 ** 24.
+
+    Args:
+        step: A step ``(inputs, states) -> (output, new states)``.
+        inputs: The dtype of the sequences.
+        states: The dtypes of the states.
+    """
+    if all(dtype == tf.float32 for dtype in (inputs, *states)):
+        return step
+
+    def in_float32(sequences: Any, values: list[Any]) -> tuple[Any, list[Any]]:
+        own = [tf.cast(value, dtype) for value, dtype in zip(values, states, strict=True)]
+        output, new_states = step(tf.cast(sequences, inputs), own)
+        return tf.cast(output, tf.float32), [tf.cast(state, tf.float32) for state in new_states]
+
+    return in_float32
+
+
 def describe_gates(
     described: type[GatedCell],
     cell: Any,

@@ -61,22 +61,22 @@ def test_text_layers_stand_in_the_manifest(run, tmp_path):
 
 
 def test_a_format_that_fails_leaves_the_other_explained(run, own, tmp_path):
-    floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
+    floats(own.Bits(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
     for arguments in ((), ("--explain",)):
         ran = run("m.keras", "--custom-objects", "own_layers", "--quiet", *arguments)
         assert ran.code == MODEL
         assert ran.table == {
-            "bend": ["Asinh", "operators, exact, fast", "refused"],
+            "bend": ["Bits", "operators, exact, fast", "refused"],
             "memory": ["LSTM", "LSTM, exact, fast", "not written"],
         }
         stream = ran.out if arguments else ran.err
-        assert "bend in tflite: refused; no operator for Asinh; alternative: " in stream
-        assert ran.err.count("tflite has no operator for: Asinh") == (0 if arguments else 1)
+        assert "bend in tflite: refused; no operator for BitwiseOr; alternative: " in stream
+        assert ran.err.count("tflite has no operator for: BitwiseOr") == (0 if arguments else 1)
         assert [path.name for path in tmp_path.glob("*-edge")] == []
 
 
 def test_the_explanation_as_json(run, own, tmp_path):
-    floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
+    floats(own.Bits(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
     ran = run("m.keras", "--custom-objects", "own_layers", "--quiet", "--explain", "--json")
     explained = json.loads(ran.out)
     assert explained["layers"][0]["formats"]["tflite"]["form"] == "refused"
@@ -192,7 +192,7 @@ def test_an_error_of_no_layer_has_no_table(run, saved, arguments, code):
 
 @pytest.mark.slow
 def test_a_failed_export_from_python_explains_the_layers(own, tmp_path):
-    model = floats(own.Asinh(name="bend"), kl.LSTM(2, name="memory"))
+    model = floats(own.Bits(name="bend"), kl.LSTM(2, name="memory"))
     failed = run_export(model, tmp_path / "out", ExportOptions())
     assert isinstance(failed, FailedExport)
     assert isinstance(failed.error, UnsupportedOperatorError)
@@ -203,7 +203,7 @@ def test_a_failed_export_from_python_explains_the_layers(own, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(UnsupportedOperatorError) as raised:
         export(model, tmp_path / "out")
-    assert list(raised.value.operators) == ["Asinh"]
+    assert list(raised.value.operators) == ["BitwiseOr"]
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,8 @@ def test_an_operator_that_no_format_has(fails, with_layer, formats):
 
 @pytest.mark.slow
 def test_an_operator_that_one_format_lacks(run, fails, with_layer, here):
-    arguments = (with_layer("Asinh"), "--custom-objects", "own_layers")
-    assert "tflite has no operator for: Asinh" in fails(MODEL, *arguments)
+    arguments = (with_layer("Bits"), "--custom-objects", "own_layers")
+    assert "tflite has no operator for: BitwiseOr" in fails(MODEL, *arguments)
     assert run(*arguments, "--formats", "onnx", "--quiet").code == 0  # as the message says
     assert sorted(path.name for path in (here / "own-edge").iterdir()) == [
         "golden.npz",
@@ -391,12 +391,12 @@ def test_a_process_ends_with_one_line_and_the_code(saved, tmp_path, arguments, c
 @pytest.mark.slow
 def test_a_tensorflow_error_below_python_is_not_shown(with_layer, here):
     """The converter writes pages to the process's stderr."""
-    done = process(here, with_layer("Asinh"), "--custom-objects", "own_layers", "--quiet")
+    done = process(here, with_layer("Bits"), "--custom-objects", "own_layers", "--quiet")
     assert done.returncode == MODEL
     error, title, *table = filter(str.strip, done.stderr.splitlines())
-    assert "Asinh" in error
+    assert "BitwiseOr" in error
     assert title.startswith("own (keras3: saved by Keras ")
-    layers = ("layer", "─", r"asinh\S* ", r"lstm\S* ", r"asinh\S* in tflite: refused")
+    layers = ("layer", "─", r"bits\S* ", r"lstm\S* ", r"bits\S* in tflite: refused")
     assert len(table) == len(layers), done.stderr
     for line, words in zip(table, layers, strict=True):
         assert re.match(words, line.strip())

@@ -13,15 +13,16 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.compat import v2 as tf_v2
 from tensorflow.python.eager.context import eager_mode
-from tensorflow.python.ops import array_ops
 from tf_keras.src import backend
 from tf_keras.src.engine import sequential
 from tf_keras.src.layers.convolutional import base_conv
 from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
 from bilstm_exporter.frontends.keras3.operators import per_group, softplus
+from bilstm_exporter.frontends.operator_forms import COMMON_FORMS
 from bilstm_exporter.frontends.tracing import before_flip, replaced
 from bilstm_exporter.ir.cells import StepCell
+from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
 
@@ -29,25 +30,27 @@ from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 def convertible_operators(lowering: Lowering) -> Iterator[None]:
     """Use the convertible forms in this context."""
     embedding, repeated = tf_keras.layers.Embedding, tf_keras.layers.TimeDistributed
-    with replaced(
-        {
-            (backend, "reverse"): _reverse(backend.reverse),
-            (array_ops, "strided_slice"): _strided_slice(array_ops.strided_slice),
-            (tf_v2, "split"): _split(tf_v2.split),
-            (tf_v2, "tensordot"): _tensordot(tf_v2.tensordot),
-            (tf_v2.math, "softplus"): softplus,
-            (tf_v2.nn, "softplus"): softplus,
-            (tf_v2.nn, "convolution"): _convolution(tf_v2.nn.convolution),
-            (base_conv.Conv, "_jit_compiled_convolution_op"): base_conv.Conv.convolution_op,
-            (ConvRNN, "get_initial_state"): _initial_images(ConvRNN.get_initial_state),
-            # A Sequential without a declared input would rebuild itself for this shape.
-            (sequential.Sequential, "_build_graph_network_for_inferred_shape"): _keep_graph(
-                sequential.Sequential._build_graph_network_for_inferred_shape  # noqa: SLF001
-            ),
-            (embedding, "call"): _embedding_call,
-            (repeated, "call"): _time_distributed_call(repeated.call, lowering),
-            (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
-        }
+    with (
+        operator_forms(COMMON_FORMS),
+        replaced(
+            {
+                (backend, "reverse"): _reverse(backend.reverse),
+                (tf_v2, "split"): _split(tf_v2.split),
+                (tf_v2, "tensordot"): _tensordot(tf_v2.tensordot),
+                (tf_v2.math, "softplus"): softplus,
+                (tf_v2.nn, "softplus"): softplus,
+                (tf_v2.nn, "convolution"): _convolution(tf_v2.nn.convolution),
+                (base_conv.Conv, "_jit_compiled_convolution_op"): base_conv.Conv.convolution_op,
+                (ConvRNN, "get_initial_state"): _initial_images(ConvRNN.get_initial_state),
+                # A Sequential without a declared input would rebuild itself for this shape.
+                (sequential.Sequential, "_build_graph_network_for_inferred_shape"): _keep_graph(
+                    sequential.Sequential._build_graph_network_for_inferred_shape  # noqa: SLF001
+                ),
+                (embedding, "call"): _embedding_call,
+                (repeated, "call"): _time_distributed_call(repeated.call, lowering),
+                (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
+            }
+        ),
     ):
         yield
 
@@ -71,35 +74,6 @@ def _split(original: Any) -> Any:
         return [tf.constant(part) for part in parts]
 
     return split
-
-
-def _strided_slice(original: Any) -> Any:
-    def strided_slice(tensor: Any, *indices: Any, new_axis_mask: int = 0, **masks: Any) -> Any:
-        """Write a new axis as ExpandDims; TFLite's StridedSlice cannot add one."""
-        rank = tf.convert_to_tensor(tensor).shape.rank
-        if not new_axis_mask or rank is None or len(indices) != 3:
-            return original(tensor, *indices, new_axis_mask=new_axis_mask, **masks)
-        entries = range(indices[0].shape[0])
-        kept = [i for i in entries if not new_axis_mask >> i & 1]
-        renumbered = {
-            key: sum((mask >> i & 1) << n for n, i in enumerate(kept))
-            if key.endswith("_mask")
-            else mask
-            for key, mask in masks.items()
-        }
-        result = original(tensor, *(tf.gather(index, kept) for index in indices), **renumbered)
-        ellipsis, gone = masks.get("ellipsis_mask", 0), masks.get("shrink_axis_mask", 0)
-        axis = 0
-        for i in entries:
-            if i not in kept:
-                result = tf.expand_dims(result, axis)
-            if ellipsis >> i & 1:
-                axis += rank - (len(kept) - 1)
-            elif not gone >> i & 1:
-                axis += 1
-        return result
-
-    return strided_slice
 
 
 def _tensordot(original: Any) -> Any:

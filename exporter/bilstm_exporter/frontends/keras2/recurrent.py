@@ -23,7 +23,12 @@ from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
 
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
-from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
+from bilstm_exporter.frontends.recurrent_layers import (
+    LayerCall,
+    RecurrentLayers,
+    describe_gates,
+    in_dtypes,
+)
 from bilstm_exporter.frontends.tracing import replaced
 from bilstm_exporter.ir.cells import (
     Activation,
@@ -96,8 +101,12 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
         last_output, outputs, states = layers.lower(layer, _described_call(layer, loop))
         if loop.time_major:
             outputs = _swap_batch_and_time(outputs)
-        count = len(tf.nest.flatten(initial_states))
-        return last_output, outputs, tf.nest.pack_sequence_as(initial_states, states[:count])
+        initial = tf.nest.flatten(initial_states)
+        states = [
+            tf.cast(state, first.dtype)
+            for state, first in zip(states[: len(initial)], initial, strict=True)
+        ]
+        return last_output, outputs, tf.nest.pack_sequence_as(initial_states, states)
 
     original = tf_keras.layers.Bidirectional.call
 
@@ -165,6 +174,8 @@ def _described_call(layer: Any, loop: _Loop) -> LayerCall:
     constants = list(loop.constants or [])
     states = [*map(tf.convert_to_tensor, tf.nest.flatten(loop.initial_states)), *constants]
     _require_float32(name, layer, [sequences, *states])
+    dtypes = (sequences.dtype, [state.dtype for state in states])
+    sequences, *states = [tf.cast(tensor, tf.float32) for tensor in (sequences, *states)]
     if mask is not None:
         mask = tf.cast(mask, tf.bool)
         if len(mask.shape) == 3:
@@ -172,7 +183,7 @@ def _described_call(layer: Any, loop: _Loop) -> LayerCall:
     if loop.time_major:
         sequences = _swap_batch_and_time(sequences)
         mask = None if mask is None else _swap_batch_and_time(mask)
-    cell = describe_cell(layer, loop.step_function) or _step_cell(loop)
+    cell = describe_cell(layer, loop.step_function) or _step_cell(loop, *dtypes)
     if not states:  # a loop without states gets one that is never read
         states = [tf.zeros([tf.shape(sequences)[0], 1])]
     recurrence = Recurrence(
@@ -235,7 +246,8 @@ def _backward_call(
 
 def _require_float32(name: str, layer: Any, tensors: Sequence[Any]) -> None:
     for tensor in tensors:
-        if tensor.dtype.base_dtype != tf.float32:
+        # A cell of the user's own may take integers and bools.
+        if tensor.dtype.is_floating and tensor.dtype.base_dtype != tf.float32:
             policy = getattr(getattr(layer, "_dtype_policy", None), "name", "")
             message = (
                 f"layer {name!r} computes in {tensor.dtype.name} (dtype policy {policy!r}); only "
@@ -257,7 +269,7 @@ def describe_cell(layer: Any, step_function: Callable[..., Any]) -> Cell | None:
     return describe_gates(described, cell, _numpy, describe_activation) if described else None
 
 
-def _step_cell(loop: _Loop) -> StepCell:
+def _step_cell(loop: _Loop, inputs_dtype: Any, state_dtypes: Sequence[Any]) -> StepCell:
     """Make a cell of the step function; its constants become states that never change."""
     structure = loop.initial_states
     own, count = len(tf.nest.flatten(structure)), len(loop.constants or [])
@@ -272,7 +284,10 @@ def _step_cell(loop: _Loop) -> StepCell:
         flat = [tensor for tensor in tf.nest.flatten(new_states) if tf.is_tensor(tensor)]
         return output, [*flat, *states[own:]]
 
-    return StepCell(function=step, state_count=max(1, own + count))
+    if not state_dtypes:  # a state that is never read
+        return StepCell(function=in_dtypes(step, inputs_dtype, [tf.float32]), state_count=1)
+    step_in_float32 = in_dtypes(step, inputs_dtype, state_dtypes)
+    return StepCell(function=step_in_float32, state_count=own + count)
 
 
 def describe_activation(function: Any) -> Activation:

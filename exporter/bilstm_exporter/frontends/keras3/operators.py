@@ -15,29 +15,34 @@ import tensorflow as tf
 from keras.src import backend
 from keras.src.ops import nn as nn_ops
 
+from bilstm_exporter.frontends.operator_forms import COMMON_FORMS
 from bilstm_exporter.frontends.tracing import before_flip, replaced
+from bilstm_exporter.ir.operator_forms import operator_forms
 
 
 @contextlib.contextmanager
 def convertible_operators() -> Iterator[None]:
     """Use the convertible forms in this context."""
     numpy, nn = backend.numpy, backend.nn
-    with replaced(
-        {
-            (tf, "name_scope"): _name_scope(tf.name_scope),
-            (tf.Tensor, "__getitem__"): _getitem(tf.Tensor.__getitem__),
-            (numpy, "flip"): _flip(numpy.flip),
-            (numpy, "matmul"): _matmul(numpy.matmul),
-            (numpy, "signbit"): _signbit,
-            (nn, "conv"): _conv(nn.conv),
-            (nn, "max_pool"): _pool(nn.max_pool),
-            (nn, "average_pool"): _pool(nn.average_pool),
-            (nn, "softplus"): softplus,
-            (nn, "log_sigmoid"): lambda x: -softplus(-tf.convert_to_tensor(x)),
-            (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - for normalize
-            (keras.layers.Embedding, "call"): _embedding_call,
-            (keras.layers.TimeDistributed, "call"): _time_distributed_call,
-        }
+    with (
+        operator_forms(COMMON_FORMS),
+        replaced(
+            {
+                (tf, "name_scope"): _name_scope(tf.name_scope),
+                (numpy, "flip"): _flip(numpy.flip),
+                (numpy, "isin"): _isin,
+                (numpy, "matmul"): _matmul(numpy.matmul),
+                (numpy, "signbit"): _signbit,
+                (nn, "conv"): _conv(nn.conv),
+                (nn, "max_pool"): _pool(nn.max_pool),
+                (nn, "average_pool"): _pool(nn.average_pool),
+                (nn, "softplus"): softplus,
+                (nn, "log_sigmoid"): lambda x: -softplus(-tf.convert_to_tensor(x)),
+                (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - for normalize
+                (keras.layers.Embedding, "call"): _embedding_call,
+                (keras.layers.TimeDistributed, "call"): _time_distributed_call,
+            }
+        ),
     ):
         yield
 
@@ -49,37 +54,6 @@ def _name_scope(original: Any) -> Any:
         return original(plain if plain[:1].isalnum() else f"n{plain}", *args)
 
     return name_scope
-
-
-def _getitem(original: Any) -> Any:
-    def getitem(tensor: Any, spec: Any, *args: Any) -> Any:
-        """Write a new axis as ExpandDims; TFLite's StridedSlice cannot add one."""
-        items = spec if isinstance(spec, tuple) else (spec,)
-        if not any(item is None for item in items) or tensor.shape.rank is None:
-            return original(tensor, spec, *args)
-        kept = tuple(item for item in items if item is not None)
-        named = sum(item is not Ellipsis for item in kept)
-        whole = all(item is Ellipsis or item == slice(None) for item in kept if _is_range(item))
-        if not whole or not all(map(_is_range, kept)):
-            result = original(tensor, kept, *args)
-        else:
-            result = tensor
-        axis = 0
-        for item in items:
-            if item is None:
-                result = tf.expand_dims(result, axis)
-            if item is Ellipsis:
-                axis += tensor.shape.rank - named
-            elif item is None or _is_range(item):
-                axis += 1
-        return result
-
-    return getitem
-
-
-def _is_range(item: Any) -> bool:
-    """Whether an index keeps its axis; an integer removes it."""
-    return item is Ellipsis or isinstance(item, slice)
 
 
 def _flip(original: Any) -> Any:
@@ -105,6 +79,17 @@ def _matmul(original: Any) -> Any:
         return original(x1, x2)
 
     return matmul
+
+
+def _isin(x1: Any, x2: Any, assume_unique: bool = False, invert: bool = False) -> Any:  # noqa: FBT001, FBT002
+    """Compare with every element; Keras reads the sizes of the tensors in Python."""
+    del assume_unique  # has no effect on the result
+    x1, x2 = backend.convert_to_tensor(x1), backend.convert_to_tensor(x2)
+    dtype = backend.result_type(x1.dtype, x2.dtype)
+    column, row = tf.cast(x1, dtype)[..., None], tf.reshape(tf.cast(x2, dtype), [-1])
+    found = tf.reduce_any(tf.equal(column, row), -1)
+    # As in Keras, no element is found in an empty tensor, also if the result is inverted.
+    return tf.logical_and(tf.logical_not(found), tf.size(row) > 0) if invert else found
 
 
 def _signbit(x: Any) -> Any:

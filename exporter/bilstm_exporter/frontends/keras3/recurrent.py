@@ -20,7 +20,12 @@ import tensorflow as tf
 from keras import tree
 
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
-from bilstm_exporter.frontends.recurrent_layers import LayerCall, RecurrentLayers, describe_gates
+from bilstm_exporter.frontends.recurrent_layers import (
+    LayerCall,
+    RecurrentLayers,
+    describe_gates,
+    in_dtypes,
+)
 from bilstm_exporter.frontends.tracing import replaced
 from bilstm_exporter.ir.cells import (
     Activation,
@@ -116,9 +121,10 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
 
 def _described_call(layer: Any, sequences: Any, initial_state: Any, mask: Any) -> LayerCall:
     """Describe a call of ``layer.inner_loop``."""
-    if sequences.dtype != tf.float32:
+    dtype = tf.as_dtype(layer.compute_dtype)
+    if dtype != tf.float32:
         message = (
-            f"layer {layer.name!r} computes in {sequences.dtype.name} (dtype policy "
+            f"layer {layer.name!r} computes in {dtype.name} (dtype policy "
             f"{layer.dtype_policy.name!r}); only float32 can be exported: build the model with "
             f"the policy 'float32' and load the same weights"
         )
@@ -127,8 +133,9 @@ def _described_call(layer: Any, sequences: Any, initial_state: Any, mask: Any) -
     states = [tf.convert_to_tensor(state) for state in tree.flatten(initial_state)]
     mask = tree.flatten(mask)[0] if mask is not None else None
     return LayerCall(
-        recurrence=_recurrence(layer, describe_cell(layer, initial_state)),
-        sequences=sequences,
+        recurrence=_recurrence(layer, describe_cell(layer, initial_state, sequences.dtype)),
+        # Keras casts integers and bools where a cell multiplies them with its kernel.
+        sequences=tf.cast(sequences, tf.float32),
         states=states,
         mask=None if mask is None else tf.cast(mask, tf.bool),
         unroll=layer.unroll,
@@ -180,16 +187,21 @@ def _backward_call(wrapper: Any, initial_state: Any, forward: LayerCall) -> Laye
     return replace(forward, recurrence=recurrence, states=states, unroll=layer.unroll)
 
 
-def describe_cell(layer: Any, initial_state: Any) -> Cell:
-    """Describe the cell of a Keras 3 layer: by its gates if it is Keras's own, else as a step."""
+def describe_cell(layer: Any, initial_state: Any, dtype: Any = tf.float32) -> Cell:
+    """Describe the cell of a Keras 3 layer: by its gates if it is Keras's own, else as a step.
+
+    Args:
+        layer: The layer.
+        initial_state: Its initial states, in the structure that the cell takes.
+        dtype: The dtype of the sequences.
+    """
     cell = layer.cell
     described = _OWN_CELLS.get(type(cell))
     if described is not None:
         return describe_gates(described, cell, _numpy, describe_activation)
-    return StepCell(
-        function=_step_function(cell, initial_state),
-        state_count=len(tree.flatten(initial_state)),
-    )
+    count = len(tree.flatten(initial_state))
+    step = in_dtypes(_step_function(cell, initial_state), dtype, [tf.float32] * count)
+    return StepCell(function=step, state_count=count)
 
 
 def _step_function(cell: Any, structure: Any) -> Callable[[Any, list[Any]], tuple[Any, list[Any]]]:

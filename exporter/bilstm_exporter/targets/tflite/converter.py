@@ -91,6 +91,9 @@ def _explained(log: str, error: Exception) -> UnsupportedModelError:
             "this with free axes: write the step as a cell and run it in keras.layers.RNN, or "
             "fix the shapes with --batch and --time"
         )
+    found = _MISSING_AT.findall(message)
+    if found:  # the operator at which the converter failed
+        return UnsupportedOperatorError(dict(found[:1]), format_name="tflite")
     lines = [line for line in message.splitlines() if "error:" in line] or message.splitlines()
     return UnsupportedModelError(
         f"the TFLite converter refused the model: {lines[-1][-500:]}. "

@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph
+from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.targets.base import Built, Calibration, WeightForm
 from bilstm_exporter.targets.tflite import flatbuffer
@@ -24,6 +25,7 @@ from bilstm_exporter.targets.tflite.converter import (
 )
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED, IntegerLowering
+from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
 from bilstm_exporter.targets.tflite.weights import MIN_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
 from bilstm_runtime.spec import InputSpec
@@ -85,7 +87,8 @@ class FullInteger:
         self._names = loaded.input_names, loaded.output_names
         self._examples = _checked(loaded.call_inputs, calibration)
         lowering = IntegerLowering(_read_carries(loaded.first_graph))
-        self._function = loaded.trace(lowering)
+        with operator_forms(TFLITE_FORMS):
+            self._function = loaded.trace(lowering)
         self._forms = lowering.forms
 
     def build(self) -> Built:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bilstm_exporter.ir.cells import Cell
+from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, WeightOwners
 from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, TargetOptions
@@ -12,6 +13,7 @@ from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.full_integer import FullInteger
+from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
 from bilstm_exporter.targets.tflite.tiling import has_same_tiling
 from bilstm_exporter.targets.tflite.weights import store_weights
 
@@ -72,5 +74,7 @@ def _weight_bytes(plan: PrecisionPlan) -> int:
 
 def _convert(loaded: LoadedModel, weight_bytes: int) -> _Converted:
     lowering = LoopLowering(weight_bytes)
-    content = convert_function(loaded.trace(lowering))
+    with operator_forms(TFLITE_FORMS):
+        function = loaded.trace(lowering)
+    content = convert_function(function)
     return _Converted(content, lowering.cells, lowering.forms)

@@ -1,0 +1,395 @@
+"""Forms of TensorFlow operators that the converters of both formats support.
+
+They are used while a model of any generation is traced; see `bilstm_exporter.ir.operator_forms`.
+Each docstring gives the reason.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bilstm_exporter.ir.operator_forms import Form, in_other_dtypes, write_operator
+
+
+def _strided_slice(  # noqa: PLR0913, PLR0917 - the attributes of StridedSlice
+    input: Any,  # noqa: A002
+    begin: Any,
+    end: Any,
+    strides: Any,
+    begin_mask: int = 0,
+    end_mask: int = 0,
+    ellipsis_mask: int = 0,
+    new_axis_mask: int = 0,
+    shrink_axis_mask: int = 0,
+) -> Any:
+    """Write a new axis as ExpandDims; TFLite's StridedSlice cannot add one."""
+    new_axis_mask &= ~ellipsis_mask  # as in TensorFlow, where an ellipsis comes first
+    count = begin.shape[0]
+    if not new_axis_mask or input.shape.rank is None or count is None:
+        return None
+    kept = [i for i in range(count) if not new_axis_mask >> i & 1]
+
+    def renumbered(mask: int) -> int:
+        return sum((mask >> i & 1) << n for n, i in enumerate(kept))
+
+    steps = tf.get_static_value(strides)
+    whole = (begin_mask & end_mask & ~shrink_axis_mask) | ellipsis_mask
+    result = input
+    if any(
+        not ellipsis_mask >> i & 1 and not (whole >> i & 1 and steps is not None and steps[i] == 1)
+        for i in kept
+    ):
+        result = tf.strided_slice(
+            input,
+            *(_entries(values, kept) for values in (begin, end, strides)),
+            begin_mask=renumbered(begin_mask),
+            end_mask=renumbered(end_mask),
+            ellipsis_mask=renumbered(ellipsis_mask),
+            shrink_axis_mask=renumbered(shrink_axis_mask),
+        )
+    axis = 0
+    for i in range(count):
+        if i not in kept:
+            result = tf.expand_dims(result, axis)
+        if ellipsis_mask >> i & 1:
+            axis += input.shape.rank - (len(kept) - 1)
+        elif i not in kept or not shrink_axis_mask >> i & 1:
+            axis += 1
+    return result
+
+
+def _entries(values: Any, kept: Sequence[int]) -> Any:
+    static = tf.get_static_value(values)
+    if static is None:
+        return tf.gather(values, tf.constant(kept, tf.int32))
+    return tf.constant(static[list(kept)], values.dtype)
+
+
+def _einsum(inputs: Sequence[Any], equation: str | bytes) -> Any:
+    """Write the axes of an ellipsis as letters, which tf2onnx requires."""
+    text = tf.compat.as_str(equation).replace(" ", "")
+    if "..." not in text or any(tensor.shape.rank is None for tensor in inputs):
+        return None
+    left, _, right = text.partition("->")
+    terms = left.split(",")
+    free = [letter for letter in string.ascii_letters if letter not in text]
+    sizes = [
+        tensor.shape.rank - len(term.replace("...", "")) if "..." in term else 0
+        for term, tensor in zip(terms, inputs, strict=True)
+    ]
+    # Axes of an ellipsis are aligned at the right. Shorter ones get leading axes of size 1, and
+    # an axis of size 1 is broadcast, which a letter does not do.
+    if len({n for n, term in zip(sizes, terms, strict=True) if "..." in term}) > 1:
+        return None
+    letters = "".join(free[: max(sizes)])
+    axes = [
+        [tensor.shape[term.index("...") + i] for i in range(len(letters))]
+        for term, tensor in zip(terms, inputs, strict=True)
+        if "..." in term
+    ]
+    if any((1 in column) and set(column) != {1} for column in zip(*axes, strict=True)):
+        return None
+    return tf.raw_ops.Einsum(inputs=inputs, equation=f"{left}->{right}".replace("...", letters))
+
+
+def _select(condition: Any, t: Any, e: Any) -> Any:
+    """Select between bools by logic; onnxruntime has no Where of bool."""
+    first, second = t, e
+    if first.dtype != tf.bool:
+        return None
+    return tf.logical_or(
+        tf.logical_and(condition, first), tf.logical_and(tf.logical_not(condition), second)
+    )
+
+
+def _add_n(inputs: Sequence[Any]) -> Any:
+    """Add integers one by one; ONNX's Sum takes floats only."""
+    if inputs[0].dtype.is_floating:
+        return None
+    total = inputs[0]
+    for tensor in inputs[1:]:
+        total = tf.add(total, tensor)
+    return total
+
+
+def _truncate_mod(x: Any, y: Any) -> Any:
+    """Give the remainder of the absolute values the sign of x; no format has C's remainder."""
+    if x.dtype.is_unsigned:
+        return tf.math.floormod(x, y)
+    return tf.sign(x) * tf.math.floormod(tf.abs(x), tf.abs(y))
+
+
+def _xlogy(x: Any, y: Any) -> Any:
+    """Write x * log(y), and 0 for x = 0; ONNX has no such operator."""
+    return _zero_where(x, x * tf.math.log(y))
+
+
+def _xlog1py(x: Any, y: Any) -> Any:
+    """Write x * log(1 + y), and 0 for x = 0."""
+    return _zero_where(x, x * tf.math.log1p(y))
+
+
+def _xdivy(x: Any, y: Any) -> Any:
+    """Write x / y, and 0 for x = 0."""
+    return _zero_where(x, x / y)
+
+
+def _mul_no_nan(x: Any, y: Any) -> Any:
+    """Write x * y, and 0 for y = 0."""
+    return _zero_where(y, x * y)
+
+
+def _zero_where(factor: Any, product: Any) -> Any:
+    zero = tf.zeros([], product.dtype)
+    return tf.where(tf.equal(factor, zero), zero, product)
+
+
+def _l2_loss(t: Any) -> Any:
+    """Write sum(x ** 2) / 2."""
+    return tf.reduce_sum(tf.square(t)) / 2
+
+
+def _euclidean_norm(input: Any, reduction_indices: Any, keep_dims: bool = False) -> Any:  # noqa: A002, FBT001, FBT002
+    """Write sqrt(sum(x ** 2))."""
+    return tf.sqrt(tf.reduce_sum(tf.square(input), reduction_indices, keepdims=keep_dims))
+
+
+def _cross(a: Any, b: Any) -> Any:
+    """Write the products of rotated vectors."""
+
+    def rotated(tensor: Any, places: list[int]) -> Any:
+        return tf.gather(tensor, places, axis=-1)
+
+    return rotated(a, [1, 2, 0]) * rotated(b, [2, 0, 1]) - rotated(a, [2, 0, 1]) * rotated(
+        b, [1, 2, 0]
+    )
+
+
+def _segment_mean(data: Any, segment_ids: Any) -> Any:
+    """Divide sums by counts."""
+    count = tf.math.segment_sum(tf.ones_like(segment_ids, data.dtype), segment_ids)
+    shape = tf.concat([tf.shape(count), tf.ones([len(data.shape) - 1], tf.int32)], 0)
+    return tf.math.segment_sum(data, segment_ids) / tf.reshape(tf.maximum(count, 1), shape)
+
+
+def _unsorted_segments(operator: str) -> Form:
+    def form(data: Any, segment_ids: Any, num_segments: Any) -> Any:
+        """Merge the axes of the ids, of which tf2onnx takes one."""
+        rank = segment_ids.shape.rank
+        if rank is None or rank < 2:
+            return None
+        shape = tf.concat([[-1], tf.shape(data)[rank:]], 0)
+        merged = tf.reshape(data, shape)
+        merged.set_shape([None, *data.shape[rank:]])
+        return write_operator(
+            operator,
+            data=merged,
+            segment_ids=tf.reshape(segment_ids, [-1]),
+            num_segments=num_segments,
+        )
+
+    return form
+
+
+def _broadcast_args(s0: Any, s1: Any) -> Any:
+    """Select sizes other than 1; ONNX has no operator for the common shape."""
+    if s0.shape[0] is None or s1.shape[0] is None:
+        return None
+    rank = max(s0.shape[0], s1.shape[0])
+    one, other = (
+        tf.concat([tf.ones([rank - shape.shape[0]], shape.dtype), shape], 0) for shape in (s0, s1)
+    )
+    return tf.where(tf.equal(one, 1), other, one)
+
+
+# The matrix operators with one diagonal. tf2onnx writes them with loops that do not run for free
+# axes, and TFLite has only some of them.
+
+
+def _diagonal(k: Any) -> int | None:
+    value = tf.get_static_value(k)
+    if value is None or np.unique(value).size != 1:
+        return None  # a band
+    return int(np.ravel(value)[0])
+
+
+def _sizes(tensor: Any) -> list[Any]:
+    sizes = tf.shape(tensor)
+    return [size if size is not None else sizes[i] for i, size in enumerate(tensor.shape)]
+
+
+def _on_diagonal(rows: Any, columns: Any, k: int) -> Any:
+    return tf.equal(tf.expand_dims(tf.range(rows) + k, 1), tf.expand_dims(tf.range(columns), 0))
+
+
+def _matrix_diag(  # noqa: PLR0913, PLR0917 - the inputs of MatrixDiagV3
+    diagonal: Any,
+    k: Any,
+    num_rows: Any,
+    num_cols: Any,
+    padding_value: Any,
+    align: str | bytes = "RIGHT_LEFT",
+) -> Any:
+    """Select the vector on the diagonal, and the padding elsewhere."""
+    offset = _diagonal(k)
+    sizes = [tf.get_static_value(size) for size in (num_rows, num_cols)]
+    if offset is None or np.size(tf.get_static_value(k)) != 1:
+        return None
+    if tf.compat.as_str(align) != "RIGHT_LEFT" or any(size is None or size != -1 for size in sizes):
+        return None
+    before = [[0, 0]] * (len(diagonal.shape) - 1)
+    vector = tf.pad(diagonal, [*before, [max(-offset, 0), max(offset, 0)]])
+    size = _sizes(vector)[-1]
+    return tf.where(
+        _on_diagonal(size, size, offset),
+        tf.expand_dims(vector, -1),
+        tf.cast(padding_value, vector.dtype),
+    )
+
+
+def _matrix_set_diag(input: Any, diagonal: Any, k: Any, align: str | bytes = "RIGHT_LEFT") -> Any:  # noqa: A002
+    """Select the vector on the diagonal, and the matrix elsewhere."""
+    matrix, vector = input, diagonal
+    if (
+        _diagonal(k) != 0
+        or tf.compat.as_str(align) != "RIGHT_LEFT"
+        or len(vector.shape) != len(matrix.shape) - 1
+    ):
+        return None
+    rows, columns = _sizes(matrix)[-2:]
+    # The vector has as many elements as the shorter side of the matrix.
+    missing = tf.maximum(rows - columns, 0)
+    before = [[0, 0]] * (len(vector.shape) - 1)
+    vector = tf.pad(vector, [*before, [0, missing]])
+    return tf.where(_on_diagonal(rows, columns, 0), tf.expand_dims(vector, -1), matrix)
+
+
+def _matrix_diag_part(
+    input: Any,  # noqa: A002
+    k: Any,
+    padding_value: Any,
+    align: str | bytes = "RIGHT_LEFT",
+) -> Any:
+    """Sum the rows of the matrix with zeros beside the diagonal."""
+    del padding_value, align  # for several diagonals of different lengths
+    matrix, offset = input, _diagonal(k)
+    if offset is None or np.size(tf.get_static_value(k)) != 1:
+        return None
+    if matrix.dtype == tf.bool or matrix.shape.rank is None:
+        return None
+    part = matrix[..., max(-offset, 0) :, max(offset, 0) :]
+    rows, columns = _sizes(part)[-2:]
+    length = tf.minimum(rows, columns)
+    part = part[..., :length, :length]
+    zero = tf.zeros([], matrix.dtype)
+    return tf.reduce_sum(tf.where(_on_diagonal(length, length, 0), part, zero), -1)
+
+
+def _integer_matmul(x: Any, y: Any, transpose_x: bool, transpose_y: bool) -> Any:  # noqa: FBT001
+    """Sum the products of integers; the formats multiply matrices of floats."""
+    if x.dtype not in (tf.int32, tf.int64) or None in (x.shape.rank, y.shape.rank):
+        return None
+    # Both with the summed axis last: [..., n, 1, k] * [..., 1, m, k].
+    rows = tf.linalg.matrix_transpose(x) if transpose_x else x
+    columns = y if transpose_y else tf.linalg.matrix_transpose(y)
+    return tf.reduce_sum(tf.expand_dims(rows, -2) * tf.expand_dims(columns, -3), -1)
+
+
+def _matmul(
+    a: Any,
+    b: Any,
+    transpose_a: bool = False,  # noqa: FBT001, FBT002
+    transpose_b: bool = False,  # noqa: FBT001, FBT002
+    **_: Any,
+) -> Any:
+    return _integer_matmul(a, b, transpose_a, transpose_b)
+
+
+def _batch_matmul(
+    x: Any,
+    y: Any,
+    adj_x: bool = False,  # noqa: FBT001, FBT002
+    adj_y: bool = False,  # noqa: FBT001, FBT002
+    **_: Any,
+) -> Any:
+    return _integer_matmul(x, y, adj_x, adj_y)
+
+
+def _transpose(x: Any, perm: Any) -> Any:
+    """Count axes from the front; tf2onnx passes negative ones on."""
+    axes = tf.get_static_value(perm)
+    if axes is None or not np.any(axes < 0):
+        return None
+    return tf.transpose(x, axes % len(axes))
+
+
+def _cumprod(x: Any, axis: Any, **arguments: Any) -> Any:
+    """Count the axis from the front; tf2onnx passes a negative one on."""
+    place = tf.get_static_value(axis)
+    if place is None or place >= 0 or x.shape.rank is None:
+        return None
+    return tf.raw_ops.Cumprod(x=x, axis=int(place) % x.shape.rank, **arguments)
+
+
+def _lower_bound(sorted_inputs: Any, values: Any, out_type: Any = tf.int32) -> Any:
+    """Count the elements below each value; no format has a binary search."""
+    before = tf.expand_dims(sorted_inputs, 1) < tf.expand_dims(values, 2)
+    return tf.reduce_sum(tf.cast(before, out_type), 2)
+
+
+def _upper_bound(sorted_inputs: Any, values: Any, out_type: Any = tf.int32) -> Any:
+    """Count the elements up to each value."""
+    before = tf.expand_dims(sorted_inputs, 1) <= tf.expand_dims(values, 2)
+    return tf.reduce_sum(tf.cast(before, out_type), 2)
+
+
+def _shape_n(input: Sequence[Any], out_type: Any = tf.int32) -> Any:  # noqa: A002
+    """Write one Shape per tensor."""
+    return [tf.shape(tensor, out_type=out_type) for tensor in input]
+
+
+# The dtypes in which an operator runs where onnxruntime lacks its own.
+_BOOL = {tf.bool: tf.int32}
+
+COMMON_FORMS: dict[str, Form] = {
+    "AddN": _add_n,
+    "ArgMax": in_other_dtypes("ArgMax", _BOOL),
+    "ArgMin": in_other_dtypes("ArgMin", _BOOL),
+    "BatchMatMul": _batch_matmul,
+    "BatchMatMulV2": _batch_matmul,
+    "BatchMatMulV3": _batch_matmul,
+    "BroadcastArgs": _broadcast_args,
+    "Cross": _cross,
+    "Cumprod": _cumprod,
+    "Einsum": _einsum,
+    "EuclideanNorm": _euclidean_norm,
+    "L2Loss": _l2_loss,
+    "LowerBound": _lower_bound,
+    "MatMul": _matmul,
+    "MatrixDiagPartV3": _matrix_diag_part,
+    "MatrixDiagV3": _matrix_diag,
+    "MatrixSetDiagV3": _matrix_set_diag,
+    "Mod": _truncate_mod,
+    "MulNoNan": _mul_no_nan,
+    "PadV2": in_other_dtypes("PadV2", {**_BOOL, tf.uint8: tf.int32, tf.int8: tf.int32}),
+    "SegmentMean": _segment_mean,
+    "SelectV2": _select,
+    "ShapeN": _shape_n,
+    "StridedSlice": _strided_slice,
+    "Transpose": _transpose,
+    "TruncateMod": _truncate_mod,
+    "UnsortedSegmentMax": _unsorted_segments("UnsortedSegmentMax"),
+    "UnsortedSegmentMin": _unsorted_segments("UnsortedSegmentMin"),
+    "UnsortedSegmentProd": _unsorted_segments("UnsortedSegmentProd"),
+    "UnsortedSegmentSum": _unsorted_segments("UnsortedSegmentSum"),
+    "UpperBound": _upper_bound,
+    "Xdivy": _xdivy,
+    "Xlog1py": _xlog1py,
+    "Xlogy": _xlogy,
+}
+"""The forms by the type of operator."""
