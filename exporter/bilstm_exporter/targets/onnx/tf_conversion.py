@@ -138,6 +138,36 @@ def _bucketize(context: Any, node: Any, _name: str, _args: Any) -> None:
     _replace(context, node, "ReduceSum", inputs, {"keepdims": 0})
 
 
+def _update_slice(context: Any, node: Any, _name: str, _args: Any) -> None:
+    """Pad the update to the size of the operand, and select it where it is."""
+    dtypes, shapes = node.output_dtypes, node.output_shapes
+    int64 = {"to": onnx.TensorProto.INT64}
+
+    def add(kind: str, *inputs: str, **attributes: Any) -> str:
+        return str(context.make_node(kind, list(inputs), **attributes).output[0])
+
+    def constant(role: str, value: Any) -> str:
+        return str(context.make_const(f"{node.name}_{role}", np.asarray(value)).output[0])
+
+    operand, update, start = node.input
+    size = add("Shape", update)
+    room = add("Sub", add("Shape", operand), size)
+    # As in TensorFlow, an update that would exceed the operand is moved.
+    start = add("Max", add("Cast", start, attr=int64), constant("zero", np.int64(0)))
+    start = add("Min", start, room)
+    pads = add("Concat", start, add("Sub", room, start), attr={"axis": 0})
+    zero = np.zeros((), onnx.helper.tensor_dtype_to_np_dtype(dtypes[0]))
+    padded = context.make_node(
+        "Pad", [update, pads, constant("fill", zero)], dtypes=dtypes, shapes=shapes
+    )
+    ones = add(
+        "ConstantOfShape", size, attr={"value": onnx.numpy_helper.from_array(np.ones(1, np.int32))}
+    )
+    where = add("Pad", ones, pads, constant("outside", np.int32(0)))
+    where = add("Cast", where, attr={"to": onnx.TensorProto.BOOL})
+    _replace(context, node, "Where", [where, padded.output[0], operand])
+
+
 def _replace(
     context: Any,
     node: Any,
@@ -164,6 +194,7 @@ _DIRECT_FORMS: dict[str, Handler] = {
     "Expm1": _expm1,
     "ReverseV2": _reverse,
     "SelectV2": _select,
+    "XlaDynamicUpdateSlice": _update_slice,
 }
 
 
