@@ -83,18 +83,31 @@ def _is_to_lower(graph: Any, lowering: Lowering) -> bool:
 
 
 def _needs_lowering(operation: Any, lowering: Lowering) -> bool:
-    if (
-        operation.type in WHILE_OPERATORS
-        and operation.get_attr("body").name not in lowering.own_functions
-    ):
-        return True
-    if operation.type in CALL_OPERATORS and operation.get_attr("f").name in lowering.own_functions:
+    called = [operation.get_attr(name).name for name in FUNCTION_ATTRIBUTES.get(operation.type, ())]
+    is_own = any(name in lowering.own_functions for name in called)
+    if is_own and operation.type in CALL_OPERATORS:
         return False
-    if any(tensor.dtype == tf.variant for tensor in (*operation.inputs, *operation.outputs)):
+    if operation.type in WHILE_OPERATORS and not is_own:
         return True
+    return _has_lists(operation) or any(
+        # A loop inside of an own one is also own, or has no lists.
+        _contains_lists(graph) if is_own else _is_to_lower(graph, lowering)
+        for graph in _called_graphs(operation)
+    )
+
+
+def _called_graphs(operation: Any) -> list[Any]:
+    return [function_graph(operation, name) for name in FUNCTION_ATTRIBUTES.get(operation.type, ())]
+
+
+def _has_lists(operation: Any) -> bool:
+    return any(tensor.dtype == tf.variant for tensor in (*operation.inputs, *operation.outputs))
+
+
+def _contains_lists(graph: Any) -> bool:
     return any(
-        _is_to_lower(function_graph(operation, name), lowering)
-        for name in FUNCTION_ATTRIBUTES.get(operation.type, ())
+        _has_lists(operation) or any(map(_contains_lists, _called_graphs(operation)))
+        for operation in graph.get_operations()
     )
 
 
@@ -137,9 +150,7 @@ class Copier:
 
     def _copy_operation(self, operation: Any, values: dict[int, Any], read: set[int]) -> None:
         inputs = [values[id(tensor)] for tensor in operation.inputs]
-        lists = any(
-            tensor.dtype == tf.variant for tensor in (*operation.inputs, *operation.outputs)
-        )
+        lists = _has_lists(operation)
         if operation.type in WHILE_OPERATORS and _needs_lowering(operation, self._lowering):
             scope = operation.name.rpartition("/")[0]
             with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():

@@ -116,6 +116,23 @@ class Loop:
     lists: Sequence[WrittenList]
     iterations: Count | None
 
+    def as_while(self) -> LoopResult:
+        """Write a loop without lists as a loop of TensorFlow."""
+
+        def step(*carried: Tensor) -> list[Tensor]:
+            new, _ = self.step(carried)
+            for tensor, shape in zip(new, self.shapes, strict=True):
+                tensor.set_shape(shape)
+            return new
+
+        results = tf.while_loop(
+            lambda *carried: self.condition(carried),
+            step,
+            list(self.initial),
+            shape_invariants=[tf.TensorShape(shape) for shape in self.shapes],
+        )
+        return LoopResult(list(results), [])
+
 
 @dataclass(frozen=True)
 class LoopResult:

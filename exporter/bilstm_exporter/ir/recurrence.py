@@ -139,7 +139,7 @@ class Lowering(abc.ABC):
         return forward, backward
 
     def lower_loop(self, loop: Loop) -> LoopResult:
-        """Write a loop of a layer's own code.
+        """Write a loop of a layer's own code, by default as a loop of TensorFlow.
 
         Args:
             loop: The loop to lower.
@@ -147,5 +147,7 @@ class Lowering(abc.ABC):
         Raises:
             UnsupportedLoopError: There is no exact form for it.
         """
-        reason = "runs a loop of its own, which this format does not support"
-        raise UnsupportedLoopError(loop.layer, reason)
+        if loop.lists:
+            reason = "collects tensors in a loop of its own, which this format does not support"
+            raise UnsupportedLoopError(loop.layer, reason)
+        return loop.as_while()

@@ -32,15 +32,9 @@ def lower_loop(loop: Loop) -> LoopResult:
     Raises:
         UnsupportedLoopError: A list grows, and no limit of its size is known.
     """
-    count, shapes = len(loop.initial), [tf.TensorShape(shape) for shape in loop.shapes]
     if not loop.lists:
-        results = tf.while_loop(
-            lambda *carried: loop.condition(carried),
-            lambda *carried: _shaped(loop.step(carried)[0], shapes),
-            list(loop.initial),
-            shape_invariants=shapes,
-        )
-        return LoopResult(list(results), [])
+        return loop.as_while()
+    count, shapes = len(loop.initial), [tf.TensorShape(shape) for shape in loop.shapes]
     capacities = [_capacity(loop, one) for one in loop.lists]
     one_level = all(isinstance(size, int) and size <= _MAX_ONE_LEVEL for size in capacities)
     chunk = 0 if one_level else _CHUNK
@@ -133,9 +127,7 @@ def _capacity(loop: Loop, one: WrittenList) -> Any:
 def _whole(one: WrittenList, buffer: Any, chunk: int, capacity: Any, done: Any) -> Any:
     """The list ``[size, ...]`` in its buffer."""
     if one.grows:
-        certain = one.iterations is not None and isinstance(capacity, int)
         end = chunk + tf.maximum(one.size.tensor, one.first.tensor + done)
-        del certain
         return buffer[chunk:end]
     if not chunk:
         return buffer
