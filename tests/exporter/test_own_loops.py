@@ -25,8 +25,14 @@ from bilstm_exporter.targets.tflite.converter import convert_function
 from .own_loops import FEATURES, LOOPS, ONLY_KERAS3, make_model
 
 OPSET = 17
+QUICK = {"scan", "array_backwards", "viterbi_one_hot", "ops_scan_reverse"}
 CASES = [
-    pytest.param(library, name, id=f"{library.__name__}-{name}")
+    pytest.param(
+        library,
+        name,
+        id=f"{library.__name__}-{name}",
+        marks=() if name in QUICK and library is keras else pytest.mark.slow,
+    )
     for library in (keras, tf_keras)
     for name in LOOPS
     if library is keras or name not in ONLY_KERAS3
