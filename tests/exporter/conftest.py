@@ -221,6 +221,13 @@ class OffLowering(Lowering):
     def __init__(self, right: Lowering) -> None:
         self._right = right
 
+    @property
+    def own_functions(self) -> frozenset[str]:
+        return self._right.own_functions
+
+    def lower_loop(self, loop: Any) -> Any:
+        return self._right.lower_loop(loop)
+
     def lower(self, *arguments: Any) -> Any:
         result = self._right.lower(*arguments)
         return replace(result, last_output=result.last_output + 1e-3)

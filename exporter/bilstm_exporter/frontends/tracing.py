@@ -15,7 +15,10 @@ from tensorflow.python.framework.function import Defun
 from tensorflow.python.ops import ctc_ops
 
 from bilstm_exporter.errors import ExportError, UnsupportedModelError, plain_text
+from bilstm_exporter.ir.loop_lowering import lower_loops
+from bilstm_exporter.ir.loops import UnsupportedLoopError
 from bilstm_exporter.ir.markers import UnknownReadError
+from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput, layer_of_node
 
 # Not PyFuncStateless, which marks a recurrence.
@@ -179,6 +182,26 @@ def _unknown_read(error: UnknownReadError) -> UnsupportedModelError:
         f"step nor a weight; pass it to the cell as a state or as part of its inputs"
     )
     return UnsupportedModelError(message, layers=(error.layer,))
+
+
+def with_lowered_loops(function: Any, lowering: Lowering, layers: Sequence[tuple[str, str]]) -> Any:
+    """Lower the loops of the layers' own code; see `lower_loops`.
+
+    Args:
+        function: A ``tf.ConcreteFunction`` without captured inputs.
+        lowering: The lowering of the target.
+        layers: Name and class of every layer.
+
+    Raises:
+        UnsupportedModelError: A loop cannot be exported exactly.
+    """
+    names = [name for name, _ in layers]
+    try:
+        return lower_loops(function, lowering, lambda node: layer_of_node(node, names) or "")
+    except UnsupportedLoopError as error:
+        raise UnsupportedModelError(
+            str(error), layers=(error.layer,) if error.layer else ()
+        ) from error
 
 
 def refuse_python(function: Any, layers: Sequence[tuple[str, str]]) -> None:

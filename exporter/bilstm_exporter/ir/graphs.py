@@ -58,6 +58,40 @@ def without_captures(function: Any) -> Any:
         return tf.function(call, autograph=False).get_concrete_function(*signature)
 
 
+def with_captured_inputs(function: Any) -> tuple[Any, list[Any]]:
+    """Make the captured tensors of a traced function inputs.
+
+    Args:
+        function: A ``tf.ConcreteFunction`` of tensors that returns a list of tensors.
+
+    Returns:
+        The function with its captured tensors as its last inputs, and these tensors.
+    """
+    captured = list(function.captured_inputs)
+    graph_def = function.graph.as_graph_def()
+    inputs = list(function.inputs)
+
+    def call(*tensors: Any) -> Any:
+        mapping = dict(zip([tensor.name for tensor in inputs], tensors, strict=True))
+        results = tf.graph_util.import_graph_def(
+            graph_def,
+            input_map=mapping,
+            return_elements=[tensor.name for tensor in function.outputs],
+            name="",
+        )
+        for result, output in zip(results, function.outputs, strict=True):
+            result.set_shape(output.shape)
+        return [tf.identity(result) for result in results]
+
+    signature = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=f"step_{number}")
+        for number, tensor in enumerate(inputs)
+    ]
+    with tf.init_scope():
+        whole = tf.function(call, autograph=False).get_concrete_function(*signature)
+    return whole, captured
+
+
 def without_unread_branches(function: Any) -> Any:
     """Remove the operators with effects, and the loops, that no output depends on.
 

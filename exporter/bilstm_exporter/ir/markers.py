@@ -12,7 +12,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from bilstm_exporter.ir.graphs import without_captures
+from bilstm_exporter.ir.graphs import with_captured_inputs, without_captures
+from bilstm_exporter.ir.loop_lowering import lower_loops
+from bilstm_exporter.ir.loops import Loop, LoopResult
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult
 
 MARKER_TYPE = "PyFuncStateless"
@@ -59,16 +61,38 @@ class Marker:
 
 
 @dataclass(frozen=True)
+class LoopMarker:
+    """One loop of a layer's own code in a traced model.
+
+    Inputs of the marker: whether to run the first iteration (a scalar bool), the carried tensors,
+    the tensors from outside of the loop that an iteration reads. Outputs: the carried tensors,
+    then for each list the elements in the order of the iterations, ``[iterations, ...]``.
+
+    Attributes:
+        layer: The name of the layer, or "".
+        carried: The number of carried tensors.
+        collected: The number of lists.
+        step: One iteration ``(*carried, *outside) -> [goes on, *carried, *elements]`` as a
+            ``tf.ConcreteFunction`` without captured inputs.
+    """
+
+    layer: str
+    carried: int
+    collected: int
+    step: Any
+
+
+@dataclass(frozen=True)
 class MarkedGraph:
-    """A traced model whose recurrences are markers.
+    """A traced model whose recurrences and loops are markers.
 
     Attributes:
         function: A ``tf.ConcreteFunction``.
-        markers: The markers by token.
+        markers: The markers by token; a marker may also occur in the step of another one.
     """
 
     function: Any
-    markers: Mapping[str, Marker]
+    markers: Mapping[str, Marker | LoopMarker]
 
     def has_shapes(self, shapes: Sequence[Sequence[int | None]]) -> bool:
         """Whether the graph was traced with inputs of these shapes."""
@@ -84,7 +108,7 @@ class MarkerLowering(Lowering):
     """
 
     def __init__(self) -> None:
-        self.markers: dict[str, Marker] = {}
+        self.markers: dict[str, Marker | LoopMarker] = {}
 
     def lower(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
@@ -92,6 +116,7 @@ class MarkerLowering(Lowering):
         """Write a marker into the graph being traced; see `Lowering.lower`."""
         batch, time = sequences.shape[0], sequences.shape[1]
         step = _trace_step(recurrence, sequences, initial_state)
+        step = lower_loops(step, self, lambda _node: recurrence.layer)
         output, *states = step.structured_outputs
         output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
         token = f"{recurrence.layer}:{len(self.markers)}"
@@ -116,6 +141,37 @@ class MarkerLowering(Lowering):
         ]
         outputs = rest.pop(0) if recurrence.return_sequences else None
         return RecurrenceResult(last_output=last_output, outputs=outputs, states=rest)
+
+    def lower_loop(self, loop: Loop) -> LoopResult:
+        """Write a marker for a loop of a layer's own code; see `Lowering.lower_loop`."""
+        count = len(loop.initial)
+
+        def iteration(*carried: Any) -> list[Any]:
+            new, items = loop.step(carried)
+            return [tf.identity(loop.condition(new)), *new, *items]
+
+        signature = [
+            tf.TensorSpec(shape, tensor.dtype, name=f"step_{i}")
+            for i, (shape, tensor) in enumerate(zip(loop.shapes, loop.initial, strict=True))
+        ]
+        function = tf.function(iteration, autograph=False).get_concrete_function(*signature)
+        step, outside = with_captured_inputs(function)
+        token = f"{loop.layer or 'loop'}:{len(self.markers)}"
+        self.markers[token] = LoopMarker(loop.layer, count, len(loop.lists), step)
+        _, *outputs = function.outputs
+        results = tf.raw_ops.PyFuncStateless(
+            input=[loop.condition(loop.initial), *loop.initial, *outside],
+            token=token,
+            Tout=[tensor.dtype for tensor in outputs],
+        )
+        shapes = [*loop.shapes, *(tf.TensorShape([None, *t.shape]) for t in outputs[count:])]
+        results = [
+            tf.ensure_shape(tensor, shape) for tensor, shape in zip(results, shapes, strict=True)
+        ]
+        lists = [
+            one.placed(written) for one, written in zip(loop.lists, results[count:], strict=True)
+        ]
+        return LoopResult(results[:count], lists)
 
 
 def mark_recurrences(trace: Callable[[Lowering], Any]) -> MarkedGraph:

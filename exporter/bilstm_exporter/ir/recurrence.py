@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from bilstm_exporter.ir.cells import Cell
+from bilstm_exporter.ir.loops import Loop, LoopResult, UnsupportedLoopError
 
 Tensor = Any
 
@@ -81,7 +82,13 @@ class Bidirectional:
 
 
 class Lowering(abc.ABC):
-    """Writes recurrences into the graph being traced; each target has its own."""
+    """Writes recurrences into the graph being traced; each target has its own.
+
+    Attributes:
+        own_functions: The functions in the graph that the lowering wrote, such as bodies of loops.
+    """
+
+    own_functions: frozenset[str] = frozenset()
 
     @abc.abstractmethod
     def lower(
@@ -130,3 +137,17 @@ class Lowering(abc.ABC):
         with tf.name_scope(f"{outer}/{pair.backward.layer}{number}/".lstrip("/")):
             backward = self.lower(pair.backward, sequences, backward_state, mask)
         return forward, backward
+
+    def lower_loop(self, loop: Loop) -> LoopResult:
+        """Write a loop of a layer's own code, by default as a loop of TensorFlow.
+
+        Args:
+            loop: The loop to lower.
+
+        Raises:
+            UnsupportedLoopError: There is no exact form for it.
+        """
+        if loop.lists:
+            reason = "collects tensors in a loop of its own, which this format does not support"
+            raise UnsupportedLoopError(loop.layer, reason)
+        return loop.as_while()

@@ -29,7 +29,12 @@ from bilstm_exporter.frontends.keras2.recurrent import (
     lowered_recurrences,
     observed_states,
 )
-from bilstm_exporter.frontends.tracing import random_layer, refuse_python, trace_function
+from bilstm_exporter.frontends.tracing import (
+    random_layer,
+    refuse_python,
+    trace_function,
+    with_lowered_loops,
+)
 from bilstm_exporter.ir.graphs import without_captures
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
@@ -104,7 +109,7 @@ class Keras2Model(BaseModel):
         with lowered_recurrences(lowering), convertible_operators(lowering):
             function = self._traced(call, inputs)
             refuse_python(function, self.layers())
-            return without_captures(function)
+            return with_lowered_loops(without_captures(function), lowering, self.layers())
 
     def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
         """Return the layer that draws random numbers; see `KerasModel.random_layer`."""

@@ -39,6 +39,7 @@ from bilstm_exporter.ir.cells import (
     SimpleRNNCell,
     StepCell,
 )
+from bilstm_exporter.ir.markers import UnknownReadError
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
 _OWN_CELLS: dict[Any, type[GatedCell]] = {
@@ -94,11 +95,18 @@ def check_contract() -> None:
 def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
     """Send every recurrence that tf_keras runs in this context to ``lowering``."""
     layers = RecurrentLayers(lowering)
+    own_rnn = backend.rnn
 
-    def rnn(step_function: Any, inputs: Any, initial_states: Any, **settings: Any) -> Any:
-        loop = _Loop(step_function, inputs, initial_states, **settings)
+    def rnn(step_function: Any, inputs: Any, initial_states: Any, *args: Any, **kwargs: Any) -> Any:
+        loop = _Loop(step_function, inputs, initial_states, *args, **kwargs)
         layer = base_layer_utils.call_context().layer
-        last_output, outputs, states = layers.lower(layer, _described_call(layer, loop))
+        try:
+            if describe_cell(layer, step_function) is None and not _is_recurrence(loop):
+                return own_rnn(step_function, inputs, initial_states, *args, **kwargs)
+            last_output, outputs, states = layers.lower(layer, _described_call(layer, loop))
+        except UnknownReadError:
+            # The loop that tf_keras writes is lowered after the trace, as any other loop.
+            return own_rnn(step_function, inputs, initial_states, *args, **kwargs)
         if loop.time_major:
             outputs = _swap_batch_and_time(outputs)
         initial = tf.nest.flatten(initial_states)
@@ -161,15 +169,17 @@ class _Loop:
     return_all_outputs: bool = True
 
 
+def _is_recurrence(loop: _Loop) -> bool:
+    """Whether a loop can be described: one sequence, and no integers."""
+    if tf.nest.is_nested(loop.inputs):
+        return False
+    tensors = [loop.inputs, *tf.nest.flatten(loop.initial_states), *(loop.constants or [])]
+    return all(tf.convert_to_tensor(tensor).dtype.is_floating for tensor in tensors)
+
+
 def _described_call(layer: Any, loop: _Loop) -> LayerCall:
     """Describe a call of ``backend.rnn``."""
     name = getattr(layer, "name", "") or "recurrence"
-    if tf.nest.is_nested(loop.inputs):
-        message = (
-            f"layer {name!r} processes several sequences together; only one can be exported: "
-            f"concatenate them along the features before the layer, and split them in the cell"
-        )
-        raise UnsupportedModelError(message, layers=(name,))
     sequences, mask = loop.inputs, loop.mask
     constants = list(loop.constants or [])
     states = [*map(tf.convert_to_tensor, tf.nest.flatten(loop.initial_states)), *constants]

@@ -28,7 +28,12 @@ from bilstm_exporter.frontends.keras3.recurrent import (
     observed_states,
 )
 from bilstm_exporter.frontends.keras3.text import split_off_text
-from bilstm_exporter.frontends.tracing import random_layer, refuse_python, trace_function
+from bilstm_exporter.frontends.tracing import (
+    random_layer,
+    refuse_python,
+    trace_function,
+    with_lowered_loops,
+)
 from bilstm_exporter.ir.graphs import without_captures
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
@@ -135,7 +140,7 @@ class Keras3Model(BaseModel):
                 call, inputs, self.keras_model, library=keras, ops="keras.ops"
             )
         refuse_python(function, self.layers())
-        return without_captures(function)
+        return with_lowered_loops(without_captures(function), lowering, self.layers())
 
     def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
         """Return the layer that draws random numbers; see `KerasModel.random_layer`."""

@@ -36,6 +36,7 @@ from bilstm_exporter.ir.cells import (
     SimpleRNNCell,
     StepCell,
 )
+from bilstm_exporter.ir.markers import UnknownReadError
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence
 
 _RECURRENT_CLASSES = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
@@ -88,13 +89,20 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
     """Send every recurrence that Keras runs in this context to ``lowering``."""
     layers = RecurrentLayers(lowering)
 
-    def inner_loop(
-        layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = None
-    ) -> tuple[Any, Any, Any]:
-        del training  # always inference
-        call = _described_call(layer, sequences, initial_state, mask)
-        last_output, outputs, states = layers.lower(layer, call)
-        return last_output, outputs, tree.pack_sequence_as(initial_state, states)
+    def lowered(own_loop: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_loop(
+            layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = None
+        ) -> tuple[Any, Any, Any]:
+            del training  # always inference
+            call = _described_call(layer, sequences, initial_state, mask)
+            try:
+                last_output, outputs, states = layers.lower(layer, call)
+            except UnknownReadError:
+                # The loop that Keras writes is lowered after the trace, as any other loop.
+                return own_loop(layer, sequences, initial_state, mask, training=False)  # type: ignore[no-any-return]
+            return last_output, outputs, tree.pack_sequence_as(initial_state, states)
+
+        return inner_loop
 
     original = keras.layers.Bidirectional.call
 
@@ -106,7 +114,7 @@ def lowered_recurrences(lowering: Lowering) -> Iterator[None]:
             return original(layer, *args, **kwargs)
 
     replacements: dict[tuple[type, str], Callable[..., Any]] = {
-        (cls, "inner_loop"): inner_loop for cls in _RECURRENT_CLASSES
+        (cls, "inner_loop"): lowered(vars(cls)["inner_loop"]) for cls in _RECURRENT_CLASSES
     }
     replacements[keras.layers.Bidirectional, "call"] = bidirectional_call
     # Bidirectional would bypass inner_loop with a fused call of its own.

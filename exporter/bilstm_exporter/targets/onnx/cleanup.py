@@ -40,6 +40,7 @@ def clean(model: ir.Model) -> None:
         # A value that is two outputs, such as a hidden state in the body of a Scan, needs an
         # Identity: without it, onnxruntime computes wrong outputs and reports no error.
         common.OutputFixPass(),
+        OwnOutputs(),
         common.TopologicalSortPass(),
         RenameInOrder(),
         common.RemoveUnusedOpsetsPass(),
@@ -103,6 +104,26 @@ class RemoveDoubleNegation(ir.passes.InPlacePass):
             if inner.inputs[0] is not None:
                 node.outputs[0].replace_all_uses_with(inner.inputs[0])
                 modified = True
+        return ir.passes.PassResult(model, modified)
+
+
+class OwnOutputs(ir.passes.InPlacePass):
+    """Add an Identity where the body of a loop or branch returns a value of an outer graph.
+
+    onnxruntime refuses such a body, and one that returns a constant.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the subgraphs."""
+        modified = False
+        for graph in model.graph.subgraphs():
+            for index, value in enumerate(graph.outputs):
+                producer = value.producer()
+                if (producer is None or producer.graph is not graph) and value not in graph.inputs:
+                    result = ir.Value(name=f"{value.name}/own", type=value.type, shape=value.shape)
+                    graph.append(ir.Node("", "Identity", [value], outputs=[result]))
+                    graph.outputs[index] = result
+                    modified = True
         return ir.passes.PassResult(model, modified)
 
 

@@ -14,12 +14,15 @@ import numpy as np
 import onnx_ir as ir
 
 from bilstm_exporter.ir.cells import Activation, Cell, GatedCell, GRUCell, LSTMCell, SimpleRNNCell
-from bilstm_exporter.ir.markers import Marker
+from bilstm_exporter.ir.markers import LoopMarker, Marker
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.onnx import masking
 from bilstm_exporter.targets.onnx.builder import Builder
 from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE, MarkerCall, read_call
+from bilstm_exporter.targets.onnx.own_loop import write_loop
 from bilstm_exporter.targets.onnx.scan import write_scan
+
+LOOP_REASON = "a loop in the layer's own code"
 
 # Keras's activations in ONNX's LSTM, GRU and RNN operators.
 # Functions, alpha and beta: https://onnx.ai/onnx/operators/onnx__LSTM.html
@@ -165,32 +168,58 @@ def why_not_fused(cell: Cell) -> str:
 
 
 def lower_markers(
-    model: ir.Model, markers: Mapping[str, Marker], opset: int
+    model: ir.Model, markers: Mapping[str, Marker | LoopMarker], opset: int
 ) -> list[RecurrenceForm]:
     """Replace every marker of the model in place, and report the form of each recurrence."""
-    forms, step_order = [], masking.StepOrder()
-    for node in list(model.graph):
-        if node.domain == DOMAIN:
-            token = node.attributes[TOKEN_ATTRIBUTE].as_string()
-            forms.append(_lower_marker(node, token, markers[token], step_order, opset))
-    return forms
+    return _MarkerWriter(markers, opset).lower(model.graph, "")
 
 
-def _lower_marker(
-    node: ir.Node, token: str, marker: Marker, step_order: masking.StepOrder, opset: int
-) -> RecurrenceForm:
-    call = read_call(node, marker)
-    build = Builder(token.replace(":", "_"), opset, marker.recurrence.layer)
-    fused = fused_operator(marker.recurrence.cell)
-    if fused is None:
-        values = write_scan(build, call, token, opset)
-    else:
-        values = _write_fused(build, call, fused, step_order)
-    build.replace(node, values)
-    layer = marker.recurrence.layer
-    if fused is not None:
-        return RecurrenceForm(layer, fused.op_type)
-    return RecurrenceForm(layer, "Scan", why_not_fused(marker.recurrence.cell))
+class _MarkerWriter:
+    """Replaces the markers of a graph, and of the loop bodies that this creates.
+
+    Args:
+        markers: The markers by token.
+        opset: The opset of the operators.
+    """
+
+    def __init__(self, markers: Mapping[str, Marker | LoopMarker], opset: int) -> None:
+        self._markers, self._opset = markers, opset
+
+    def lower(self, graph: ir.Graph, prefix: str) -> list[RecurrenceForm]:
+        """Replace the markers of a graph in place.
+
+        Args:
+            graph: The model's graph, or the body of a loop.
+            prefix: Prefix of new names in this graph.
+        """
+        forms, step_order = [], masking.StepOrder()
+        for node in list(graph):
+            if node.domain == DOMAIN:
+                token = node.attributes[TOKEN_ATTRIBUTE].as_string()
+                forms += self._lower_marker(node, token, step_order, prefix)
+        return forms
+
+    def _lower_marker(
+        self, node: ir.Node, token: str, step_order: masking.StepOrder, prefix: str
+    ) -> list[RecurrenceForm]:
+        marker, name = self._markers[token], f"{prefix}{token}"
+        if isinstance(marker, LoopMarker):
+            build = Builder(name.replace(":", "_"), self._opset, marker.layer)
+            values, body = write_loop(build, node, marker, name, self._opset)
+            build.replace(node, values)
+            inner = self.lower(body, f"{name}/body/")
+            return [RecurrenceForm(marker.layer, "Loop", LOOP_REASON), *inner]
+        layer = marker.recurrence.layer
+        call = read_call(node, marker)
+        build = Builder(name.replace(":", "_"), self._opset, layer)
+        fused = fused_operator(marker.recurrence.cell)
+        if fused is not None:
+            build.replace(node, _write_fused(build, call, fused, step_order))
+            return [RecurrenceForm(layer, fused.op_type)]
+        values, body = write_scan(build, call, name, self._opset)
+        build.replace(node, values)
+        inner = self.lower(body, f"{name}/body/")
+        return [RecurrenceForm(layer, "Scan", why_not_fused(marker.recurrence.cell)), *inner]
 
 
 def _write_fused(

@@ -11,12 +11,15 @@ from typing import Any
 
 import onnx_ir as ir
 
+from bilstm_exporter.ir.markers import MARKER_TYPE
 from bilstm_exporter.targets.onnx.builder import Builder
-from bilstm_exporter.targets.onnx.marker_nodes import MarkerCall
+from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, MarkerCall, keep_marker
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 
 
-def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Sequence[ir.Value]:
+def write_scan(
+    build: Builder, call: MarkerCall, prefix: str, opset: int
+) -> tuple[Sequence[ir.Value], ir.Graph]:
     """Write a recurrence as a Scan.
 
     Args:
@@ -26,7 +29,8 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
         opset: The opset of the body's operators.
 
     Returns:
-        The marker's outputs: last_output, outputs (with return_sequences), states.
+        The marker's outputs (last_output, outputs with return_sequences, states), and the body,
+        which may have markers.
 
     Raises:
         ValueError: The shape of one step's output is not fixed.
@@ -34,7 +38,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     recurrence = call.marker.recurrence
     cell = recurrence.cell
     sequences = _projected(build, call)
-    body = _step_graph(call.marker.step, prefix, opset)
+    body = step_graph(call.marker.step, prefix, opset)
     step_output = body.outputs[0]
     output_shape = _trailing_shape(step_output, recurrence.layer)
 
@@ -71,7 +75,7 @@ def write_scan(build: Builder, call: MarkerCall, prefix: str, opset: int) -> Seq
     )
     last_output = final[0] if output_is_state else final[-1]
     sequence = [outputs] if recurrence.return_sequences else []
-    return [last_output, *sequence, *final[: len(states)]]
+    return [last_output, *sequence, *final[: len(states)]], body
 
 
 def _projected(build: Builder, call: MarkerCall) -> ir.Value:
@@ -86,9 +90,15 @@ def _projected(build: Builder, call: MarkerCall) -> ir.Value:
     )
 
 
-def _step_graph(step: Any, prefix: str, opset: int) -> ir.Graph:
-    """One step ``(inputs, *states) -> (output, *states)`` as an ONNX graph."""
-    graph = to_onnx(step, opset).graph
+def step_graph(step: Any, prefix: str, opset: int) -> ir.Graph:
+    """One step as an ONNX graph, such as ``(inputs, *states) -> (output, *states)``.
+
+    Args:
+        step: A ``tf.ConcreteFunction`` without captured inputs.
+        prefix: Prefix of the names, unique in the model.
+        opset: The opset of the operators.
+    """
+    graph = to_onnx(step, opset, {MARKER_TYPE: keep_marker}, DOMAIN).graph
     for value in graph.inputs:
         value.name = f"{prefix}/step/{value.name}"
     for name in list(graph.initializers):

@@ -8,16 +8,19 @@ redirected to the new one. The first loop is then unused, and the converter remo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from bilstm_exporter.ir.cells import Cell
+from bilstm_exporter.ir.loops import Loop, LoopResult
 from bilstm_exporter.ir.recurrence import Bidirectional, Lowering, Recurrence, RecurrenceResult
+from bilstm_exporter.ir.traversal import WHILE_OPERATORS
 from bilstm_exporter.targets.base import RecurrenceForm
-from bilstm_exporter.targets.tflite import loop
+from bilstm_exporter.targets.tflite import loop, own_loop
 from bilstm_exporter.targets.tflite.tiling import fits_one_loop
 
 
@@ -52,6 +55,12 @@ class LoopLowering(Lowering):
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
         """Write one recurrence, or rewrite it and an earlier one together; see `Lowering.lower`."""
+        with self._writing():
+            return self._lower(recurrence, sequences, initial_state, mask)
+
+    def _lower(
+        self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
+    ) -> RecurrenceResult:
         self._report(recurrence)
         if not self._fits_one_loop(recurrence, sequences, initial_state):
             return loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
@@ -95,7 +104,26 @@ class LoopLowering(Lowering):
             return super().lower_bidirectional(pair, sequences, initial_states, mask)
         self._report(pair.forward)
         self._report(pair.backward)
-        return self._lower_both(pair.forward, pair.backward, sequences, mask)
+        with self._writing():
+            return self._lower_both(pair.forward, pair.backward, sequences, mask)
+
+    def lower_loop(self, loop: Loop) -> LoopResult:
+        """Write a loop of a layer's own code; see `Lowering.lower_loop`."""
+        self.forms.append(RecurrenceForm(loop.layer, "loop"))
+        return own_loop.lower_loop(loop)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Remember the loops that are added to the current graph."""
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
+        yield
+        added = graph.get_operations()[before:]
+        self.own_functions |= {
+            operation.get_attr("body").name
+            for operation in added
+            if operation.type in WHILE_OPERATORS
+        }
 
     def _report(self, recurrence: Recurrence) -> None:
         self.cells.append(recurrence.cell)

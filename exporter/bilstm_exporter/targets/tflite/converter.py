@@ -84,13 +84,6 @@ def _explained(log: str, error: Exception) -> UnsupportedModelError:
         places = dict(_MISSING_AT.findall(message))
         operators = {name: places.get(name, "") for name in match[1].split(", ")}
         return UnsupportedOperatorError(operators, format_name="tflite")
-    if "TensorList" in message:
-        return UnsupportedModelError(
-            "a layer of the model has its own loop over time, which collects steps in a "
-            "TensorArray (keras.ops.scan, keras.ops.map, tf.while_loop); TFLite does not support "
-            "this with free axes: write the step as a cell and run it in keras.layers.RNN, or "
-            "fix the shapes with --batch and --time"
-        )
     found = _MISSING_AT.findall(message)
     if found:  # the operator at which the converter failed
         return UnsupportedOperatorError(dict(found[:1]), format_name="tflite")

@@ -13,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph
+from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph, Marker
 from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.targets.base import Built, Calibration, WeightForm
@@ -135,11 +135,14 @@ class FullInteger:
 
 def _read_carries(graph: MarkedGraph) -> frozenset[int]:
     """The LSTMs, counted from 0, whose final cell state something in the model reads."""
-    tokens = list(graph.markers)
+    tokens = [token for token, one in graph.markers.items() if isinstance(one, Marker)]
     read = set()
     for operation in graph.function.graph.get_operations():
         if operation.type == MARKER_TYPE:
-            number = tokens.index(operation.get_attr("token").decode())
+            token = operation.get_attr("token").decode()
+            if token not in tokens:
+                continue  # a loop of a layer's own code
+            number = tokens.index(token)
             # Each output of a marker is read by one EnsureShape.
             shaped = [reader.outputs[0] for reader in operation.outputs[-1].consumers()]
             if any(tensor.consumers() for tensor in shaped):

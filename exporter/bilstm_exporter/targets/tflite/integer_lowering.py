@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.ir.cells import LSTMCell
+from bilstm_exporter.ir.loops import Loop, LoopResult, UnsupportedLoopError
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.tflite.tensor_ops import ValidSteps
@@ -67,7 +68,7 @@ class IntegerLowering(Lowering):
         if reason:
             outputs, states = _unrolled(recurrence, steps, first)
         else:
-            outputs = _fused(recurrence.cell, steps, str(number))
+            outputs = self._fused(recurrence.cell, steps, str(number))
             states = [outputs]
         if valid is not None:
             outputs = valid.back(outputs, zeros=recurrence.zero_output_for_mask)
@@ -85,6 +86,40 @@ class IntegerLowering(Lowering):
             outputs=outputs if recurrence.return_sequences else None,
             states=final,
         )
+
+    def lower_loop(self, loop: Loop) -> LoopResult:
+        """Unroll a loop of a layer's own code; see `Lowering.lower_loop`.
+
+        Raises:
+            UnsupportedLoopError: It has too many iterations, or their number depends on values.
+        """
+        count = None if loop.iterations is None else loop.iterations.static
+        if count is None or count > MAX_UNROLLED_STEPS:
+            reason = (
+                "runs a loop of its own, whose number of iterations depends on values; int8-full "
+                "unrolls loops: choose the recipe int8"
+                if count is None
+                else f"runs a loop of its own of {count} iterations; int8-full unrolls at most "
+                f"{MAX_UNROLLED_STEPS}: choose a shorter --time, or the recipe int8"
+            )
+            raise UnsupportedLoopError(loop.layer, reason)
+        self.forms.append(RecurrenceForm(loop.layer, "unrolled", "a loop in the layer's own code"))
+        carried, steps = list(loop.initial), []
+        for _ in range(count):
+            carried, items = loop.step(carried)
+            steps.append(items)
+        lists = [
+            one.placed(tf.stack(items)) if count else one.start(0, one.size.tensor)
+            for one, items in zip(
+                loop.lists, zip(*steps, strict=True) if count else loop.lists, strict=True
+            )
+        ]
+        return LoopResult(carried, lists)
+
+    def _fused(self, cell: Any, steps: Any, number: str) -> Any:
+        outputs = _fused(cell, steps, number)
+        self.own_functions |= {outputs.op.get_attr("f").name}
+        return outputs
 
 
 def _why_not_fused(recurrence: Recurrence, initial_state: Sequence[Any]) -> str:

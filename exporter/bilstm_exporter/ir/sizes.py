@@ -1,0 +1,201 @@
+"""Where the sizes of a tensor in the body of a loop come from.
+
+The elements of a list need space before the loop that writes them, but their size may depend on
+the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bilstm_exporter.ir.counts import static_number
+from bilstm_exporter.ir.traversal import WHILE_OPERATORS, function_graph
+
+Tensor = Any
+Sources = list[tuple[Tensor, int]]
+"""Tensors, each with an axis. The size is the largest of theirs."""
+
+
+@dataclass(frozen=True)
+class WrittenItem:
+    """A tensor that is written to a list.
+
+    Attributes:
+        item: The tensor.
+        loops: The loops inside of the outer loop whose body has the tensor, with their bodies,
+            innermost first.
+    """
+
+    item: Tensor
+    loops: tuple[tuple[Any, Any], ...] = ()
+
+
+def written_item(handle: Tensor) -> WrittenItem | None:
+    """The last tensor that is written to a list, if it is known; ``handle`` is the list."""
+    while handle.op.type == "Identity":
+        handle = handle.op.inputs[0]
+    operation = handle.op
+    if operation.type in {"TensorListSetItem", "TensorListPushBack"}:
+        return WrittenItem(operation.inputs[-1])
+    if operation.type not in WHILE_OPERATORS:
+        return None
+    body = function_graph(operation, "body")
+    inner = written_item(body.outputs[handle.value_index])
+    return None if inner is None else replace(inner, loops=(*inner.loops, (operation, body)))
+
+
+def size_sources(tensor: Tensor, axis: int, known: set[int]) -> Sources | None:
+    """The known tensors that a size of a tensor comes from.
+
+    Args:
+        tensor: The tensor.
+        axis: Its axis; its size is not fixed.
+        known: The ids of the known tensors.
+
+    Returns:
+        Known tensors with axes (for a list: an axis of its elements). None if it is unknown.
+    """
+    if id(tensor) in known:
+        return [(tensor, axis)]
+    if tensor.shape.rank is None:
+        return None
+    if tensor.op.type in _ELEMENTWISE:
+        return _broadcast_sources(tensor, axis, known)
+    for rule in (_row_of_product, _element, _passed_through_loop, _moved):
+        source = rule(tensor, axis)
+        if source is not None:
+            return size_sources(*source, known)
+    return None
+
+
+def _broadcast_sources(tensor: Tensor, axis: int, known: set[int]) -> Sources | None:
+    found: Sources = []
+    for operand in tensor.op.inputs:
+        if operand.shape.rank is None:
+            return None
+        own_axis = axis - tensor.shape.rank + operand.shape.rank
+        if own_axis >= 0 and operand.shape[own_axis] != 1:
+            sources = size_sources(operand, own_axis, known)
+            if sources is None:
+                return None
+            found += sources
+    return found or None
+
+
+def _row_of_product(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
+    is_row = tensor.op.type in _KEEP_ROWS and axis < tensor.shape.rank - 1
+    return (tensor.op.inputs[0], axis) if is_row else None
+
+
+def _element(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
+    """For ``tensor[i]`` and an element of a list."""
+    operation = tensor.op
+    if operation.type == "TensorListGetItem":
+        return operation.inputs[0], axis
+    if operation.type == "GatherV2":
+        takes_one = (
+            static_number(operation.inputs[2]) == 0
+            and operation.inputs[1].shape.rank == 0
+            and not operation.get_attr("batch_dims")
+        )
+        return (operation.inputs[0], axis + 1) if takes_one else None
+    if operation.type == "StridedSlice":
+        masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask")
+        takes_one = (
+            not any(operation.get_attr(name) for name in masks)
+            and operation.get_attr("shrink_axis_mask") == 1
+            and operation.inputs[1].shape == [1]
+        )
+        return (operation.inputs[0], axis + 1) if takes_one else None
+    return None
+
+
+def _passed_through_loop(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
+    """For a variable of a loop whose size is the same after every iteration."""
+    operation = tensor.op
+    if operation.type not in WHILE_OPERATORS:
+        return None
+    number, body = tensor.value_index, function_graph(operation, "body")
+    sources = size_sources(body.outputs[number], axis, set(map(id, body.inputs)))
+    if sources is None or any(
+        source is not body.inputs[number] or place != axis for source, place in sources
+    ):
+        return None
+    return operation.inputs[number], axis
+
+
+def _moved(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
+    """For an operator that adds, removes or reorders axes."""
+    operation = tensor.op
+    source = operation.inputs[0].shape.rank if operation.type in _AXES else None
+    if source is None:
+        return None
+    kept = _AXES[operation.type](operation, source)
+    return None if kept is None or kept[axis] is None else (operation.inputs[0], kept[axis])
+
+
+# For each axis of the result, the axis of the first input that it is; None if it is none.
+_Kept = list[Any]
+
+
+def _constant_axes(operation: Any) -> list[int] | None:
+    values = tf.get_static_value(operation.inputs[-1])
+    return None if values is None else [int(value) for value in np.atleast_1d(values)]
+
+
+def _added(place: int, rank: int) -> _Kept:
+    return [None if n == place else n - (n > place) for n in range(rank + 1)]
+
+
+def _pack(operation: Any, rank: int) -> _Kept | None:
+    return _added(operation.get_attr("axis") % (rank + 1), rank)
+
+
+def _expand(operation: Any, rank: int) -> _Kept | None:
+    axes = _constant_axes(operation)
+    return None if axes is None else _added(axes[0] % (rank + 1), rank)
+
+
+def _squeeze(operation: Any, rank: int) -> _Kept | None:
+    gone = {axis % rank for axis in operation.get_attr("squeeze_dims")}
+    return [n for n in range(rank) if n not in gone] if gone else None
+
+
+def _reduce(operation: Any, rank: int) -> _Kept | None:
+    axes = _constant_axes(operation)
+    if axes is None:
+        return None
+    gone = {axis % rank for axis in axes}
+    keeps = "keep_dims" in operation.node_def.attr and operation.get_attr("keep_dims")
+    return [None if n in gone else n for n in range(rank) if keeps or n not in gone]
+
+
+def _concat(operation: Any, rank: int) -> _Kept | None:
+    axes = _constant_axes(operation)
+    return None if axes is None else [None if n == axes[0] % rank else n for n in range(rank)]
+
+
+def _transpose(operation: Any, rank: int) -> _Kept | None:
+    del rank
+    return _constant_axes(operation)
+
+
+_AXES: dict[str, Callable[[Any, int], _Kept | None]] = {
+    **dict.fromkeys(("ArgMax", "Max", "Mean", "Min", "Sum"), _reduce),
+    "ConcatV2": _concat,
+    "ExpandDims": _expand,
+    "Pack": _pack,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+}
+_ELEMENTWISE = frozenset(
+    {"Abs", "Add", "AddV2", "Cast", "Div", "Elu", "EnsureShape", "Erf", "Exp", "Identity", "Log",
+     "Maximum", "Minimum", "Mul", "Neg", "RealDiv", "Relu", "Relu6", "Rsqrt", "SelectV2", "Selu",
+     "Sigmoid", "Softplus", "Sqrt", "Square", "StopGradient", "Sub", "Tanh", "ZerosLike"}
+)  # fmt: skip
+_KEEP_ROWS = frozenset({"BatchMatMulV2", "BiasAdd", "LogSoftmax", "MatMul", "Softmax"})

@@ -1,0 +1,92 @@
+"""Loops of layers' own code, in both formats, against Keras's eager call."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+import tf_keras
+from ai_edge_litert.interpreter import Interpreter
+
+from bilstm_exporter.frontends.keras2.model import Keras2Model
+from bilstm_exporter.frontends.keras3.model import Keras3Model
+from bilstm_exporter.ir.markers import MARKER_TYPE, mark_recurrences
+from bilstm_exporter.targets.onnx.cleanup import clean
+from bilstm_exporter.targets.onnx.lowering import lower_markers
+from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, keep_marker
+from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
+from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
+from bilstm_exporter.targets.tflite.converter import convert_function
+
+from .own_loops import FEATURES, LOOPS, ONLY_KERAS3, make_model
+
+OPSET = 17
+QUICK = {"scan", "array_backwards", "viterbi_one_hot", "ops_scan_reverse"}
+CASES = [
+    pytest.param(
+        library,
+        name,
+        id=f"{library.__name__}-{name}",
+        marks=() if name in QUICK and library is keras else pytest.mark.slow,
+    )
+    for library in (keras, tf_keras)
+    for name in LOOPS
+    if library is keras or name not in ONLY_KERAS3
+]
+SIZES = ((1, 3), (3, 7), (2, 2), (1, 45), (4, 7), (1, 3))
+
+
+@cache
+def loaded(library, name):
+    """The model, and its outputs for inputs of several sizes, some of them twice."""
+    model = make_model(library, name)
+    rng = np.random.default_rng(11)
+    examples = [rng.normal(size=(*size, FEATURES)).astype(np.float32) for size in SIZES]
+    outputs = [np.asarray(model(tf.constant(x), training=False)) for x in examples]
+    front = Keras3Model if library is keras else Keras2Model
+    return front(model), examples, outputs
+
+
+def agree(found, expected):
+    for got, want in zip(found, expected, strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("library", "name"), CASES)
+def test_onnx(library, name):
+    model, examples, expected = loaded(library, name)
+    graph = mark_recurrences(lambda lowering: model.trace(lowering, model.flat_inputs))
+    converted = to_onnx(graph.function, OPSET, {MARKER_TYPE: keep_marker}, DOMAIN)
+    lower_markers(converted, graph.markers, OPSET)
+    clean(converted)
+    session = onnxruntime.InferenceSession(serialized(converted))
+    (entry,) = session.get_inputs()
+    agree([session.run(None, {entry.name: x})[0] for x in examples], expected)
+
+
+@pytest.mark.parametrize(("library", "name"), CASES)
+def test_tflite(library, name):
+    model, examples, expected = loaded(library, name)
+    content = convert_function(model.trace(LoopLowering(4), model.flat_inputs))
+    interpreter = Interpreter(model_content=content)
+    found = []
+    for x in examples:
+        (entry,) = interpreter.get_input_details()
+        interpreter.resize_tensor_input(entry["index"], x.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(entry["index"], x)
+        interpreter.invoke()
+        (output,) = interpreter.get_output_details()
+        found.append(interpreter.get_tensor(output["index"]).copy())
+    agree(found, expected)
+
+
+def serialized(model):
+    import onnx_ir as ir
+
+    return ir.to_proto(model).SerializeToString()
