@@ -345,7 +345,12 @@ def test_the_report_describes_the_inputs_and_what_comes_next(tmp_path, log):
 def test_the_report_as_json_describes_the_inputs(tmp_path, log):
     plain = json.loads(log(display.print_report, made_report(tmp_path), as_json=True))
     assert "spec" not in plain
-    assert plain["inputs"][0]["axes"][1] == {"name": "time", "size": None, "min": 3}
+    assert plain["inputs"][0]["axes"][1] == {
+        "name": "time",
+        "size": None,
+        "min": 3,
+        "from_values": False,
+    }
     assert [one["name"] for one in plain["outputs"]] == ["tags"]
     assert plain["states"] == []
 

@@ -219,7 +219,7 @@ def test_an_operator_is_named_with_its_layer_and_an_error_without_keras_s_frame(
 
     layers = keras.layers
     first = [layers.Input((None, 4)), layers.LSTM(3, return_sequences=True)]
-    with pytest.raises(UnsupportedModelError, match=r"Digamma \(in layer 'own'\)"):
+    with pytest.raises(UnsupportedModelError, match=r"Digamma \(in layer 'own', Own\)"):
         export(keras.Sequential([*first, Own(name="own")]), tmp_path / "a", formats="onnx")
     with pytest.raises(UnsupportedModelError, match=r"no such luck$") as raised:
         export(keras.Sequential([*first, Fails()]), tmp_path / "b", formats="onnx")

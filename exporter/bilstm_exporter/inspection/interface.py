@@ -29,6 +29,7 @@ _MAX_MINIMUM = 64
 # A model for raw audio takes no input shorter than a window of some hundred samples.
 _LARGER_SIZES = tuple((2**n, 3 * 2 ** (n - 1), 2**n, 3 * 2 ** (n - 1)) for n in range(7, 18))
 _MAX_FAILING_SECONDS = 10.0
+_MAX_NOT_FINITE = 4
 
 # User code in a model may raise any exception for an input that it does not accept.
 CALL_ERRORS = (Exception,)
@@ -277,6 +278,7 @@ def _tie_axes(
     larger = ([(time,) * 4] if time is not None else []) + list(_LARGER_SIZES)
     failure: Exception | None = None
     largest = 0
+    not_finite: list[tuple[tuple[InputSpec, ...], dict[str, int], list[np.ndarray]]] = []
     for naming, sizes in (
         *((naming, sizes) for naming in namings for sizes in _SIZES),
         *((naming, sizes) for sizes in larger for naming in namings if free),
@@ -291,10 +293,16 @@ def _tie_axes(
         start = clock.perf_counter()
         result = _call(model, inputs, tried)
         if not isinstance(result, Exception):
-            return inputs, tried, result
+            # A window longer than the input can leave no steps, whose mean is NaN.
+            if sizes not in larger or _all_finite(result) or len(not_finite) == _MAX_NOT_FINITE:
+                return inputs, tried, result
+            not_finite.append((inputs, tried, result))
+            continue
         failure, largest = result, max(largest, *sizes)
         if sizes in larger and clock.perf_counter() - start > _MAX_FAILING_SECONDS:
             break
+    if not_finite:
+        return not_finite[0]
     message = (
         f"the model {model.name!r} takes no input of the sizes tried "
         f"(batch {batch}; free axes of 5 to {largest}): "
