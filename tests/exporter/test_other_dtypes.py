@@ -14,17 +14,9 @@ import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.ir.recurrence import Lowering
-from bilstm_exporter.targets.tflite import loop
+from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 
 SHAPES = ((1, 1), (2, 5), (3, 4))
-
-
-class Loops(Lowering):
-    """Lowers every recurrence to loops of TensorFlow."""
-
-    def lower(self, recurrence, sequences, initial_state, mask):
-        return loop.lower(recurrence, sequences, initial_state, mask)
 
 
 def arrays_of(source, batch, time):
@@ -43,7 +35,7 @@ def arrays_of(source, batch, time):
 def assert_traced(model):
     """The traced function returns Keras's outputs."""
     source, _ = read(model)
-    function = source.trace(Loops(), source.flat_inputs)
+    function = source.trace(LoopLowering(weight_bytes=4), source.flat_inputs)
     for batch, time in SHAPES:
         arrays = arrays_of(source, batch, time)
         outputs = function(**{f"input_{i}": tf.constant(array) for i, array in enumerate(arrays)})

@@ -257,7 +257,8 @@ def test_custom_layers_written_for_tensorflow_keras(tmp_path):
     run = [*command, "--custom-objects", "old_layers:OwnAttention"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = [*command, "--overwrite"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "--custom-objects" in done.stderr
 

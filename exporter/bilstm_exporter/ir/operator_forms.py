@@ -33,7 +33,7 @@ def operator_forms(forms: Mapping[str, Form]) -> Iterator[None]:
             result = form(**_with_tensors(op_type_name, keywords))
             if result is not None:
                 outputs = list(result) if isinstance(result, list | tuple) else [result]
-                return [None] * len(outputs), False, outputs[0].op, outputs
+                return [None] * len(outputs), False, _Operation(outputs[0].op), outputs
         return original(op_type_name, name, **keywords)
 
     op_def_library._apply_op_helper = apply  # noqa: SLF001
@@ -41,6 +41,25 @@ def operator_forms(forms: Mapping[str, Form]) -> Iterator[None]:
         yield
     finally:
         op_def_library._apply_op_helper = original  # noqa: SLF001
+
+
+class _Operation:
+    """An operator that was written in another form.
+
+    Under a ``tf.GradientTape``, which tf_keras uses to find variables, the caller asks for the
+    attributes of the operator that was not written, and records a gradient from its inputs. The
+    operators of the form have recorded theirs, so this one has no inputs.
+    """
+
+    inputs: tuple[Any, ...] = ()
+
+    def __init__(self, operation: Any) -> None:
+        self._operation = operation
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("get_attr", "_get_attr")):
+            return lambda *_arguments: None
+        return getattr(self._operation, name)
 
 
 def write_operator(op_type_name: str, **arguments: Any) -> Any:

@@ -151,12 +151,13 @@ def test_a_bundle_is_replaced_only_if_asked(run, fails, saved, tmp_path):
     arguments = (saved("lstm"), "--out", "out", "--formats", "onnx", "--quiet")
     assert run(*arguments).code == 0
     (tmp_path / "out" / "golden.npz").write_bytes(b"changed")
-    (tmp_path / "out" / "model.tflite").write_bytes(b"of an export before")
+    (tmp_path / "out" / "model.tflite").write_bytes(b"a file of the user")
     message = fails(FOLDER, *arguments)
     assert "--overwrite" in message
     assert run(*arguments, "--overwrite").code == 0
     names = sorted(path.name for path in tmp_path.rglob("*"))
-    assert names == ["golden.npz", "manifest.json", "model.onnx", "out"]
+    assert names == ["golden.npz", "manifest.json", "model.onnx", "model.tflite", "out"]
+    assert (tmp_path / "out" / "model.tflite").read_bytes() == b"a file of the user"
     assert (tmp_path / "out" / "golden.npz").read_bytes() != b"changed"
 
 
