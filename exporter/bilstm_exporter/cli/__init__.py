@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -27,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
     if interrupts.number:
         code = interrupts.report("export-bilstm")
-        if argv is None:  # this process is the command
-            # At a normal exit, TensorFlow's half-finished objects would report their destruction.
+    if argv is None and "tensorflow" in sys.modules:  # this process is the command
+        # At a normal exit, TensorFlow takes a second to release its objects, and those that an
+        # interrupt left half-finished report their destruction.
+        with contextlib.suppress(OSError):  # a closed pipe; the normal exit reports it
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
