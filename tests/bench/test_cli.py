@@ -240,6 +240,7 @@ def test_against_without_tensorflow_says_what_to_install():
 
 
 @pytest.mark.parametrize("plots", [True, False])
+@pytest.mark.slow
 def test_the_page_is_named_and_missing_plots_are_told_at_the_start(
     run, monkeypatch, tmp_path, plots
 ):

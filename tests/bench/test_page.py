@@ -123,6 +123,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_refers_to_nothing_outside(result):
     pytest.importorskip("matplotlib")
     page = html_page(result)

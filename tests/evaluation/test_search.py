@@ -266,6 +266,7 @@ LIMITS = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(COSTS, LIMITS)
+@pytest.mark.slow
 def test_any_losses_and_limits(costs, budget):
     made = Made(SIZES, costs)
     result = made.search(budget)

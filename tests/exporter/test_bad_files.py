@@ -224,6 +224,7 @@ def test_custom_objects_that_cannot_be_imported(fails, with_layer, here, source)
 
 
 @pytest.mark.parametrize("spec", ["own_layers", "own_layers:Doubler", "own_layers:STATE"])
+@pytest.mark.slow
 def test_custom_objects_from_the_current_folder(run, with_layer, here, monkeypatch, spec):
     file = with_layer("Doubler")
     monkeypatch.undo()  # with_layer's sys.path
@@ -248,6 +249,7 @@ def test_a_lambda_needs_trust(fails, code):
     assert "--trust-code" in message
 
 
+@pytest.mark.slow
 def test_a_lambda_runs_with_trust(run, code, here):
     assert run(code, "--trust-code", "--quiet").code == 0
     model = keras.saving.load_model(here / code, safe_mode=False)

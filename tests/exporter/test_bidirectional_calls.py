@@ -90,6 +90,7 @@ BOTH = ("both", "forward_one", "backward_one")
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.slow
 def test_a_pair(library, kind, sequences, masked):
     kl = library.layers
     layer = getattr(kl, kind)(UNITS, return_sequences=sequences, name="one")
@@ -107,6 +108,7 @@ def test_a_pair(library, kind, sequences, masked):
 
 
 @pytest.mark.parametrize("merge_mode", ["sum", "mul", "ave", None])
+@pytest.mark.slow
 def test_merge_modes(library, merge_mode):
     x = library.Input((None, FEATURES))
     layer = library.layers.LSTM(UNITS, return_sequences=True, name="one")
@@ -162,6 +164,7 @@ def test_given_states(library, kind):
     assert all(state is not None for state in (*forward, *backward))
 
 
+@pytest.mark.slow
 def test_handed_on_states(library):
     x = library.Input((None, FEATURES))
     kl = library.layers

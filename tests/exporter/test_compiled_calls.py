@@ -69,6 +69,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_long_calls_are_compiled_and_have_the_bits_of_the_eager_call(name, rng, monkeypatch):
     calls = counted(monkeypatch)
     model = read(MODELS[name]())[0]

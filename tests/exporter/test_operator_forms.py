@@ -105,6 +105,7 @@ INDICES: dict[str, Any] = {
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (None, 3), (None, None, 4)])
+@pytest.mark.slow
 def test_a_new_axis(generation, shape):
     array = values([size or 3 for size in shape], "float32")
     tried = 0
@@ -318,6 +319,7 @@ CASES: dict[str, list[tuple[Function, str]]] = {
 
 
 @pytest.mark.parametrize("operator", CASES)
+@pytest.mark.slow
 def test_a_form_has_the_values_of_the_operator(operator):
     for call, dtype in CASES[operator]:
         function = traced(call, dtype, FREE, forms=TFLITE_FORMS)
@@ -571,6 +573,7 @@ CONVERTED: dict[str, tuple[Function, str]] = {
 
 @pytest.mark.parametrize("name", CONVERTED)
 @pytest.mark.parametrize(("run", "forms"), [(run_onnx, {}), (run_tflite, TFLITE_FORMS)])
+@pytest.mark.slow
 def test_a_format_has_the_values_of_the_operator(name, run, forms):
     call, dtype = CONVERTED[name]
     function = traced(call, dtype, FREE, forms=forms)

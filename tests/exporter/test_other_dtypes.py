@@ -93,6 +93,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("dtype", ["bool", "int32", "int64", "int8", "uint8"])
 @pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.slow
 def test_sequences(layer, dtype):
     x = keras.Input((None, 3), dtype=dtype)
     assert_traced(keras.Model(x, LAYERS[layer]()(x)))
@@ -210,6 +211,7 @@ class Random(keras.layers.Layer):
         return tf.math.digamma(x * x + 1)
 
 
+@pytest.mark.slow
 def test_a_refusal_names_layer_operator_and_flag(tmp_path):
     x = keras.Input((None, 3))
     model = keras.Model(x, kl.LSTM(2)(Random(name="odd")(x)))

@@ -140,6 +140,7 @@ def test_a_recurrence_over_the_first_axis(tmp_path):
 @pytest.mark.parametrize(
     "build", [time_first, pytest.param(cut_to_longest, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_axes_are_found_and_rows_depend_on_each_other(build, generation):
     model, origin = read(build(GENERATIONS[generation]))
     loaded, _ = inspect_model(model, origin)
@@ -157,6 +158,7 @@ def test_rows_that_depend_on_the_longest_row_are_not_divided(generation):
     assert not loaded.spec.rows_independent
 
 
+@pytest.mark.slow
 def test_examples_cannot_be_compared_without_rows():
     model, origin = read(batch_mean(keras))
     loaded, _ = inspect_model(model, origin)

@@ -58,6 +58,7 @@ def agree(found, expected):
 
 
 @pytest.mark.parametrize(("library", "name"), CASES)
+@pytest.mark.slow
 def test_onnx(library, name):
     model, examples, expected = loaded(library, name)
     graph = mark_recurrences(lambda lowering: model.trace(lowering, model.flat_inputs))
@@ -70,6 +71,7 @@ def test_onnx(library, name):
 
 
 @pytest.mark.parametrize(("library", "name"), CASES)
+@pytest.mark.slow
 def test_tflite(library, name):
     model, examples, expected = loaded(library, name)
     content = convert_function(model.trace(LoopLowering(4), model.flat_inputs))

@@ -190,6 +190,7 @@ def test_positions_of_int8_throughout(tmp_path):
 
 @pytest.mark.parametrize("shape", [(), (3,), (None, 3), (None, None, 2)])
 @pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
+@pytest.mark.slow
 def test_an_output_never_shares_a_tensor(shape, dtype):
     def call(b: Any, a: Any) -> dict[str, Any]:
         other = tf.logical_not(a) if dtype == "bool" else a + a

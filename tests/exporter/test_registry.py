@@ -39,6 +39,7 @@ def test_a_format_can_support_some_precisions_only():
     assert [name for name, recipe in RECIPES.items() if target.holds(recipe)] == ["float32"]
 
 
+@pytest.mark.slow
 def test_a_format_without_a_backend_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("bilstm_exporter.artifacts.BACKENDS", {})
     with pytest.raises(UnsupportedModelError, match="no backend of bilstm_runtime runs onnx"):

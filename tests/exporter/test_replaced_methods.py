@@ -139,6 +139,7 @@ def test_building_a_file_leaves_keras_as_it_was(name):
 
 
 @pytest.mark.usefixtures("keras_is_restored")
+@pytest.mark.slow
 def test_an_export_leaves_keras_as_it_was(tmp_path):
     export(MODELS["lstm"](), tmp_path / "b")
 

@@ -41,6 +41,7 @@ def model():
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in FIXTURES.glob("*[5s]")))
+@pytest.mark.slow
 def test_fixture(name):
     """What `make_fixtures.py` saved with its outputs is read correctly."""
     source, origin = read(FIXTURES / name, custom_objects=OBJECTS)
@@ -108,6 +109,7 @@ def test_saved_model_without_keras(tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["weights.h5", "model.h5", "x.weights.h5"])
+@pytest.mark.slow
 def test_json_and_weights(weights, model, tmp_path):
     (tmp_path / "model.json").write_text(model.to_json())
     if weights == "model.h5":
@@ -286,6 +288,7 @@ def test_code_needs_trust(ending, tmp_path):
     check_read(model, path, trust_code=True)
 
 
+@pytest.mark.slow
 def test_functions_that_reach_files_need_trust(tmp_path):
     model = CASES["operators"]()
     path = tmp_path / "model.json"

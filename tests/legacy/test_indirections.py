@@ -48,6 +48,7 @@ def datasets(file):
 
 @pytest.mark.parametrize("trick", [external_link, soft_link, external_storage, virtual_dataset])
 @pytest.mark.parametrize("container", ["h5", "weights.h5", "keras"])
+@pytest.mark.slow
 def test_weights_from_another_file_are_refused(trick, container, tmp_path):
     layers = tf_keras.layers
     model = tf_keras.Sequential([layers.Input((None, 4)), layers.LSTM(3), layers.Dense(2)])

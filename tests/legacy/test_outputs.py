@@ -33,6 +33,7 @@ def functional(library):
 
 @libraries
 @pytest.mark.parametrize("ending", ["", ".keras", ".h5"])
+@pytest.mark.slow
 def test_the_outputs_of_layers(library, ending, tmp_path):
     model = functional(library)
     path = tmp_path / f"model{ending}"
@@ -59,6 +60,7 @@ def test_a_layer_of_a_sequential_model(library):
 
 
 @libraries
+@pytest.mark.slow
 def test_layers_that_cannot_be_outputs(library):
     keras = importlib.import_module(library)
     for name, words in (("lstm", "did you mean encoder/lstm"), ("none", "its layers are"),
@@ -139,6 +141,7 @@ def test_a_loss_inside_a_model_is_not_exported(library, kind, tmp_path):
 
 
 @libraries
+@pytest.mark.slow
 def test_a_loss_as_output_is_answered_with_the_layers_before_it(library, tmp_path):
     model = with_loss(library, "output")
     with pytest.raises(UnsupportedModelError, match=r"'label' is an input.*--outputs softmax"):
@@ -203,6 +206,7 @@ def test_a_layer_that_draws_random_numbers_is_named(library):
 
 
 @libraries
+@pytest.mark.slow
 def test_an_operator_is_named_with_its_layer_and_an_error_without_keras_s_frame(library, tmp_path):
     keras = importlib.import_module(library)
 

@@ -79,6 +79,7 @@ def training_objects(keras):
 
 
 @every_container
+@pytest.mark.slow
 def test_what_only_training_needs_is_not_needed(library, container, tmp_path):
     keras = importlib.import_module(library)
     clip, shrink, start, cost = training_objects(keras)
@@ -145,6 +146,7 @@ def forget(keras, *names):
 
 @every_container
 @pytest.mark.parametrize("package", [None, "weather"])
+@pytest.mark.slow
 def test_all_missing_objects_are_named_with_their_flags(library, container, package, tmp_path):
     keras = importlib.import_module(library)
     own = own_layers(keras, package)
@@ -166,6 +168,7 @@ def test_all_missing_objects_are_named_with_their_flags(library, container, pack
 
 
 @every_container
+@pytest.mark.slow
 def test_a_lambda_needs_permission_and_then_runs(library, container, tmp_path):
     keras = importlib.import_module(library)
     first = keras.Input((None, 4), name="x")
@@ -210,6 +213,7 @@ def pruning_wrapper(keras):
 
 @pytest.mark.parametrize("functional", [True, False])
 @pytest.mark.parametrize("container", ["h5", "json"])
+@pytest.mark.slow
 def test_pruned_layers_load_without_the_package(functional, container, tmp_path):
     import tf_keras
 

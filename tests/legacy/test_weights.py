@@ -41,6 +41,7 @@ def check(model, path, weights=None):
 @libraries
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("ending", ["", ".index"])
+@pytest.mark.slow
 def test_a_checkpoint(library, named, ending, tmp_path):
     model = model_of(library)
     (tmp_path / "model.json").write_text(model.to_json())
@@ -57,6 +58,7 @@ def test_a_checkpoint(library, named, ending, tmp_path):
 
 
 @libraries
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model(library, tmp_path):
     (tmp_path / "model.json").write_text(model_of(library).to_json())
     tf.train.Checkpoint(model=model_of(library, units=2)).write(str(tmp_path / "model.ckpt"))
@@ -95,6 +97,7 @@ def save_tfjs(model, library, folder, *, renamed=False, quantized=False):
 @libraries
 @pytest.mark.parametrize("renamed", [True, False])
 @pytest.mark.parametrize("quantized", [True, False])
+@pytest.mark.slow
 def test_a_model_of_tensorflow_js(library, renamed, quantized, tmp_path):
     model = model_of(library)
     save_tfjs(model, library, tmp_path, renamed=renamed, quantized=quantized)
@@ -102,6 +105,7 @@ def test_a_model_of_tensorflow_js(library, renamed, quantized, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../secret.bin", "/etc/hostname", "missing.bin"])
+@pytest.mark.slow
 def test_weights_of_tensorflow_js_lie_beside_it(path, tmp_path):
     document = save_tfjs(model_of("tf_keras"), "tf_keras", tmp_path)
     document["weightsManifest"][0]["paths"][0] = path

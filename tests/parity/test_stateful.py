@@ -19,6 +19,7 @@ def _reset(model):
 
 @pytest.mark.parametrize("backend", ["onnx", "litert"])
 @pytest.mark.parametrize("name", models(STATEFUL))
+@pytest.mark.slow
 def test_carries_its_states(exported, name, backend):
     case = load_all()[name]
     model, bundle = exported(name)

@@ -19,6 +19,7 @@ CELLS = {
 
 @pytest.mark.parametrize("format_name", ["onnx", "tflite"])
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.slow
 def test_gates_keep_the_precision_of_their_layer(cell, format_name):
     model = keras.Sequential([keras.Input((None, 16), name="x"), CELLS[cell]()])
     weights = converted(model, format_name).write(Precision.INT8, a=Precision.FLOAT16).weights

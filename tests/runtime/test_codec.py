@@ -148,6 +148,7 @@ def through_json(value: Any) -> Field:
 
 @pytest.mark.parametrize("kind", STRATEGIES, ids=lambda kind: kind.__name__)
 @given(data=st.data())
+@pytest.mark.slow
 def test_round_trip(kind: type, data: st.DataObject) -> None:
     value = data.draw(STRATEGIES[kind])
     root = through_json(value)

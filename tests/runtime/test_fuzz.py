@@ -307,6 +307,7 @@ def in_child(seeds: list[int], run: Callable[[int], None], note: Path) -> str:
 
 @pytest.mark.parametrize("kind", [bundle_case, file_case, predict_case])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.slow
 def test_mutations(kind: Any, cases: Iterator[int], fixtures: Path, tmp_path: Path) -> None:
     seeds = list(cases)
     problems = []

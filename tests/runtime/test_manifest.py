@@ -99,6 +99,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 
 @given(manifests())
+@pytest.mark.slow
 def test_round_trip(manifest: Manifest) -> None:
     text = manifest_to_json(manifest)
     assert manifest_from_json(text) == manifest

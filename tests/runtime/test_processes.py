@@ -80,6 +80,7 @@ def busy(load_one: Callable[..., Model], backend: str, threads: int) -> Iterator
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.slow
 def test_forks_while_a_thread_predicts(busy: Model) -> None:
     x = np.zeros([axis.size or 5 for axis in busy.inputs[0].axes], busy.inputs[0].dtype)
     expected = busy.predict(x)

@@ -69,6 +69,7 @@ def test_blocks_of_any_size_have_the_same_lines(
 
 @pytest.mark.parametrize("name", ["out.jsonl", None])
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.slow
 def test_many_lines_are_the_same_as_one_call(
     tagger: str, tmp_path: Path, rng: np.random.Generator, capsys: Any, name: str, ending: str
 ) -> None:
@@ -84,6 +85,7 @@ def test_many_lines_are_the_same_as_one_call(
         np.testing.assert_allclose(json.loads(line), row, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_wrong_example_far_down_is_named_by_its_line(
     tagger: str, tmp_path: Path, capsys: Any
 ) -> None:

@@ -63,6 +63,7 @@ def run(model, x):
 
 
 @pytest.mark.parametrize("read", COUNTS)
+@pytest.mark.slow
 def test_unused_variables_are_removed(read):
     function = loop(read)
     model = converted(function)

@@ -46,6 +46,7 @@ every_direction = pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize(
     "kind", ["LSTM", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "LSTM")]
 )
+@pytest.mark.slow
 def test_unrolled(kind, backwards):
     one = layer(kind, go_backwards=backwards)
     for time in TIMES:
@@ -58,6 +59,7 @@ def test_unrolled(kind, backwards):
 @pytest.mark.parametrize("zero", [False, True])
 @every_direction
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.slow
 def test_every_mask(kind, backwards, zero):
     one = layer(kind, go_backwards=backwards, zero_output_for_mask=zero)
     none = [None] * one.weights.state_count

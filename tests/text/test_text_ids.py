@@ -79,6 +79,7 @@ def assert_equal_ids(layer, encoder: TextEncoder, texts: list[str]) -> None:
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 @example(texts=["", " \t\n ", "A GOOD  film!", "  It's naïve, NAÏVE.\n", "日本 日"])
 @example(texts=["a" * 3000, "good film " * 3000, "a\x00 b\x00"])
+@pytest.mark.slow
 def test_text_vectorization(standardize, split, length, texts) -> None:
     assert_equal_ids(*vectorization(standardize, split, length), texts)
 
@@ -98,6 +99,7 @@ def test_string_lookup_that_knows_every_word() -> None:
     assert_equal_ids(layer, encoder, [*WORDS, "-"])
 
 
+@pytest.mark.slow
 def test_every_character_alone_and_between_letters() -> None:
     """Those of the first planes that any script uses, with what Keras strips, lowers or splits."""
     layer, encoder = vectorization("lower_and_strip_punctuation", "whitespace", None)

@@ -37,6 +37,7 @@ from bilstm_exporter.frontends.known_objects import (
     python_name,
     with_registered_names,
 )
+from bilstm_exporter.frontends.lambda_names import resolved_names
 from bilstm_exporter.frontends.model_file import (
     KERAS3,
     NOTHING_SHA256,
@@ -279,7 +280,11 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         elif path.suffix != f".{file.kind}":  # Keras requires the right extension
             path = Path(shutil.copy(path, Path(folder) / f"model.{file.kind}"))
         try:
-            with safe_mode, observed_failures(keras.layers.Layer) as failed:
+            with (
+                safe_mode,
+                resolved_names(keras, keras.src.utils.python_utils, custom_objects),
+                observed_failures(keras.layers.Layer) as failed,
+            ):
                 if file.kind == "json":
                     return keras.models.model_from_json(
                         json.dumps(config), custom_objects=custom_objects
@@ -292,8 +297,18 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                     safe_mode=not trust_code,
                 )
         except _LOADING_ERRORS as error:
+            _raise_own(error)
             reader = f"Keras {keras.__version__}"
             raise _explained(file.path, error, reader, config, known, failed) from error
+
+
+def _raise_own(error: BaseException) -> None:
+    """Raise the error of this project that Keras has put into one of its own, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ExportError):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
@@ -330,6 +345,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
     try:
         with (
             SafeModeScope(safe_mode=not trust_code),
+            resolved_names(tf_keras, tf_keras.src.utils.generic_utils, custom_objects),
             observed_failures(tf_keras.layers.Layer) as failed,
         ):
             return loading.load(
@@ -341,6 +357,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
     except ExportError:
         raise
     except _LOADING_ERRORS as error:
+        _raise_own(error)
         reader = f"tf_keras {tf_keras.__version__}"
         raise _explained(file.path, error, reader, config, known, failed) from error
 

@@ -28,7 +28,7 @@ _SIZES = ((5, 7, 9, 6), (13, 17, 19, 15), (8, 16, 24, 32), (32, 64, 96, 48))
 _MAX_MINIMUM = 64
 # A model for raw audio takes no input shorter than a window of some hundred samples.
 _LARGER_SIZES = tuple((2**n, 3 * 2 ** (n - 1), 2**n, 3 * 2 ** (n - 1)) for n in range(7, 18))
-_MAX_FAILING_SECONDS = 10.0
+_MAX_FAILING_SECONDS = 5.0
 _MAX_NOT_FINITE = 4
 
 # User code in a model may raise any exception for an input that it does not accept.
@@ -275,8 +275,10 @@ def _tie_axes(
     ]
     batch = declared[0].shape[0] or 2
     namings = list(_namings(free))
+    namings = [one for number, one in enumerate(namings) if one not in namings[:number]]
     larger = ([(time,) * 4] if time is not None else []) + list(_LARGER_SIZES)
     failure: Exception | None = None
+    start: float | None = None
     largest = 0
     not_finite: list[tuple[tuple[InputSpec, ...], dict[str, int], list[np.ndarray]]] = []
     for naming, sizes in (
@@ -290,7 +292,10 @@ def _tie_axes(
         inputs = _with_distinct_time_names(inputs)
         names = list(dict.fromkeys(naming.values()))
         tried = {BATCH: batch, **dict(zip(names, sizes * len(names), strict=False))}
-        start = clock.perf_counter()
+        if sizes in larger:
+            start = start or clock.perf_counter()
+            if clock.perf_counter() - start > _MAX_FAILING_SECONDS:
+                break
         result = _call(model, inputs, tried)
         is_small = sizes == _SIZES[0]
         if (
@@ -307,8 +312,6 @@ def _tie_axes(
             not_finite.append((inputs, tried, result))
             continue
         failure, largest = result, max(largest, *sizes)
-        if sizes in larger and clock.perf_counter() - start > _MAX_FAILING_SECONDS:
-            break
     if not_finite:
         return not_finite[0]
     message = (

@@ -119,6 +119,7 @@ with folders.staged(folder, overwrite=True) as aside:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 @pytest.mark.parametrize("how", ["exchange", "renames"])
 @pytest.mark.parametrize("step", [0, 1, 2])
+@pytest.mark.slow
 def test_a_killed_export_leaves_a_bundle_and_the_next_cleans_up(old, tmp_path, how, step):
     (old / "labels.txt").write_text("no,yes")
     source = str(FIXTURES / "classifier")

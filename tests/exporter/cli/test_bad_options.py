@@ -161,6 +161,7 @@ def test_a_bundle_is_replaced_only_if_asked(run, fails, saved, tmp_path):
     assert (tmp_path / "out" / "golden.npz").read_bytes() != b"changed"
 
 
+@pytest.mark.slow
 def test_a_failed_export_leaves_the_bundle_that_was_there(run, fails, saved, make_wrong):
     arguments = (saved("lstm"), "--out", "out", "--formats", "onnx", "--overwrite", "--quiet")
     assert run(*arguments).code == 0

@@ -37,6 +37,7 @@ def own(here, monkeypatch):
     return own_layers
 
 
+@pytest.mark.slow
 def test_every_layer_of_a_model_that_is_exported(run, saved):
     ran = run(saved("gelu"), "--explain", "--quiet")
     assert ran.code == 0
@@ -60,6 +61,7 @@ def test_text_layers_stand_in_the_manifest(run, tmp_path):
     assert [row[0] for row in table.values()].count("StringLookup") == 0  # inside the other
 
 
+@pytest.mark.slow
 def test_a_format_that_fails_leaves_the_other_explained(run, own, tmp_path):
     floats(own.Bits(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
     for arguments in ((), ("--explain",)):
@@ -75,6 +77,7 @@ def test_a_format_that_fails_leaves_the_other_explained(run, own, tmp_path):
         assert [path.name for path in tmp_path.glob("*-edge")] == []
 
 
+@pytest.mark.slow
 def test_the_explanation_as_json(run, own, tmp_path):
     floats(own.Bits(name="bend"), kl.LSTM(2, name="memory")).save(tmp_path / "m.keras")
     ran = run("m.keras", "--custom-objects", "own_layers", "--quiet", "--explain", "--json")

@@ -102,6 +102,7 @@ def test_a_layer_that_fails(fails, with_layer):
     assert "no such luck" in message
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_random(fails, with_layer):
     message = fails(MODEL, with_layer("Noisy"), "--custom-objects", "own_layers")
     assert "layer 'noisy" in message
@@ -151,6 +152,7 @@ def test_an_operator_that_one_format_lacks(run, fails, with_layer, here):
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
+@pytest.mark.slow
 def test_a_wrong_lowering_writes_nothing(fails, saved, make_wrong, name):
     make_wrong(name)
     message = fails(PARITY, saved("lstm"))
@@ -177,6 +179,7 @@ def listening(monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["loading", "reading", "calling", "writing tflite", "checking"])
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing(run, saved, tmp_path, listening, stage):
     def stop(name):
         if name.startswith(stage):
@@ -209,6 +212,7 @@ def test_an_interrupt_that_a_library_loses_still_ends_it(run, saved, tmp_path, l
 
 
 @pytest.mark.parametrize("stage", ["loading", "reading", "calling", "writing tflite", "checking"])
+@pytest.mark.slow
 def test_sigterm_ends_it_like_an_interrupt(run, saved, tmp_path, listening, stage):
     """And the libraries' last words, from Python and below, are not shown."""
 

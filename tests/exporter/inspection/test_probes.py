@@ -53,6 +53,7 @@ def test_every_kind_of_padding_is_what_it_says(length, rng):
         assert not masks["middle"].all()
 
 
+@pytest.mark.slow
 def test_probes_hold_every_padding(inspected):
     found = inspected("classifier")
     probes = _by_name(found.probes)
@@ -161,6 +162,7 @@ def badly_conditioned() -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 def test_a_badly_conditioned_probe_is_left_out_with_the_reason():
     probes = inspect(badly_conditioned()).probes
     before = [probe.name for probe in probes.probes]
@@ -302,6 +304,7 @@ def candidates(rng, *sizes: tuple[ProbeKind, int, int], features: int = 3) -> li
 ORDINARY, ENDS, EVERY = ProbeKind.ORDINARY, ProbeKind.RANGE_ENDS, ProbeKind.EVERY_PADDING
 
 
+@pytest.mark.slow
 def test_the_first_ordinary_probe_of_a_shape_is_called_alone(rng):
     model, loaded = counting(masked(kl.LSTM(4)))
     sizes = ((ORDINARY, 2, 5), (ORDINARY, 2, 5), (ENDS, 7, 5), (EVERY, 7, 5))

@@ -25,6 +25,7 @@ def slow(*values):
         ("lstm", False),
     ],
 )
+@pytest.mark.slow
 def test_padding_is_neutral_only_where_it_changes_nothing(inspected, name, neutral):
     found = inspected(name)
     assert is_padding_neutral(found.loaded) is neutral
@@ -44,6 +45,7 @@ def test_padding_is_neutral_only_where_it_changes_nothing(inspected, name, neutr
     ids=["tagger", "backwards", "average", "conv", "held-conv", "flatten"],
 )
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+@pytest.mark.slow
 def test_padding_of_masked_heads(layers, neutral):
     head = layers()
     steps = 8 if any(isinstance(layer, kl.Flatten) for layer in head) else None
@@ -63,12 +65,14 @@ class BatchMean(kl.Layer):
 
 
 @pytest.mark.parametrize("name", ["classifier", "lstm", "pooled"])
+@pytest.mark.slow
 def test_rows_are_independent(inspected, name):
     found = inspected(name)
     assert are_rows_independent(found.loaded, found.probes.probes) is True
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.slow
 def test_rows_that_mix_are_found(place):
     layers = [BatchMean(), kl.LSTM(3)] if place == "before" else [kl.LSTM(3), BatchMean()]
     model = floats(*layers)
@@ -77,6 +81,7 @@ def test_rows_that_mix_are_found(place):
     assert are_rows_independent(found.loaded, found.probes.probes) is False
 
 
+@pytest.mark.slow
 def test_rows_that_are_merged_are_found():
     model = floats(kl.LSTM(3), kl.Lambda(lambda x: keras.ops.sum(x, axis=0)))
     randomize(model, 5)
