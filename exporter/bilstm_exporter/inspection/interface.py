@@ -390,7 +390,7 @@ def _minimum(
     *,
     is_finite: bool,
 ) -> int:
-    """Find the smallest size of an axis: one by one, then by bisection up to the typical size.
+    """Find the smallest size of an axis: one by one or, above 64, by bisection.
 
     Args:
         model: The model.
@@ -412,9 +412,10 @@ def _minimum(
             and model.accepts_shapes(shapes_at(inputs, sizes))
         )
 
-    for size in range(1, min(typical[name], _MAX_MINIMUM) + 1):
-        if is_accepted(size):
-            return size
+    if typical[name] <= _MAX_MINIMUM or is_accepted(_MAX_MINIMUM):
+        for size in range(1, min(typical[name], _MAX_MINIMUM) + 1):
+            if is_accepted(size):
+                return size
     refused, accepted = _MAX_MINIMUM, typical[name]
     while accepted - refused > 1:
         middle = (refused + accepted) // 2

@@ -5,11 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as kl
 from keras import ops
 
 from bilstm_exporter import export
-from bilstm_exporter.errors import ModelFileError, OptionError
+from bilstm_exporter.errors import ModelFileError, OptionError, UnsupportedModelError
 from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.inspection.interface import Interface, find_interface
 from bilstm_exporter.keras_model import KerasModel
@@ -338,3 +339,37 @@ def test_the_bundle_keeps_dtypes_and_unused_inputs(tmp_path):
     for backend in ("onnx", "litert"):
         output = load(tmp_path / "b", backend=backend).predict(arrays)
         np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_free_axis_may_need_many_samples():
+    keras.utils.set_random_seed(2)
+    model = floats(
+        kl.Conv1D(2, 230, strides=90), kl.GRU(2), kl.Dense(2, activation="softmax"), shape=(None, 1)
+    )
+    found = inspect(model)
+    (axis,) = [axis for axis in found.loaded.spec.inputs[0].axes if axis.name == "time"]
+    assert axis.min == 230
+    lengths = {probe.inputs[0].shape[1] for probe in found.probes.probes}
+    assert max(lengths) >= 230 + 3 * 90  # the recurrence runs over several steps
+    assert all(probe.is_finite for probe in found.probes.probes)
+
+
+@pytest.mark.slow
+def test_a_long_axis_may_be_fixed_by_an_option():
+    model = floats(kl.Conv1D(2, 230, strides=90), kl.GRU(2), shape=(None, 1))
+    found = find_interface(read(model)[0], time=500)
+    assert found.inputs[0].axes[1].size == 500
+
+
+@pytest.mark.slow
+def test_a_model_that_refuses_every_size_is_answered_in_seconds():
+    class Refusing(kl.Layer):
+        def call(self, x):
+            if tf.executing_eagerly():
+                message = "never"
+                raise ValueError(message)
+            return x
+
+    with pytest.raises(UnsupportedModelError, match=r"free axes of 5 to .*never"):
+        find_interface(read(floats(kl.GRU(2, return_sequences=True), Refusing()))[0])
