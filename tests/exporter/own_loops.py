@@ -288,27 +288,6 @@ def viterbi_one_hot(x, w):
     return tf.one_hot(tf.transpose(path), FEATURES)
 
 
-class DecodeForward(tf_keras.layers.AbstractRNNCell):
-    """As in TensorFlow Addons and tf2crf."""
-
-    def __init__(self, w):
-        super().__init__()
-        self.w = w
-
-    @property
-    def state_size(self):
-        return FEATURES
-
-    @property
-    def output_size(self):
-        return FEATURES
-
-    def call(self, inputs, state):
-        total = tf.expand_dims(state[0], 2) + tf.expand_dims(self.w, 0)
-        new = inputs + tf.reduce_max(total, [1])
-        return tf.argmax(total, 1, output_type=tf.int32), new
-
-
 @loop
 def viterbi_keras_contrib(x, w):
     """As in keras-contrib: K.rnn with energies and integer positions, then K.rnn backwards."""

@@ -7,6 +7,7 @@ Keras 2 wrote, the reference is the output of Keras 2.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -317,6 +318,9 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         from tf_keras.src.saving.serialization_lib import SafeModeScope  # noqa: PLC0415
 
         from bilstm_exporter.frontends.keras2 import loading  # noqa: PLC0415
+        from bilstm_exporter.frontends.keras2.allowed_symbols import (  # noqa: PLC0415
+            only_functions_of_tensors,
+        )
     except ImportError as error:
         if error.name != "tf_keras":
             raise
@@ -345,6 +349,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
     try:
         with (
             SafeModeScope(safe_mode=not trust_code),
+            contextlib.nullcontext() if trust_code else only_functions_of_tensors(),
             resolved_names(tf_keras, tf_keras.src.utils.generic_utils, custom_objects),
             observed_failures(tf_keras.layers.Layer) as failed,
         ):

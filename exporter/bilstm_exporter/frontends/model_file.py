@@ -460,6 +460,11 @@ def _keys(config: Any) -> Iterator[str]:
             yield from _keys(value)
 
 
+def _is_public(name: Any) -> bool:
+    """Whether an attribute of a tensor is a public one; others lead to Python's internals."""
+    return isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+
+
 def _layers_with_code(config: Any, outer: str | None) -> Iterator[str | None]:
     """Yield the layers whose config has pickled code, or a function of `_UNSAFE_FUNCTIONS`.
 
@@ -477,6 +482,10 @@ def _layers_with_code(config: Any, outer: str | None) -> Iterator[str | None]:
             config.get("class_name") in {"Lambda", "__lambda__"}
             or "lambda" in {inner.get("mode_type"), inner.get("output_shape_type")}
             or (isinstance(function, str) and function.startswith(_UNSAFE_FUNCTIONS))
+            or (
+                config.get("class_name") in {"InstanceMethod", "InstanceProperty", "ClassMethod"}
+                and not _is_public(inner.get("attr_name", inner.get("method_name")))
+            )
         ):
             yield here
         for value in config.values():
