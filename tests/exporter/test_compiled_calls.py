@@ -46,7 +46,7 @@ def counted(monkeypatch):
     return calls
 
 
-def long(rng, batch: int = 2, steps: int = 40) -> np.ndarray:
+def long(rng, batch: int = 2, steps: int = 120) -> np.ndarray:
     return rng.normal(size=(batch, steps, 3)).astype(np.float32)
 
 
@@ -75,7 +75,7 @@ def test_long_calls_are_compiled_and_have_the_bits_of_the_eager_call(name, rng, 
     model = read(MODELS[name]())[0]
     model.reference([long(rng, steps=5)])
     assert not calls
-    for batch, steps in ((2, 40), (3, 40), (1, 30)):
+    for batch, steps in ((2, 120), (3, 120), (1, 110)):
         x = long(rng, batch, steps)
         x[0, 5:9] = 0
         for found, wanted in zip(model.reference([x]), model.eager_reference([x]), strict=True):
@@ -99,7 +99,7 @@ def test_an_input_that_keras_refuses_raises_its_error_and_disproves_nothing(rng,
     model = read(floats(kl.Dense(3), kl.LSTM(4)))[0]
     model.reference([long(rng, steps=5)])
     with pytest.raises(ValueError, match=r"[Ss]hape|axis"):
-        model.reference([np.zeros((2, 40, 9), np.float32)])
+        model.reference([np.zeros((2, 120, 9), np.float32)])
     model.reference([long(rng)])
     assert calls
 

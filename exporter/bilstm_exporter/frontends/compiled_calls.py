@@ -20,9 +20,9 @@ Call = Callable[..., list[Any]]
 Run = Callable[[Call, Sequence[np.ndarray]], list[np.ndarray]]
 _Shapes = tuple[tuple[tuple[int | None, ...], str], ...]
 
-# To trace a call takes about as long as 25 eager steps of the same model, whatever its layers: an
-# LSTM of 32 units takes 4 ms per step and direction, and 0.1 s to trace.
-_MIN_STEPS = 25
+# To trace and start a call takes about as long as 50 to 100 eager steps of the same model, whatever
+# its layers: 1 to 2 ms per step and direction of an LSTM, and 0.15 s to trace one.
+_MIN_STEPS = 100
 _MAX_PROOFS = 2
 _MAX_FUNCTIONS = 16
 
