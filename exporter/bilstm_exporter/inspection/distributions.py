@@ -16,7 +16,7 @@ from bilstm_exporter.keras_model import KerasModel
 from bilstm_runtime.sampling import FLOAT_ENDS, random_values, without_mask_value
 from bilstm_runtime.spec import InputSpec
 
-_SCALES = (10.0, 0.1, 0.01)
+_LARGE_SCALE, _SMALL_SCALES = 10.0, (0.1, 0.01)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def distributions(model: KerasModel, inputs: Sequence[InputSpec]) -> list[Distri
         return []
     features = {spec.axes[-1].size for spec in floats if len(spec.axes) > 1}
     found = [
-        *(_normal(f"normal of scale {scale:g}", 0.0, scale) for scale in _SCALES[:1]),
+        _normal(f"normal of scale {_LARGE_SCALE:g}", 0.0, _LARGE_SCALE),
         *_from_statistics(model, features),
         Distribution(
             "absolute values of a normal",
@@ -76,7 +76,7 @@ def distributions(model: KerasModel, inputs: Sequence[InputSpec]) -> list[Distri
             ),
             Distribution("one-hot rows", _one_hot, None),
         ]
-    found += [_normal(f"normal of scale {scale:g}", 0.0, scale) for scale in _SCALES[1:]]
+    found += [_normal(f"normal of scale {scale:g}", 0.0, scale) for scale in _SMALL_SCALES]
     return found
 
 

@@ -41,13 +41,8 @@ def without_captures(function: Any) -> Any:
 
     def call(*tensors: Any) -> Any:
         values = [tf.constant(array) for array in arrays]
-        names = [tensor.name for tensor in function.outputs]
         mapping = dict(zip([t.name for t in (*own, *places)], (*tensors, *values), strict=True))
-        results = tf.graph_util.import_graph_def(
-            graph_def, input_map=mapping, return_elements=names, name=""
-        )
-        for result, output in zip(results, function.outputs, strict=True):
-            result.set_shape(output.shape)
+        results = _imported(graph_def, mapping, function.outputs)
         return tf.nest.pack_sequence_as(outputs, results)
 
     arrays = [_constant_value(tensor) for tensor in captured]
@@ -73,14 +68,7 @@ def with_captured_inputs(function: Any) -> tuple[Any, list[Any]]:
 
     def call(*tensors: Any) -> Any:
         mapping = dict(zip([tensor.name for tensor in inputs], tensors, strict=True))
-        results = tf.graph_util.import_graph_def(
-            graph_def,
-            input_map=mapping,
-            return_elements=[tensor.name for tensor in function.outputs],
-            name="",
-        )
-        for result, output in zip(results, function.outputs, strict=True):
-            result.set_shape(output.shape)
+        results = _imported(graph_def, mapping, function.outputs)
         return [tf.identity(result) for result in results]
 
     signature = [
@@ -138,19 +126,25 @@ def without_unread_branches(function: Any) -> Any:
         for variable in graph.variables:
             if any(variable.handle is value for _, value in captured):
                 new_graph.watch_variable(variable)
-        results = tf.graph_util.import_graph_def(
-            graph_def,
-            input_map=mapping,
-            return_elements=[tensor.name for tensor in function.outputs],
-            name="",
-        )
-        for result, output in zip(results, function.outputs, strict=True):
-            result.set_shape(output.shape)
+        results = _imported(graph_def, mapping, function.outputs)
         return tf.nest.pack_sequence_as(outputs, results)
 
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.op.name) for tensor in own]
     with tf.init_scope():
         return tf.function(call, autograph=False).get_concrete_function(*signature)
+
+
+def _imported(graph_def: Any, mapping: dict[str, Any], outputs: Any) -> list[Any]:
+    """Import a graph into the current one; returns its outputs, with their static shapes."""
+    results: list[Any] = tf.graph_util.import_graph_def(
+        graph_def,
+        input_map=mapping,
+        return_elements=[tensor.name for tensor in outputs],
+        name="",
+    )
+    for result, output in zip(results, outputs, strict=True):
+        result.set_shape(output.shape)
+    return results
 
 
 def unread_inputs(function: Any) -> list[int]:
