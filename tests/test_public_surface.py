@@ -85,6 +85,7 @@ def test_export():
 
 OPTIONS = {
     "formats": ("onnx", "tflite"),
+    "target": None,
     "recipes": "float32",
     "data": None,
     "metric": None,
@@ -125,6 +126,7 @@ EXPORT_ERRORS = {
     "UnknownObjectError": (LookupError, 3),
     "UnsupportedModelError": (NotImplementedError, 3),
     "UnsupportedOperatorError": (NotImplementedError, 3),
+    "TargetError": (NotImplementedError, 3),
     "ParityError": (ArithmeticError, 1),
     "OutputFolderError": (OSError, 4),
     "OptionError": (ValueError, 2),
@@ -170,7 +172,8 @@ def test_the_report():
         "sha256 notes"
     )
     assert names(ArtifactReport) == (
-        "file format recipe bytes parity recurrences weights verdict operators missing_in_micro"
+        "file format recipe bytes parity recurrences weights verdict operators missing_in_micro "
+        "runtimes"
     )
 
 
@@ -263,7 +266,8 @@ def test_the_errors_of_the_runtime():
 
 FLAGS = {
     "export-bilstm": "batch builder custom-objects data debug explain formats json max-drop max-kb "
-    "max-ms metric opset out outputs overwrite quiet recipes time trust-code weights",
+    "max-ms metric opset out outputs overwrite quiet recipes target time trust-code "
+    "weights",
     "run-bilstm": "backend batch-size debug input input-format output quiet recipe sha256 threads",
     "check-bilstm": "backend debug json quiet",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, replace
 
 from bilstm_exporter.errors import (
     ExportError,
     ParityError,
+    TargetError,
     UnsupportedModelError,
     UnsupportedOperatorError,
 )
@@ -17,12 +19,14 @@ from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.keras_model import layer_of_node
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.profiles import Profile
 from bilstm_exporter.progress import Stages, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES, PrecisionPlan, file_name
 from bilstm_exporter.targets.base import Built, Calibration, Target, TargetOptions
 from bilstm_exporter.targets.registry import TARGETS
 from bilstm_exporter.verification.agreement import Agreement, measure_agreement
 from bilstm_exporter.verification.parity import Parity, measure_parity, require_parity
+from bilstm_exporter.verification.runtimes import check_operators, prove
 from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.bundle.manifest import Artifact
 from bilstm_runtime.errors import BackendRunError
@@ -72,7 +76,7 @@ class ArtifactBuilder:
         self.loaded = loaded
         self.probes = probes
         self._stages = stages
-        self._options = TargetOptions(opset=options.opset)
+        self._opset, self._profiles = options.opset, options.profiles
         self._targets: dict[str, Target] = {}
         self._built: dict[str, Built] = {}
         self._float32: dict[str, VerifiedArtifact] = {}
@@ -81,7 +85,7 @@ class ArtifactBuilder:
         """Build the float32 artifact of a format; errors are returned, not raised."""
         try:
             artifact = self.float32(name)
-        except ParityError as error:
+        except (ParityError, TargetError) as error:
             return FormatOutcome(self._built[name].recurrences, error)
         except ExportError as error:
             return FormatOutcome(None, error)
@@ -91,7 +95,8 @@ class ArtifactBuilder:
         """Build the float32 artifact of a format and verify it against Keras; cached.
 
         Raises:
-            ExportError: The format cannot represent the model, or its outputs differ.
+            ExportError: The format cannot represent the model, its outputs differ, or a runtime
+                that the export is made for cannot run it.
         """
         if name not in self._float32:
             with self._stages.stage(f"writing {name}"):
@@ -99,13 +104,14 @@ class ArtifactBuilder:
             self._built[name] = built
             try:
                 with self._stages.stage(f"checking {name} against Keras"):
-                    self._float32[name] = self._verify_exact(name, FLOAT32, built)
+                    verified = self._verify_exact(name, FLOAT32, built)
             except BackendRunError as error:
                 message = (
                     f"{name} can store the model's operators, but not run them: {error}. Leave "
                     f"this format out with --formats, and please report the model's layers"
                 )
                 raise UnsupportedModelError(message) from error
+            self._float32[name] = self.prove(verified)
         return self._float32[name]
 
     def _build_float32(self, name: str) -> Built:
@@ -141,6 +147,35 @@ class ArtifactBuilder:
             artifact, parity=found.to_dict(), tolerance=found.tolerance, recorded_at_export=True
         )
         return VerifiedArtifact(artifact, built, found, session)
+
+    def profiles_of(self, name: str) -> tuple[Profile, ...]:
+        """Return the runtimes of a format that the export is made for."""
+        return tuple(profile for profile in self._profiles if profile.format == name)
+
+    def prove(self, verified: VerifiedArtifact) -> VerifiedArtifact:
+        """Run an artifact in every runtime that the export is made for, or check its operators.
+
+        Raises:
+            TargetError: A runtime cannot run it, or runs it wrongly.
+        """
+        artifact = verified.artifact
+        if artifact.runtimes:
+            return verified
+        content = verified.built.content
+        kinds = dict(self.loaded.keras.layers())
+        proofs = []
+        for profile in self.profiles_of(artifact.format):
+            if profile.kernels is not None:
+                operators = self._target(artifact.format).operators(content)
+                check_operators(profile, artifact, operators, kinds)
+            shown: contextlib.AbstractContextManager[None] = (
+                contextlib.nullcontext()
+            )  # the backend has run the artifact already
+            if not profile.backend:
+                shown = self._stages.stage(f"checking {artifact.file} for {profile.name}")
+            with shown:
+                proofs.append(prove(profile, content, artifact, self.loaded.spec, self.probes))
+        return replace(verified, artifact=replace(artifact, runtimes=tuple(proofs)))
 
     def smallest(self, name: str) -> Built:
         """Build the file of a format with all weights in the lowest precision, unverified."""
@@ -181,5 +216,7 @@ class ArtifactBuilder:
 
     def _target(self, name: str) -> Target:
         if name not in self._targets:
-            self._targets[name] = TARGETS[name].create(self._options)
+            forms = (profile.forms for profile in self.profiles_of(name))
+            options = TargetOptions(self._opset, frozenset().union(*forms))
+            self._targets[name] = TARGETS[name].create(options)
         return self._targets[name]

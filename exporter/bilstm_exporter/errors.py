@@ -156,6 +156,23 @@ class UnsupportedOperatorError(UnsupportedModelError):
         )
 
 
+class TargetError(UnsupportedModelError):
+    """A runtime that the export was made for cannot run an artifact, or runs it wrongly.
+
+    Args:
+        message: The message.
+        target: The name of the target.
+        reasons: For each layer that the runtime refuses, the reason.
+    """
+
+    code = "target"
+
+    def __init__(self, message: str, *, target: str, reasons: Mapping[str, str]) -> None:
+        self.target = target
+        self.reasons = dict(reasons)
+        super().__init__(message, layers=tuple(reasons))
+
+
 class ParityError(ExportError, ArithmeticError):
     """The outputs of an artifact differ from Keras's."""
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.evaluation.task import check_metrics
+from bilstm_exporter.profiles import Profile, default_profiles, parse_targets
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS, default_formats
 
@@ -25,6 +26,7 @@ class ExportSettings(TypedDict, total=False):
     """The keyword arguments of `bilstm_exporter.export`; see `ExportOptions`."""
 
     formats: Sequence[str] | str
+    target: Sequence[str] | str | None
     recipes: Sequence[str] | str
     data: Any
     metric: str | None
@@ -48,6 +50,9 @@ class ExportOptions:
 
     Attributes:
         formats: Which artifacts to write: a sequence of names, or one string with commas.
+        target: The runtimes to write the artifacts for: a sequence of names, or one string with
+            commas. Every artifact is then run in each of them, or compared with its table of
+            operators. By default those of the formats, onnxruntime and LiteRT.
         recipes: How the numbers of the artifacts are stored: a sequence of names, one string
             with commas, or ``"all"``.
         data: Examples to evaluate the artifacts on, and to calibrate with: a file (.npz, .npy,
@@ -74,6 +79,7 @@ class ExportOptions:
     """
 
     formats: Sequence[str] | str = default_formats()
+    target: Sequence[str] | str | None = None
     recipes: Sequence[str] | str = FLOAT32
     data: Any = None
     metric: str | None = None
@@ -104,6 +110,7 @@ class ExportOptions:
         if len(set(self.formats)) < len(self.formats):
             message = f"formats: {', '.join(self.formats)} contains a format twice"
             raise OptionError(message)
+        self._check_target()
         if isinstance(self.outputs, str):
             layers = tuple(name.strip() for name in self.outputs.split(",") if name.strip())
             object.__setattr__(self, "outputs", layers)
@@ -125,3 +132,38 @@ class ExportOptions:
         if self.opset not in OPSETS:
             message = f"opset: {self.opset}; supported are {OPSETS.start} to {OPSETS.stop - 1}"
             raise OptionError(message)
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The runtimes that the artifacts are written for."""
+        if self.target is None:
+            return default_profiles(self.formats)
+        return parse_targets(self.target)
+
+    def _check_target(self) -> None:
+        """Take the formats, and fixed axes that the user leaves open, from the target."""
+        if self.target is None:
+            return
+        profiles = parse_targets(self.target)
+        object.__setattr__(self, "target", tuple(profile.name for profile in profiles))
+        needed = tuple(name for name in TARGETS if name in {one.format for one in profiles})
+        if tuple(self.formats) == default_formats():
+            object.__setattr__(self, "formats", needed)
+        for profile in profiles:
+            if profile.format not in self.formats:
+                message = (
+                    f"target: {profile.name} runs {profile.format} files, and formats is "
+                    f"{', '.join(self.formats)}; leave formats out, or add {profile.format}"
+                )
+                raise OptionError(message)
+        without = [name for name in self.formats if name not in needed]
+        if without:
+            message = (
+                f"formats: no target runs {', '.join(without)}; leave formats out, or add a "
+                f"target of that format"
+            )
+            raise OptionError(message)
+        for profile in profiles:
+            for axis, size in profile.fixed.items():
+                if getattr(self, axis) is None and size is not None:
+                    object.__setattr__(self, axis, size)

@@ -16,7 +16,12 @@ from bilstm_exporter.bundle.folder import (
     staged,
 )
 from bilstm_exporter.bundle.writer import write_bundle
-from bilstm_exporter.errors import ExportError, ParityError, UnsupportedModelError
+from bilstm_exporter.errors import (
+    ExportError,
+    OptionError,
+    ParityError,
+    UnsupportedModelError,
+)
 from bilstm_exporter.evaluation.data import check_file_for
 from bilstm_exporter.evaluation.dataset import example_calls
 from bilstm_exporter.evaluation.evaluator import EvaluationSet, make_evaluation_set
@@ -39,7 +44,7 @@ from bilstm_exporter.progress import Listener, Stages
 from bilstm_exporter.quantization.recipes import ALL, parse_recipes
 from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection
 from bilstm_exporter.report import ExportReport, FailedExport, make_report
-from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
+from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
 
 
 def run_export(
@@ -161,9 +166,29 @@ def load_model(
         )
     check_options_for(keras_model, options)
     with stages.stage("calling Keras for its outputs"):
-        return inspect_model(
+        loaded, probes = inspect_model(
             keras_model, origin, batch=options.batch, time=options.time, report=stages.report
         )
+    check_fixed_axes(loaded, options)
+    return loaded, probes
+
+
+def check_fixed_axes(loaded: LoadedModel, options: ExportOptions) -> None:
+    """Check that the axes are fixed which a runtime needs fixed.
+
+    Raises:
+        OptionError: Such an axis is free.
+    """
+    free = {axis.name for one in loaded.spec.inputs for axis in one.axes if axis.size is None}
+    groups = {BATCH: {BATCH} & free, TIME: loaded.time_axes & free}
+    for profile in options.profiles:
+        for axis in profile.fixed:
+            if groups[axis]:
+                message = (
+                    f"{profile.runtime} needs fixed shapes, and {axis} is free: add --{axis} N, "
+                    f"the size of that axis in every call"
+                )
+                raise OptionError(message)
 
 
 def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:

@@ -21,6 +21,7 @@ from bilstm_exporter.quantization.recipes import (
     Precision,
     PrecisionPlan,
     Recipe,
+    file_name,
 )
 from bilstm_exporter.targets.base import Calibration
 from bilstm_exporter.targets.registry import TARGETS
@@ -102,13 +103,20 @@ class RecipeSelector:
             for name in self._formats:
                 if not TARGETS[name].holds(recipe):
                     continue
+                refused = self._refused(name, recipe)
+                if refused:
+                    left_out[file_name(recipe.name, name)] = refused
+                    continue
                 try:
-                    artifacts.append(self._artifact_as_stage(name, recipe))
+                    artifacts.append(self._builder.prove(self._artifact_as_stage(name, recipe)))
                 except ExportError as error:
                     if not (skip_failed_calibration and recipe.calibrated):
                         raise
                     left_out[recipe.name] = str(error)
         if not artifacts:
+            if left_out:
+                message = f"{'; '.join(left_out.values())}. Choose other --recipes or --target"
+                raise OptionError(message)
             requested = ", ".join(recipe.name for recipe in recipes)
             others = [t.name for t in TARGETS.values() if any(t.holds(r) for r in recipes)]
             message = (
@@ -126,7 +134,10 @@ class RecipeSelector:
             raise ValueError(message)
         results = {
             name: self._search(
-                name, [r for r in recipes if TARGETS[name].holds(r)], budget, evaluation
+                name,
+                [r for r in recipes if TARGETS[name].holds(r) and not self._refused(name, r)],
+                budget,
+                evaluation,
             )
             for name in self._formats
         }
@@ -141,11 +152,21 @@ class RecipeSelector:
             )
             return NothingFits(BudgetError(message), results)
         recommended, chosen = found
-        best = [candidate.payload.renamed(recommended) for candidate in chosen.values()]
+        best = [
+            self._builder.prove(candidate.payload.renamed(recommended))
+            for candidate in chosen.values()
+        ]
         if recommended == FLOAT32:
             return Selection(best, recommended, results)
         exact = [self._artifact(name, FLOAT32, RECIPES[FLOAT32].plan) for name in self._formats]
         return Selection([*exact, *best], recommended, results)
+
+    def _refused(self, name: str, recipe: Recipe) -> str:
+        """Return why a runtime that the export is made for cannot run a recipe; "" if all can."""
+        for profile in self._builder.profiles_of(name):
+            if recipe.name not in profile.recipes:
+                return f"{profile.label} does not run {recipe.name} in {name}"
+        return ""
 
     def _search(
         self, name: str, recipes: Sequence[Recipe], budget: Budget, evaluation: EvaluationSet

@@ -20,7 +20,7 @@ from bilstm_exporter.recipe_selection import Selection
 from bilstm_exporter.targets.base import RecurrenceForm, WeightForm
 from bilstm_exporter.verification.agreement import Agreement
 from bilstm_exporter.verification.parity import Parity
-from bilstm_runtime.spec import BATCH, ModelSpec
+from bilstm_runtime.spec import BATCH, ModelSpec, RuntimeProof
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ArtifactReport:
         verdict: Its evaluation on the user's data; None without data.
         operators: The TFLite operators that a runtime must support.
         missing_in_micro: The operators among them that TFLite Micro lacks.
+        runtimes: The runtimes that it was made for, and how it was checked for each.
     """
 
     file: str
@@ -51,6 +52,7 @@ class ArtifactReport:
     verdict: Evaluation | None = None
     operators: tuple[str, ...] = ()
     missing_in_micro: tuple[str, ...] = ()
+    runtimes: tuple[RuntimeProof, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,4 +215,5 @@ def _artifact_report(verified: VerifiedArtifact) -> ArtifactReport:
         verdict=verified.verdict,
         operators=verified.built.operators,
         missing_in_micro=next(iter(missing.values()), ()),
+        runtimes=verified.artifact.runtimes,
     )

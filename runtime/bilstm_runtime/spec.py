@@ -356,6 +356,26 @@ class Quantization:
     zero_point: Annotated[int, Flag.OF_DTYPE]
 
 
+RUN: Final = "run"
+BY_TABLE: Final = "operator table"
+
+
+@dataclass(frozen=True)
+class RuntimeProof:
+    """A runtime that an artifact is made for.
+
+    Attributes:
+        name: The target of the export, such as "onnxruntime" or "openvino".
+        version: The version of that runtime.
+        how: "run": the export ran the artifact in it and compared it with Keras. "operator table":
+            the operators and dtypes of the artifact are those that this version has.
+    """
+
+    name: Annotated[str, WORD]
+    version: Annotated[str, WORD]
+    how: Annotated[str, Choices((RUN, BY_TABLE))]
+
+
 @dataclass(frozen=True)
 class Artifact:
     """One model file.
@@ -375,6 +395,7 @@ class Artifact:
         reset_between_runs: Whether the file keeps state between runs, so that it must be reset.
         tolerance: The tolerance of its outputs, if it differs from the bundle's.
         recorded_at_export: Whether the golden file also contains its outputs at export.
+        runtimes: The runtimes that the export made it for, and how it was checked for each.
     """
 
     file: Annotated[str, FILE_NAME]
@@ -394,6 +415,7 @@ class Artifact:
     reset_between_runs: Annotated[bool, Flag.OMIT_DEFAULT] = False
     tolerance: Annotated[Tolerance | None, Flag.OMIT_DEFAULT] = None
     recorded_at_export: Annotated[bool, Key(("own_answers",)), Flag.OMIT_DEFAULT] = False
+    runtimes: Annotated[tuple[RuntimeProof, ...], Flag.OMIT_DEFAULT, Items(MAX_FILES)] = ()
 
 
 @functools.cache

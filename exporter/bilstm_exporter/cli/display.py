@@ -30,9 +30,10 @@ from bilstm_exporter.evaluation.tables import (
     search_notes,
 )
 from bilstm_exporter.evaluation.weight_groups import join_words
+from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
-from bilstm_runtime.spec import BATCH, Axis
+from bilstm_runtime.spec import BATCH, RUN, Axis
 
 if TYPE_CHECKING:
     from bilstm_exporter.evaluation.search import SearchResult
@@ -304,12 +305,31 @@ def _format_notes(report: ExportReport) -> Iterator[str]:
                     f"{artifact.file}: {recurrence.layer} is a {recurrence.form}, exact but "
                     f"slower: {recurrence.reason}."
                 )
+    yield from _runtime_notes(report)
     for artifact in report.artifacts:
         if artifact.recipe in RECIPES and RECIPES[artifact.recipe].calibrated:
             yield _micro_note(artifact)
         reasons = {form.reason: form for form in artifact.weights if form.reason}
         for reason, form in reasons.items():
             yield f"{artifact.file}: {form.operator} of {form.layer or 'the model'}: {reason}."
+
+
+def _runtime_notes(report: ExportReport) -> Iterator[str]:
+    """Say which runtimes the user named, and how the artifacts were checked for each."""
+    proofs: dict[str, list[str]] = {}
+    for artifact in report.artifacts:
+        for proof in artifact.runtimes:
+            if PROFILES[proof.name].backend:
+                continue  # the table of artifacts says what was found there
+            how = (
+                f"Compared with Keras in {PROFILES[proof.name].runtime} {proof.version} too"
+                if proof.how == RUN
+                else f"Made for {PROFILES[proof.name].runtime} {proof.version}, by its table of "
+                f"operators only"
+            )
+            proofs.setdefault(how, []).append(artifact.file)
+    for how, files in proofs.items():
+        yield f"{how}: {', '.join(files)}."
 
 
 def _form(form: LayerForm) -> str:

@@ -26,6 +26,7 @@ from bilstm_exporter.evaluation.data import check_file
 from bilstm_exporter.evaluation.reasons import NO_DATA
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS, ExportOptions
+from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import default_formats
@@ -81,6 +82,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=",".join(default_formats()),
         metavar="LIST",
         help="which artifacts to write, separated by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="NAME[,NAME]",
+        help="write for these runtimes, and run or check every artifact for each: "
+        f"{', '.join(PROFILES)} (default: those of the formats)",
     )
     parser.add_argument(
         "--recipes",

@@ -10,6 +10,7 @@ import numpy as np
 
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import PrecisionPlan
+from bilstm_exporter.targets.operators import Form, OperatorUse
 from bilstm_runtime.bundle.manifest import Quantization
 
 
@@ -90,9 +91,11 @@ class TargetOptions:
 
     Attributes:
         opset: The ONNX opset; other formats ignore it.
+        forms: The forms that the runtimes need.
     """
 
     opset: int
+    forms: frozenset[Form] = frozenset()
 
 
 class Target(Protocol):
@@ -111,5 +114,13 @@ class Target(Protocol):
         Raises:
             UnsupportedModelError: The format cannot express the model.
             OptionError: The calibration data is unusable, or an axis must be fixed and is free.
+        """
+        ...
+
+    def operators(self, content: bytes) -> list[OperatorUse]:
+        """List the operators of an artifact, those of inner graphs too.
+
+        Args:
+            content: The bytes of a file that `build` returned.
         """
         ...

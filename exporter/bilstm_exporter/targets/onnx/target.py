@@ -15,8 +15,10 @@ from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, Tar
 from bilstm_exporter.targets.onnx.cleanup import clean
 from bilstm_exporter.targets.onnx.lowering import lower_markers
 from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, keep_marker
+from bilstm_exporter.targets.onnx.operators import list_operators
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.onnx.weights import store_weights
+from bilstm_exporter.targets.operators import OperatorUse
 from bilstm_runtime.spec import Axis, InputSpec, OutputSpec, StateSpec
 
 
@@ -57,6 +59,10 @@ class OnnxTarget:
         if not weights:
             return Built(converted.content, converted.recurrences)
         return Built(_serialized(model), converted.recurrences, weights)
+
+    def operators(self, content: bytes) -> list[OperatorUse]:
+        """List the operators of an artifact."""
+        return list_operators(content)
 
     def float32(self, loaded: LoadedModel) -> OnnxModel:
         """The float32 model; converted in the first call, then cached."""

@@ -9,11 +9,13 @@ from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, WeightOwners
 from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, TargetOptions
+from bilstm_exporter.targets.operators import OperatorUse
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.full_integer import FullInteger
 from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
+from bilstm_exporter.targets.tflite.operators import list_operators
 from bilstm_exporter.targets.tflite.tiling import has_same_tiling
 from bilstm_exporter.targets.tflite.weights import store_weights
 
@@ -54,6 +56,10 @@ class TfliteTarget:
         operators = flatbuffer.operators(model)
         content = flatbuffer.finish(model, loaded.input_names, loaded.output_names)
         return Built(content, converted.recurrences, weights, operators=operators)
+
+    def operators(self, content: bytes) -> list[OperatorUse]:
+        """List the operators of an artifact."""
+        return list_operators(content)
 
     def converted(self, loaded: LoadedModel, weight_bytes: int = _FLOAT_BYTES) -> _Converted:
         """The converter's float32 file, tiled for this element size of weights; cached."""

@@ -1,0 +1,197 @@
+"""A runtime as the target of an export: what it takes, and how an artifact is run in it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Protocol
+
+from bilstm_exporter.quantization.recipes import RECIPES
+from bilstm_exporter.targets.operators import Form, OperatorUse
+from bilstm_runtime.backends import Session
+from bilstm_runtime.spec import Artifact, ModelSpec
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one implementation of an operator takes.
+
+    Attributes:
+        inputs: For each input the dtypes by numpy's name, "" for an absent one, or None for any.
+            Further inputs follow the last entry. Empty: any inputs.
+        outputs: The same for the outputs.
+        max_version: The last version of the operator, or None for any.
+        attributes: The values that an attribute may have. Other attributes may have any.
+        constants: The positions of the inputs that must be constants, if they are there.
+        why: What the runtime does with any other use, if it does not refuse it, such as
+            "ignores the lengths". Empty for an operator that it refuses.
+        instead: What to change in the model, in a sentence without a full stop; or "".
+    """
+
+    inputs: Sequence[frozenset[str] | None] = ()
+    outputs: Sequence[frozenset[str] | None] = ()
+    max_version: int | None = None
+    attributes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    constants: frozenset[int] = frozenset()
+    why: str = ""
+    instead: str = ""
+
+    def problem(self, use: OperatorUse) -> str:
+        """Return what this kernel does not take, such as ``"input 1 is float16"``; "" if nothing.
+
+        A dtype that is not known fits.
+        """
+        for side, allowed, found in (
+            ("input", self.inputs, use.inputs),
+            ("output", self.outputs, use.outputs),
+        ):
+            for number, dtype in enumerate(found):
+                expected = allowed[min(number, len(allowed) - 1)] if allowed else None
+                if expected is None or dtype is None or dtype in expected:
+                    continue
+                return f"{side} {number} is {dtype}" if dtype else f"{side} {number} is absent"
+        if self.max_version is not None and use.version > self.max_version:
+            return f"version {use.version}"
+        for name, values in self.attributes.items():
+            if name in use.attributes and use.attributes[name] not in values:
+                return f"{name} is {use.attributes[name]}"
+        for number in sorted(self.constants):
+            is_there = number < len(use.inputs) and use.inputs[number] != ""
+            if is_there and number not in use.constants:
+                return f"input {number} is not a constant"
+        return ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An operator of an artifact that a runtime does not have, or not with these dtypes.
+
+    Attributes:
+        use: The operator.
+        problem: What does not fit, such as ``"input 1 is float16"``; "" if the runtime lacks the
+            operator.
+        why: What the runtime would do with it, if it does not refuse it; or "".
+        instead: What to change in the model; or "".
+    """
+
+    use: OperatorUse
+    problem: str = ""
+    why: str = ""
+    instead: str = ""
+
+    @property
+    def text(self) -> str:
+        """The operator with its dtypes, such as ``"CUMSUM (int32, int32): input 0 is int32"``."""
+        known = [dtype for dtype in self.use.inputs if dtype]
+        dtypes = f" ({', '.join(known)})" if known else ""
+        parts = [part for part in (self.problem, self.why) if part]
+        return f"{self.use.operator}{dtypes}{': ' if parts else ''}{'; '.join(parts)}"
+
+
+class ArtifactOpener(Protocol):
+    """A function that opens an artifact in a runtime."""
+
+    def __call__(self, content: bytes, artifact: Artifact, spec: ModelSpec) -> Session:
+        """Open an artifact.
+
+        Args:
+            content: The bytes of the file.
+            artifact: The file, as the manifest describes it.
+            spec: The model.
+
+        Raises:
+            BackendRunError: The runtime refuses the file; the message says why.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A runtime that is an installable Python package, so that the export can run it.
+
+    Attributes:
+        package: The module that the installed package provides.
+        distribution: The name of the package.
+        opener: ``"module:function"``, an `ArtifactOpener`; imported only when it is used.
+        min_version: The oldest version that gives right answers, such as ``"2026.4"``.
+    """
+
+    package: str
+    distribution: str
+    opener: str
+    min_version: str = ""
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package can be found; nothing is imported."""
+        return importlib.util.find_spec(self.package) is not None
+
+    @property
+    def version(self) -> str:
+        """The installed version."""
+        return metadata.version(self.distribution)
+
+    def open(self, content: bytes, artifact: Artifact, spec: ModelSpec) -> Session:
+        """Open an artifact; see `ArtifactOpener`."""
+        module, _, function = self.opener.partition(":")
+        opener: ArtifactOpener = getattr(importlib.import_module(module), function)
+        return opener(content, artifact, spec)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A runtime as the target of an export.
+
+    Attributes:
+        name: The name in ``--target``.
+        runtime: The name of the runtime.
+        format: The format that it runs.
+        version: The version of the runtime that ``kernels`` and the other attributes describe.
+        kernels: The kernels by operator; None if it runs all operators that the format's own
+            backend runs.
+        lists_all: Whether the runtime lacks an operator that ``kernels`` does not list. If not,
+            ``kernels`` lists only operators that it does not have as the format defines them.
+        recipes: The recipes that it runs.
+        forms: The forms of operators that it needs.
+        fixed: The axes, ``"batch"`` and ``"time"``, that must be fixed: the size to use if the
+            user gives none, or None if the user must give one.
+        backend: The backend of `bilstm_runtime` that is this runtime. Every artifact was run by
+            it already, so it needs no verifier. Or "".
+        verifier: Runs an artifact; None if the runtime is no Python package.
+    """
+
+    name: str
+    runtime: str
+    format: str
+    version: str
+    kernels: Mapping[str, Sequence[Kernel]] | None = None
+    lists_all: bool = True
+    recipes: tuple[str, ...] = tuple(RECIPES)
+    forms: frozenset[Form] = frozenset()
+    fixed: Mapping[str, int | None] = field(default_factory=dict)
+    backend: str = ""
+    verifier: Verifier | None = None
+
+    @property
+    def label(self) -> str:
+        """The runtime with the version that was described, for messages."""
+        return f"{self.runtime} {self.version}"
+
+    def refusals(self, operators: Sequence[OperatorUse]) -> list[Refusal]:
+        """Return the operators that the runtime lacks, or lacks with these dtypes."""
+        if self.kernels is None:
+            return []
+        found = []
+        for use in operators:
+            kernels = self.kernels.get(use.operator)
+            if kernels is None:
+                if self.lists_all:
+                    found.append(Refusal(use))
+                continue
+            problems = [kernel.problem(use) for kernel in kernels]
+            if all(problems):
+                found.append(Refusal(use, problems[0], kernels[0].why, kernels[0].instead))
+        return found

@@ -1,0 +1,57 @@
+"""OpenVINO on the CPU, which reads ONNX files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bilstm_exporter.profiles.base import Profile, Verifier
+from bilstm_exporter.profiles.registry import register
+from bilstm_runtime.backends import Session
+from bilstm_runtime.errors import BackendRunError
+from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
+
+register(
+    Profile(
+        "openvino",
+        "OpenVINO",
+        "onnx",
+        "2026.4",
+        verifier=Verifier("openvino", "openvino", f"{__name__}:open_artifact"),
+    )
+)
+
+
+class _Session:
+    """A compiled model of OpenVINO."""
+
+    def __init__(self, compiled: Any, artifact: Artifact) -> None:
+        self._compiled = compiled
+        self._artifact = artifact
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the model once; see `bilstm_runtime.backends.Session.run`."""
+        try:
+            outputs = self._compiled(dict(zip(self._artifact.inputs, arrays, strict=True)))
+        except RuntimeError as error:
+            message = f"OpenVINO failed on {self._artifact.file}: {error}"
+            raise BackendRunError(message) from error
+        return [np.array(outputs[name]) for name in self._artifact.outputs]
+
+
+def open_artifact(content: bytes, artifact: Artifact, spec: ModelSpec) -> Session:
+    """Open an ONNX file with OpenVINO; see `bilstm_exporter.profiles.base.ArtifactOpener`."""
+    del spec
+    import openvino  # noqa: PLC0415 - an optional package
+
+    try:
+        core = openvino.Core()
+        model = core.read_model(content)
+        # By default OpenVINO computes in bfloat16 on processors that have it.
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        message = f"OpenVINO does not read {artifact.file}: {error}"
+        raise BackendRunError(message) from error
+    return _Session(compiled, artifact)

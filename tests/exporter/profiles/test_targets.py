@@ -1,0 +1,136 @@
+"""Exports for a target: what is run, what is refused, and what the manifest says of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import numpy as np
+import pytest
+
+from bilstm_exporter import export
+from bilstm_exporter.errors import OptionError, TargetError
+from bilstm_exporter.profiles import PROFILES, Kernel, Profile, Verifier
+from bilstm_runtime.bundle.folder import open_bundle
+from bilstm_runtime.errors import BackendRunError
+from exporter.models import MODELS
+
+
+class _Same:
+    """A runtime that is onnxruntime, with outputs that are wrong by ``error``."""
+
+    error = 0.0
+
+    def __init__(self, content, artifact):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(content)
+        self.artifact = artifact
+
+    def run(self, arrays):
+        if self.error < 0:
+            message = "it does not run"
+            raise BackendRunError(message)
+        feeds = dict(zip(self.artifact.inputs, arrays, strict=True))
+        outputs = self.session.run(list(self.artifact.outputs), feeds)
+        return [np.asarray(one + one.dtype.type(self.error)) for one in outputs]
+
+
+def open_same(content, artifact, spec):
+    return _Same(content, artifact)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Register a runtime for ONNX files under the name ``toy``."""
+
+    def add(**given):
+        monkeypatch.setitem(PROFILES, "toy", Profile("toy", "Toy", "onnx", "3.2", **given))
+
+    return add
+
+
+VERIFIER = Verifier("numpy", "numpy", f"{__name__}:open_same")
+
+
+def runtimes(folder):
+    """What the manifest says of the runtimes of each file."""
+    manifest = open_bundle(folder).manifest
+    return {
+        artifact.file: [(one.name, one.version, one.how) for one in artifact.runtimes]
+        for artifact in manifest.artifacts
+    }
+
+
+def test_without_a_target_the_backends_are_named(exported):
+    bundle = exported("lstm")
+    found = runtimes(bundle.folder)
+    assert found["model.onnx"] == [
+        ("onnxruntime", importlib.metadata.version("onnxruntime"), "run")
+    ]
+    assert [one[0] for one in found["model.tflite"]] == ["litert"]
+    assert bundle.report.artifacts[0].runtimes[0].name == "onnxruntime"
+    assert bundle.report.to_dict()["artifacts"][0]["runtimes"][0]["how"] == "run"
+
+
+@pytest.mark.slow
+def test_a_runtime_runs_every_probe(toy, tmp_path, run, saved):
+    toy(verifier=VERIFIER)
+    ran = run(saved("lstm"), "--target", "toy", "--recipes", "float32,int8")
+    assert ran.code == 0
+    version = importlib.metadata.version("numpy")
+    assert f"Compared with Keras in Toy {version} too: model.onnx, model.int8.onnx." in ran.out
+    found = runtimes(tmp_path / "lstm-edge")
+    proof = [("toy", version, "run")]
+    assert found == {"model.onnx": proof, "model.int8.onnx": proof}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "problem"), [(0.01, "times the tolerance"), (-1.0, "it does not run")]
+)
+def test_a_runtime_with_wrong_outputs_is_refused(toy, tmp_path, monkeypatch, error, problem):
+    toy(verifier=VERIFIER)
+    monkeypatch.setattr(_Same, "error", error)
+    with pytest.raises(TargetError, match=rf"model.onnx is right .* Toy .*{problem}"):
+        export(MODELS["lstm"](), tmp_path / "bundle", target="toy")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.slow
+def test_a_runtime_that_is_not_installed_is_checked_by_its_table(toy, tmp_path, run, saved):
+    absent = Verifier("no_such_package", "no-such-package", "no_such_module:open")
+    toy(verifier=absent, kernels=None)
+    ran = run(saved("lstm"), "--target", "toy,onnxruntime")
+    assert "Made for Toy 3.2, by its table of operators only: model.onnx." in ran.out
+    assert ("toy", "3.2", "operator table") in runtimes(tmp_path / "lstm-edge")["model.onnx"]
+
+
+@pytest.mark.slow
+def test_an_operator_that_a_runtime_lacks_is_named_with_its_layer(toy, run, saved):
+    lacks = Kernel(attributes={"direction": ["forward"]}, instead="train it forward only")
+    toy(kernels={"LSTM": [lacks]}, lists_all=False)
+    ran = run(saved("stacked"), "--target", "toy")
+    assert ran.code == 3
+    assert "Toy 3.2 has no LSTM (float32" in ran.message
+    assert "direction is reverse (train it forward only)" in ran.message
+    assert "--target onnxruntime runs this file" in ran.message
+
+
+@pytest.mark.slow
+def test_a_recipe_that_a_runtime_does_not_run(toy, tmp_path):
+    toy(recipes=("float32", "float16"))
+    model = MODELS["lstm"]()
+    report = export(model, tmp_path / "bundle", target="toy", recipes="float32,int8")
+    assert [artifact.recipe for artifact in report.artifacts] == ["float32"]
+    assert report.left_out == {"model.int8.onnx": "Toy 3.2 does not run int8 in onnx"}
+    with pytest.raises(OptionError, match="does not run int8 in onnx"):
+        export(model, tmp_path / "other", target="toy", recipes="int8")
+
+
+@pytest.mark.slow
+def test_a_runtime_of_fixed_shapes_needs_a_length(toy, tmp_path):
+    toy(fixed={"batch": 1, "time": None})
+    with pytest.raises(OptionError, match="Toy needs fixed shapes, and time is free: add --time N"):
+        export(MODELS["lstm"](), tmp_path / "bundle", target="toy")
+    report = export(MODELS["lstm"](), tmp_path / "bundle", target="toy", time=6)
+    assert [axis.size for axis in report.spec.inputs[0].axes[:2]] == [1, 6]
