@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontends.compiled_calls import Call, CompiledCalls
+from bilstm_exporter.frontends.compiled_loops import CompiledLoops
 from bilstm_exporter.keras_model import DeclaredInput
 from bilstm_runtime.spec import TextPreprocessing
 
@@ -153,6 +154,10 @@ class BaseModel(ABC):
     def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
         """Collect the final states of every recurrence in a context."""
 
+    @abstractmethod
+    def _compiled_loops(self, loops: CompiledLoops) -> contextlib.AbstractContextManager[None]:
+        """Run the loops of recurrent layers through ``loops`` in a context."""
+
     def _in_float32(self) -> contextlib.AbstractContextManager[None]:
         """Make the layers of ``keras_model`` compute in float32."""
         return contextlib.nullcontext()
@@ -174,7 +179,8 @@ class BaseModel(ABC):
         def call(*tensors: Any) -> list[Any]:
             return self._flat_outputs(self.keras_model, tensors)
 
-        return CompiledCalls(call, run, has_free_batch=self._has_free_batch)
+        loops, free = self._loops, self._has_free_batch
+        return CompiledCalls(call, run, has_free_batch=free, loops=loops)
 
     @functools.cached_property
     def _calls_for_states(self) -> CompiledCalls:
@@ -189,8 +195,12 @@ class BaseModel(ABC):
             found = self._outputs_and_states(self.keras_model, call, inputs)
             return found[: len(found) - self.state_count]
 
-        free = self._has_free_batch
-        return CompiledCalls(call, run, has_free_batch=free, proof=self._calls)
+        loops, free = self._loops, self._has_free_batch
+        return CompiledCalls(call, run, has_free_batch=free, loops=loops, proof=self._calls)
+
+    @functools.cached_property
+    def _loops(self) -> CompiledLoops:
+        return CompiledLoops(self._compiled_loops)
 
     @property
     def _has_free_batch(self) -> bool:

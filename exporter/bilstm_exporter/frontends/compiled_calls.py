@@ -1,34 +1,38 @@
 """Calls a model eagerly, or as a compiled function that is proven equal to the eager call.
 
-Keras's eager recurrences loop in Python: a step takes milliseconds. The same call as a
-``tf.function`` runs in C++. Its shapes are fixed, apart from a batch axis that the model declares
-free: Keras traces some layers wrongly over a free time axis (TimeDistributed is one), and a layer
-may read its sizes in Python. TensorFlow's graph optimizer is off, since it replaces operators by
-others that round differently.
+A layer that loops in Python takes milliseconds for a step. The loops of recurrent layers are
+compiled on their own (`compiled_loops`); TimeDistributed and a layer of the user's may loop too.
+The same call as a ``tf.function`` runs in C++. Its shapes are fixed, apart from a batch axis that
+the model declares free: Keras traces some layers wrongly over a free time axis (TimeDistributed is
+one), and a layer may read its sizes in Python. TensorFlow's graph optimizer is off, since it
+replaces operators by others that round differently.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from bilstm_exporter.frontends.compiled_loops import CompiledLoops, without_graph_optimizer
+
 Call = Callable[..., list[Any]]
 Run = Callable[[Call, Sequence[np.ndarray]], list[np.ndarray]]
 _Shapes = tuple[tuple[tuple[int | None, ...], str], ...]
 
-# To trace and start a call takes about as long as 50 to 100 eager steps of the same model, whatever
-# its layers: 1 to 2 ms per step and direction of an LSTM, and 0.15 s to trace one.
-_MIN_STEPS = 100
+# To trace a call takes 0.1 to 0.3 s for each recurrent layer. Calls of one shape are compiled once
+# they have taken longer than that.
+_MIN_SECONDS = 0.5
 _MAX_PROOFS = 2
 _MAX_FUNCTIONS = 16
 
 
 class CompiledCalls:
-    """Computes a model's outputs; calls that take many steps are compiled.
+    """Computes a model's outputs; calls that take long are compiled.
 
     The first calls are always eager. Before the first compiled call, the shortest and the longest
     eager call so far are repeated as compiled functions. Unless every output has the same bits,
@@ -38,6 +42,7 @@ class CompiledCalls:
         call: Takes one tensor per input; returns a list of tensors.
         run: Runs such a function on arrays, with the states that the arrays contain.
         has_free_batch: Whether the first axis of every input may have any size.
+        loops: The compiled loops of the model.
         proof: Calls of the same model; if they are equal, these are.
     """
 
@@ -47,6 +52,7 @@ class CompiledCalls:
         run: Run,
         *,
         has_free_batch: bool,
+        loops: CompiledLoops,
         proof: CompiledCalls | None = None,
     ) -> None:
         self._call = call
@@ -54,24 +60,28 @@ class CompiledCalls:
         self._run = run
         self._proof = proof
         self._functions: dict[_Shapes, Call] = {}
-        self._steps: dict[_Shapes, int] = {}
+        self._loops = loops
+        self._seconds: dict[_Shapes, float] = {}
         self._examples: list[tuple[int, list[np.ndarray], list[np.ndarray]]] = []
         self._is_equal: bool | None = None  # None: not known yet
+        self._is_disproved = False
 
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs of the eager call, computed by it or by an equal function."""
         shapes = self._shapes(inputs)
-        steps = max((array.shape[1] for array in inputs if array.ndim > 1), default=1)
-        self._steps[shapes] = self._steps.get(shapes, 0) + steps
-        if self._steps[shapes] >= _MIN_STEPS and self.may_compile():
+        if self._seconds.get(shapes, 0.0) >= _MIN_SECONDS and self.may_compile():
             with contextlib.suppress(Exception):  # the eager call below reports the error
                 return self._compiled(shapes, inputs)
-            outputs = self._run(self._call, inputs)
+            outputs = self.eager_outputs(inputs)
             self._is_equal = False  # only the eager call succeeds
             return outputs
-        outputs = self._run(self._call, inputs)
+        start = time.perf_counter() - self._loops.seconds
+        with contextlib.nullcontext() if self._is_disproved else self._loops.running():
+            outputs = self._run(self._call, inputs)
+        seconds = time.perf_counter() - self._loops.seconds - start
+        self._seconds[shapes] = self._seconds.get(shapes, 0.0) + seconds
         if self._is_equal is None:
-            self._remember(steps, inputs, outputs)
+            self._remember(inputs, outputs)
         return outputs
 
     def eager_outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -79,8 +89,9 @@ class CompiledCalls:
         return self._run(self._call, inputs)
 
     def disprove(self) -> None:
-        """Let every later call be eager."""
+        """Let every later call be eager, and run no compiled loop."""
         self._is_equal = False
+        self._is_disproved = True
 
     def may_compile(self) -> bool:
         """Whether compiled calls have proven equal to eager calls so far."""
@@ -106,7 +117,7 @@ class CompiledCalls:
             if len(self._functions) == _MAX_FUNCTIONS:
                 del self._functions[next(iter(self._functions))]
             self._functions[shapes] = self._compiled_at_first_call()
-        with _without_graph_optimizer():
+        with without_graph_optimizer():
             return self._run(self._functions[shapes], inputs)
 
     def _compiled_at_first_call(self) -> Call:
@@ -127,22 +138,10 @@ class CompiledCalls:
     def _traced(self, shape: Sequence[int]) -> tuple[int | None, ...]:
         return (None, *shape[1:]) if self._has_free_batch and len(shape) else tuple(shape)
 
-    def _remember(
-        self, steps: int, inputs: Sequence[np.ndarray], outputs: list[np.ndarray]
-    ) -> None:
-        """Keep the shortest and the longest call."""
-        self._examples.append((steps, list(inputs), outputs))
+    def _remember(self, inputs: Sequence[np.ndarray], outputs: list[np.ndarray]) -> None:
+        """Keep the smallest and the largest call."""
+        size = sum(array.size for array in inputs)
+        self._examples.append((size, list(inputs), outputs))
         self._examples.sort(key=lambda example: example[0])
         if len(self._examples) > _MAX_PROOFS:
             del self._examples[1]
-
-
-@contextlib.contextmanager
-def _without_graph_optimizer() -> Iterator[None]:
-    options = tf.config.optimizer.get_experimental_options()
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    try:
-        yield
-    finally:
-        restored = options.get("disable_meta_optimizer", False)
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": restored})

@@ -242,3 +242,35 @@ def _broadcast_to_rank(mask: Any, rank: int) -> Any:
     while len(mask.shape) < rank:
         mask = tf.expand_dims(mask, -1)
     return mask
+
+
+class StateObserver:
+    """Collects the final states of recurrences, without those of recurrences inside them.
+
+    Attributes:
+        states: The states so far.
+    """
+
+    def __init__(self) -> None:
+        self.states: list[Any] = []
+        self._is_inside = False
+
+    def run(self, recurrence: Callable[[], Any], states_of: Callable[[Any], list[Any]]) -> Any:
+        """Run a recurrence and collect its states.
+
+        Args:
+            recurrence: Runs it.
+            states_of: Returns the states in what ``recurrence`` returns.
+
+        Returns:
+            What ``recurrence`` returns.
+        """
+        if self._is_inside:
+            return recurrence()
+        self._is_inside = True
+        try:
+            result = recurrence()
+        finally:
+            self._is_inside = False
+        self.states += states_of(result)
+        return result

@@ -22,9 +22,11 @@ from bilstm_exporter.frontends.base_model import (
     structure_name,
     unique_names,
 )
+from bilstm_exporter.frontends.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.keras2.operators import convertible_operators
 from bilstm_exporter.frontends.keras2.recurrent import (
     check_contract,
+    compiled_recurrences,
     constant_weights,
     lowered_recurrences,
     observed_states,
@@ -140,6 +142,9 @@ class Keras2Model(BaseModel):
     def _traced(self, call: Callable[..., Any], inputs: Sequence[DeclaredInput]) -> Any:
         ops = "TensorFlow operations"
         return trace_function(call, inputs, self.keras_model, library=tf_keras, ops=ops)
+
+    def _compiled_loops(self, loops: CompiledLoops) -> contextlib.AbstractContextManager[None]:
+        return compiled_recurrences(loops)
 
     def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
         return observed_states()

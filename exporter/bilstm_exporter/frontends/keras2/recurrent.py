@@ -23,9 +23,11 @@ from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
 
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
+from bilstm_exporter.frontends.compiled_loops import CompiledLoops, LoopArguments
 from bilstm_exporter.frontends.recurrent_layers import (
     LayerCall,
     RecurrentLayers,
+    StateObserver,
     describe_gates,
     in_dtypes,
 )
@@ -362,15 +364,103 @@ def constant_weights(
 
 
 @contextlib.contextmanager
+def compiled_recurrences(loops: CompiledLoops) -> Iterator[None]:
+    """Run every recurrence that tf_keras runs in this context through ``loops``."""
+    own_rnn = backend.rnn
+    # What standard_lstm and standard_gru take besides the arguments of the loop.
+    initial_states, weights = ("init_h", "init_c"), ("kernel", "recurrent_kernel", "bias")
+
+    def fused(own: Callable[..., Any]) -> Callable[..., Any]:
+        def standard(**given: Any) -> Any:
+            states = {name: given.pop(name) for name in initial_states if name in given}
+            sequences, mask = given.pop("inputs"), given.pop("mask")
+            values = [given.pop(name) for name in weights]
+
+            def loop(arguments: LoopArguments) -> Any:
+                return own(
+                    inputs=arguments.sequences,
+                    mask=arguments.mask,
+                    **arguments.states,
+                    **dict(zip(weights, arguments.weights, strict=True)),
+                    **given,
+                )
+
+            arguments = LoopArguments(sequences, states, mask, values)
+            if given["time_major"] or given["sequence_lengths"] is not None:
+                return loop(arguments)
+            return loops.run((own, *sorted(given.items())), loop, arguments)
+
+        return standard
+
+    def rnn(step_function: Any, inputs: Any, initial_states: Any, *args: Any, **kwargs: Any) -> Any:
+        whole = _Loop(step_function, inputs, initial_states, *args, **kwargs)
+        layer = base_layer_utils.call_context().layer
+
+        def loop(arguments: LoopArguments) -> Any:
+            return own_rnn(
+                step_function,
+                arguments.sequences,
+                arguments.states,
+                go_backwards=whole.go_backwards,
+                mask=arguments.mask,
+                zero_output_for_mask=whole.zero_output_for_mask,
+                return_all_outputs=whole.return_all_outputs,
+            )
+
+        if not _may_be_compiled(whole):
+            return own_rnn(step_function, inputs, initial_states, *args, **kwargs)
+        options = (whole.go_backwards, whole.zero_output_for_mask, whole.return_all_outputs)
+        key = (id(layer), step_function.__code__, *options)
+        return loops.run(key, loop, LoopArguments(inputs, initial_states, whole.mask))
+
+    with replaced(
+        {
+            (lstm, "standard_lstm"): fused(lstm.standard_lstm),
+            (gru, "standard_gru"): fused(gru.standard_gru),
+            (backend, "rnn"): rnn,
+            (tf_keras.backend, "rnn"): rnn,
+        }
+    ):
+        yield
+
+
+def _may_be_compiled(loop: _Loop) -> bool:
+    """Whether a loop depends only on its arguments and on the variables of its layer."""
+    closure = getattr(loop.step_function, "__closure__", None) or ()
+    captured = [tf.nest.flatten(place.cell_contents) for place in closure]
+    return not (
+        loop.unroll
+        or loop.time_major
+        or loop.constants
+        or tf.nest.is_nested(loop.inputs)
+        or tf.nest.is_nested(loop.mask)
+        or not (loop.input_length is None or isinstance(loop.input_length, int))
+        or not hasattr(loop.step_function, "__code__")
+        or any(tf.is_tensor(value) for values in captured for value in values)
+    )
+
+
+@contextlib.contextmanager
 def observed_states() -> Iterator[list[Any]]:
     """Collect the final states of every recurrence that tf_keras runs in this context."""
-    collected: list[Any] = []
-    original = backend.rnn
+    observer = StateObserver()
 
-    def rnn(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        collected.extend(tf.nest.flatten(result[2]))
-        return result
+    def observing(original: Callable[..., Any], states: slice) -> Callable[..., Any]:
+        def recurrence(*args: Any, **kwargs: Any) -> Any:
+            return observer.run(
+                lambda: original(*args, **kwargs), lambda result: tf.nest.flatten(result[states])
+            )
 
-    with replaced({(backend, "rnn"): rnn, (tf_keras.backend, "rnn"): rnn}):
-        yield collected
+        return recurrence
+
+    # standard_lstm and standard_gru return the states before the name of the kernel.
+    rnn = observing(backend.rnn, slice(2, 3))
+    with replaced(
+        {
+            (lstm, "standard_lstm"): observing(lstm.standard_lstm, slice(2, -1)),
+            (gru, "standard_gru"): observing(gru.standard_gru, slice(2, -1)),
+            (backend, "rnn"): rnn,
+            (tf_keras.backend, "rnn"): rnn,
+        }
+    ):
+        yield observer.states

@@ -21,9 +21,11 @@ from bilstm_exporter.frontends.base_model import (
     refuse_kind,
     structure_name,
 )
+from bilstm_exporter.frontends.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.keras3.operators import convertible_operators
 from bilstm_exporter.frontends.keras3.recurrent import (
     check_contract,
+    compiled_recurrences,
     lowered_recurrences,
     observed_states,
 )
@@ -164,6 +166,9 @@ class Keras3Model(BaseModel):
 
     def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
         return observed_states()
+
+    def _compiled_loops(self, loops: CompiledLoops) -> contextlib.AbstractContextManager[None]:
+        return compiled_recurrences(loops)
 
     def _in_float32(self) -> contextlib.AbstractContextManager[None]:
         return _float32_policies(self._policies)

@@ -20,9 +20,11 @@ import tensorflow as tf
 from keras import tree
 
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
+from bilstm_exporter.frontends.compiled_loops import CompiledLoops, LoopArguments
 from bilstm_exporter.frontends.recurrent_layers import (
     LayerCall,
     RecurrentLayers,
+    StateObserver,
     describe_gates,
     in_dtypes,
 )
@@ -238,19 +240,46 @@ def _numpy(weight: Any) -> Any:
 
 
 @contextlib.contextmanager
+def compiled_recurrences(loops: CompiledLoops) -> Iterator[None]:
+    """Run every recurrence that Keras runs in this context through ``loops``."""
+
+    def compiled(cls: type, own_loop: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_loop(
+            layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = None
+        ) -> Any:
+            def loop(arguments: LoopArguments) -> Any:
+                given = (arguments.sequences, arguments.states, arguments.mask)
+                return own_loop(layer, *given, training=training)
+
+            if layer.unroll or training or tf.nest.is_nested(sequences):
+                return own_loop(layer, sequences, initial_state, mask, training=training)
+            states = tree.map_structure(keras.ops.convert_to_tensor, initial_state)
+            mask = tree.flatten(mask)[0] if mask is not None else None
+            key = (id(layer), cls, layer.compute_dtype)
+            return loops.run(key, loop, LoopArguments(sequences, states, mask))
+
+        return inner_loop
+
+    with replaced(
+        {(cls, "inner_loop"): compiled(cls, vars(cls)["inner_loop"]) for cls in _RECURRENT_CLASSES}
+    ):
+        yield
+
+
+@contextlib.contextmanager
 def observed_states() -> Iterator[list[Any]]:
     """Collect the final states of every recurrence that Keras runs in this context."""
-    collected: list[Any] = []
+    observer = StateObserver()
 
     def observing(original: Callable[..., Any]) -> Callable[..., Any]:
         def inner_loop(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            result = original(layer, *args, **kwargs)
-            collected.extend(tree.flatten(result[2]))
-            return result
+            return observer.run(
+                lambda: original(layer, *args, **kwargs), lambda result: tree.flatten(result[2])
+            )
 
         return inner_loop
 
     with replaced(
         {(cls, "inner_loop"): observing(vars(cls)["inner_loop"]) for cls in _RECURRENT_CLASSES}
     ):
-        yield collected
+        yield observer.states
