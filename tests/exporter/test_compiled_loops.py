@@ -134,3 +134,13 @@ def test_two_layers_of_one_shape_keep_their_weights(rng):
     x = rng.normal(size=(2, 6, 3)).astype(np.float32)
     for _ in range(3):
         np.testing.assert_array_equal(model.reference([x])[0], model.eager_reference([x])[0])
+
+
+def test_a_mask_of_another_length_is_refused_as_by_keras(rng):
+    x, mask = keras.Input((None, 3)), keras.Input((None,), dtype="bool")
+    model = read(keras.Model([x, mask], kl.LSTM(4)(x, mask=mask)))[0]
+    values = rng.normal(size=(2, 6, 3)).astype(np.float32)
+    for _ in range(2):
+        model.reference([values, np.ones((2, 6), bool)])
+    with pytest.raises((ValueError, tf.errors.OpError)):
+        model.reference([values, np.ones((2, 4), bool)])

@@ -65,6 +65,13 @@ class LoopArguments:
         states = tf.nest.pack_sequence_as(self.states, remaining[:count])
         return LoopArguments(sequences, states, mask, remaining[count:])
 
+    def is_consistent(self) -> bool:
+        """Whether batch and time axes have one size: a compiled loop does not check that."""
+        shape = self.sequences.shape
+        mask = shape if self.mask is None else self.mask.shape
+        states = [tf.convert_to_tensor(state).shape[:1] for state in tf.nest.flatten(self.states)]
+        return bool(mask[:2] == shape[:2] and all(batch == shape[:1] for batch in states))
+
     def first_steps(self, steps: int) -> LoopArguments:
         """Return the arguments of a loop over the first steps."""
         mask = None if self.mask is None else self.mask[:, :steps]
@@ -116,7 +123,7 @@ class CompiledLoops:
         Returns:
             What ``loop`` returns.
         """
-        if self._is_inside or not tf.executing_eagerly():
+        if self._is_inside or not tf.executing_eagerly() or not arguments.is_consistent():
             return loop(arguments)
         specs = tuple(arguments.specs())
         compiled = self._loops.setdefault((key, specs), _Compiled())
