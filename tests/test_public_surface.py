@@ -100,6 +100,8 @@ OPTIONS = {
     "weights": None,
     "builder": None,
     "outputs": None,
+    "labels": None,
+    "threshold": None,
     "overwrite": False,
 }
 
@@ -195,7 +197,9 @@ def test_a_model():
     model = bilstm_runtime.load(Path(__file__).parent / "runtime" / "fixtures" / "tagger")
     assert {name for name in dir(model) if not name.startswith("_")} == {
         "backend",
+        "classify",
         "close",
+        "decode",
         "inputs",
         "is_stateful",
         "name",
@@ -206,8 +210,10 @@ def test_a_model():
         "reset",
         "run_case",
         "sha256",
+        "spans",
         "spec",
         "states",
+        "tag",
         "threads",
         "tuned",
     }
@@ -265,10 +271,11 @@ def test_the_errors_of_the_runtime():
 # --- the commands
 
 FLAGS = {
-    "export-bilstm": "batch builder custom-objects data debug explain formats json max-drop max-kb "
-    "max-ms metric opset out outputs overwrite quiet recipes target time trust-code "
-    "weights",
-    "run-bilstm": "backend batch-size debug input input-format output quiet recipe sha256 threads",
+    "export-bilstm": "batch builder custom-objects data debug explain formats json labels max-drop "
+    "max-kb max-ms metric opset out outputs overwrite quiet recipes target threshold time "
+    "trust-code weights",
+    "run-bilstm": "backend batch-size debug input input-format output quiet raw recipe sha256 "
+    "spans text threads threshold top-k",
     "check-bilstm": "backend debug json quiet",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
     "markdown only output padding quiet recipes rounds seconds seed soak threads tune",

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.evaluation.task import check_metrics
+from bilstm_exporter.labels import read_labels
 from bilstm_exporter.profiles import Profile, default_profiles, parse_targets
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS, default_formats
@@ -41,6 +42,8 @@ class ExportSettings(TypedDict, total=False):
     weights: str | os.PathLike[str] | None
     builder: str | None
     outputs: Sequence[str] | str | None
+    labels: Any
+    threshold: float | None
     overwrite: bool
 
 
@@ -72,6 +75,12 @@ class ExportOptions:
         builder: ``module:function``, which builds the model; then no model file is given.
         outputs: The layers whose outputs are exported, instead of those of the model: a sequence
             of names, or one string with commas. ``"encoder/lstm"`` is a layer of a submodel.
+        labels: The name of each class, for ``Model.classify`` and ``Model.tag`` on the device: a
+            list, a file with one name a line or of JSON, an object with ``classes_`` such as
+            scikit-learn's LabelEncoder, or a dict of lists by output.
+        threshold: The lowest score, from 0 to 1, of a class that an example belongs to: for one
+            value between two classes, and for classes that are not exclusive. Given for logits,
+            their scores are those of a sigmoid. 0.5 by default, where there is any.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
@@ -94,6 +103,8 @@ class ExportOptions:
     weights: str | os.PathLike[str] | None = None
     builder: str | None = None
     outputs: Sequence[str] | str | None = None
+    labels: Any = None
+    threshold: float | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -123,6 +134,7 @@ class ExportOptions:
         if self.recipes == FLOAT32 and not budget.is_unlimited:
             object.__setattr__(self, "recipes", ALL)  # a limit needs recipes to choose from
         parse_recipes(self.recipes)
+        self._check_labels()
         check_metrics(self.metric)
         for name in ("batch", "time"):
             size = getattr(self, name)
@@ -139,6 +151,16 @@ class ExportOptions:
         if self.target is None:
             return default_profiles(self.formats)
         return parse_targets(self.target)
+
+    def _check_labels(self) -> None:
+        if self.labels is not None:
+            object.__setattr__(self, "labels", read_labels(self.labels))
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            message = f"threshold: {self.threshold}; it must be a score from 0 to 1"
+            raise OptionError(message)
+        if self.threshold is not None and self.labels is None:
+            message = "threshold: it applies to labels; give their names with --labels"
+            raise OptionError(message)
 
     def _check_target(self) -> None:
         """Take the formats, and fixed axes that the user leaves open, from the target."""

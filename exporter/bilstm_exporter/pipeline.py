@@ -38,6 +38,7 @@ from bilstm_exporter.frontends.loading import layers_of, read
 from bilstm_exporter.inspection.probes import ProbeSet, golden_probes
 from bilstm_exporter.inspection.properties import inspect_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers
+from bilstm_exporter.labels import decodings_of
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Listener, Stages
@@ -170,7 +171,21 @@ def load_model(
             keras_model, origin, batch=options.batch, time=options.time, report=stages.report
         )
     check_fixed_axes(loaded, options)
-    return loaded, probes
+    return with_decoding(loaded, probes, options), probes
+
+
+def with_decoding(loaded: LoadedModel, probes: ProbeSet, options: ExportOptions) -> LoadedModel:
+    """Describe how the outputs become labels, if the user names the classes.
+
+    Raises:
+        OptionError: The labels do not fit the outputs.
+    """
+    if options.labels is None:
+        return loaded
+    calls = [probe.outputs for probe in probes.probes]
+    columns = [[outputs[number] for outputs in calls] for number in range(len(loaded.spec.outputs))]
+    found = decodings_of(options.labels, options.threshold, loaded.spec, columns)
+    return replace(loaded, spec=replace(loaded.spec, decoding=found))
 
 
 def check_fixed_axes(loaded: LoadedModel, options: ExportOptions) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import BilstmRuntimeError, InputError, InputTypeError
 from bilstm_runtime.frames import plain_column, unframed
 from bilstm_runtime.spec import BATCH, AnyArray
@@ -126,6 +127,23 @@ class InputReader:
             sizes = [self._sizes(columns, 0, "")]
         return Request(columns, count, np.array(sizes, dtype=np.int64).reshape(len(sizes), -1))
 
+    def tokens(self, values: Values, axis: str) -> list[TokenSequence]:
+        """Return the tokens or steps of each example along an axis of the inputs, without padding.
+
+        Args:
+            values: Valid input of any accepted form.
+            axis: The name of the axis, such as "time".
+        """
+        (i, _), *_ = self._places[axis]
+        columns = list(zip(self._columns, self._separate(values), strict=True))
+        for n, m in self._places[axis]:
+            column, value = columns[n]
+            texts = column.texts(value) if m == 1 else None
+            if texts is not None:
+                return texts
+        column, value = columns[i]
+        return column.steps(value)
+
     def request(self, arrays: Sequence[AnyArray]) -> Request:
         """Make a request of arrays that `ready` returned."""
         sizes = np.array([self._sizes(arrays, 0, "")], dtype=np.int64)
@@ -222,6 +240,22 @@ class _ColumnReader:
                     return False
             self._last_shape = array.shape
         return self._rule.accepts(array)
+
+    def texts(self, value: Values) -> list[TokenSequence] | None:
+        """Return the tokens of each example; None if this input does not take text, or has none."""
+        return None if self._text is None else self._text.tokens(plain_column(value))
+
+    def steps(self, value: Values) -> list[TokenSequence]:
+        """Return the steps of each example that are not padding."""
+        mask_value = self._spec.mask_value
+        found = []
+        for example in self.read(value):
+            is_step = np.ones(len(example), dtype=bool)
+            if mask_value is not None:
+                is_step = (example != mask_value).reshape(len(example), -1).any(axis=1)
+            tokens = [Token(None, n, n + 1, n) for n in np.flatnonzero(is_step).tolist()]
+            found.append(TokenSequence(None, tokens))
+        return found
 
     def read(self, value: Values) -> AnyArray | list[AnyArray]:
         """Read the value of this input; see `Request.columns`."""

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from bilstm_runtime.batching import BatchRunner
+from bilstm_runtime.decoding.labels import labels_of
+from bilstm_runtime.decoding.options import DecodingOptions, check_has_decoding, find_decoding
+from bilstm_runtime.decoding.tags import spans_of, tags_of
+from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 from bilstm_runtime.inputs import InputReader, Values
 from bilstm_runtime.spec import AnyArray
 
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
 
     from bilstm_runtime.backends import Session
     from bilstm_runtime.batching import Progress
+    from bilstm_runtime.decoding.results import Label, Span, Tag
+    from bilstm_runtime.decoding.tags import TokenSequence
+    from bilstm_runtime.decoding_spec import Decoding
     from bilstm_runtime.spec import InputSpec, ModelSpec, OutputSpec, StateSpec
 
 Output: TypeAlias = AnyArray | list[AnyArray]
@@ -142,6 +149,159 @@ class Predictor:
         if self.output_structure == "list":
             return list(outputs)
         return {spec.name: output for spec, output in zip(self.outputs, outputs, strict=True)}
+
+    def classify(
+        self,
+        x: Values,
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        output: str | None = None,
+        batch_size: int | None = None,
+    ) -> list[list[Label]]:
+        """Predict the classes of a batch of examples.
+
+        The labels come from the export: `export(..., labels=[...])` or `--labels`.
+
+        Args:
+            x: The examples, as for `predict`.
+            top_k: The largest number of labels of an example. By default the best one if classes
+                are exclusive, and all whose score is at least the threshold if they are not.
+            threshold: The lowest score of a class, in place of the one in the bundle, if classes
+                are not exclusive; the lowest score of the second label of a model with two labels
+                and one value.
+            output: The name of the output; needed if several outputs have labels.
+            batch_size: As for `predict`.
+
+        Returns:
+            For each example its labels, the best first.
+
+        Raises:
+            InputError: The examples are not valid for the model.
+            OptionError: No output has labels for examples, or an option is impossible.
+            BackendRunError: The backend failed.
+        """
+        decoding = find_decoding(self.spec, LabelDecoding, output)
+        options = DecodingOptions(top_k=top_k, threshold=threshold)
+        (labels,) = self._decoded(x, [decoding], options, batch_size)
+        return labels
+
+    def tag(
+        self, x: Values, *, output: str | None = None, batch_size: int | None = None
+    ) -> list[list[Tag]]:
+        """Predict the tag of each token, or of each step.
+
+        Args:
+            x: The examples, as for `predict`.
+            output: The name of the output; needed if several outputs have tags.
+            batch_size: As for `predict`.
+
+        Returns:
+            For each example the tags of its tokens, without padding.
+
+        Raises:
+            InputError: The examples are not valid for the model.
+            OptionError: No output has tags.
+            BackendRunError: The backend failed.
+        """
+        decoding = find_decoding(self.spec, TagDecoding, output)
+        (tags,) = self._decoded(x, [decoding], DecodingOptions(), batch_size)
+        return tags
+
+    def spans(
+        self, x: Values, *, output: str | None = None, batch_size: int | None = None
+    ) -> list[list[Span]]:
+        """Predict the spans that tags such as `B-PER`, `I-PER` and `O` form.
+
+        Args:
+            x: The examples, as for `predict`.
+            output: The name of the output; needed if several outputs have tags.
+            batch_size: As for `predict`.
+
+        Returns:
+            For each example its spans in the order of the text.
+
+        Raises:
+            InputError: The examples are not valid for the model.
+            OptionError: No output has tags, or they form no spans.
+            BackendRunError: The backend failed.
+        """
+        decoding = find_decoding(self.spec, TagDecoding, output)
+        (spans,) = self._decoded(x, [decoding], DecodingOptions(spans=True), batch_size)
+        return spans
+
+    def decode(
+        self,
+        x: Values,
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        spans: bool = False,
+        batch_size: int | None = None,
+    ) -> dict[str, list[Any]]:
+        """Predict, and decode every output that has labels.
+
+        Args:
+            x: The examples, as for `predict`.
+            top_k: As for `classify`.
+            threshold: As for `classify`.
+            spans: Whether to return spans for tags, as `spans` does.
+            batch_size: As for `predict`.
+
+        Returns:
+            By the name of the output, what `classify`, `tag` or `spans` returns.
+
+        Raises:
+            InputError: The examples are not valid for the model.
+            OptionError: No output has labels, or an option is impossible.
+            BackendRunError: The backend failed.
+        """
+        check_has_decoding(self.spec)
+        options = DecodingOptions(top_k=top_k, threshold=threshold, spans=spans)
+        found = self._decoded(x, self.spec.decoding, options, batch_size)
+        names = [item.output for item in self.spec.decoding]
+        return dict(zip(names, found, strict=True))
+
+    def _decoded(
+        self,
+        x: Values,
+        decodings: Sequence[Decoding],
+        options: DecodingOptions,
+        batch_size: int | None,
+    ) -> list[list[Any]]:
+        """Predict once; return the answers of each decoding, one for each example."""
+        for decoding in decodings:
+            options.check(decoding)
+        outputs = self._flat(self.predict(x, batch_size=batch_size))
+        named = {spec.name: n for n, spec in enumerate(self.outputs)}
+        found: list[list[Any]] = []
+        for decoding in decodings:
+            number = named[decoding.output]
+            if isinstance(decoding, LabelDecoding):
+                values = np.asarray(outputs[number])
+                found.append(labels_of(values, decoding, options))
+                continue
+            sequences = self._sequences(x, self.outputs[number])
+            tags = tags_of(list(outputs[number]), sequences, decoding)
+            if options.spans:
+                texts = [None] * len(tags) if sequences is None else [s.text for s in sequences]
+                found.append([spans_of(*one) for one in zip(tags, texts, strict=True)])
+            else:
+                found.append(tags)
+        return found
+
+    def _sequences(self, x: Values, output: OutputSpec) -> list[TokenSequence] | None:
+        """Return the tokens or steps of each example; None if the output has its own steps."""
+        axis = output.axes[1].name
+        if axis is None or all(axis != one.name for spec in self.inputs for one in spec.axes):
+            return None
+        return self._reader.tokens(x, axis)
+
+    def _flat(self, outputs: Outputs) -> list[Output]:
+        """Return the outputs of `predict` in the order of `outputs`."""
+        if isinstance(outputs, dict):
+            return list(outputs.values())
+        return outputs if self.output_structure == "list" else [outputs]
 
     def run_case(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """Reset the model and run one case.

@@ -23,6 +23,7 @@ from bilstm_runtime.constraints import (
     Key,
     Range,
 )
+from bilstm_runtime.decoding_spec import Decoding
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 T = TypeVar("T")
@@ -258,6 +259,7 @@ class ModelSpec:
         rows_independent: Whether every output has one row for each example, and no row of a batch
             changes the output of another. If not, examples run together, as given.
         preprocessing: How the strings of inputs that take text become ids.
+        decoding: How outputs become labels or tags, for outputs that have names of classes.
     """
 
     name: str
@@ -270,6 +272,7 @@ class ModelSpec:
     preprocessing: Annotated[
         tuple[TextPreprocessing, ...], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)
     ] = ()
+    decoding: Annotated[tuple[Decoding, ...], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)] = ()
 
     def violation(self) -> Violation | None:
         """The rule of the manifest that this breaks, if any."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
+from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
@@ -82,6 +83,32 @@ class TextEncoder:
             message = f"{label} holds lists of different lengths; pad them with the mask token"
             raise InputError(message) from error
 
+    def tokens(self, example: Any, label: str) -> TokenSequence:
+        """Return the tokens of one example that `encode` gives ids, with their steps.
+
+        Raises:
+            InputError: The example is not valid, as for `encode`.
+        """
+        if self._split is None:
+            words = example if isinstance(example, (list, tuple)) else [example]
+            tokens = [Token(str(word), n, n + 1, n) for n, word in enumerate(words)]
+            return TokenSequence(None, tokens[: self._length])
+        if isinstance(example, (list, tuple)) and len(example) == 1:
+            example = example[0]
+        text = self._standardized(example, label)
+        # The place in the original of each character that is left.
+        table = self._table or {}
+        places = [
+            n for n, character in enumerate(example) if table.get(ord(character), 0) is not None
+        ]
+        found, end = [], 0
+        for step, token in enumerate(self._split(text)[: self._length]):
+            start = text.index(token, end)
+            end = start + len(token)
+            first, last = places[start], places[end - 1] + 1
+            found.append(Token(example[first:last], first, last, step))
+        return TokenSequence(example, found)
+
     def _nested(self, example: Any, label: str) -> Any:
         """Return the ids of strings in lists, in lists of the same structure."""
         if not isinstance(example, (list, tuple)):
@@ -97,7 +124,10 @@ class TextEncoder:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            message = f"{label}: {_shown(text)} contains a lone surrogate: {error}"
+            message = (
+                f"{label}: {_shown(text)} contains a lone surrogate, or comes from bytes that are "
+                f"not UTF-8, at position {error.start}"
+            )
             raise InputError(message) from error
         return text if self._table is None else text.translate(self._table)
 
@@ -162,6 +192,16 @@ class TextReader:
         examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
         return [
             self._example(item, f"{self._label}, example {i}") for i, item in enumerate(examples)
+        ]
+
+    def tokens(self, value: Any) -> list[TokenSequence] | None:
+        """Return the tokens of each example; None if the value is not text."""
+        if not _holds_text(value):
+            return None
+        examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
+        return [
+            self._encoder.tokens(item, f"{self._label}, example {i}")
+            for i, item in enumerate(examples)
         ]
 
     def _example(self, example: Any, label: str) -> AnyArray:

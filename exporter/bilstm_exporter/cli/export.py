@@ -76,6 +76,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="export the part of the model that computes the outputs of these layers, as "
         "softmax, or encoder/lstm for a layer of a submodel (default: the model's outputs)",
     )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="the name of each class, for answers in words on the device: one name a line, or JSON "
+        "(a list, lists by output, or names by class number)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="the lowest score of a class, from 0 to 1, for one value between two classes and for "
+        "classes that are not exclusive (default: 0.5)",
+    )
     parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
     parser.add_argument(
         "--formats",

@@ -52,7 +52,7 @@ _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.
 
 _KEY_ORDER: Final = (
     "format_version", "name", "source", "inputs", "outputs", "output_structure", "padding",
-    "rows_independent", "states", "preprocessing", "recommended", "artifacts", "golden",
+    "rows_independent", "states", "preprocessing", "decoding", "recommended", "artifacts", "golden",
     "tolerance", "versions",
 )  # fmt: skip
 """The order of the document's top-level keys; other keys follow in the order of the fields."""
@@ -221,6 +221,8 @@ def _hint(hint: Any, constraints: tuple[object, ...] = ()) -> _Hint:
         others = [arg for arg in args if arg is not types.NoneType]
         if set(others) == {int, float}:
             found = _Hint(Number, constraints=constraints)
+        elif len(others) > 1:  # dataclasses, told apart by their field `kind`
+            found = _Hint(Union, tuple(map(_hint, others)), constraints)
         else:
             (other,) = others
             found = _hint(other, constraints)
@@ -315,7 +317,17 @@ def _decoded(item: Field, hint: _Hint, siblings: Mapping[str, Any]) -> Any:
         return _of_dtype(item, hint, siblings["dtype"])
     if isinstance(hint.kind, type) and dataclasses.is_dataclass(hint.kind):
         return decode(hint.kind, item)
+    if hint.kind is Union:
+        kinds = {name: member.kind for member in hint.args for name in _kinds(member.kind)}
+        return decode(kinds[item.get("kind").text(among=kinds)], item)
     return _DECODERS[hint.kind](item, hint)
+
+
+def _kinds(kind: type) -> tuple[str, ...]:
+    """Return the values of the field `kind` of a dataclass."""
+    (member,) = [one for one in _members(kind) if one.name == "kind"]
+    choices = member.hint.find(Choices)
+    return () if choices is None else choices.choices
 
 
 def _integer(item: Field, hint: _Hint) -> int:
@@ -450,7 +462,7 @@ def _encoded(value: Any, hint: _Hint) -> Any:
         return None
     if Flag.OF_DTYPE in hint.constraints:
         return list(map(_number_json, value)) if hint.kind is tuple else _number_json(value)
-    if dataclasses.is_dataclass(hint.kind):
+    if dataclasses.is_dataclass(hint.kind) or hint.kind is Union:
         return encode(value)
     if hint.kind is tuple:
         return [_encoded(item, hint.args[0]) for item in value]

@@ -96,6 +96,7 @@ def check_manifest(manifest: Manifest) -> None:
         _refuse(f"output_structure is 'single' with {len(spec.outputs)} outputs")
     _check_axes(spec)
     _check_preprocessing(spec)
+    _check_decoding(spec)
     for artifact in manifest.artifacts:
         _check_artifact(artifact, spec)
 
@@ -124,6 +125,19 @@ def _check_preprocessing(spec: ModelSpec) -> None:
             _refuse(f"preprocessing makes ids for {item.input!r}, which takes {target.dtype}")
         if item.split is not None and len(target.axes) != 2:
             _refuse(f"preprocessing splits texts for {item.input!r}, which has no time axis")
+
+
+def _check_decoding(spec: ModelSpec) -> None:
+    _check_unique("decoding", [item.output for item in spec.decoding])
+    outputs = {item.name: item for item in spec.outputs}
+    for item in spec.decoding:
+        target = outputs.get(item.output)
+        if target is None:
+            _refuse(f"decoding names {item.output!r}, which is not an output")
+        shape = tuple(axis.size for axis in target.axes)
+        problem = item.misfit(shape, target.dtype) if target.has_rows else "it has no batch axis"
+        if problem:
+            _refuse(f"decoding of {item.output!r}: {problem}")
 
 
 def _check_artifact(artifact: Artifact, spec: ModelSpec) -> None:

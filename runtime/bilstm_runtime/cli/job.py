@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bilstm_runtime.errors import InputError
+from bilstm_runtime.errors import DataFileError, InputError
 from bilstm_runtime.inputs import InputReader
-from bilstm_runtime.io.readers import label_keys, read_csv_row, read_json_line
-from bilstm_runtime.io.sources import line_blocks
+from bilstm_runtime.io.readers import (
+    READERS,
+    TEXT_LINES,
+    label_keys,
+    read_csv_row,
+    read_json_line,
+    read_text_lines,
+)
+from bilstm_runtime.io.sources import line_blocks, read_all
 from bilstm_runtime.io.writers import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bilstm_runtime.cli.answers import Answerer
     from bilstm_runtime.cli.output import Progress
     from bilstm_runtime.inputs import Values
     from bilstm_runtime.io.writers import Writer
     from bilstm_runtime.model import Model
 
 
-def answers_lines(model: Model, input_format: str, output_format: str) -> bool:
+def answers_lines(
+    model: Model, input_format: str, output_format: str, answerer: Answerer | None = None
+) -> bool:
     """Whether each line is an example whose outputs can be written before the next is read."""
     is_free = model.spec.rows_independent and model.spec.batch.size is None
-    reads = input_format == "jsonl" or (
+    reads = input_format in ("jsonl", TEXT_LINES) or (
         input_format == "csv" and [len(spec.axes) for spec in model.inputs] == [2]
     )
-    writes = output_format == "jsonl" or (
-        output_format == "csv" and [len(spec.axes) <= 2 for spec in model.outputs] == [True]
+    writes = (
+        output_format == "jsonl"
+        or answerer is not None
+        or (output_format == "csv" and [len(spec.axes) <= 2 for spec in model.outputs] == [True])
     )
     return is_free and not model.is_stateful and reads and writes
 
 
 class PredictionJob:
-    """Predicts, and writes the outputs to a file."""
+    """Predicts, and writes the outputs to a file.
+
+    Attributes:
+        errors: The messages of the examples that were answered with an error.
+    """
 
     def __init__(  # noqa: PLR0913, PLR0917
         self,
@@ -42,7 +59,19 @@ class PredictionJob:
         write: Writer,
         file: BinaryIO,
         progress: Progress,
+        answerer: Answerer | None = None,
     ) -> None:
+        """Predict with a model.
+
+        Args:
+            model: The model.
+            batch_size: As for `Model.predict`.
+            label: The file's name in messages.
+            write: Writes numbers.
+            file: Where to write.
+            progress: Shows the number of examples.
+            answerer: Writes answers in words, in place of numbers.
+        """
         self._model = model
         self._batch_size = batch_size
         self._label = label
@@ -52,9 +81,16 @@ class PredictionJob:
         self._names = [spec.name for spec in model.inputs]
         self._header: list[str] = []
         self._has_rows = False
+        self._answerer = answerer
+        self._texts = [item.input for item in model.spec.preprocessing]
+        self.errors: list[str] = []
 
     def answer(self, values: Values, first: int = 0) -> int:
         """Predict and write; returns the number of examples."""
+        if self._answerer is not None:
+            lines = self._answerer.lines(values, self._batch_size)
+            self._file.write("".join(lines).encode())
+            return len(lines)
         show = self._progress if first == 0 else None
         outputs = self._model.predict(values, batch_size=self._batch_size, progress=show)
         names = [spec.name for spec in self._model.outputs]
@@ -68,7 +104,19 @@ class PredictionJob:
     def answer_lines(self, source: BinaryIO, input_format: str) -> int:
         """Answer the lines of a file as they come; returns the number of examples."""
         count = 0
-        for number, lines in line_blocks(source, self._label):
+        if input_format == TEXT_LINES:
+            self._check_text()
+        goes_on = input_format == TEXT_LINES or self._answerer is not None
+        # A line that is not UTF-8 is an error of its own, which its surrogates cause.
+        errors = "surrogateescape" if goes_on else "strict"
+        for number, lines in line_blocks(source, self._label, errors):
+            if goes_on:
+                found = self._answer_each(number, lines, input_format, count)
+                self._has_rows = self._has_rows or found > 0
+                count += found
+                self._file.flush()
+                self._progress(count, None)
+                continue
             examples = self._examples(number, lines, input_format)
             if not examples:
                 continue
@@ -82,6 +130,67 @@ class PredictionJob:
             self._progress(count, None)
         return count or self.answer(self._values([]))  # no examples: an error
 
+    def answer_all(self, source: BinaryIO, input_format: str) -> int:
+        """Answer all examples of a file together; returns their number."""
+        inputs = self._model.inputs
+        content = read_all(source, self._label)
+        if input_format == TEXT_LINES:
+            self._check_text()
+            return self.answer(read_text_lines(content, inputs, self._label))
+        ignored = label_keys(inputs, self._model.outputs)
+        return self.answer(READERS[input_format](content, inputs, self._label, ignored))
+
+    def answer_texts(self, texts: Sequence[str]) -> int:
+        """Answer texts of the command line; returns their number."""
+        self._check_text()
+        for number, text in enumerate(texts):
+            try:
+                self.answer(self._values([dict.fromkeys(self._names, text)]), number)
+            except InputError as error:
+                if len(texts) == 1:
+                    raise
+                self._write_error(str(error))
+        return len(texts)
+
+    def _check_text(self) -> None:
+        """Raise `DataFileError` if an input does not take text."""
+        numbers = [name for name in self._names if name not in self._texts]
+        if numbers:
+            message = (
+                f"{self._label}: the input {numbers[0]!r} takes numbers, not text; export the "
+                "model with its text layers or with --tokenizer FILE, or give --input FILE"
+            )
+            raise DataFileError(message)
+
+    def _answer_each(self, number: int, lines: Sequence[str], input_format: str, first: int) -> int:
+        """Answer each line, a wrong one with an error; returns the number of examples."""
+        examples: list[tuple[int, dict[str, Any] | str]] = []
+        for at, line in enumerate(lines, start=number):
+            try:
+                examples += self._examples(at, [line], input_format)
+            except DataFileError as error:
+                examples.append((at, str(error)))
+        valid = [example for _, example in examples if isinstance(example, dict)]
+        try:
+            if len(valid) == len(examples) and valid:
+                self.answer(self._values(valid), first)
+                return len(valid)
+        except InputError:
+            pass
+        for count, (at, example) in enumerate(examples, start=first):
+            if isinstance(example, str):
+                self._write_error(example)
+                continue
+            try:
+                self.answer(self._values([example]), count)
+            except InputError as error:
+                self._write_error(f"{self._label}, line {at}: {error}")
+        return len(examples)
+
+    def _write_error(self, message: str) -> None:
+        self.errors.append(message)
+        self._file.write((json.dumps({"error": message}) + "\n").encode())
+
     def _examples(
         self, number: int, lines: Sequence[str], input_format: str
     ) -> list[tuple[int, dict[str, Any]]]:
@@ -91,7 +200,9 @@ class PredictionJob:
         for at, line in enumerate(lines, start=number):
             if not line.strip():
                 continue
-            if input_format == "jsonl":
+            if input_format == TEXT_LINES:
+                examples.append((at, dict.fromkeys(self._names, line)))
+            elif input_format == "jsonl":
                 where = f"{self._label}, line {at}"
                 examples.append((at, read_json_line(line, self._names, where, ignored)))
             else:

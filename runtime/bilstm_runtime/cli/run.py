@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 # numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
-from bilstm_runtime.errors import DataFileError
+from bilstm_runtime.errors import DataFileError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from bilstm_runtime.cli.answers import Answerer
+    from bilstm_runtime.model import Model
 
 PROG = "run-bilstm"
 STDIN = "-"
@@ -29,6 +31,12 @@ input formats:
          [batch, time, features], ONE sequence, with one step per row
   npy    one array with a batch axis
   npz    arrays with a batch axis, by input name
+  txt    one text per line, as it is, for a model that takes text
+
+  If the export was given the names of classes, a line of the output is the answer in
+  words: {"label": "good", "score": 0.93}, or {"tags": [{"token": ..., "tag": ...}, ...]}; --raw
+  writes the numbers. A wrong line then becomes {"error": ...}, the others are answered, and the
+  exit code is 2.
 
   Labels (y, or y_OUTPUT) in a jsonl or npz file are ignored. Lines are answered as they come,
   unless the model takes a fixed number of examples at once.
@@ -45,18 +53,23 @@ output formats:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with code 2 if it is invalid."""
     from bilstm_runtime.backends import BACKENDS  # noqa: PLC0415 (see above)
-    from bilstm_runtime.io.readers import READERS  # noqa: PLC0415
+    from bilstm_runtime.io.readers import READERS, TEXT_LINES  # noqa: PLC0415
     from bilstm_runtime.io.writers import WRITERS  # noqa: PLC0415
 
     parser = bundle_parser(
         PROG, "Run the model of a bundle on examples from a file.", formats=_FORMATS_HELP
     )
-    parser.add_argument(
-        "--input", required=True, metavar="FILE", help="examples to run; - reads stdin"
+    examples = parser.add_mutually_exclusive_group(required=True)
+    examples.add_argument("--input", metavar="FILE", help="examples to run; - reads stdin")
+    examples.add_argument(
+        "--text",
+        action="append",
+        metavar="TEXT",
+        help="run this text, and print the answer for people; may be repeated",
     )
     parser.add_argument(
         "--input-format",
-        choices=list(READERS),
+        choices=[*READERS, TEXT_LINES],
         help="format of the examples (default: by the file's name; jsonl for stdin)",
     )
     parser.add_argument(
@@ -91,6 +104,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the largest number of examples that run at once (default: as many as take little "
         "memory)",
     )
+    answers = parser.add_argument_group("answers", "for a bundle that names its classes")
+    answers.add_argument("--top-k", type=int, metavar="K", help="the K best labels (default: 1)")
+    answers.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="the lowest score, from 0 to 1, of a class (default: the one chosen at export)",
+    )
+    answers.add_argument(
+        "--spans", action="store_true", help="join tags such as B-PER and I-PER to spans"
+    )
+    answers.add_argument(
+        "--raw", action="store_true", help="write the numbers of the outputs, not labels"
+    )
     parser.add_argument("--quiet", action="store_true", help="print only errors on stderr")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser.parse_args(argv)
@@ -107,12 +134,12 @@ def run(args: argparse.Namespace) -> int:
     """
     from bilstm_runtime.cli.job import PredictionJob, answers_lines  # noqa: PLC0415 (see above)
     from bilstm_runtime.cli.output import Progress, opened_output  # noqa: PLC0415
-    from bilstm_runtime.io.readers import READERS, label_keys  # noqa: PLC0415
-    from bilstm_runtime.io.sources import open_source, read_all  # noqa: PLC0415
+    from bilstm_runtime.io.readers import READERS, TEXT_LINES  # noqa: PLC0415
+    from bilstm_runtime.io.sources import open_source  # noqa: PLC0415
     from bilstm_runtime.io.writers import WRITERS, check_format  # noqa: PLC0415
     from bilstm_runtime.model import load  # noqa: PLC0415
 
-    input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
+    input_format = args.input_format or _format_of(args.input, "jsonl", [*READERS, TEXT_LINES])
     output_format = _format_of(args.output, "jsonl", WRITERS)
     model = load(
         args.bundle,
@@ -121,23 +148,58 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         sha256=args.sha256,
     )
-    check_format(output_format, model.outputs)
-    label = "stdin" if args.input == STDIN else args.input
+    answerer = _answerer(args, model, output_format)
+    if answerer is None:
+        check_format(output_format, model.outputs)
+    label = {None: "--text", STDIN: "stdin"}.get(args.input, args.input)
     progress = Progress(shown=not args.quiet and sys.stderr.isatty())
-    source = open_source(None if args.input == STDIN else args.input)
-    owned = contextlib.nullcontext() if args.input == STDIN else contextlib.closing(source)
+    source = None if args.input is None else open_source(_no_stdin(args.input))
+    is_owned = source is not None and args.input != STDIN
+    owned = contextlib.closing(source) if source and is_owned else contextlib.nullcontext()
     with owned, opened_output(args.output) as file:
-        job = PredictionJob(model, args.batch_size, label, WRITERS[output_format], file, progress)
-        if answers_lines(model, input_format, output_format):
+        write = WRITERS[output_format]
+        job = PredictionJob(model, args.batch_size, label, write, file, progress, answerer)
+        if source is None:
+            count = job.answer_texts(args.text)
+        elif answers_lines(model, input_format, output_format, answerer):
             count = job.answer_lines(source, input_format)
         else:
-            ignored = label_keys(model.inputs, model.outputs)
-            content = read_all(source, label)
-            count = job.answer(READERS[input_format](content, model.inputs, label, ignored))
+            count = job.answer_all(source, input_format)
     progress.clear()
     if not args.quiet and sys.stderr.isatty():
         sys.stderr.write(f"{PROG}: {count} examples, {model!r}\n")
+    if job.errors:
+        first = " ".join(job.errors[0].split())
+        sys.stderr.write(f"{PROG}: error: {len(job.errors)} of {count} examples: {first}\n")
+        return ExitCode.USAGE
     return ExitCode.OK
+
+
+def _no_stdin(file: str) -> str | None:
+    return None if file == STDIN else file
+
+
+def _answerer(args: argparse.Namespace, model: Model, output_format: str) -> Answerer | None:
+    """Return what writes answers in words; None if the outputs are written as numbers.
+
+    Raises:
+        OptionError: Options for answers in words, and there are none.
+    """
+    from bilstm_runtime.cli.answers import Answerer  # noqa: PLC0415 (see above)
+    from bilstm_runtime.decoding.options import (  # noqa: PLC0415
+        DecodingOptions,
+        check_has_decoding,
+    )
+
+    options = DecodingOptions(top_k=args.top_k, threshold=args.threshold, spans=args.spans)
+    if not args.raw and output_format == "jsonl" and model.spec.decoding:
+        return Answerer(model, options, as_text=args.text is not None and args.output is None)
+    if options != DecodingOptions():
+        check_has_decoding(model.spec)
+        message = "--top-k, --threshold and --spans choose answers in words, not numbers; leave "
+        message += "them out, or write .jsonl without --raw"
+        raise OptionError(message)
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

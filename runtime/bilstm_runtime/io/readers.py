@@ -25,6 +25,9 @@ _LINE_END: Final = re.compile(r"\r\n?|\n")
 
 LABEL_KEY: Final = "y"
 
+TEXT_LINES: Final = "txt"
+"""The format of files with one text a line, which only some models take."""
+
 
 def label_keys(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]) -> list[str]:
     """Return the names of labels in a file: `y` and `y_OUTPUT`, except those of inputs."""
@@ -90,6 +93,16 @@ def read_jsonl(
             for name in names:
                 columns[name].append(example[name])
     return columns
+
+
+def read_text_lines(content: Content, inputs: Sequence[InputSpec], label: str) -> Values:
+    """Read one text per line, for every input; empty lines are left out.
+
+    Raises:
+        DataFileError: The file is not UTF-8 text.
+    """
+    texts = [line for line in split_lines(_text(content, label)) if line.strip()]
+    return {spec.name: texts for spec in inputs}
 
 
 def split_lines(text: str) -> list[str]:

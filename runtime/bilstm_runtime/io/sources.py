@@ -99,8 +99,15 @@ def read_all(source: BinaryIO, label: str) -> Content:
         raise _unreadable(label, error) from error
 
 
-def line_blocks(source: BinaryIO, label: str) -> Iterator[tuple[int, list[str]]]:
+def line_blocks(
+    source: BinaryIO, label: str, errors: str = "strict"
+) -> Iterator[tuple[int, list[str]]]:
     """Read the lines of a text file in blocks: those that have arrived, but not too many.
+
+    Args:
+        source: The file.
+        label: Its name in messages.
+        errors: "surrogateescape" puts a lone surrogate for each byte that is not UTF-8.
 
     Yields:
         The number of the first line, and the lines without their ends.
@@ -108,7 +115,7 @@ def line_blocks(source: BinaryIO, label: str) -> Iterator[tuple[int, list[str]]]
     Raises:
         DataFileError: The file cannot be read, or is not UTF-8.
     """
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    decoder = codecs.getincrementaldecoder("utf-8-sig")(errors)
     rest, number = "", 1
     is_open = True
     while is_open:

@@ -1,0 +1,94 @@
+"""The answers of run-bilstm in words: labels, tags and spans, as JSON lines or as plain text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from bilstm_runtime.decoding.results import Label, Span, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bilstm_runtime.decoding.options import DecodingOptions
+    from bilstm_runtime.inputs import Values
+    from bilstm_runtime.model import Model
+
+_DIGITS: Final = 6
+"""Digits of a score after the point: about those that float32 computes."""
+
+_CONTROLS: Final = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+
+
+class Answerer:
+    """Predicts the labels and tags of examples, and writes each as one line."""
+
+    def __init__(self, model: Model, options: DecodingOptions, *, as_text: bool) -> None:
+        """Answer with the labels of a model.
+
+        Args:
+            model: The model.
+            options: Which answers.
+            as_text: Write plain text for people, not JSON.
+        """
+        self._model = model
+        self._options = options
+        self._as_text = as_text
+
+    def lines(self, values: Values, batch_size: int | None) -> list[str]:
+        """Return the answer of each example, with the end of its last line."""
+        found = self._model.decode(
+            values,
+            top_k=self._options.top_k,
+            threshold=self._options.threshold,
+            spans=self._options.spans,
+            batch_size=batch_size,
+        )
+        rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+        return [self._plain(row) if self._as_text else self._json(row) for row in rows]
+
+    def _json(self, row: dict[str, Any]) -> str:
+        answers = {output: self._object(output, answer) for output, answer in row.items()}
+        is_single = len(answers) == 1
+        return json.dumps(next(iter(answers.values())) if is_single else answers) + "\n"
+
+    def _object(self, output: str, answer: Sequence[Label | Tag | Span]) -> dict[str, Any]:
+        decoding = next(item for item in self._model.spec.decoding if item.output == output)
+        if decoding.kind == "labels":
+            items = [_members(item, ("start", "end")) for item in answer]
+            is_single = getattr(decoding, "exclusive", True) and self._options.top_k is None
+            return items[0] if is_single else {"labels": items}
+        name = "spans" if self._options.spans else "tags"
+        return {name: [_members(item, ("token", "text")) for item in answer]}
+
+    def _plain(self, row: dict[str, Any]) -> str:
+        lines = []
+        for output, answer in row.items():
+            if len(row) > 1:
+                lines.append(f"{output}:")
+            lines += [_shown(item) for item in answer] or ["(none)"]
+        return "\n".join(lines) + "\n"
+
+
+def _members(item: Label | Tag | Span, optional: Sequence[str]) -> dict[str, Any]:
+    """Return the members of an answer; those that may be absent are left out if they are None."""
+    members = asdict(item)
+    if members["score"] is not None:
+        members["score"] = round(members["score"], _DIGITS)
+    return {
+        key: value
+        for key, value in members.items()
+        if value is not None or key not in (*optional, "score")
+    }
+
+
+def _shown(item: Label | Tag | Span) -> str:
+    if isinstance(item, Label):
+        return item.label if item.score is None else f"{item.label}\t{item.score:.3f}"
+    if isinstance(item, Tag):
+        name, value = item.token, item.tag
+    else:
+        name, value = item.text, item.label
+    place = f"{item.start}-{item.end}" if name is None else name.translate(_CONTROLS)
+    return f"{place}\t{value}"

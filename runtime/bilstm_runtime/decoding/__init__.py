@@ -1,0 +1,1 @@
+"""Computes answers from outputs: labels, tags and spans, as `decoding` in the manifest says."""

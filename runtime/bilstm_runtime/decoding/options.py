@@ -1,0 +1,95 @@
+"""Which output an answer is made of, and the options of answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
+from bilstm_runtime.errors import OptionError
+
+if TYPE_CHECKING:
+    from bilstm_runtime.decoding_spec import Decoding
+    from bilstm_runtime.spec import ModelSpec
+
+_Kind = TypeVar("_Kind")
+
+_METHODS: Final[dict[type[Any], str]] = {LabelDecoding: "classify", TagDecoding: "tag"}
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """The options of answers.
+
+    Attributes:
+        top_k: The largest number of labels of an example; None for the best exclusive class, or
+            for all classes whose score is at least the threshold.
+        threshold: Replaces the threshold of the bundle; None leaves it.
+        spans: Whether tags become spans.
+
+    Raises:
+        OptionError: A value is impossible.
+    """
+
+    top_k: int | None = None
+    threshold: float | None = None
+    spans: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
+            message = f"top_k is {self.top_k!r}; expected a whole number from 1, or None"
+            raise OptionError(message)
+        is_number = isinstance(self.threshold, (int, float)) and type(self.threshold) is not bool
+        if self.threshold is not None and not (is_number and 0 <= self.threshold <= 1):
+            message = f"threshold is {self.threshold!r}; expected a number from 0 to 1"
+            raise OptionError(message)
+
+    def check(self, decoding: Decoding) -> None:
+        """Raise `OptionError` if a decoding has no such answers."""
+        if self.spans and isinstance(decoding, TagDecoding) and decoding.scheme is None:
+            message = (
+                f"the tags of {decoding.output!r} form no spans: their names do not begin with "
+                f"B- and I-; they are {', '.join(decoding.labels[:8])}"
+            )
+            raise OptionError(message)
+
+
+def check_has_decoding(spec: ModelSpec) -> None:
+    """Raise `OptionError` for a model without labels."""
+    if not spec.decoding:
+        message = "the model has no labels; export it with --labels FILE, one name for each class"
+        raise OptionError(message)
+
+
+def find_decoding(spec: ModelSpec, kind: type[_Kind], output: str | None) -> _Kind:
+    """Find the decoding of one kind.
+
+    Args:
+        spec: The model.
+        kind: The class of the decoding.
+        output: The name of the output; None if only one has such a decoding.
+
+    Raises:
+        OptionError: There is none, or several without a name.
+    """
+    names = [item.name for item in spec.outputs]
+    if output is not None and output not in names:
+        message = f"the model has no output {output!r}; it has {', '.join(map(repr, names))}"
+        raise OptionError(message)
+    check_has_decoding(spec)
+    among = [item for item in spec.decoding if output in (None, item.output)]
+    found = [item for item in among if isinstance(item, kind)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(repr(item.output) for item in among if isinstance(item, kind))
+        message = f"several outputs have labels: {shown}; name one with output="
+    elif among:
+        use = " or ".join(
+            f"{_METHODS.get(type(item), 'decode')}() for {item.output!r}" for item in among
+        )
+        message = f"{_METHODS.get(kind, 'decode')}() does not suit this model: use {use}"
+    else:
+        message = f"the output {output!r} has no labels; export the model with labels for it"
+    raise OptionError(message)
