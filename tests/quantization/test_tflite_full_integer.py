@@ -1,5 +1,7 @@
 """int8-full: the float form is exact, integers are close, and the file is unambiguous."""
 
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -134,6 +136,37 @@ def runner(content, loaded, built=None):
     return run
 
 
+def micro_runner(content, loaded, built=None):
+    """The same in TFLite Micro."""
+    runtime = pytest.importorskip("tflite_micro").runtime
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=1 << 22)
+
+    def run(arrays):
+        interpreter.reset()
+        for place, (name, array) in enumerate(zip(loaded.input_names, arrays, strict=True)):
+            how = built and built.quantized_inputs.get(name)
+            if how:
+                steps = np.rint(array / how.scale) + how.zero_point
+                array = np.clip(steps, -128, 127).astype(np.int8)
+            interpreter.set_input(array, place)
+        interpreter.invoke()
+        found = []
+        for place, name in enumerate(loaded.output_names):
+            array = interpreter.get_output(place)
+            how = built and built.quantized_outputs.get(name)
+            found.append((array.astype(np.float32) - how.zero_point) * how.scale if how else array)
+        return found
+
+    return run
+
+
+def runtimes(content, loaded, built):
+    """LiteRT and, if it is installed, TFLite Micro."""
+    yield runner(content, loaded, built)
+    if importlib.util.find_spec("tflite_micro"):
+        yield micro_runner(content, loaded, built)
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def model(request):
     return request.param, *converted(request.param)
@@ -233,6 +266,54 @@ def test_a_loop_too_long_to_unroll_is_refused():
     loaded = prepared(MODELS["gru"], steps=201)
     with pytest.raises(UnsupportedModelError, match=r"GRU.*at most 200"):
         build_full(loaded, examples(loaded))
+
+
+def built_with_cells_of(factor):
+    """A layer whose cell states are of the order of the factor."""
+    keras.utils.clear_session()
+    model = floats(kl.LSTM(8, return_sequences=True), kl.Dense(3))
+    randomize(model, 3, 0.7)
+    lstm = model.layers[0]
+    kernel, recurrent, biases = lstm.get_weights()
+    kernel[:, 16:24] *= factor
+    recurrent[:, 16:24] *= factor
+    biases[16:24] *= factor
+    lstm.set_weights([kernel, recurrent, biases])
+    model.layers[1].kernel.assign(model.layers[1].kernel / factor)
+    loaded = load(model, batch=1, time=STEPS)
+    return loaded, build_full(loaded, examples(loaded))
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.1, 0.01])
+def test_tiny_cell_states(factor):
+    """Their scale would be below the smallest of which the kernel knows tanh."""
+    loaded, built = built_with_cells_of(factor)
+    for run in runtimes(built.content, loaded, built):
+        outputs, references = [], []
+        for x in examples(loaded, 20, seed=9):
+            outputs.append(run(x)[0])
+            references.append(loaded.keras.reference(x)[0])
+        errors = np.abs(np.stack(outputs) - np.stack(references))
+        assert errors.mean() <= 0.01 * np.ptp(np.stack(references))
+
+
+def test_huge_cell_states():
+    """A cell state of more than 64 saturates; its tanh is right."""
+    keras.utils.clear_session()
+    model = floats(kl.LSTM(8, return_sequences=True), kl.Dense(3))
+    randomize(model, 3, 0.7)
+    kernel, recurrent, biases = model.layers[0].get_weights()
+    biases[:16] = 8.0  # input and forget gates stay open
+    model.layers[0].set_weights([kernel, recurrent, biases])
+    steps = 150
+    loaded = load(model, batch=1, time=steps)
+    rng = np.random.default_rng(0)
+    data = [[rng.uniform(1, 2, (1, steps, 6)).astype(np.float32)] for _ in range(16)]
+    built = build_full(loaded, data)
+    for run in runtimes(built.content, loaded, built):
+        errors = [np.abs(run(x)[0] - loaded.keras.reference(x)[0]) for x in data]
+        spread = np.ptp(np.stack([loaded.keras.reference(x)[0] for x in data]))
+        assert np.stack(errors).mean() <= 0.02 * spread
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])

@@ -96,7 +96,12 @@ def _explained(log: str, error: Exception) -> UnsupportedModelError:
 
 _BUILTIN = schema.BuiltinOperator
 _TENSOR = schema.TensorType
-_STATE, _HIDDEN = 18, 4  # input index and intermediate index of the fused LSTM
+# Input indices and an intermediate index of the fused LSTM.
+_STATE, _CELL, _HIDDEN = 18, 19, 4
+# The kernel takes tanh of a cell state with 0 to 6 bits before the point; for any other number it
+# computes nothing (PortableApplyTanh in
+# tensorflow/lite/kernels/internal/reference/portable_tensor_utils.cc).
+_MIN_CELL_SCALE, _MAX_CELL_SCALE = 2.0**-15, 2.0**-9
 _COMPARISONS = ("EQUAL", "NOT_EQUAL")
 # Operators that move integers without rescaling, and the indices of the moved inputs.
 _MOVED_INPUTS: dict[str, tuple[int, ...]] = {
@@ -136,16 +141,21 @@ def fix_converted(model: Any) -> None:
 
 
 def _fix_lstm(tensors: Any, operator: Any) -> None:
-    """Remove the clip of the cell state; give hidden state and output the same scale.
+    """Correct the clip and the scale of the cell state, and the scale of the hidden state.
 
-    The converter clips the cell state at 10, but larger values occur. If a concatenation follows,
-    as in every Bidirectional, the converter gives the output the scale of the concatenation, but
-    the operator writes it in the scale of its hidden state.
+    The converter clips the cell state at 10, but larger values occur. A cell whose values stay
+    below 0.5 or exceed 64 gets a scale for which the operator's tanh is wrong; above 64, where
+    tanh is 1, the cell state then saturates. If a concatenation follows, as in every
+    Bidirectional, the converter gives the output the scale of the concatenation, but the operator
+    writes it in the scale of its hidden state.
     """
     operator.builtinOptions.cellClip = 0.0
     output = tensors[operator.outputs[0]]
     if output.type != _TENSOR.INT8:
         return
+    cell = tensors[operator.inputs[_CELL]].quantization
+    scale = np.clip(cell.scale[0], _MIN_CELL_SCALE, _MAX_CELL_SCALE)
+    cell.scale = np.array([scale], np.float32)
     tensors[operator.inputs[_STATE]].quantization = output.quantization
     tensors[operator.intermediates[_HIDDEN]].quantization = output.quantization
 
