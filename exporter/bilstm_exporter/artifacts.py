@@ -166,7 +166,9 @@ class ArtifactBuilder:
         proofs = []
         for profile in self.profiles_of(artifact.format):
             if profile.kernels is not None:
-                operators = self._target(artifact.format).operators(content)
+                operators = verified.built.operator_uses or self._target(artifact.format).operators(
+                    content
+                )
                 check_operators(profile, artifact, operators, kinds)
             shown: contextlib.AbstractContextManager[None] = (
                 contextlib.nullcontext()

@@ -12,7 +12,7 @@ from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.evaluation.task import check_metrics
 from bilstm_exporter.labels import read_labels
 from bilstm_exporter.profiles import Profile, default_profiles, parse_targets
-from bilstm_exporter.quantization.recipes import ALL, FLOAT32, parse_recipes
+from bilstm_exporter.quantization.recipes import ALL, FLOAT32, RECIPES, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS, default_formats
 
 # From opset 13, in which Squeeze and ReduceSum take their axes as inputs, to the last that
@@ -185,6 +185,10 @@ class ExportOptions:
                 f"target of that format"
             )
             raise OptionError(message)
+        default_recipes = {name for one in profiles for name in one.default_recipes}
+        if self.recipes == FLOAT32 and self.data is not None and default_recipes:
+            recipes = tuple(name for name in RECIPES if name in default_recipes)
+            object.__setattr__(self, "recipes", recipes)
         for profile in profiles:
             for axis, size in profile.fixed.items():
                 if getattr(self, axis) is None and size is not None:

@@ -16,6 +16,8 @@ from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.inspection.properties import native_dtype_error
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.profiles import PROFILES
+from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.recipe_selection import Selection
 from bilstm_exporter.targets.base import RecurrenceForm, WeightForm
 from bilstm_exporter.verification.agreement import Agreement
@@ -38,7 +40,8 @@ class ArtifactReport:
         weights: How each weight is stored, if not all are float32.
         verdict: Its evaluation on the user's data; None without data.
         operators: The TFLite operators that a runtime must support.
-        missing_in_micro: The operators among them that TFLite Micro lacks.
+        missing_in_micro: The operators, with their dtypes, that TFLite Micro lacks; see
+            `bilstm_exporter.profiles.tflite_micro`. Only for a file in integers.
         runtimes: The runtimes that it was made for, and how it was checked for each.
     """
 
@@ -203,7 +206,8 @@ def _fixed_by_options(loaded: LoadedModel, options: ExportOptions) -> tuple[str,
 
 
 def _artifact_report(verified: VerifiedArtifact) -> ArtifactReport:
-    missing = verified.built.missing_operators
+    recipe = RECIPES.get(verified.artifact.recipe)
+    in_integers = recipe is not None and recipe.calibrated
     return ArtifactReport(
         file=verified.artifact.file,
         format=verified.artifact.format,
@@ -214,6 +218,11 @@ def _artifact_report(verified: VerifiedArtifact) -> ArtifactReport:
         weights=verified.built.weights,
         verdict=verified.verdict,
         operators=verified.built.operators,
-        missing_in_micro=next(iter(missing.values()), ()),
+        missing_in_micro=_missing_in_micro(verified) if in_integers else (),
         runtimes=verified.artifact.runtimes,
     )
+
+
+def _missing_in_micro(verified: VerifiedArtifact) -> tuple[str, ...]:
+    refusals = PROFILES["tflite-micro"].refusals(verified.built.operator_uses)
+    return tuple(sorted({refusal.text for refusal in refusals}))

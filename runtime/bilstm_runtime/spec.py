@@ -372,11 +372,14 @@ class RuntimeProof:
         version: The version of that runtime.
         how: "run": the export ran the artifact in it and compared it with Keras. "operator table":
             the operators and dtypes of the artifact are those that this version has.
+        arena_bytes: For an interpreter that works in one block of memory of fixed size, as TFLite
+            Micro does, the bytes that the artifact needed there.
     """
 
     name: Annotated[str, WORD]
     version: Annotated[str, WORD]
     how: Annotated[str, Choices((RUN, BY_TABLE))]
+    arena_bytes: Annotated[Annotated[int, BYTES] | None, Flag.OMIT_DEFAULT] = None
 
 
 @dataclass(frozen=True)

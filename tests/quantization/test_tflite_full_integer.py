@@ -12,7 +12,6 @@ from bilstm_exporter.inspection.probes import Probe, ProbeKind
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.targets.base import TargetOptions
 from bilstm_exporter.targets.tflite import flatbuffer
-from bilstm_exporter.targets.tflite.full_integer import missing_in_micro
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.target import TfliteTarget
 from bilstm_exporter.verification.parity import measure_parity
@@ -147,8 +146,9 @@ def micro_runner(content, loaded, built=None):
             how = built and built.quantized_inputs.get(name)
             if how:
                 steps = np.rint(array / how.scale) + how.zero_point
-                array = np.clip(steps, -128, 127).astype(np.int8)
-            interpreter.set_input(array, place)
+                interpreter.set_input(np.clip(steps, -128, 127).astype(np.int8), place)
+            else:
+                interpreter.set_input(array, place)
         interpreter.invoke()
         found = []
         for place, name in enumerate(loaded.output_names):
@@ -227,9 +227,6 @@ def test_nothing_is_clipped_and_states_have_one_scale(model):
             scales = {(t.quantization.scale[0], t.quantization.zeroPoint[0]) for t in tensors}
             assert len(scales) == 1
     assert bool(fused) == built.reset_between_runs == (name in FUSED)
-    assert missing_in_micro(built.operators) == (
-        ("REDUCE_ANY",) if name == "masking-minus-one" else ()
-    )
     reasons = [form.reason for form in built.recurrences]
     assert any(reasons) == (name in WRITTEN_OUT)
 

@@ -327,9 +327,14 @@ def _runtime_notes(report: ExportReport) -> Iterator[str]:
                 else f"Made for {PROFILES[proof.name].runtime} {proof.version}, by its table of "
                 f"operators only"
             )
-            proofs.setdefault(how, []).append(artifact.file)
+            arena = f" (arena {_size(proof.arena_bytes)})" if proof.arena_bytes else ""
+            proofs.setdefault(how, []).append(f"{artifact.file}{arena}")
     for how, files in proofs.items():
         yield f"{how}: {', '.join(files)}."
+
+
+_MICRO = "tflite-micro"
+_MAX_SHOWN_OPERATORS = 3
 
 
 def _form(form: LayerForm) -> str:
@@ -342,8 +347,16 @@ def _form(form: LayerForm) -> str:
 
 def _micro_note(artifact: ArtifactReport) -> str:
     operators = ", ".join(artifact.operators)
-    lacks = ", ".join(artifact.missing_in_micro)
-    support = f"TFLite Micro lacks {lacks}" if lacks else "TFLite Micro has all of them"
+    label, name = PROFILES[_MICRO].label, PROFILES[_MICRO].name
+    if any(proof.name == name for proof in artifact.runtimes):
+        support = "see above for TFLite Micro"
+    elif artifact.missing_in_micro:
+        shown = "; ".join(artifact.missing_in_micro[:_MAX_SHOWN_OPERATORS])
+        more = len(artifact.missing_in_micro) - _MAX_SHOWN_OPERATORS
+        support = f"{label} does not take {shown}{f' and {more} more' if more > 0 else ''}; "
+        support += f"--target {name} writes a file that it runs"
+    else:
+        support = f"{label} has them all by its table of kernels; --target {name} runs the file"
     return f"{artifact.file} needs the operators {operators}; {support}."
 
 

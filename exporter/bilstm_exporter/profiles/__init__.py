@@ -1,6 +1,6 @@
 """The runtimes that an export can be made for, one module per runtime."""
 
-from bilstm_exporter.profiles.base import Kernel, Profile, Refusal, Verifier
+from bilstm_exporter.profiles.base import Kernel, Profile, Refusal, Verifier, WorksInArena
 from bilstm_exporter.profiles.registry import (
     PROFILES,
     default_profiles,
@@ -15,6 +15,7 @@ __all__ = [
     "Profile",
     "Refusal",
     "Verifier",
+    "WorksInArena",
     "default_profiles",
     "find_profiles",
     "parse_targets",

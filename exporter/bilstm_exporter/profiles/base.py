@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.targets.operators import Form, OperatorUse
@@ -65,6 +65,32 @@ class Kernel:
         return ""
 
 
+def kernel_table(text: str) -> dict[str, list[Kernel]]:
+    """Return the kernels in a table with one line per kernel.
+
+    A line is an operator, the dtypes of its inputs and, after ``->``, those of its outputs. Commas
+    separate inputs, ``|`` separates the dtypes that one input may have, and ``*`` stands for any.
+    Without ``->``, the outputs have the dtypes of the first input.
+
+    >>> table = kernel_table("GATHER float32|int8, int32 -> float32|int8")
+    >>> [sorted(dtypes) for dtypes in table["GATHER"][0].inputs]
+    [['', 'float32', 'int8'], ['', 'int32']]
+    """
+    table: dict[str, list[Kernel]] = {}
+    for line in text.strip().splitlines():
+        operator, _, rest = line.strip().partition(" ")
+        given, _, returned = rest.partition("->")
+        inputs, outputs = _dtype_sets(given), _dtype_sets(returned) or _dtype_sets(given)[:1]
+        table.setdefault(operator, []).append(Kernel(inputs, outputs))
+    return table
+
+
+def _dtype_sets(text: str) -> list[frozenset[str] | None]:
+    """Return the dtypes of every tensor; any input may be absent."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [None if part == "*" else frozenset({"", *part.split("|")}) for part in parts]
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An operator of an artifact that a runtime does not have, or not with these dtypes.
@@ -89,6 +115,17 @@ class Refusal:
         dtypes = f" ({', '.join(known)})" if known else ""
         parts = [part for part in (self.problem, self.why) if part]
         return f"{self.use.operator}{dtypes}{': ' if parts else ''}{'; '.join(parts)}"
+
+
+@runtime_checkable
+class WorksInArena(Protocol):
+    """A session of an interpreter that works in one block of memory of fixed size.
+
+    Attributes:
+        arena_bytes: The bytes that the runs so far needed, or None if that is not known.
+    """
+
+    arena_bytes: int | None
 
 
 class ArtifactOpener(Protocol):
@@ -155,6 +192,7 @@ class Profile:
         lists_all: Whether the runtime lacks an operator that ``kernels`` does not list. If not,
             ``kernels`` lists only operators that it does not have as the format defines them.
         recipes: The recipes that it runs.
+        default_recipes: The recipes to write if the user names none and gives data.
         forms: The forms of operators that it needs.
         fixed: The axes, ``"batch"`` and ``"time"``, that must be fixed: the size to use if the
             user gives none, or None if the user must give one.
@@ -170,6 +208,7 @@ class Profile:
     kernels: Mapping[str, Sequence[Kernel]] | None = None
     lists_all: bool = True
     recipes: tuple[str, ...] = tuple(RECIPES)
+    default_recipes: tuple[str, ...] = ()
     forms: frozenset[Form] = frozenset()
     fixed: Mapping[str, int | None] = field(default_factory=dict)
     backend: str = ""

@@ -62,8 +62,8 @@ class Built:
         reset_between_runs: Whether variables must be reset between runs, because a run changes
             them.
         operators: The operators that a runtime must have, without duplicates; empty for ONNX.
-        missing_operators: The operators that a runtime lacks, by runtime, such as
-            ``"TFLite Micro"``.
+        operator_uses: Every operator with its dtypes and the name that tells its layer; empty for
+            ONNX.
         quantized_inputs: The quantization of inputs that take integers for floats, by name.
         quantized_outputs: The same for the outputs.
         float_form: For an artifact that computes in integers, the same operators in float32: an
@@ -75,7 +75,7 @@ class Built:
     weights: list[WeightForm] = field(default_factory=list)
     reset_between_runs: bool = False
     operators: tuple[str, ...] = ()
-    missing_operators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    operator_uses: tuple[OperatorUse, ...] = ()
     quantized_inputs: Mapping[str, Quantization] = field(default_factory=dict)
     quantized_outputs: Mapping[str, Quantization] = field(default_factory=dict)
     float_form: Built | None = None

@@ -15,6 +15,7 @@ class Form(enum.Enum):
     """
 
     FORWARD_ONLY = "ONNX: recurrent operators run forward only, and without lengths"
+    MICRO = "TFLite: masks and positions in the dtypes of TFLite Micro's kernels"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from importlib import metadata
 from bilstm_exporter.errors import ParityError, TargetError
 from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.keras_model import TOLERANCE, layer_of_node
-from bilstm_exporter.profiles import PROFILES, Profile, Refusal, Verifier
+from bilstm_exporter.profiles import PROFILES, Profile, Refusal, WorksInArena
 from bilstm_exporter.quantization.recipes import FLOAT32
 from bilstm_exporter.targets.operators import OperatorUse
 from bilstm_exporter.verification.agreement import Agreement, measure_agreement
 from bilstm_exporter.verification.parity import measure_parity
-from bilstm_runtime.backends import BACKENDS
+from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.spec import BY_TABLE, RUN, Artifact, ModelSpec, RuntimeProof
 
@@ -111,8 +111,12 @@ def prove(
     if verifier is None or not verifier.is_installed:
         return RuntimeProof(profile.name, profile.version, BY_TABLE)
     version = verifier.version
+    arena_bytes = None
     try:
-        problem = _problem(verifier, content, artifact, spec, probes)
+        session = verifier.open(content, artifact, spec)
+        problem = _problem(session, artifact, probes)
+        if isinstance(session, WorksInArena):
+            arena_bytes = session.arena_bytes
     except (BackendRunError, ParityError) as error:
         problem = " ".join(str(error).split())
     if problem:
@@ -122,7 +126,7 @@ def prove(
             f"or this recipe out of --recipes"
         )
         raise TargetError(message, target=profile.name, reasons={})
-    return RuntimeProof(profile.name, version, RUN)
+    return RuntimeProof(profile.name, version, RUN, arena_bytes)
 
 
 def _installed_version(package: str) -> str:
@@ -134,11 +138,8 @@ def _installed_version(package: str) -> str:
     return str(version)
 
 
-def _problem(
-    verifier: Verifier, content: bytes, artifact: Artifact, spec: ModelSpec, probes: ProbeSet
-) -> str:
+def _problem(session: Session, artifact: Artifact, probes: ProbeSet) -> str:
     """Return what is wrong with the outputs of an artifact; "" if they are right."""
-    session = verifier.open(content, artifact, spec)
     if artifact.recipe == FLOAT32:
         parity = measure_parity(session.run, probes.probes, artifact.outputs)
         if not parity.passed and probes.keep_well_conditioned():

@@ -26,9 +26,9 @@ from bilstm_runtime.backends.base import (
     mismatch,
     register,
 )
+from bilstm_runtime.backends.quantized import dequantize, quantize
 from bilstm_runtime.backends.tflite_wire import ExternalBuffersError, check_indices
 from bilstm_runtime.errors import ArtifactError, BackendRunError
-from bilstm_runtime.spec import integer_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -199,7 +199,7 @@ class LitertSession:
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once; see `Session.run`."""
         if self._quantizes:
-            arrays = list(map(_quantize, arrays, self._quantized_inputs))
+            arrays = list(map(quantize, arrays, self._quantized_inputs))
         with self._lock:
             try:
                 interpreter = self._planned.prepare([array.shape for array in arrays])
@@ -218,27 +218,8 @@ class LitertSession:
                 message = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
                 raise BackendRunError(message + str(error)) from error
         return (
-            list(map(_dequantize, outputs, self._quantized_outputs)) if self._quantizes else outputs
+            list(map(dequantize, outputs, self._quantized_outputs)) if self._quantizes else outputs
         )
-
-
-def _quantize(values: AnyArray, quantization: Quantization | None) -> AnyArray:
-    """Quantize floats, if this input is quantized; see `docs/manifest.md`."""
-    if quantization is None:
-        return values
-    low, high = integer_limits(quantization.dtype)
-    steps = np.rint(values / np.float32(quantization.scale)) + quantization.zero_point
-    integers: AnyArray = np.clip(steps, low, high).astype(quantization.dtype)
-    return integers
-
-
-def _dequantize(stored: AnyArray, quantization: Quantization | None) -> AnyArray:
-    """Dequantize integers, if this output is quantized."""
-    if quantization is None:
-        return stored
-    return (stored.astype(np.float32) - np.float32(quantization.zero_point)) * np.float32(
-        quantization.scale
-    )
 
 
 @register("litert", format="tflite", package="ai_edge_litert", extra="litert")

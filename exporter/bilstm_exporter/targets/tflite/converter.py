@@ -131,6 +131,8 @@ def fix_converted(model: Any) -> None:
                 _fix_lstm(subgraph.tensors, operator)
             elif name in _COMPARISONS:
                 _compare_in_integers(edit, operator)
+            elif name == "DIV":
+                _keep_divisor_from_zero(edit, operator)
         for operator in list(subgraph.operators):
             name = operator_name(model, operator)
             if name in _JOINING_OPERATORS:
@@ -226,6 +228,27 @@ def _compare_in_integers(edit: GraphEditor, operator: Any) -> None:
         if not any(source.outputs[0] in item.inputs for item in operators):
             edit.subgraph.operators = [item for item in operators if item is not source]
         return
+
+
+def _keep_divisor_from_zero(edit: GraphEditor, operator: Any) -> None:
+    """Divide by one step instead of 0, where LiteRT fails.
+
+    The mean over the steps of a row divides by their number, which is 0 if all are padding. Keras
+    then returns NaN, which integers cannot hold.
+    """
+    divisor = edit.subgraph.tensors[operator.inputs[1]]
+    low = np.iinfo(np.int8).min
+    if divisor.type != _TENSOR.INT8 or divisor.quantization.zeroPoint[0] != low:
+        return  # it may be negative
+    if edit.model.buffers[divisor.buffer].data is not None:
+        return
+    least = edit.add_constant(np.array(low + 1, np.int8), [], quantization=divisor.quantization)
+    above = edit.add_like(divisor, _TENSOR.INT8)
+    edit.subgraph.tensors[above].quantization = divisor.quantization
+    options = schema.MaximumMinimumOptionsT()
+    inputs = [int(operator.inputs[1]), least]
+    edit.insert(operator, _BUILTIN.MAXIMUM, inputs, above, version=2, options=options)
+    operator.inputs = [operator.inputs[0], above]
 
 
 def _refuse_zero_activations(tensors: Any) -> None:

@@ -6,7 +6,8 @@ can quantize, and fixes their errors in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph, Marker
 from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.targets.base import Built, Calibration, WeightForm
+from bilstm_exporter.targets.operators import Form
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.converter import (
     RepresentativeDataset,
@@ -26,39 +28,11 @@ from bilstm_exporter.targets.tflite.converter import (
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED, IntegerLowering
 from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
+from bilstm_exporter.targets.tflite.operators import operators_of
+from bilstm_exporter.targets.tflite.runtime_forms import write_forms
 from bilstm_exporter.targets.tflite.weights import MIN_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
 from bilstm_runtime.spec import InputSpec
-
-# The builtin operators that tflite-micro registers: MicroMutableOpResolver in
-# tensorflow/lite/micro/micro_mutable_op_resolver.h, at this commit.
-MICRO = "TFLite Micro"
-MICRO_SOURCE = "tflite-micro 90b983c2 (2026-08-20)"
-MICRO_OPERATORS = frozenset(
-    """
-    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND
-    BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM
-    DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP
-    EQUAL EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GREATER
-    GREATER_EQUAL HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG
-    LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM
-    MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 PRELU QUANTIZE READ_VARIABLE REDUCE_ALL
-    REDUCE_MAX REDUCE_MIN RELU RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2
-    ROUND RSQRT SELECT_V2 SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V
-    SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
-    TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
-    """.split()  # noqa: SIM905 - more readable than a list
-)
-
-
-def missing_in_micro(operators: Iterable[str]) -> tuple[str, ...]:
-    """The operators in ``operators`` that TFLite Micro lacks, sorted.
-
-    >>> missing_in_micro(["FULLY_CONNECTED", "REDUCE_ANY"])
-    ('REDUCE_ANY',)
-    """
-    return tuple(sorted(set(operators) - MICRO_OPERATORS))
-
 
 # After n examples, the next one exceeds the measured range with probability 2 / (n + 1).
 MIN_EXAMPLES = 16
@@ -71,12 +45,15 @@ class FullInteger:
         loaded: The model; all axes must be fixed.
         calibration: For each run the inputs ``[batch, ...]`` in file order, of the model's batch
             size.
+        forms: The forms that the runtimes need.
 
     Raises:
         OptionError: An axis is free, or the data is unusable.
     """
 
-    def __init__(self, loaded: LoadedModel, calibration: Calibration) -> None:
+    def __init__(
+        self, loaded: LoadedModel, calibration: Calibration, forms: AbstractSet[Form] = frozenset()
+    ) -> None:
         free = loaded.free_axes
         if free:
             message = (
@@ -85,6 +62,7 @@ class FullInteger:
             )
             raise OptionError(message)
         self._names = loaded.input_names, loaded.output_names
+        self._runtime_forms = forms
         self._examples = _checked(loaded.call_inputs, calibration)
         lowering = IntegerLowering(_read_carries(loaded.first_graph))
         with operator_forms(TFLITE_FORMS):
@@ -99,7 +77,9 @@ class FullInteger:
         """
         model = flatbuffer.read_converted(convert_function(self._function, self._dataset()))
         fix_converted(model)
+        write_forms(model, self._runtime_forms)
         weights, operators = _weights(model), flatbuffer.operators(model)
+        uses = tuple(operators_of(model))
         signature = model.signatureDefs[0]
         inputs, outputs = (
             _quantizations(model, maps, names)
@@ -111,7 +91,7 @@ class FullInteger:
             weights,
             reset_between_runs=self._resets,
             operators=operators,
-            missing_operators={MICRO: missing_in_micro(operators)},
+            operator_uses=uses,
             quantized_inputs=inputs,
             quantized_outputs=outputs,
             float_form=self._float_form(),
@@ -125,6 +105,7 @@ class FullInteger:
     def _float_form(self) -> Built:
         model = flatbuffer.read_converted(convert_function(self._function))
         fix_converted(model)
+        write_forms(model, self._runtime_forms)
         content = flatbuffer.finish(model, *self._names)
         return Built(content, self._forms, reset_between_runs=self._resets)
 

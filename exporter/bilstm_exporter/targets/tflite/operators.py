@@ -21,7 +21,11 @@ def list_operators(content: bytes) -> list[OperatorUse]:
     Args:
         content: The file's bytes.
     """
-    model = read(content)
+    return operators_of(read(content))
+
+
+def operators_of(model: Any) -> list[OperatorUse]:
+    """List the operators of all subgraphs of a model in object form."""
     return [
         _listed(model, subgraph, operator)
         for subgraph in model.subgraphs

@@ -15,7 +15,8 @@ from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.full_integer import FullInteger
 from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
-from bilstm_exporter.targets.tflite.operators import list_operators
+from bilstm_exporter.targets.tflite.operators import list_operators, operators_of
+from bilstm_exporter.targets.tflite.runtime_forms import write_forms
 from bilstm_exporter.targets.tflite.tiling import has_same_tiling
 from bilstm_exporter.targets.tflite.weights import store_weights
 
@@ -35,11 +36,11 @@ class TfliteTarget:
     """Builds ``model.tflite``; see `bilstm_exporter.targets.base.Target`.
 
     Args:
-        options: Unused; TFLite has no options.
+        options: The forms that the runtimes need.
     """
 
     def __init__(self, options: TargetOptions) -> None:
-        del options
+        self._forms = options.forms
         self._converted: dict[int, _Converted] = {}
 
     def build(
@@ -47,15 +48,18 @@ class TfliteTarget:
     ) -> Built:
         """Build an artifact with the precisions of the plan; conversions are cached by tiling."""
         if plan.integer_activations:
-            return FullInteger(loaded, calibration or ()).build()
+            return FullInteger(loaded, calibration or (), self._forms).build()
         converted = self.converted(loaded, _weight_bytes(plan))
         model = flatbuffer.read_converted(converted.content)
         # In float32 no precision depends on the layer of a constant.
         exact = plan.is_all(Precision.FLOAT32)
         weights = store_weights(model, plan, WeightOwners([]) if exact else loaded.weight_owners)
-        operators = flatbuffer.operators(model)
+        write_forms(model, self._forms)
+        operators, uses = flatbuffer.operators(model), tuple(operators_of(model))
         content = flatbuffer.finish(model, loaded.input_names, loaded.output_names)
-        return Built(content, converted.recurrences, weights, operators=operators)
+        return Built(
+            content, converted.recurrences, weights, operators=operators, operator_uses=uses
+        )
 
     def operators(self, content: bytes) -> list[OperatorUse]:
         """List the operators of an artifact."""

@@ -1,0 +1,143 @@
+"""TFLite Micro: its table of kernels, and exports that run in its interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+from bilstm_exporter import export
+from bilstm_exporter.errors import OptionError, TargetError
+from bilstm_exporter.profiles import PROFILES
+from bilstm_exporter.targets.operators import OperatorUse
+from bilstm_runtime.bundle.folder import open_bundle
+from exporter.models import bilstm, floats, tokens
+from zoo.case import randomize
+
+from .one_operator import OPERATORS, TYPES, depends_on_dtype, dtypes_of, one_operator
+
+MICRO = PROFILES["tflite-micro"]
+STEPS = 7
+IS_INSTALLED = importlib.util.find_spec("tflite_micro") is not None
+slow = pytest.mark.slow
+
+
+def runs_in_micro(content: bytes, arrays: list[np.ndarray]) -> bool:
+    """Run a model in a process of its own: some kernels abort."""
+    from tflite_micro import runtime
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)
+            interpreter = runtime.Interpreter.from_bytes(content, arena_size=100_000)
+            for index, array in enumerate(arrays):
+                interpreter.set_input(array, index)
+            interpreter.invoke()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@slow
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_table_says_what_the_interpreter_does(name):
+    pytest.importorskip("tflite_micro")
+    for dtype in TYPES if depends_on_dtype(name) else ["float32"]:
+        inputs, outputs = dtypes_of(name, dtype)
+        said = not MICRO.refusals([OperatorUse(name, inputs, outputs)])
+        assert said == runs_in_micro(*one_operator(name, dtype)), dtype
+
+
+def examples(model: keras.Model, count: int = 24) -> dict[str, np.ndarray]:
+    """Rows of different lengths, padded as the model's mask wants it."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for tensor in model.inputs:
+        shape = [count, *(STEPS if size is None else size for size in tensor.shape[1:])]
+        is_ids = tensor.dtype == "int32"
+        array = rng.integers(1, 9, shape) if is_ids else rng.uniform(-2, 2, shape)
+        for row in range(0, count, 3):
+            array[row, 2 + row % 4 :] = 0
+        found[tensor.name] = array.astype(tensor.dtype)
+    return found
+
+
+def masked_stack():
+    return tokens(bilstm(), bilstm(last=True), kl.Dense(3, activation="softmax"))
+
+
+def masked_gru():
+    return floats(
+        kl.Masking(),
+        kl.Bidirectional(kl.GRU(4, return_sequences=True)),
+        kl.Bidirectional(kl.GRU(3)),
+        kl.Dense(2),
+    )
+
+
+def autoencoder():
+    return tokens(bilstm(last=True), kl.RepeatVector(3), kl.LSTM(3, return_sequences=True))
+
+
+def built(build, scale=0.7):
+    keras.utils.clear_session()
+    model = build()
+    randomize(model, 5, scale)
+    return model
+
+
+@slow
+@pytest.mark.parametrize("build", [masked_stack, masked_gru, autoencoder])
+def test_masked_models_run_in_the_interpreter(build, tmp_path):
+    pytest.importorskip("tflite_micro")
+    model = built(build)
+    report = export(
+        model, tmp_path / "bundle", target="tflite-micro", time=STEPS, data=examples(model)
+    )
+    assert [one.recipe for one in report.artifacts] == ["float32", "int8-full"]
+    for artifact in open_bundle(tmp_path / "bundle").manifest.artifacts:
+        (proof,) = artifact.runtimes
+        assert (proof.name, proof.how) == ("tflite-micro", "run")
+        assert 1_000 < proof.arena_bytes < 100_000
+
+
+@slow
+def test_without_the_package_the_table_decides(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(MICRO.verifier), "is_installed", False)
+    report = export(built(masked_stack), tmp_path / "bundle", target="tflite-micro", time=STEPS)
+    (artifact,) = report.artifacts
+    assert artifact.runtimes[0].how == "operator table"
+    assert artifact.runtimes[0].arena_bytes is None
+
+
+@keras.saving.register_keras_serializable("tests")
+class Largest(kl.Layer):
+    """The two largest values, which needs an operator that TFLite Micro lacks."""
+
+    def call(self, x):
+        return keras.ops.top_k(x, 2)[0]
+
+
+@slow
+def test_a_missing_operator_is_named_with_its_layer(tmp_path):
+    model = floats(bilstm(last=True), Largest(name="largest"), kl.Dense(2))
+    with pytest.raises(TargetError) as failed:
+        export(model, tmp_path / "bundle", target="tflite-micro", time=STEPS)
+    message = str(failed.value)
+    assert "TFLite Micro 0.dev" in message
+    assert "TOPK_V2 (float32, int32) (in layer 'largest', Largest)" in message
+    assert "--target litert runs this file" in message
+
+
+def test_time_must_be_fixed(tmp_path):
+    with pytest.raises(OptionError, match="needs fixed shapes, and time is free: add --time N"):
+        export(built(masked_stack), tmp_path / "bundle", target="tflite-micro")
