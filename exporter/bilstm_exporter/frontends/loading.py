@@ -317,7 +317,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         import tf_keras  # noqa: PLC0415 - only old files need it
         from tf_keras.src.saving.serialization_lib import SafeModeScope  # noqa: PLC0415
 
-        from bilstm_exporter.frontends.keras2 import loading  # noqa: PLC0415
+        from bilstm_exporter.frontends.keras2 import crf_layers, loading  # noqa: PLC0415
         from bilstm_exporter.frontends.keras2.allowed_symbols import (  # noqa: PLC0415
             only_functions_of_tensors,
         )
@@ -341,8 +341,9 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             raise UnknownObjectError(message, layers=used_by)
     configs = loading.saved_configs(file.path) if file.kind == "saved_model" else file.config
     custom_objects = with_registered_names(configs, custom_objects)
+    custom_objects |= crf_layers.known_layers(configs, custom_objects)
     known = KnownObjects(tf_keras, custom_objects)
-    config = without_training(configs, known)
+    config = crf_layers.with_units(without_training(configs, known), file.path)
     if not trust_code:
         for part in config if file.kind == "saved_model" else [config]:
             refuse_code(file.path, part)

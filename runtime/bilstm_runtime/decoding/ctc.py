@@ -244,7 +244,6 @@ class _Beam:
         parents = np.array(
             [places.get(self._parents[p], -1) if p != _ROOT else -1 for p in beam.tolist()]
         )
-        bonus = self._bonus(beam, classes)
         # Each prefix with one more class: after the same class, only a blank separates them.
         grown = np.repeat(total[:, None], classes, axis=1)
         own = np.flatnonzero(last != _NO_LABEL)

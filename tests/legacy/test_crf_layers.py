@@ -1,0 +1,231 @@
+"""Layers of other packages that decode a CRF: their rules, and files that only name them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers as L
+
+from bilstm_exporter.frontends.keras2 import crf_layers
+
+from .cases import randomize
+from .compare import check, check_read
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+# What the packages write, with the settings of training that are ignored.
+CONTRIB = {
+    "units": 3, "learn_mode": "join", "test_mode": "viterbi", "use_boundary": True,
+    "use_bias": True, "sparse_target": True, "activation": "linear", "input_dim": 10,
+    "kernel_initializer": {"class_name": "VarianceScaling", "config": {}}, "unroll": False,
+    "chain_regularizer": None,
+}  # fmt: skip
+ADDONS = {"units": 3, "use_boundary": True, "use_kernel": True, "chain_initializer": "orthogonal"}
+
+
+def masks(rng, batch, time):
+    mask = rng.random((batch, time)) < 0.6
+    mask[0] = True
+    mask[1] = np.arange(time) < time // 2 + 1
+    mask[2] = np.arange(time) >= time // 2
+    mask[3] = False
+    return mask
+
+
+def built(kind, settings, features, seed=0):
+    layer = kind(**settings)
+    layer(tf.zeros([1, 4, features]))
+    randomize(layer, seed)
+    return layer, {v.name.partition(":")[0].rpartition("/")[2]: v.numpy() for v in layer.weights}
+
+
+def cheapest(costs):
+    """The path of the lowest cost, of all paths."""
+    return min(costs, key=costs.__getitem__)
+
+
+def paths(tags, time):
+    return itertools.product(range(tags), repeat=time)
+
+
+@pytest.mark.parametrize("boundary", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_contrib_finds_the_path_of_the_lowest_energy(masked, boundary):
+    rng = np.random.default_rng(1)
+    layer, weights = built(crf_layers.ContribCRF, {**CONTRIB, "use_boundary": boundary}, 4)
+    x, time = rng.normal(size=(6, 5, 4)).astype("f4"), 5
+    mask = masks(rng, 6, time)
+    found = layer(x, mask=tf.constant(mask) if masked else None).numpy()
+    np.testing.assert_array_equal(found.sum(-1), 1)
+    energies = x @ weights["kernel"] + weights["bias"]
+    chain = weights["chain_kernel"]
+    for row in range(6):
+        valid = mask[row] if masked else np.ones(time, bool)
+        own = energies[row] * valid[:, None]
+        if boundary:
+            starts = valid & ~np.r_[False, valid[:-1]]
+            own[starts] += weights["left_boundary"]
+            if not masked:
+                own[-1] += weights["right_boundary"]
+        joined = valid[:-1] & valid[1:]
+
+        def cost(path, own=own, joined=joined):
+            pairs = zip(itertools.pairwise(path), joined, strict=True)
+            edges = sum(chain[pair] for pair, both in pairs if both)
+            return sum(own[step, tag] for step, tag in enumerate(path)) + edges
+
+        if masked:
+            best = cheapest({path: cost(path) for path in paths(3, time)})
+            steps = np.flatnonzero(valid)
+            assert found[row].argmax(-1)[steps].tolist() == [best[step] for step in steps]
+        else:  # a further transition, to the last tag of the best path before tag 0
+            after = cheapest({path: cost(path) + chain[path[-1], 0] for path in paths(3, time)})
+            best = cheapest(
+                {path: cost(path) + chain[path[-1], after[-1]] for path in paths(3, time)}
+            )
+            assert tuple(found[row].argmax(-1)) == best
+
+
+def test_contrib_marginals_are_shares():
+    layer, _ = built(crf_layers.ContribCRF, {**CONTRIB, "learn_mode": "marginal",
+                                             "test_mode": "marginal"}, 4)  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("f4")
+    np.testing.assert_allclose(layer(x).numpy().sum(-1), 1, 1e-6)
+
+
+def test_contrib_with_one_step_has_marginals_of_its_energies():
+    settings = {**CONTRIB, "learn_mode": "marginal", "test_mode": None, "use_boundary": False}
+    layer, weights = built(crf_layers.ContribCRF, settings, 4)
+    x = np.random.default_rng(0).normal(size=(2, 1, 4)).astype("f4")
+    energies = x @ weights["kernel"] + weights["bias"]
+    np.testing.assert_allclose(layer(x), tf.nn.softmax(-energies), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_chain_crf_finds_the_path_of_the_highest_score(masked):
+    rng = np.random.default_rng(2)
+    layer, weights = built(crf_layers.ChainCRF, {}, 3)
+    x, time = rng.normal(size=(6, 5, 3)).astype("f4"), 5
+    mask = masks(rng, 6, time)
+    found = layer(x, mask=tf.constant(mask) if masked else None).numpy()
+    for row in range(6):
+        valid = mask[row] if masked else np.ones(time, bool)
+        own = x[row] * valid[:, None]
+        own[valid & ~np.r_[False, valid[:-1]]] += weights["b_start"]
+        own[valid & ~np.r_[valid[1:], False]] += weights["b_end"]
+        joined = valid[:-1] & valid[1:]
+        costs = {
+            path: -sum(own[step, tag] for step, tag in enumerate(path))
+            - sum(
+                weights["U"][pair]
+                for pair, both in zip(itertools.pairwise(path), joined, strict=True)
+                if both
+            )
+            for path in paths(3, time)
+        }
+        best = np.array(cheapest(costs))
+        np.testing.assert_array_equal(found[row], np.eye(3)[best] * valid[:, None])
+
+
+@pytest.mark.parametrize("time", [1, 5])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(("boundary", "kernel"), [(True, True), (False, False)])
+def test_addons_crf_decodes_the_first_steps(masked, boundary, kernel, time):
+    rng = np.random.default_rng(3)
+    settings = {**ADDONS, "use_boundary": boundary, "use_kernel": kernel}
+    layer, weights = built(crf_layers.AddonsCRF, settings, 3)
+    x = rng.normal(size=(6, time, 3)).astype("f4")
+    mask = masks(rng, 6, time)
+    tags, scores, lengths, chain = layer(x, mask=tf.constant(mask) if masked else None)
+    assert [one.dtype for one in (tags, scores, lengths)] == [tf.int32, tf.float32, tf.int64]
+    np.testing.assert_array_equal(chain, weights["chain_kernel"])
+    for row in range(6):
+        valid = mask[row] if masked else np.ones(time, bool)
+        own = x[row] @ weights["kernel"] + weights["bias"] if kernel else x[row].copy()
+        if boundary:
+            own[valid & ~np.r_[False, valid[:-1]]] += weights["left_boundary"]
+            own[valid & ~np.r_[valid[1:], False]] += weights["right_boundary"]
+        np.testing.assert_allclose(scores[row], own, 1e-5, 1e-5)
+        assert lengths[row] == valid.sum()
+        length = max(int(valid.sum()), 1)
+        costs = {
+            path: -sum(own[step, tag] for step, tag in enumerate(path))
+            - sum(weights["chain_kernel"][pair] for pair in itertools.pairwise(path))
+            for path in paths(3, length)
+        }
+        assert tags[row].numpy().tolist() == [*cheapest(costs), *[0] * (time - length)]
+
+
+def named(kind, name):
+    return type(name, (kind,), {})
+
+
+def saved(path, kind, settings, *, name="CRF", dense=None, first=False, time=None):
+    """Save a tagger as the package would: a class of that name, and all settings."""
+    ids = L.Input((time,), dtype="int32", name="ids")
+    steps = L.Embedding(12, 4, mask_zero=True)(ids)
+    steps = L.Bidirectional(L.LSTM(3, return_sequences=True))(steps)
+    if dense:
+        steps = L.Dense(dense)(steps)
+    layer = named(kind, name)(name="crf", **settings)
+    outputs = layer(steps)
+    model = tf_keras.Model(ids, outputs[0] if first else outputs)
+    randomize(model, 5)
+    own = layer.get_config
+    layer.get_config = lambda: {**own(), **settings}
+    model.save(path)
+    return model
+
+
+FILES = {
+    "keras-contrib": (crf_layers.ContribCRF, CONTRIB, {}),
+    "keras-contrib marginal": (
+        crf_layers.ContribCRF,
+        {**CONTRIB, "learn_mode": "marginal", "test_mode": "marginal"},
+        {},
+    ),
+    "ChainCRF": (crf_layers.ChainCRF, {"init": {"class_name": "VarianceScaling", "config": {}}},
+                 {"name": "ChainCRF", "dense": 3}),
+    "tensorflow-addons": (crf_layers.AddonsCRF, ADDONS, {}),
+    "tf2crf 0.1.24": (crf_layers.TagsCRF, {"output_dim": 3, "transitions": [[0.0] * 3] * 3},
+                      {"dense": 3}),
+    "tf2crf 0.1.33": (crf_layers.FourOutputsCRF, {"chain_initializer": "orthogonal"},
+                      {"dense": 3, "first": True}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_read_without_the_package(name, tmp_path):
+    kind, settings, options = FILES[name]
+    model = saved(tmp_path / "model.h5", kind, settings, **options)
+    source, _ = check_read(model, tmp_path / "model.h5", sizes=((3, 5),))
+    assert type(source.keras_model.get_layer("crf")) is kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_exported_with_the_decoder_in_the_graph(name, tmp_path):
+    kind, settings, options = FILES[name]
+    model = saved(tmp_path / "model.h5", kind, settings, **options)
+    check(model, tmp_path / "model.h5", tmp_path / "edge")
+
+
+@pytest.mark.slow
+def test_units_of_tf2crf_come_from_the_weights(tmp_path):
+    with tf_keras.utils.custom_object_scope({}):
+        model = saved(tmp_path / "model.h5", crf_layers.FourOutputsCRF, {"units": 3}, first=True)
+    layer = model.get_layer("crf")
+    layer.get_config = lambda: {"name": "crf", "chain_initializer": "orthogonal"}
+    model.save(tmp_path / "model.h5")
+    check_read(model, tmp_path / "model.h5", sizes=((3, 5),))
+
+
+def test_a_class_of_the_user_is_preferred():
+    config = {"class_name": "CRF", "config": {"name": "crf", **ADDONS}}
+    assert crf_layers.known_layers(config, {}) == {"CRF": crf_layers.AddonsCRF}
+    assert crf_layers.known_layers(config, {"CRF": object}) == {}
+    other = {"class_name": "CRF", "config": {"name": "crf", "tags": 3}}
+    assert crf_layers.known_layers(other, {}) == {}
