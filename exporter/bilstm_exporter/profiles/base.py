@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Protocol, runtime_checkable
 
+from bilstm_exporter.profiles.isolated import IsolatedSession
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.targets.operators import Form, OperatorUse
 from bilstm_runtime.backends import Session
@@ -152,7 +152,8 @@ class Verifier:
     Attributes:
         package: The module that the installed package provides.
         distribution: The name of the package.
-        opener: ``"module:function"``, an `ArtifactOpener`; imported only when it is used.
+        opener: ``"module:function"``, an `ArtifactOpener`; imported only where it is used, in a
+            process of its own, because some runtimes end the process that they fail in.
         min_version: The oldest version that gives right answers, such as ``"2026.4"``.
     """
 
@@ -172,10 +173,8 @@ class Verifier:
         return metadata.version(self.distribution)
 
     def open(self, content: bytes, artifact: Artifact, spec: ModelSpec) -> Session:
-        """Open an artifact; see `ArtifactOpener`."""
-        module, _, function = self.opener.partition(":")
-        opener: ArtifactOpener = getattr(importlib.import_module(module), function)
-        return opener(content, artifact, spec)
+        """Open an artifact in a process of its own; see `ArtifactOpener`."""
+        return IsolatedSession(self.opener, content, artifact, spec)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from bilstm_exporter.profiles.base import Profile, Verifier
 from bilstm_exporter.profiles.registry import register
+from bilstm_exporter.targets.operators import Form
 from bilstm_runtime.backends import Session
 from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
@@ -19,6 +20,7 @@ register(
         "OpenVINO",
         "onnx",
         "2026.4",
+        forms=frozenset({Form.NO_LENGTHS}),
         verifier=Verifier("openvino", "openvino", f"{__name__}:open_artifact"),
     )
 )

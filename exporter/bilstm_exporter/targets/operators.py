@@ -14,7 +14,8 @@ class Form(enum.Enum):
     Every form computes the same; a target writes those that are its own, and ignores the others.
     """
 
-    FORWARD_ONLY = "ONNX: recurrent operators run forward only, and without lengths"
+    NO_LENGTHS = "ONNX: recurrent operators may ignore sequence_lens"
+    FORWARD_ONLY = "ONNX: recurrent operators run forward only, and without sequence_lens"
     MICRO = "TFLite: masks and positions in the dtypes of TFLite Micro's kernels"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -11,32 +13,45 @@ from bilstm_exporter import export
 from bilstm_exporter.errors import OptionError, TargetError
 from bilstm_exporter.profiles import PROFILES, Kernel, Profile, Verifier
 from bilstm_runtime.bundle.folder import open_bundle
-from bilstm_runtime.errors import BackendRunError
 from exporter.models import MODELS
 
 
 class _Same:
     """A runtime that is onnxruntime, with outputs that are wrong by ``error``."""
 
-    error = 0.0
-
-    def __init__(self, content, artifact):
+    def __init__(self, content, artifact, error):
         import onnxruntime
 
         self.session = onnxruntime.InferenceSession(content)
-        self.artifact = artifact
+        self.artifact, self.error = artifact, error
 
     def run(self, arrays):
-        if self.error < 0:
-            message = "it does not run"
-            raise BackendRunError(message)
         feeds = dict(zip(self.artifact.inputs, arrays, strict=True))
         outputs = self.session.run(list(self.artifact.outputs), feeds)
         return [np.asarray(one + one.dtype.type(self.error)) for one in outputs]
 
 
 def open_same(content, artifact, spec):
-    return _Same(content, artifact)
+    return _Same(content, artifact, 0.0)
+
+
+def open_wrong(content, artifact, spec):
+    return _Same(content, artifact, 0.01)
+
+
+def open_failing(content, artifact, spec):
+    message = "it does not run"
+    raise RuntimeError(message)
+
+
+def open_aborting(content, artifact, spec):
+    sys.stderr.write("assertion failed\n")
+    sys.stderr.flush()
+    os.abort()
+
+
+def verifier(opener):
+    return Verifier("numpy", "numpy", f"{__name__}:{opener.__name__}")
 
 
 @pytest.fixture
@@ -47,9 +62,6 @@ def toy(monkeypatch):
         monkeypatch.setitem(PROFILES, "toy", Profile("toy", "Toy", "onnx", "3.2", **given))
 
     return add
-
-
-VERIFIER = Verifier("numpy", "numpy", f"{__name__}:open_same")
 
 
 def runtimes(folder):
@@ -74,7 +86,7 @@ def test_without_a_target_the_backends_are_named(exported):
 
 @pytest.mark.slow
 def test_a_runtime_runs_every_probe(toy, tmp_path, run, saved):
-    toy(verifier=VERIFIER)
+    toy(verifier=verifier(open_same))
     ran = run(saved("lstm"), "--target", "toy", "--recipes", "float32,int8")
     assert ran.code == 0
     version = importlib.metadata.version("numpy")
@@ -86,11 +98,15 @@ def test_a_runtime_runs_every_probe(toy, tmp_path, run, saved):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("error", "problem"), [(0.01, "times the tolerance"), (-1.0, "it does not run")]
+    ("opener", "problem"),
+    [
+        (open_wrong, "times the tolerance"),
+        (open_failing, "it does not run"),
+        (open_aborting, r"ended its process while model.onnx was open \(assertion failed\)"),
+    ],
 )
-def test_a_runtime_with_wrong_outputs_is_refused(toy, tmp_path, monkeypatch, error, problem):
-    toy(verifier=VERIFIER)
-    monkeypatch.setattr(_Same, "error", error)
+def test_a_runtime_with_wrong_outputs_is_refused(toy, tmp_path, opener, problem):
+    toy(verifier=verifier(opener))
     with pytest.raises(TargetError, match=rf"model.onnx is right .* Toy .*{problem}"):
         export(MODELS["lstm"](), tmp_path / "bundle", target="toy")
     assert not (tmp_path / "bundle").exists()

@@ -29,7 +29,8 @@ class Builder:
     def constant(self, array: Any, dtype: Any = None) -> ir.Value:
         """Add an initializer."""
         name = self._name("const")
-        tensor = ir.tensor(np.ascontiguousarray(np.asarray(array, dtype)), name=name)
+        # np.ascontiguousarray would make a scalar an array of one element.
+        tensor = ir.tensor(np.asarray(array, dtype, order="C"), name=name)
         value = ir.Value(
             name=name,
             shape=ir.Shape(list(tensor.shape.numpy())),
@@ -71,6 +72,11 @@ class Builder:
         if self._opset < 18:
             return self.op("ReduceMax", value, axes=[axis], keepdims=1)
         return self.op("ReduceMax", value, self.constant([axis]), keepdims=1)
+
+    def reverse(self, value: ir.Value) -> ir.Value:
+        """Reverse the first axis."""
+        first, last = self.constant([-1]), self.constant([np.iinfo(np.int64).min])
+        return self.op("Slice", value, first, last, self.constant([0]), self.constant([-1]))
 
     def replace(self, node: ir.Node, values: Sequence[ir.Value]) -> None:
         """Replace ``node`` by the new nodes, and its outputs by ``values``.

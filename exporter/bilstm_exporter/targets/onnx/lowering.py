@@ -21,8 +21,10 @@ from bilstm_exporter.targets.onnx.builder import Builder
 from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, TOKEN_ATTRIBUTE, MarkerCall, read_call
 from bilstm_exporter.targets.onnx.own_loop import write_loop
 from bilstm_exporter.targets.onnx.scan import write_scan
+from bilstm_exporter.targets.operators import Form
 
 LOOP_REASON = "a loop in the layer's own code"
+CELL_STATE_REASON = "a cell state after masked steps, for runtimes that ignore sequence_lens"
 
 # Keras's activations in ONNX's LSTM, GRU and RNN operators.
 # Functions, alpha and beta: https://onnx.ai/onnx/operators/onnx__LSTM.html
@@ -168,10 +170,13 @@ def why_not_fused(cell: Cell) -> str:
 
 
 def lower_markers(
-    model: ir.Model, markers: Mapping[str, Marker | LoopMarker], opset: int
+    model: ir.Model,
+    markers: Mapping[str, Marker | LoopMarker],
+    opset: int,
+    forms: frozenset[Form] = frozenset(),
 ) -> list[RecurrenceForm]:
     """Replace every marker of the model in place, and report the form of each recurrence."""
-    return _MarkerWriter(markers, opset).lower(model.graph, "")
+    return _MarkerWriter(markers, opset, forms).lower(model.graph, "")
 
 
 class _MarkerWriter:
@@ -180,10 +185,15 @@ class _MarkerWriter:
     Args:
         markers: The markers by token.
         opset: The opset of the operators.
+        forms: The forms that the runtimes need.
     """
 
-    def __init__(self, markers: Mapping[str, Marker | LoopMarker], opset: int) -> None:
+    def __init__(
+        self, markers: Mapping[str, Marker | LoopMarker], opset: int, forms: frozenset[Form]
+    ) -> None:
         self._markers, self._opset = markers, opset
+        self._forward_only = Form.FORWARD_ONLY in forms
+        self._ignores_lengths = self._forward_only or Form.NO_LENGTHS in forms
 
     def lower(self, graph: ir.Graph, prefix: str) -> list[RecurrenceForm]:
         """Replace the markers of a graph in place.
@@ -213,24 +223,64 @@ class _MarkerWriter:
         call = read_call(node, marker)
         build = Builder(name.replace(":", "_"), self._opset, layer)
         fused = fused_operator(marker.recurrence.cell)
+        reason = why_not_fused(marker.recurrence.cell) if fused is None else ""
+        if self._ignores_lengths and call.mask is not None and call.reads_cell_state:
+            # Without the operator's lengths, a row's cell state after its last step is not known.
+            fused, reason = None, CELL_STATE_REASON
         if fused is not None:
-            build.replace(node, _write_fused(build, call, fused, step_order))
+            values = _write_fused(build, call, fused, step_order, forward_only=self._forward_only)
+            build.replace(node, values)
             return [RecurrenceForm(layer, fused.op_type)]
-        values, body = write_scan(build, call, name, self._opset)
+        values, body = write_scan(build, call, name, self._opset, forward_only=self._forward_only)
         build.replace(node, values)
         inner = self.lower(body, f"{name}/body/")
-        return [RecurrenceForm(layer, "Scan", why_not_fused(marker.recurrence.cell)), *inner]
+        return [RecurrenceForm(layer, "Scan", reason), *inner]
 
 
 def _write_fused(
-    build: Builder, call: MarkerCall, fused: FusedOperator, step_order: masking.StepOrder
+    build: Builder,
+    call: MarkerCall,
+    fused: FusedOperator,
+    step_order: masking.StepOrder,
+    *,
+    forward_only: bool,
 ) -> Sequence[ir.Value]:
-    recurrence = call.marker.recurrence
-    plan = None if call.mask is None else masking.compaction(build, call.mask)
+    plan = (
+        None if call.mask is None else masking.compaction(build, call.mask, keep_time=forward_only)
+    )
     if plan is None:
-        steps = build.op("Transpose", call.sequences, perm=[1, 0, 2])
+        last_output, outputs, states = _write_unmasked(
+            build, call, fused, forward_only=forward_only
+        )
     else:
-        steps = step_order.move_valid_first(build, plan, call.sequences)
+        last_output, outputs, states = _write_masked(
+            build, call, fused, step_order, plan, forward_only=forward_only
+        )
+    return [last_output, *([outputs] if call.marker.recurrence.return_sequences else []), *states]
+
+
+def _write_operator(  # noqa: PLR0913 - the inputs of the operator
+    build: Builder,
+    call: MarkerCall,
+    fused: FusedOperator,
+    steps: ir.Value,
+    *,
+    lengths: ir.Value | None = None,
+    reverse: bool = False,
+) -> tuple[ir.Value, list[ir.Value]]:
+    """Write the operator.
+
+    Args:
+        build: The builder.
+        call: The marker's inputs.
+        fused: The operator.
+        steps: ``[time, batch, features]``.
+        lengths: The number of steps to run in each row, or None for all.
+        reverse: Whether the operator runs backwards.
+
+    Returns:
+        The outputs, ``[time, batch, units]``, and the final states, ``[batch, units]``.
+    """
     initial: list[ir.Value | None] = [None] * len(call.states)
     if any(state is not None for state in call.states):
         units = fused.attributes["hidden_size"]
@@ -240,33 +290,73 @@ def _write_fused(
         1 + len(call.states),
         steps,
         *(build.constant(weight, "float32") for weight in fused.weights),
-        None if plan is None else plan.lengths,
+        lengths,
         *initial,
-        direction="reverse" if recurrence.go_backwards else "forward",
+        direction="reverse" if reverse else "forward",
         **fused.attributes,
     )
     states = [build.op("Squeeze", state, build.constant([0])) for state in final]
-    outputs = build.op("Squeeze", sequence_output, build.constant([1]))
-    if plan is None:
-        last_output = states[0]
-        outputs = build.op("Transpose", outputs, perm=[1, 0, 2])
-    else:
-        last_output = masking.replace_empty_rows(build, plan, states[0], None)
-        states = [
-            masking.replace_empty_rows(build, plan, state, start)
-            for state, start in zip(states, call.states, strict=True)
-        ]
-        if recurrence.zero_output_for_mask and not recurrence.return_sequences:
-            last_output = _zero_if_last_masked(build, call, plan, last_output)
-        if recurrence.return_sequences:
-            outputs = step_order.restore_order(
-                build,
-                plan,
-                outputs,
-                go_backwards=recurrence.go_backwards,
-                zero_output_for_mask=recurrence.zero_output_for_mask,
-            )
-    return [last_output, *([outputs] if recurrence.return_sequences else []), *states]
+    return build.op("Squeeze", sequence_output, build.constant([1])), states
+
+
+def _write_unmasked(
+    build: Builder, call: MarkerCall, fused: FusedOperator, *, forward_only: bool
+) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
+    backwards = call.marker.recurrence.go_backwards
+    steps = build.op("Transpose", call.sequences, perm=[1, 0, 2])
+    turned = forward_only and backwards
+    if turned:
+        steps = build.reverse(steps)
+    outputs, states = _write_operator(
+        build, call, fused, steps, reverse=backwards and not forward_only
+    )
+    if turned:
+        outputs = build.reverse(outputs)
+    return states[0], build.op("Transpose", outputs, perm=[1, 0, 2]), states
+
+
+def _write_masked(  # noqa: PLR0913 - the mask's plan and the form are independent
+    build: Builder,
+    call: MarkerCall,
+    fused: FusedOperator,
+    step_order: masking.StepOrder,
+    plan: masking.Compaction,
+    *,
+    forward_only: bool,
+) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
+    recurrence = call.marker.recurrence
+    steps = step_order.move_valid_first(build, plan, call.sequences)
+    if recurrence.go_backwards:
+        steps = masking.reverse_valid(build, plan, steps, forward_only=forward_only)
+    # A runtime may ignore the lengths, with which onnxruntime takes less time: what follows reads
+    # the outputs of valid steps only. The final states are read if a cell state is, which is no
+    # output of a step; Form.NO_LENGTHS then writes a Scan.
+    lengths = None if forward_only else plan.lengths
+    outputs, states = _write_operator(build, call, fused, steps, lengths=lengths)
+    if recurrence.go_backwards and recurrence.return_sequences:
+        outputs = masking.reverse_valid(build, plan, outputs, forward_only=forward_only)
+    if not call.reads_cell_state:
+        states[0] = (
+            build.op("Gather", outputs, build.constant(0), axis=0)
+            if recurrence.go_backwards and recurrence.return_sequences
+            else masking.last_valid(build, plan, outputs)
+        )
+    last_output = masking.replace_empty_rows(build, plan, states[0], None)
+    states = [
+        masking.replace_empty_rows(build, plan, state, start)
+        for state, start in zip(states, call.states, strict=True)
+    ]
+    if recurrence.zero_output_for_mask and not recurrence.return_sequences:
+        last_output = _zero_if_last_masked(build, call, plan, last_output)
+    if recurrence.return_sequences:
+        outputs = step_order.restore_order(
+            build,
+            plan,
+            outputs,
+            go_backwards=recurrence.go_backwards,
+            zero_output_for_mask=recurrence.zero_output_for_mask,
+        )
+    return last_output, outputs, states
 
 
 def _zero_if_last_masked(

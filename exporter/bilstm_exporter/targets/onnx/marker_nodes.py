@@ -44,12 +44,15 @@ class MarkerCall:
         sequences: ``[batch, time, ...]``.
         mask: ``[batch, time] bool``, or None.
         states: One value per state; None for a state that starts at zeros.
+        reads_cell_state: Whether anything reads a final state other than the first, which is the
+            last output.
     """
 
     marker: Marker
     sequences: ir.Value
     mask: ir.Value | None
     states: list[ir.Value | None]
+    reads_cell_state: bool = False
 
 
 def read_call(node: ir.Node, marker: Marker) -> MarkerCall:
@@ -65,4 +68,6 @@ def read_call(node: ir.Node, marker: Marker) -> MarkerCall:
     if sequences is None:
         message = f"{node.name}: the marker lost its input"
         raise ValueError(message)
-    return MarkerCall(marker, sequences, mask, states)
+    others = node.outputs[len(node.outputs) - len(states) + 1 :]
+    read = any(bool(value.uses()) or value.is_graph_output() for value in others)
+    return MarkerCall(marker, sequences, mask, states, read)

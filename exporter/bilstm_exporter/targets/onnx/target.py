@@ -43,7 +43,7 @@ class OnnxTarget:
     """
 
     def __init__(self, options: TargetOptions) -> None:
-        self._opset = options.opset
+        self._opset, self._forms = options.opset, options.forms
         self._float32: OnnxModel | None = None
 
     def build(
@@ -69,7 +69,7 @@ class OnnxTarget:
         if self._float32 is None:
             graph = loaded.marked_graph
             model = to_onnx(graph.function, self._opset, {MARKER_TYPE: keep_marker}, DOMAIN)
-            forms = lower_markers(model, graph.markers, self._opset)
+            forms = lower_markers(model, graph.markers, self._opset, self._forms)
             clean(model)
             _name_values(model.graph, loaded)
             self._float32 = OnnxModel(_serialized(model), forms)

@@ -172,9 +172,11 @@ def _restored(
     if weight.precision is Precision.FLOAT16:
         return cast(stored)
     if weight.precision is Precision.INT4:
-        # ONNX has no operator that unpacks nibbles from uint8.
-        low = build.op("Mod", stored, build.constant(16, "uint8"))
-        high = build.op("BitShift", stored, build.constant(4, "uint8"), direction="RIGHT")
+        # ONNX has no operator that unpacks nibbles from uint8, and not every runtime folds
+        # BitShift, or Mod of uint8.
+        stored = build.op("Cast", stored, to=int(ir.DataType.INT32))
+        low = build.op("Mod", stored, build.constant(16, "int32"))
+        high = build.op("Div", stored, build.constant(16, "int32"))
         stored = build.op("Concat", low, high, axis=2)
     whole = cast(stored)
     if weight.precision is Precision.INT4:
@@ -473,6 +475,7 @@ def _bias(build: Builder, array: np.ndarray) -> ir.Value:
         if part.any():
             stored = build.constant(part.astype(np.float16))
             return build.op("Cast", stored, to=int(ir.DataType.FLOAT))
-        return build.op("ConstantOfShape", build.constant(part.shape, "int64"))
+        zero = ir.tensor(np.zeros(1, np.float32))
+        return build.op("ConstantOfShape", build.constant(part.shape, "int64"), value=zero)
 
     return build.op("Concat", *(half(part) for part in np.split(array, 2, axis=1)), axis=1)
