@@ -102,6 +102,10 @@ OPTIONS = {
     "outputs": None,
     "labels": None,
     "threshold": None,
+    "tokenizer": None,
+    "max_tokens": None,
+    "padding": None,
+    "truncating": None,
     "overwrite": False,
 }
 
@@ -244,6 +248,7 @@ RUNTIME_ERRORS = {
     "NoArtifactError": LookupError,
     "GoldenError": ValueError,
     "BackendMissingError": ImportError,
+    "MissingPackageError": ImportError,
     "UnknownBackendError": ValueError,
     "DuplicateBackendError": ValueError,
     "OptionError": ValueError,
@@ -272,8 +277,8 @@ def test_the_errors_of_the_runtime():
 
 FLAGS = {
     "export-bilstm": "batch builder custom-objects data debug explain formats json labels max-drop "
-    "max-kb max-ms metric opset out outputs overwrite quiet recipes target threshold time "
-    "trust-code weights",
+    "max-kb max-ms max-tokens metric opset out outputs overwrite padding quiet recipes target "
+    "threshold time tokenizer truncating trust-code weights",
     "run-bilstm": "backend batch-size debug input input-format output quiet raw recipe sha256 "
     "spans text threads threshold top-k",
     "check-bilstm": "backend debug json quiet",

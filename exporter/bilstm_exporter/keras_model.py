@@ -11,7 +11,7 @@ import numpy as np
 
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.spec import TextPreprocessing
+from bilstm_runtime.preprocessing_spec import Preprocessing
 
 # float32 has 24 bits, a relative precision of 6e-8. Sums over some hundred units in another
 # order than Keras's lose up to three decimal digits of that in a few hundred steps. A larger
@@ -102,7 +102,7 @@ class KerasModel(Protocol):
     states: tuple[DeclaredInput, ...]
     output_names: tuple[str, ...]
     output_structure: str
-    preprocessing: tuple[TextPreprocessing, ...]
+    preprocessing: tuple[Preprocessing, ...]
     keras_model: Any
 
     @property

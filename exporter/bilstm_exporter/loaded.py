@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from bilstm_exporter.ir.markers import MarkedGraph, mark_recurrences
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel, Origin
 from bilstm_exporter.quantization.recipes import WeightOwners
+from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec
 
 
@@ -25,6 +26,7 @@ class LoadedModel:
         spec: Its inputs and outputs.
         typical_sizes: For each named axis, a size at which the model runs.
         first_graph: The graph traced for inspection; reused for the same shapes.
+        files: The files of tokenizers, by their names in the bundle.
     """
 
     keras: KerasModel
@@ -32,6 +34,11 @@ class LoadedModel:
     spec: ModelSpec
     typical_sizes: Mapping[str, int]
     first_graph: MarkedGraph
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    def read_file(self, item: TokenizerFilePreprocessing) -> bytes:
+        """Return the content of a tokenizer's file."""
+        return self.files[item.file]
 
     @property
     def generation(self) -> str:

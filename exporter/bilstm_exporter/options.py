@@ -14,6 +14,8 @@ from bilstm_exporter.labels import read_labels
 from bilstm_exporter.profiles import Profile, default_profiles, parse_targets
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, RECIPES, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS, default_formats
+from bilstm_exporter.tokenizers import read_tokenizers
+from bilstm_runtime.preprocessing_spec import SIDES
 
 # From opset 13, in which Squeeze and ReduceSum take their axes as inputs, to the last that
 # tf2onnx writes.
@@ -44,6 +46,10 @@ class ExportSettings(TypedDict, total=False):
     outputs: Sequence[str] | str | None
     labels: Any
     threshold: float | None
+    tokenizer: Any
+    max_tokens: int | None
+    padding: str | None
+    truncating: str | None
     overwrite: bool
 
 
@@ -81,6 +87,14 @@ class ExportOptions:
         threshold: The lowest score, from 0 to 1, of a class that an example belongs to: for one
             value between two classes, and for classes that are not exclusive. Given for logits,
             their scores are those of a sigmoid. 0.5 by default, where there is any.
+        tokenizer: How text becomes the ids that the model takes: a file (``tokenizer.json``, the
+            ``to_json()`` of Keras's ``Tokenizer``, an object of ids by token, or one token a line),
+            such an object in Python, or a dict of these by input.
+        max_tokens: The number of ids of a text; by default that of the model, or as many as there
+            are.
+        padding: The side on which fewer ids are padded, ``"pre"`` or ``"post"``, as in Keras's
+            ``pad_sequences``; by default ``"pre"`` as there, or that of the ``tokenizer.json``.
+        truncating: The side on which more ids are cut, in the same way.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
@@ -105,6 +119,10 @@ class ExportOptions:
     outputs: Sequence[str] | str | None = None
     labels: Any = None
     threshold: float | None = None
+    tokenizer: Any = None
+    max_tokens: int | None = None
+    padding: str | None = None
+    truncating: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -135,6 +153,7 @@ class ExportOptions:
             object.__setattr__(self, "recipes", ALL)  # a limit needs recipes to choose from
         parse_recipes(self.recipes)
         self._check_labels()
+        self._check_tokenizer()
         check_metrics(self.metric)
         for name in ("batch", "time"):
             size = getattr(self, name)
@@ -160,6 +179,20 @@ class ExportOptions:
             raise OptionError(message)
         if self.threshold is not None and self.labels is None:
             message = "threshold: it applies to labels; give their names with --labels"
+            raise OptionError(message)
+
+    def _check_tokenizer(self) -> None:
+        for name in ("padding", "truncating"):
+            if getattr(self, name) not in (None, *SIDES):
+                message = f"{name}: {getattr(self, name)!r}; choose from {', '.join(SIDES)}"
+                raise OptionError(message)
+        if self.max_tokens is not None and not 1 <= self.max_tokens <= MAX_SIZE:
+            message = f"max_tokens: {self.max_tokens}; it must be at least 1 and at most {MAX_SIZE}"
+            raise OptionError(message)
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", read_tokenizers(self.tokenizer))
+        elif (self.max_tokens, self.padding, self.truncating) != (None, None, None):
+            message = "max_tokens, padding, truncating: they apply to a tokenizer; give --tokenizer"
             raise OptionError(message)
 
     def _check_target(self) -> None:

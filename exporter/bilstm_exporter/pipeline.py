@@ -45,6 +45,7 @@ from bilstm_exporter.progress import Listener, Stages
 from bilstm_exporter.quantization.recipes import ALL, parse_recipes
 from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection
 from bilstm_exporter.report import ExportReport, FailedExport, make_report
+from bilstm_exporter.tokenizers import Length, preprocessing_of
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
 
 
@@ -171,7 +172,22 @@ def load_model(
             keras_model, origin, batch=options.batch, time=options.time, report=stages.report
         )
     check_fixed_axes(loaded, options)
-    return with_decoding(loaded, probes, options), probes
+    return with_decoding(with_tokenizers(loaded, options), probes, options), probes
+
+
+def with_tokenizers(loaded: LoadedModel, options: ExportOptions) -> LoadedModel:
+    """Describe how text becomes ids, if the user gives tokenizers.
+
+    Raises:
+        OptionError: A tokenizer does not fit its input.
+        MissingLibraryError: The library that reads a tokenizer is not installed.
+    """
+    if options.tokenizer is None:
+        return loaded
+    length = Length(options.max_tokens, options.padding, options.truncating)
+    found, files = preprocessing_of(options.tokenizer, length, loaded.spec)
+    spec = replace(loaded.spec, preprocessing=(*loaded.spec.preprocessing, *found))
+    return replace(loaded, spec=spec, files=files)
 
 
 def with_decoding(loaded: LoadedModel, probes: ProbeSet, options: ExportOptions) -> LoadedModel:

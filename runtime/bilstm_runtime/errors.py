@@ -56,6 +56,10 @@ class BackendMissingError(BilstmRuntimeError, ImportError):
     """No backend is installed that can run the bundle."""
 
 
+class MissingPackageError(BackendMissingError):
+    """A package is not installed that the input of this bundle needs."""
+
+
 class UnknownBackendError(BilstmRuntimeError, ValueError):
     """There is no backend of the given name."""
 

@@ -15,9 +15,10 @@ from bilstm_runtime.text import TextReader
 from bilstm_runtime.values import ValueRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, TextPreprocessing
+    from bilstm_runtime.preprocessing_spec import Preprocessing, TokenizerFilePreprocessing
+    from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 
 Values: TypeAlias = Any
 """The argument of `predict`: an array, lists of numbers, texts or arrays, a dict of those, or a
@@ -54,12 +55,21 @@ class Request:
 class InputReader:
     """Reads the input of one model."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        """Derive the expected form of the inputs from the model's description."""
+    def __init__(
+        self,
+        spec: ModelSpec,
+        read_file: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
+    ) -> None:
+        """Derive the expected form of the inputs from the model's description.
+
+        Args:
+            spec: The description.
+            read_file: Reads a tokenizer's file from the bundle.
+        """
         shared, can_pad = spec.sequence_axes, spec.can_pad
         texts = {item.input: item for item in spec.preprocessing}
         self._columns = [
-            _ColumnReader(item, shared, texts.get(item.name), can_pad=can_pad)
+            _ColumnReader(item, shared, texts.get(item.name), read_file, can_pad=can_pad)
             for item in spec.inputs
         ]
         self._names = [item.name for item in spec.inputs]
@@ -208,7 +218,8 @@ class _ColumnReader:
         self,
         spec: InputSpec,
         shared: Mapping[str, Axis],
-        preprocessing: TextPreprocessing | None,
+        preprocessing: Preprocessing | None,
+        read_file: Callable[[TokenizerFilePreprocessing], bytes] | None,
         *,
         can_pad: bool,
     ) -> None:
@@ -222,7 +233,9 @@ class _ColumnReader:
         self._bounds = [(axis.size or axis.min, axis.size) for axis in self._axes]
         self._last_shape: tuple[int, ...] | None = None  # the last valid shape
         self._text = (
-            None if preprocessing is None else TextReader(preprocessing, spec, can_pad=can_pad)
+            None
+            if preprocessing is None
+            else TextReader(preprocessing, spec, can_pad=can_pad, read_file=read_file)
         )
 
     def is_ready(self, array: Any) -> bool:

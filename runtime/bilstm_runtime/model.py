@@ -66,7 +66,7 @@ class Model(Predictor):
             lambda: backend.open(bundle.read(artifact), artifact, spec, threads),
             lambda: backend.open(located.read(artifact), artifact, spec, threads),
         )
-        super().__init__(spec, self._file, label=artifact.file)
+        super().__init__(spec, self._file, label=artifact.file, read_file=located.read)
         self.name = spec.name
         self.backend = backend.name
         self.recipe = artifact.recipe

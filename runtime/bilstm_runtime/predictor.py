@@ -15,13 +15,14 @@ from bilstm_runtime.inputs import InputReader, Values
 from bilstm_runtime.spec import AnyArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bilstm_runtime.backends import Session
     from bilstm_runtime.batching import Progress
     from bilstm_runtime.decoding.results import Label, Span, Tag
     from bilstm_runtime.decoding.tags import TokenSequence
     from bilstm_runtime.decoding_spec import Decoding
+    from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
     from bilstm_runtime.spec import InputSpec, ModelSpec, OutputSpec, StateSpec
 
 Output: TypeAlias = AnyArray | list[AnyArray]
@@ -51,13 +52,21 @@ class Predictor:
     output_structure: str
     is_stateful: bool
 
-    def __init__(self, spec: ModelSpec, session: Session, *, label: str) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        session: Session,
+        *,
+        label: str,
+        read_file: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
+    ) -> None:
         """Predict on an open session.
 
         Args:
             spec: The description of the model.
             session: Takes one array per file input of `spec`, and returns one per file output.
             label: The model's name in messages, such as its file name.
+            read_file: Reads a tokenizer's file from the bundle.
         """
         self.spec = spec
         self.inputs = spec.inputs
@@ -66,7 +75,7 @@ class Predictor:
         self.is_stateful = bool(spec.states)
         self._label = label
         self._session = _StateSession(session, spec.states) if spec.states else session
-        self._reader = InputReader(spec)
+        self._reader = InputReader(spec, read_file)
         self._runner = BatchRunner(spec, self._session.run, label)
 
     def __repr__(self) -> str:
@@ -292,10 +301,13 @@ class Predictor:
 
     def _sequences(self, x: Values, output: OutputSpec) -> list[TokenSequence] | None:
         """Return the tokens or steps of each example; None if the output has its own steps."""
-        axis = output.axes[1].name
-        if axis is None or all(axis != one.name for spec in self.inputs for one in spec.axes):
-            return None
-        return self._reader.tokens(x, axis)
+        found = output.axes[1]
+        for axis in (one for spec in self.inputs for one in spec.axes[1:2]):
+            # The axes of an output have no names where all sizes are fixed.
+            is_same = found.name == axis.name or (found.name is None and found.size == axis.size)
+            if axis.name is not None and is_same and found.size == axis.size:
+                return self._reader.tokens(x, axis.name)
+        return None
 
     def _flat(self, outputs: Outputs) -> list[Output]:
         """Return the outputs of `predict` in the order of `outputs`."""

@@ -24,6 +24,7 @@ from bilstm_runtime.constraints import (
     Range,
 )
 from bilstm_runtime.decoding_spec import Decoding
+from bilstm_runtime.preprocessing_spec import Preprocessing
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 T = TypeVar("T")
@@ -45,9 +46,6 @@ MAX_AXIS: Final = 2**24
 MAX_MIN: Final = 2**18
 """Largest minimum of a free axis: a minimum comes from the windows of convolutions and pooling."""
 
-MAX_TEXT: Final = 2**20
-"""Largest number of ids that a text is padded to."""
-
 MAX_VALUES: Final = 2**28
 """Largest number of values in the smallest array that an input takes, and in a state."""
 
@@ -65,10 +63,6 @@ QUANTIZED_DTYPES: Final = ("int8", "uint8", "int16")
 MIN_SCALE: Final = 1e-30
 """Smallest scale of a quantization: float32 cannot compute with smaller scales or their inverse."""
 
-KINDS: Final = ("text_vectorization", "string_lookup")
-STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctuation")
-SPLITS: Final = ("whitespace", "character")
-
 Number: TypeAlias = int | float
 Violation: TypeAlias = tuple[str, str]
 """The member of a dataclass that breaks a rule ("" for the object itself), and what is expected."""
@@ -76,7 +70,6 @@ Violation: TypeAlias = tuple[str, str]
 _Dtype: TypeAlias = Annotated[str, Choices(DTYPES)]
 _DtypeNumber: TypeAlias = Annotated[Number, Flag.OF_DTYPE]
 _AxisSize: TypeAlias = Annotated[int, Range(1, MAX_AXIS)]
-_Id: TypeAlias = Annotated[int, Range(0, MAX_AXIS)]
 
 
 @dataclass(frozen=True)
@@ -207,43 +200,6 @@ class StateSpec:
 
 
 @dataclass(frozen=True)
-class TextPreprocessing:
-    """How the strings of one input become ids.
-
-    Attributes:
-        input: The input of the manifest that takes the ids.
-        kind: The Keras layer that does the same, one of `KINDS`.
-        standardize: How a string is normalized first, one of `STANDARDIZATIONS`, or None.
-        split: How a string is split into tokens, one of `SPLITS`; None for one token per string.
-        output_sequence_length: The number of ids per text, truncated or padded at the end; None
-            for one id per token.
-        vocabulary: The known tokens, each once.
-        first_id: The id of the first known token; the others follow.
-        mask_token: The token that stands for padding, known or not; None if none does.
-        padding_id: The id of padding; None if there is none.
-        unknown_id: The id of every other token; None if other tokens are an error.
-    """
-
-    input: str
-    kind: Annotated[str, Choices(KINDS)]
-    standardize: Annotated[str, Choices(STANDARDIZATIONS)] | None
-    split: Annotated[str, Choices(SPLITS)] | None
-    output_sequence_length: Annotated[int, Range(1, MAX_TEXT)] | None
-    vocabulary: Annotated[tuple[str, ...], Flag.VOCABULARY]
-    first_id: _Id
-    mask_token: Annotated[str, Flag.UNICODE] | None
-    padding_id: _Id | None
-    unknown_id: _Id | None
-
-    def violation(self) -> Violation | None:
-        """The rule of the manifest that this breaks, if any."""
-        pads = self.mask_token is not None or self.output_sequence_length is not None
-        if pads and self.padding_id is None:
-            return "", "a 'padding_id' beside 'mask_token' or 'output_sequence_length'"
-        return None
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """The inputs, outputs and states of a model.
 
@@ -269,9 +225,7 @@ class ModelSpec:
     output_structure: Annotated[str, Choices(OUTPUT_STRUCTURES)] = "single"
     padding_neutral: Annotated[bool, Key(("padding", "neutral"))] = False
     rows_independent: bool = False
-    preprocessing: Annotated[
-        tuple[TextPreprocessing, ...], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)
-    ] = ()
+    preprocessing: Annotated[tuple[Preprocessing, ...], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)] = ()
     decoding: Annotated[tuple[Decoding, ...], Flag.OMIT_DEFAULT, Items(MAX_TENSORS)] = ()
 
     def violation(self) -> Violation | None:

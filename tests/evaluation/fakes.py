@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bilstm_runtime.predictor import Predictor, RecordingSession
+from bilstm_runtime.preprocessing_spec import TextPreprocessing
 from bilstm_runtime.spec import (
     Axis,
     InputSpec,
     ModelSpec,
     OutputSpec,
     StateSpec,
-    TextPreprocessing,
 )
 
 BATCH = Axis("batch", None)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.data import check_file, read_data
-from bilstm_runtime.spec import Axis, InputSpec, TextPreprocessing
+from bilstm_runtime.preprocessing_spec import TextPreprocessing
+from bilstm_runtime.spec import Axis, InputSpec
 
 from .fakes import BATCH, FEATURES, IDS, TIME, model_spec, output
 

@@ -41,7 +41,7 @@ def test_manifest_that_is_no_text_or_too_large(bundle: BundleMaker) -> None:
     (folder / "manifest.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(ManifestError, match="UTF-8"):
         load(folder)
-    (folder / "manifest.json").write_bytes(b" " * (5 * 2**20))
+    (folder / "manifest.json").write_bytes(b" " * (33 * 2**20))
     with pytest.raises(ManifestError, match="at most"):
         load(folder)
 

@@ -27,16 +27,19 @@ from bilstm_runtime.bundle.tuning import MAX_THREADS, Tuning
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.constraints import Choices, Flag, Key, Pattern, Range
 from bilstm_runtime.errors import ManifestError
-from bilstm_runtime.spec import (
-    DTYPES,
+from bilstm_runtime.preprocessing_spec import (
     KINDS,
-    MAX_AXIS,
-    MAX_MIN,
     MAX_TEXT,
-    MIN_SCALE,
-    QUANTIZED_DTYPES,
     SPLITS,
     STANDARDIZATIONS,
+    TextPreprocessing,
+)
+from bilstm_runtime.spec import (
+    DTYPES,
+    MAX_AXIS,
+    MAX_MIN,
+    MIN_SCALE,
+    QUANTIZED_DTYPES,
     Artifact,
     Axis,
     InputSpec,
@@ -44,7 +47,6 @@ from bilstm_runtime.spec import (
     OutputSpec,
     Quantization,
     StateSpec,
-    TextPreprocessing,
     integer_limits,
 )
 

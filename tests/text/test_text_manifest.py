@@ -89,8 +89,8 @@ def test_wrong_lists_are_refused(value) -> None:
 
 def test_an_input_that_takes_no_ids() -> None:
     root = manifest(ENTRY)
-    root["inputs"][0].update(dtype="float32", range=None, mask_value=None)
-    with pytest.raises(ManifestError, match="'tokens', which takes float32"):
+    root["inputs"][0].update(dtype="bool", range=None, mask_value=None)
+    with pytest.raises(ManifestError, match="'tokens', which takes bool"):
         manifest_from_json(json.dumps(root))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
-from bilstm_runtime.spec import TextPreprocessing
+from bilstm_runtime.preprocessing_spec import TextPreprocessing
 from bilstm_runtime.text import TextEncoder
 
 FIXTURES = Path(__file__).parents[1] / "runtime" / "fixtures"

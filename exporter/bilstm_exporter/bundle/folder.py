@@ -287,7 +287,7 @@ def _others(folder: Path) -> list[Path]:
     if not any(folder.iterdir()):
         return []
     manifest = open_bundle(folder).manifest
-    named = {MANIFEST_FILE, manifest.golden.file, *(item.file for item in manifest.artifacts)}
+    named = {MANIFEST_FILE, *manifest.files}
     return [
         path
         for path in folder.iterdir()

@@ -71,6 +71,8 @@ def write_bundle(
         versions=versions(loaded.origin.keras_version),
     )
     (folder / GOLDEN_FILE).write_bytes(content)
+    for name, file_content in loaded.files.items():
+        (folder / name).write_bytes(file_content)
     for one in artifacts:
         (folder / one.artifact.file).write_bytes(one.built.content)
     text = manifest_to_json(manifest).encode()

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilstm_exporter.api import check_before_loading
@@ -31,6 +32,7 @@ from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import default_formats
 from bilstm_runtime.cli.interrupts import Interrupts
+from bilstm_runtime.preprocessing_spec import SIDES
 
 if TYPE_CHECKING:
     from bilstm_exporter.report import FailedExport
@@ -89,6 +91,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the lowest score of a class, from 0 to 1, for one value between two classes and for "
         "classes that are not exclusive (default: 0.5)",
     )
+    parser.add_argument(
+        "--tokenizer",
+        action="append",
+        metavar="[INPUT=]FILE",
+        help="how text becomes the ids that the model takes: tokenizer.json, the to_json() of "
+        "Keras's Tokenizer, JSON of ids by token, or one token a line; repeat it for several "
+        "inputs",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="the number of ids of a text (default: that of the model, or as many as there are)",
+    )
+    for side in ("padding", "truncating"):
+        parser.add_argument(
+            f"--{side}",
+            choices=SIDES,
+            help="the side, as in Keras's pad_sequences (default: pre, or that of tokenizer.json)",
+        )
     parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
     parser.add_argument(
         "--formats",
@@ -201,6 +223,8 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
 def _options(args: argparse.Namespace) -> ExportOptions:
     names = (field.name for field in fields(ExportOptions))
     given = {name: getattr(args, name) for name in names if name != "custom_objects"}
+    if args.tokenizer is not None:
+        given["tokenizer"] = [one if "=" in one else Path(one) for one in args.tokenizer]
     return ExportOptions(**given)
 
 

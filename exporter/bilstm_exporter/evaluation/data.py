@@ -30,6 +30,7 @@ from bilstm_exporter.evaluation.dataset import (
 from bilstm_exporter.evaluation.python_data import read_object
 from bilstm_runtime.errors import DataFileError, DataFileProblem
 from bilstm_runtime.io.readers import READERS, is_csv_header
+from bilstm_runtime.preprocessing_spec import TextPreprocessing, TokenizerFilePreprocessing
 from bilstm_runtime.spec import InputSpec, ModelSpec
 
 MAX_BYTES = {"npz": 2**32, "npy": 2**32}
@@ -53,7 +54,13 @@ _HINTS = {
 }
 
 
-def read_data(data: Any, spec: ModelSpec, *, max_examples: int = MAX_EXAMPLES) -> Dataset:
+def read_data(
+    data: Any,
+    spec: ModelSpec,
+    *,
+    max_examples: int = MAX_EXAMPLES,
+    read_tokenizer: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
+) -> Dataset:
     """Read examples and their labels, and check them as the runtime would.
 
     Args:
@@ -64,6 +71,7 @@ def read_data(data: Any, spec: ModelSpec, *, max_examples: int = MAX_EXAMPLES) -
         spec: The inputs and outputs of the model.
         max_examples: The largest number of examples. From a larger file or array, this many are
             drawn with a fixed seed; from a generator, the first ones are read.
+        read_tokenizer: Reads the file of a tokenizer.
 
     Returns:
         The examples and labels.
@@ -75,7 +83,7 @@ def read_data(data: Any, spec: ModelSpec, *, max_examples: int = MAX_EXAMPLES) -
         raw = read_file(data, spec)
     else:
         raw = read_object(data, spec, max_examples)
-    return make_dataset(raw, spec, max_examples)
+    return make_dataset(raw, spec, max_examples, read_tokenizer)
 
 
 def check_file(data: Any) -> None:
@@ -246,7 +254,8 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
 
 def _check_csv(header: Sequence[str], keys: Sequence[str], spec: ModelSpec, label: str) -> None:
     """Refuse texts, and columns that have the name of an output but not that of its labels."""
-    texts = [text.input for text in spec.preprocessing if text.split is not None]
+    layers = [text for text in spec.preprocessing if isinstance(text, TextPreprocessing)]
+    texts = [text.input for text in layers if text.split is not None]
     if texts:
         message = (
             f"{label}: texts are not read from a .csv file: write a .jsonl file with one "

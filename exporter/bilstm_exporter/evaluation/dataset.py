@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +11,7 @@ import numpy as np
 from bilstm_exporter.errors import DataError
 from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.inputs import InputReader, Values
+from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 from bilstm_runtime.spec import ModelSpec, OutputSpec
 from bilstm_runtime.values import AnyArray
 
@@ -91,13 +92,19 @@ class Dataset:
         return f"{self.count:,} of the {self.given:,} examples of {self.origin}"
 
 
-def make_dataset(raw: RawData, spec: ModelSpec, max_examples: int = MAX_EXAMPLES) -> Dataset:
+def make_dataset(
+    raw: RawData,
+    spec: ModelSpec,
+    max_examples: int = MAX_EXAMPLES,
+    read_file: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
+) -> Dataset:
     """Check data as the runtime would, and choose the examples to use.
 
     Args:
         raw: The data.
         spec: The inputs and outputs of the model.
         max_examples: If there are more, this many are drawn, with a fixed seed.
+        read_file: Reads the file of a tokenizer.
 
     Raises:
         DataError: The data is not valid for the model, or there are too few examples.
@@ -112,7 +119,7 @@ def make_dataset(raw: RawData, spec: ModelSpec, max_examples: int = MAX_EXAMPLES
             )
             raise DataError(message)
     try:
-        request = InputReader(spec).read(raw.values)
+        request = InputReader(spec, read_file).read(raw.values)
     except BilstmRuntimeError as error:
         message = f"{raw.origin}: {error}"
         raise DataError(message) from error

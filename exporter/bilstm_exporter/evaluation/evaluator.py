@@ -221,7 +221,11 @@ def make_evaluation_set(
     spec = loaded.spec
     metrics = parse_metrics(metric, [output.name for output in spec.outputs])
     with stages.stage("reading the data"):
-        dataset = dataset_of_probes(probes.probes, spec) if data is None else read_data(data, spec)
+        dataset = (
+            dataset_of_probes(probes.probes, spec)
+            if data is None
+            else read_data(data, spec, read_tokenizer=loaded.read_file)
+        )
     with stages.stage("calling Keras on the data"):
         keras = keras_predictions(loaded.keras, _with_free_batch(loaded), dataset)
     return EvaluationSet(dataset, Evaluator(spec, dataset, keras, metrics))

@@ -103,7 +103,7 @@ class _StreamReader:
         first = spec.inputs[0]
         texts = [text for text in spec.preprocessing if text.input == first.name]
         self._rank = len(first.axes)
-        self._text_rank = 1 if texts and (texts[0].split or _takes_one_value(first)) else self._rank
+        self._text_rank = 1 if texts and (texts[0].rank or _takes_one_value(first)) else self._rank
         self._columns: dict[str, list[Any]] = {name: [] for name in self._names}
         self._labels: dict[str, list[Any]] = {}
         self._count = 0

@@ -15,7 +15,7 @@ from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontends.compiled_calls import Call, CompiledCalls
 from bilstm_exporter.frontends.compiled_loops import CompiledLoops
 from bilstm_exporter.keras_model import DeclaredInput
-from bilstm_runtime.spec import TextPreprocessing
+from bilstm_runtime.preprocessing_spec import Preprocessing
 
 
 class BaseModel(ABC):
@@ -43,7 +43,7 @@ class BaseModel(ABC):
     states: tuple[DeclaredInput, ...]
     output_names: tuple[str, ...]
     output_structure: str
-    preprocessing: tuple[TextPreprocessing, ...] = ()
+    preprocessing: tuple[Preprocessing, ...] = ()
 
     @property
     def state_count(self) -> int:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     import os
 
     from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest
+    from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 
-_MAX_MANIFEST_BYTES: Final = 4 * 2**20
-"""A manifest takes a few KB; a larger file is not read into memory."""
+_MAX_MANIFEST_BYTES: Final = 32 * 2**20
+"""A manifest takes a few KB, and some MB with a vocabulary; a larger file is not read."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Bundle:
     manifest: Manifest
     sha256: str = ""
 
-    def read(self, item: Artifact | Golden) -> bytes:
+    def read(self, item: Artifact | Golden | TokenizerFilePreprocessing) -> bytes:
         """Read a file of the bundle once, and verify its size and checksum.
 
         Raises:
@@ -62,7 +63,7 @@ class Bundle:
         self._check(item, hashlib.sha256(content).hexdigest())
         return content
 
-    def _check(self, item: Artifact | Golden, checksum: str) -> None:
+    def _check(self, item: Artifact | Golden | TokenizerFilePreprocessing, checksum: str) -> None:
         if checksum != item.sha256:
             message = (
                 f"{self.folder / item.file} has the sha256 {checksum[:12]}..., "

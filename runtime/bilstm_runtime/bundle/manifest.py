@@ -15,6 +15,7 @@ import numpy as np
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.constraints import BYTES, COUNT, FILE_NAME, SHA256, WORD, Flag, Items, Key
 from bilstm_runtime.errors import ManifestError
+from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 from bilstm_runtime.spec import (
     MAX_FILES,
     MAX_TENSORS,
@@ -77,6 +78,13 @@ class Manifest:
     recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
     versions: Annotated[Mapping[str, str], Items(MAX_TENSORS)] = field(default_factory=dict)
 
+    @property
+    def files(self) -> list[str]:
+        """The names of all files of the bundle beside the manifest."""
+        texts = self.spec.preprocessing
+        tokenizers = {one.file for one in texts if isinstance(one, TokenizerFilePreprocessing)}
+        return [*(item.file for item in self.artifacts), self.golden.file, *sorted(tokenizers)]
+
 
 def check_manifest(manifest: Manifest) -> None:
     """Check the rules that relate one part of a manifest to another.
@@ -90,7 +98,7 @@ def check_manifest(manifest: Manifest) -> None:
     _check_unique("artifacts", [f"{item.format} {item.recipe}" for item in manifest.artifacts])
     _check_unique(
         "artifacts and golden",
-        [*(artifact.file for artifact in manifest.artifacts), manifest.golden.file],
+        manifest.files,
     )
     if spec.output_structure == "single" and len(spec.outputs) != 1:
         _refuse(f"output_structure is 'single' with {len(spec.outputs)} outputs")
@@ -121,10 +129,12 @@ def _check_preprocessing(spec: ModelSpec) -> None:
         target = inputs.get(item.input)
         if target is None:
             _refuse(f"preprocessing names {item.input!r}, which is not an input")
-        if np.dtype(target.dtype).kind not in "iu":
+        # An Embedding of Keras takes ids as floats too.
+        if np.dtype(target.dtype).kind not in "iuf":
             _refuse(f"preprocessing makes ids for {item.input!r}, which takes {target.dtype}")
-        if item.split is not None and len(target.axes) != 2:
-            _refuse(f"preprocessing splits texts for {item.input!r}, which has no time axis")
+        if item.rank is not None and len(target.axes) != 1 + item.rank:
+            expected = "time axis" if item.rank == 1 else "axes for words and characters"
+            _refuse(f"preprocessing splits texts for {item.input!r}, which has no {expected}")
 
 
 def _check_decoding(spec: ModelSpec) -> None:

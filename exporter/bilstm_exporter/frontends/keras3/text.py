@@ -18,7 +18,7 @@ from keras import tree
 from keras.src.models.functional import Functional
 
 from bilstm_exporter.errors import ParityError, UnsupportedModelError
-from bilstm_runtime.spec import SPLITS, STANDARDIZATIONS, TextPreprocessing
+from bilstm_runtime.preprocessing_spec import SPLITS, STANDARDIZATIONS, TextPreprocessing
 from bilstm_runtime.text import TextEncoder
 
 _TABLES = (keras.layers.TextVectorization, keras.layers.StringLookup, keras.layers.IntegerLookup)

@@ -1,0 +1,175 @@
+"""Compares the ids that the runtime computes with those of the original tokenizers.
+
+    python benchmarks/text_equality.py [--texts 100000] [--only legacy,layers,tokenizers]
+
+Random Unicode texts: words of a vocabulary, upper-cased and lower-cased, punctuation, every kind
+of whitespace, characters of all planes, empty texts and long ones. `legacy` compares with the
+`Tokenizer` and `pad_sequences` of tf_keras, `tokenizers` with the library of that name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from tf_keras.preprocessing.sequence import pad_sequences
+from tf_keras.preprocessing.text import Tokenizer
+
+from bilstm_exporter.tokenizers import Length, preprocessing_of, read_tokenizers
+from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
+from bilstm_runtime.text import make_encoder
+
+WORDS = [
+    *("so", "good", "Film", "it's", "na\u00efve", "Stra\u00dfe", "\u65e5\u672c", "I", "\u0130"),
+    *("\U0001f469\u200d\U0001f467", "\u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2", "e\u0301"),
+    *("\u039f\u0394\u039f\u03a3", "a,b", "x_y", "42"),
+]
+SPACES = [*" \t\n\v\f\u00a0\u2003\u3000\x1c\x85\u200b", "  ", "\r\n"]
+PUNCTUATION = [*"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\u2026\u00bf\u201c\u3002"]
+PLANES = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0x700), (0x900, 0xE00),
+          (0x1E00, 0x2100), (0x3040, 0x3100), (0x4E00, 0x9FFF), (0xA640, 0xA7FF), (0xE000, 0xFFFF),
+          (0x10400, 0x10450), (0x1F300, 0x1FAFF), (0x0, 0x20)]  # fmt: skip
+
+
+def random_texts(count: int, seed: int = 0) -> Iterator[str]:
+    """Yield random texts without lone surrogates."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        parts = []
+        for _ in range(rng.choice((0, 1, 2, 5, 10, 30))):
+            kind = rng.random()
+            if kind < 0.45:
+                word = rng.choice(WORDS)
+                parts.append(rng.choice((word, word.lower(), word.upper(), word.title())))
+            elif kind < 0.65:
+                parts.append(rng.choice(SPACES))
+            elif kind < 0.8:
+                parts.append(rng.choice(PUNCTUATION))
+            else:
+                low, high = rng.choice(PLANES)
+                parts += [chr(rng.randrange(low, high)) for _ in range(rng.choice((1, 3)))]
+            if rng.random() < 0.5:
+                parts.append(" ")
+        yield "".join(parts)
+
+
+def report(name: str, count: int, wrong: int, start: float) -> None:
+    """Print one line of the result."""
+    print(f"{name}: {count - wrong:,} of {count:,} equal, {time.perf_counter() - start:.0f} s")
+
+
+def check_legacy(count: int) -> int:
+    """Compare with tf_keras; returns the number of texts whose ids differ."""
+    settings: list[dict[str, object]] = [
+        {},
+        {"lower": False},
+        {"oov_token": "<oov>"},
+        {"num_words": 40},
+        {"num_words": 40, "oov_token": "<oov>"},
+        {"char_level": True},
+        {"char_level": True, "lower": False, "oov_token": "?", "num_words": 100},
+        {"filters": "", "lower": False},
+        {"filters": "aeiou", "split": "xx"},
+        {"split": "o", "oov_token": "good"},
+    ]
+    lengths = [(None, "pre", "pre"), (5, "pre", "pre"), (12, "post", "pre"), (3, "pre", "post")]
+    fitted = list(random_texts(300, seed=1))
+    wrong = total = 0
+    start = time.perf_counter()
+    spec = ModelSpec("m", (InputSpec("x", "int32", (Axis("batch", None), Axis("time", None))),), ())
+    for number, options in enumerate(settings):
+        original = Tokenizer(**options)
+        original.fit_on_texts(fitted)
+        texts = list(random_texts(count // len(settings), seed=10 + number))
+        found = read_tokenizers(original)
+        for at, (length, padding, truncating) in enumerate(lengths):
+            part = texts[at :: len(lengths)]
+            entries, _ = preprocessing_of(found, Length(length, padding, truncating), spec)
+            encoder = make_encoder(entries[0])
+            wanted = original.texts_to_sequences(part)
+            if length is not None:
+                wanted = pad_sequences(wanted, length, padding=padding, truncating=truncating)
+            for text, ids in zip(part, wanted, strict=True):
+                total += 1
+                if not np.array_equal(encoder.encode(text, "text"), np.array(ids, np.int64)):
+                    wrong += 1
+                    if wrong < 4:
+                        print("differs:", options, repr(text), file=sys.stderr)
+    report("Tokenizer and pad_sequences of tf_keras", total, wrong, start)
+    return wrong
+
+
+def check_tokenizers(count: int) -> int:
+    """Compare with the library `tokenizers`; returns the number of texts whose ids differ."""
+    import tokenizers  # noqa: PLC0415 - an extra
+    from tokenizers import (  # noqa: PLC0415
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+
+    corpus = list(random_texts(2000, seed=2))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    spec = ModelSpec("m", (InputSpec("x", "int32", (Axis("batch", None), Axis("time", None))),), ())
+    made = []
+    for model, trainer, options in (
+        (models.WordPiece(unk_token="[UNK]"), trainers.WordPieceTrainer, {}),
+        (models.BPE(unk_token="[UNK]"), trainers.BpeTrainer, {}),
+        (models.WordLevel(unk_token="[UNK]"), trainers.WordLevelTrainer, {}),
+        (models.Unigram(), trainers.UnigramTrainer, {"unk_token": "[UNK]"}),
+    ):
+        one = tokenizers.Tokenizer(model)
+        one.normalizer = normalizers.BertNormalizer()
+        one.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        one.train_from_iterator(
+            corpus,
+            trainer(special_tokens=special, vocab_size=5000, show_progress=False, **options),
+        )
+        one.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            special_tokens=[(name, one.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+        )
+        made.append(one)
+    wrong = total = 0
+    start = time.perf_counter()
+    for number, one in enumerate(made):
+        found = read_tokenizers(one)
+        for at, (length, padding, truncating) in enumerate(
+            [(None, "post", "post"), (8, "pre", "post"), (16, "post", "pre")]
+        ):
+            entries, files = preprocessing_of(found, Length(length, padding, truncating), spec)
+            encoder = make_encoder(entries[0], lambda item, files=files: files[item.file])
+            original = tokenizers.Tokenizer.from_str(one.to_str())
+            if length is not None:
+                sides = {"pre": "left", "post": "right"}
+                original.enable_truncation(length, direction=sides[truncating])
+                original.enable_padding(
+                    direction=sides[padding], pad_id=0, pad_token="[PAD]", length=length
+                )
+            for text in random_texts(count // 12 + 1, seed=100 + 3 * number + at):
+                total += 1
+                wrong += encoder.encode(text, "text").tolist() != original.encode(text).ids
+    report("tokenizers", total, wrong, start)
+    return wrong
+
+
+CHECKS: dict[str, Callable[[int], int]] = {"legacy": check_legacy, "tokenizers": check_tokenizers}
+
+
+def main() -> int:
+    """Run the checks; returns 1 if any text differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--texts", type=int, default=100_000, metavar="N")
+    parser.add_argument("--only", default=",".join(CHECKS), metavar="LIST")
+    args = parser.parse_args()
+    return int(sum(CHECKS[name](args.texts) for name in args.only.split(",")) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""How texts become ids: the entries of `preprocessing` in the manifest.
+
+Each kind of entry is a dataclass whose field `kind` names it. `Preprocessing` is their union.
+`bilstm_runtime.text` computes the ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeAlias
+
+from bilstm_runtime.constraints import BYTES, FILE_NAME, SHA256, Choices, Flag, Items, Key, Range
+
+MAX_TEXT: Final = 2**20
+"""Largest number of ids that a text is padded to."""
+
+MAX_ID: Final = 2**24
+"""Largest id."""
+
+KINDS: Final = ("text_vectorization", "string_lookup")
+STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctuation")
+SPLITS: Final = ("whitespace", "character")
+LEVELS: Final = ("word", "character", "word_characters")
+SIDES: Final = ("pre", "post")
+
+_Violation: TypeAlias = tuple[str, str]
+_Id: TypeAlias = Annotated[int, Range(0, MAX_ID)]
+_Length: TypeAlias = Annotated[int, Range(1, MAX_TEXT)]
+_Side: TypeAlias = Annotated[str, Choices(SIDES)]
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """How the strings of one input become ids, as in a text layer of Keras.
+
+    Attributes:
+        input: The input of the manifest that takes the ids.
+        kind: The Keras layer that does the same, one of `KINDS`.
+        standardize: How a string is normalized first, one of `STANDARDIZATIONS`, or None.
+        split: How a string is split into tokens, one of `SPLITS`; None for one token per string.
+        output_sequence_length: The number of ids per text, truncated or padded at the end; None
+            for one id per token.
+        vocabulary: The known tokens, each once.
+        first_id: The id of the first known token; the others follow.
+        mask_token: The token that stands for padding, known or not; None if none does.
+        padding_id: The id of padding; None if there is none.
+        unknown_id: The id of every other token; None if other tokens are an error.
+    """
+
+    input: str
+    kind: Annotated[str, Choices(KINDS)]
+    standardize: Annotated[str, Choices(STANDARDIZATIONS)] | None
+    split: Annotated[str, Choices(SPLITS)] | None
+    output_sequence_length: _Length | None
+    vocabulary: Annotated[tuple[str, ...], Flag.VOCABULARY]
+    first_id: _Id
+    mask_token: Annotated[str, Flag.UNICODE] | None
+    padding_id: _Id | None
+    unknown_id: _Id | None
+
+    def violation(self) -> _Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        pads = self.mask_token is not None or self.output_sequence_length is not None
+        if pads and self.padding_id is None:
+            return "", "a 'padding_id' beside 'mask_token' or 'output_sequence_length'"
+        return None
+
+    @property
+    def rank(self) -> int | None:
+        """The number of axes of the ids of one text; None if a text is one token."""
+        return None if self.split is None else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How ids get the length that the model takes, as in Keras's `pad_sequences`.
+
+    Attributes:
+        length: The number of ids; None for as many as there are.
+        padding: The side on which fewer ids are padded, "pre" or "post".
+        truncating: The side on which more ids are cut.
+        padding_id: The id of padding.
+    """
+
+    length: _Length | None = None
+    padding: _Side = "pre"
+    truncating: _Side = "pre"
+    padding_id: _Id = 0
+
+    def place(self, count: int) -> tuple[int, int, int]:
+        """Find where ids go.
+
+        Args:
+            count: The number of ids.
+
+        Returns:
+            The first id that is kept, the number of ids kept, and the position of the first.
+        """
+        if self.length is None:
+            return 0, count, 0
+        if count >= self.length:
+            return (count - self.length if self.truncating == "pre" else 0), self.length, 0
+        return 0, count, (self.length - count if self.padding == "pre" else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerPreprocessing:
+    """How the texts of one input become ids, as in the `Tokenizer` of Keras.
+
+    Attributes:
+        input: The input of the manifest that takes the ids.
+        kind: "tokenizer".
+        level: "word" for the words of a text, "character" for its characters, or
+            "word_characters" for the characters of each word, `[words, characters]`.
+        lower: Whether text is lower-cased first, by the rules of Unicode.
+        filters: The characters that separate words, beside `separator`.
+        separator: The string between words.
+        vocabulary: The known tokens, each once.
+        first_id: The id of the first known token; the others follow.
+        ids: The id of each known token, if they do not follow one another.
+        unknown_id: The id of every other token; None if other tokens are left out.
+        characters: The number of characters of each word; None for as many as the longest has.
+        fit: How ids get the length that the model takes.
+    """
+
+    input: str
+    kind: Annotated[str, Choices(("tokenizer",))] = "tokenizer"
+    level: Annotated[str, Choices(LEVELS)]
+    lower: bool
+    filters: Annotated[str, Flag.UNICODE]
+    separator: str
+    vocabulary: Annotated[tuple[str, ...], Flag.VOCABULARY]
+    first_id: _Id = 1
+    ids: Annotated[tuple[_Id, ...], Flag.OMIT_DEFAULT, Items(MAX_ID)] = ()
+    unknown_id: _Id | None = None
+    characters: _Length | None = None
+    fit: Annotated[Fit, Key(())] = Fit()
+
+    def violation(self) -> _Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        if self.ids and len(self.ids) != len(self.vocabulary):
+            return "ids", "as many ids as tokens in 'vocabulary'"
+        if self.characters is not None and self.level != "word_characters":
+            return "characters", "null, unless 'level' is 'word_characters'"
+        return None
+
+    @property
+    def rank(self) -> int:
+        """The number of axes of the ids of one text."""
+        return 2 if self.level == "word_characters" else 1
+
+    @property
+    def largest_id(self) -> int:
+        """The largest id that a text can get."""
+        largest = max(self.ids) if self.ids else self.first_id + len(self.vocabulary) - 1
+        return max(largest, self.fit.padding_id, self.unknown_id or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFilePreprocessing:
+    """How the texts of one input become ids, by a `tokenizer.json` of the library `tokenizers`.
+
+    Attributes:
+        input: The input of the manifest that takes the ids.
+        kind: "tokenizer_file".
+        file: The name of the file in the bundle folder.
+        bytes: Its size in bytes.
+        sha256: Its SHA-256, 64 lower-case hexadecimal digits.
+        fit: How ids get the length that the model takes.
+    """
+
+    input: str
+    kind: Annotated[str, Choices(("tokenizer_file",))] = "tokenizer_file"
+    file: Annotated[str, FILE_NAME]
+    bytes: Annotated[int, BYTES]
+    sha256: Annotated[str, SHA256]
+    fit: Annotated[Fit, Key(())] = Fit()
+
+    @property
+    def rank(self) -> int:
+        """The number of axes of the ids of one text."""
+        return 1
+
+
+Preprocessing: TypeAlias = TextPreprocessing | TokenizerPreprocessing | TokenizerFilePreprocessing
+"""Any entry of `preprocessing`; a further kind is a further member."""

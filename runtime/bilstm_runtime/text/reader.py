@@ -1,0 +1,156 @@
+"""Reads the value of an input that takes text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bilstm_runtime.errors import InputError, InputTypeError
+from bilstm_runtime.preprocessing_spec import (
+    TextPreprocessing,
+    TokenizerFilePreprocessing,
+    TokenizerPreprocessing,
+)
+from bilstm_runtime.text.checked import shown
+from bilstm_runtime.text.tokenizer import KerasTokenizer
+from bilstm_runtime.text.tokenizer_file import FileTokenizer
+from bilstm_runtime.text.vectorization import TextEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bilstm_runtime.decoding.tags import TokenSequence
+    from bilstm_runtime.preprocessing_spec import Preprocessing
+    from bilstm_runtime.spec import AnyArray, InputSpec
+
+_TEXT_KINDS: Final = "UST"
+
+
+def make_encoder(
+    preprocessing: Preprocessing,
+    read_file: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
+) -> TextEncoder | KerasTokenizer | FileTokenizer:
+    """Return what computes the ids of one entry of `preprocessing`.
+
+    Args:
+        preprocessing: The entry.
+        read_file: Reads the file of a tokenizer from the bundle; None if there is no bundle.
+    """
+    if isinstance(preprocessing, TokenizerPreprocessing):
+        return KerasTokenizer(preprocessing)
+    if isinstance(preprocessing, TokenizerFilePreprocessing):
+        return FileTokenizer(preprocessing, read_file)
+    return TextEncoder(preprocessing)
+
+
+class TextReader:
+    """Reads the value of one text input, if it is text."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        spec: InputSpec,
+        *,
+        can_pad: bool,
+        read_file: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
+    ) -> None:
+        """Derive the expected form of the texts.
+
+        Args:
+            preprocessing: How strings become ids.
+            spec: The input that takes the ids.
+            can_pad: Whether sequences may be padded on the right.
+            read_file: Reads a tokenizer's file from the bundle.
+        """
+        self._encoder = make_encoder(preprocessing, read_file)
+        self._label = f"input {spec.name!r}"
+        self._rank = len(spec.axes) - 1
+        # An empty text becomes one id of padding, if padding changes no output.
+        padding: int | None
+        if isinstance(preprocessing, TextPreprocessing):
+            padding, neutral = preprocessing.padding_id, spec.mask_value
+        else:
+            padding = preprocessing.fit.padding_id
+            neutral = 0 if spec.mask_value is None else spec.mask_value
+        self._empty_id = padding if can_pad and neutral == padding else None
+        # The layer takes one string per example, in an axis of size 1.
+        self._one_per_example = (
+            isinstance(preprocessing, TextPreprocessing)
+            and self._rank == 1
+            and preprocessing.split is None
+            and (preprocessing.kind == "text_vectorization" or spec.axes[1].size == 1)
+        )
+
+    def read(self, value: Any) -> list[AnyArray] | None:
+        """Return the ids, one array per example; None if the value is not text.
+
+        Raises:
+            InputError: The texts are not valid for the model.
+        """
+        if not _holds_text(value):
+            return None
+        if isinstance(value, (str, bytes)):
+            message = (
+                f"{self._label} is a single text; give a list of texts, such as [{value!r:.40}]"
+            )
+            raise InputTypeError(message)
+        examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
+        return [
+            self._example(item, f"{self._label}, example {i}") for i, item in enumerate(examples)
+        ]
+
+    def tokens(self, value: Any) -> list[TokenSequence] | None:
+        """Return the tokens of each example; None if the value is not text."""
+        if not _holds_text(value):
+            return None
+        examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
+        return [
+            self._encoder.tokens(item, f"{self._label}, example {i}")
+            for i, item in enumerate(examples)
+        ]
+
+    def _example(self, example: Any, label: str) -> AnyArray:
+        if isinstance(example, np.ndarray):
+            example = example.tolist()
+        if self._one_per_example and isinstance(example, str):
+            example = [example]
+        ids = self._encoder.encode(example, label)
+        if ids.ndim != self._rank:
+            message = (
+                f"{label} holds {'one string' if ids.ndim == 0 else f'strings in {ids.ndim} axes'};"
+                f" the model takes {'one string' if self._rank == 0 else 'a list of strings'} per "
+                "example. A list is read as a list of examples: put a single example in a list"
+            )
+            raise InputError(message)
+        if ids.ndim and not len(ids):
+            if self._empty_id is None:
+                message = (
+                    f"{label}: {shown(example)} has no tokens, and padding changes the outputs of "
+                    "this model; give it a text of at least one token"
+                )
+                raise InputError(message)
+            ids = np.full((1, *ids.shape[1:]), self._empty_id, dtype=np.int64)
+        return ids
+
+
+def _holds_text(value: Any) -> bool:
+    """Whether the first item in a value that is not empty is text."""
+    return _first_item_is_text(value) is True
+
+
+def _first_item_is_text(value: Any) -> bool | None:
+    """Whether the first item in a value is text; None for an empty value."""
+    if isinstance(value, (str, bytes)):
+        return True
+    if isinstance(value, (list, tuple)):
+        found = (_first_item_is_text(item) for item in value)
+        return next((is_text for is_text in found if is_text is not None), None)
+    if value is None or isinstance(value, np.ma.MaskedArray):
+        return None
+    if isinstance(value, (bool, int, float, dict)):
+        return False
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if array.dtype.kind == "O" and array.ndim:
+        return _first_item_is_text(array.tolist())
+    return array.dtype.kind in _TEXT_KINDS
