@@ -1,0 +1,446 @@
+"""What the Python runtime does with groups, requests, values and texts, as cases for other languages.
+
+    python tests/web/make_cases.py
+
+writes web/test/cases.json, which the tests of the ES module read. A request runs on a file that
+exists in no format: `Echo` computes its outputs from the shapes and sums of its inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bilstm_runtime.batching import plan_groups
+from bilstm_runtime.bundle.codec import manifest_to_json
+from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
+from bilstm_runtime.comparison import Tolerance
+from bilstm_runtime.errors import BilstmRuntimeError
+from bilstm_runtime.predictor import Predictor, RecordingSession
+from bilstm_runtime.spec import (
+    Axis,
+    InputSpec,
+    ModelSpec,
+    OutputSpec,
+    StateSpec,
+    TextPreprocessing,
+)
+from bilstm_runtime.text import TextEncoder
+from bilstm_runtime.values import ValueRule
+
+FILE: Final = Path(__file__).parents[2] / "web" / "test" / "cases.json"
+BATCH, TIME = Axis("batch", None), Axis("time", None)
+SERIES = InputSpec("x", "float32", (BATCH, TIME, Axis(None, 2)))
+MASKED = InputSpec("x", "float32", (BATCH, TIME, Axis(None, 2)), mask_value=-1.5)
+IDS = InputSpec("ids", "int32", (BATCH, TIME), (0, 9), 0)
+STEPS = OutputSpec("steps", "float32", (BATCH, TIME, Axis(None, 3)))
+LABEL = OutputSpec("label", "float32", (BATCH, Axis(None, 2)))
+
+
+class Echo:
+    """A session whose outputs show what went in, row by row."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+
+    def run(self, arrays: Sequence[Any]) -> list[Any]:
+        """For each output, the sum of the row's inputs times 100, plus the position in the row.
+
+        A free size without a name is half the time, as after pooling; an output without rows has
+        the sum of everything.
+        """
+        rows = len(arrays[0])
+        sums = sum(np.asarray(a, np.float64).reshape(rows, -1).sum(axis=1) for a in arrays)
+        sizes = {
+            axis.name: array.shape[n]
+            for spec, array in zip(self._spec.file_inputs, arrays, strict=True)
+            for n, axis in enumerate(spec.axes)
+        }
+        half = sizes.get("time", 2) // 2
+        outputs = []
+        for spec in self._spec.file_outputs:
+            shape = [sizes[a.name] if a.name in sizes and a.name else a.size or half for a in spec.axes]
+            if spec.axes and spec.axes[0].name == "batch":
+                inner = np.arange(int(np.prod(shape[1:]))).reshape([1, *shape[1:]])
+                value = sums.reshape([rows] + [1] * (len(shape) - 1)) * 100 + inner
+            else:
+                value = np.sum(sums) + np.arange(int(np.prod(shape))).reshape(shape)
+            outputs.append(np.asarray(value, spec.dtype))
+        return outputs
+
+
+def spec(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec], **others: Any) -> ModelSpec:
+    """A model of that many outputs, whose rows are independent."""
+    defaults = {
+        "output_structure": "single" if len(outputs) == 1 else "list",
+        "rows_independent": True,
+    }
+    return ModelSpec("made", tuple(inputs), tuple(outputs), **{**defaults, **others})
+
+
+WORDS = TextPreprocessing(
+    "ids", "text_vectorization", "lower_and_strip_punctuation", "whitespace", None,
+    ("the", "cat", "été", "on"), 2, "", 0, 1,
+)  # fmt: skip
+CHARACTERS = TextPreprocessing(
+    "ids", "text_vectorization", "lower", "character", 6, ("a", "b", " ", "\U0001f600", "É"), 2, "", 0, 1
+)  # fmt: skip
+WHOLE = TextPreprocessing(
+    "ids", "string_lookup", None, None, None, ("", "yes", "no way", "[MASK]"), 1, "[MASK]", 0, None
+)  # fmt: skip
+STRIP = TextPreprocessing(
+    "ids", "string_lookup", "strip_punctuation", "whitespace", 3, ("Ab", "ab"), 1, None, 0, 5
+)  # fmt: skip
+
+MODELS: Final[dict[str, ModelSpec]] = {
+    "masked": spec([MASKED], [STEPS, LABEL], padding_neutral=True),
+    "unmasked": spec([SERIES], [LABEL, STEPS], output_structure="list"),
+    "pooled": spec(
+        [InputSpec("x", "float32", (BATCH, Axis("time", None, 2), Axis(None, 2)))],
+        [OutputSpec("half", "float32", (BATCH, Axis(None, None), Axis(None, 2)))],
+        padding_neutral=True,
+    ),
+    "pair": spec(
+        [IDS, InputSpec("extra", "float32", (BATCH, Axis(None, 2)))],
+        [STEPS, LABEL],
+        output_structure="dict",
+        padding_neutral=True,
+    ),
+    "fixed": spec(
+        [
+            InputSpec("x", "float32", (Axis("batch", 3), Axis("time", 4), Axis(None, 2)), None, 9.0),
+        ],
+        [OutputSpec("label", "float32", (Axis("batch", 3), Axis(None, 2)))],
+        padding_neutral=True,
+    ),
+    "fixed-unmasked": spec(
+        [InputSpec("x", "float32", (Axis("batch", 2), Axis("time", 3), Axis(None, 1)))],
+        [OutputSpec("label", "float32", (Axis("batch", 2), Axis(None, 2)))],
+    ),
+    "mean": spec(
+        [MASKED],
+        [OutputSpec("mean", "float32", (Axis(None, 3),))],
+        rows_independent=False,
+        padding_neutral=True,
+    ),
+    "mean-unmasked": spec(
+        [SERIES], [OutputSpec("mean", "float32", ())], rows_independent=False
+    ),
+    "stateful": spec(
+        [InputSpec("x", "float32", (Axis("batch", 1), TIME, Axis(None, 1)))],
+        [OutputSpec("y", "float32", (Axis("batch", 1), TIME, Axis(None, 1)))],
+        states=(StateSpec("h", "float32", (Axis("batch", 1), Axis(None, 2))),),
+    ),
+    "words": spec([IDS], [LABEL], padding_neutral=True, preprocessing=(WORDS,)),
+    "words-unmasked": spec(
+        [InputSpec("ids", "int64", (BATCH, TIME), (0, 9))], [LABEL], preprocessing=(WORDS,)
+    ),
+    "lists": spec(
+        [InputSpec("ids", "int32", (BATCH, TIME), (0, 9), 0)],
+        [STEPS],
+        padding_neutral=True,
+        preprocessing=(WHOLE,),
+    ),
+    "shifted-range": spec(
+        [InputSpec("ids", "int64", (BATCH, TIME), (3, 9))], [LABEL], padding_neutral=True
+    ),
+    "images": spec(
+        [InputSpec("x", "uint8", (BATCH, TIME, Axis("time_2", None)))], [LABEL], padding_neutral=True
+    ),
+    "value-sizes": spec(
+        [MASKED],
+        [OutputSpec("cut", "float32", (BATCH, Axis(None, None, from_values=True)))],
+        rows_independent=False,
+    ),
+}  # fmt: skip
+
+
+def sequences(lengths: Sequence[int], features: int = 2) -> list[Any]:
+    """Sequences of those lengths, all of whose values differ."""
+    found, start = [], 1
+    for length in lengths:
+        values = np.arange(start, start + length * features) / 8
+        found.append(values.reshape(length, features).tolist())
+        start += length * features
+    return found
+
+
+def array(dtype: str, *shape: int) -> dict[str, Any]:
+    """An array of 0, 1, ... 6, 0, 1, ..., as the cases write it."""
+    return {"dtype": dtype, "shape": list(shape)}
+
+
+REQUESTS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
+    ("masked", sequences([3, 5, 4, 4, 9, 1]), {}),
+    ("masked", sequences([3, 3]), {}),
+    ("masked", sequences([3, 5, 4, 4, 9, 1]), {"batch_size": 2}),
+    ("masked", sequences(list(range(1, 40))), {}),
+    ("masked", array("float32", 2, 3, 2), {}),
+    ("masked", array("int16", 2, 3, 2), {}),
+    ("masked", array("float64", 5, 3, 2), {"batch_size": 2}),
+    ("masked", array("float32", 20, 900, 2), {}),
+    ("masked", {"x": array("float32", 1, 2, 2)}, {}),
+    ("masked", {"y": array("float32", 1, 2, 2)}, {}),
+    ("masked", array("float32", 3, 2), {}),
+    ("masked", array("float32", 0, 3, 2), {}),
+    ("masked", array("float32", 2, 3, 3), {}),
+    ("masked", array("bool", 2, 3, 2), {}),
+    ("masked", sequences([3, 4])[0], {}),
+    ("masked", [], {}),
+    ("masked", [[]], {}),
+    ("masked", [[[1.0, 2.0], [3.0]]], {}),
+    ("masked", "text", {}),
+    ("masked", None, {}),
+    ("masked", sequences([3, 2]), {"batch_size": 0}),
+    ("unmasked", sequences([3, 5, 3, 5, 2, 3]), {}),
+    ("unmasked", sequences([3, 5, 3, 5, 2, 3]), {"batch_size": 2}),
+    ("pooled", sequences([4, 5, 4, 2]), {}),
+    ("pooled", sequences([4, 1]), {}),
+    ("pooled", array("float32", 2, 5, 2), {}),
+    ("pair", {"ids": [[1, 2, 3], [4]], "extra": [[1.0, 2.0], [3.0, 4.0]]}, {}),
+    ("pair", [[[1, 2, 3], [4, 5, 6]], array("float32", 2, 2)], {}),
+    ("pair", {"ids": [[1, 2, 3], [4]], "extra": [[1.0, 2.0]]}, {}),
+    ("pair", {"ids": [[1, 2], [4]], "extra": [[1.0, 2.0], [3.0]]}, {}),
+    ("pair", {"ids": [[1, 12]], "extra": [[1.0, 2.0]]}, {}),
+    ("pair", [[[1, 2]]], {}),
+    ("pair", {"ids": [[1, 2]]}, {}),
+    ("pair", array("int32", 1, 2), {}),
+    ("fixed", sequences([4, 4]), {}),
+    ("fixed", sequences([4, 2, 3, 1, 4, 4, 3]), {}),
+    ("fixed", array("float32", 7, 4, 2), {}),
+    ("fixed", array("float32", 2, 3, 2), {}),
+    ("fixed", sequences([5]), {}),
+    ("fixed", array("float32", 3, 4, 2), {"batch_size": 2}),
+    ("fixed-unmasked", array("float32", 3, 3, 1), {}),
+    ("fixed-unmasked", array("float32", 2, 2, 1), {}),
+    ("mean", sequences([3, 5, 2]), {}),
+    ("mean", array("float32", 4, 3, 2), {}),
+    ("mean", array("float32", 4, 3, 2), {"batch_size": 2}),
+    ("mean-unmasked", sequences([3, 5, 2]), {}),
+    ("mean-unmasked", sequences([3, 3, 3]), {}),
+    ("stateful", array("float32", 1, 3, 1), {}),
+    ("stateful", array("float32", 2, 3, 1), {}),
+    ("words", ["The cat", "on", "", "  été, THE\u00a0cat!  ", "?!"], {}),
+    ("words", [["the cat"], ["on on"]], {}),
+    ("words", [[1, 2, 3], [2]], {}),
+    ("words", "the cat", {}),
+    ("words", ["the", 3], {}),
+    ("words", [["the", "cat"]], {}),
+    ("words-unmasked", ["the cat on", "on"], {}),
+    ("words-unmasked", ["the", ""], {}),
+    ("lists", [["yes", "no way"], ["", "[MASK]", "yes"]], {}),
+    ("lists", ["yes", "no way"], {}),
+    ("lists", [["yes", "maybe"]], {}),
+    ("shifted-range", [[3, 4], [5, 6, 7], [9]], {}),
+    ("shifted-range", [[0, 4]], {}),
+    ("images", [[[1, 2], [3, 4]], [[5, 6, 7]], [[8], [9], [10]]], {}),
+    ("images", [[[1, 256]]], {}),
+    ("images", [[[1.5]]], {}),
+    ("value-sizes", sequences([4, 4]), {}),
+    ("value-sizes", sequences([4, 3]), {}),
+]
+
+TEXTS: Final = [
+    "", " ", "the cat", "The CAT's on!", "été ÉTÉ e\u0301te\u0301", "a\tb\nc\vd\fe\rf g",
+    "the\u00a0cat", "the\u2003cat\u3000on", "the\x85cat", "the\x00cat", "\x1cthe\x1fcat",
+    "\U0001f600\U0001f600b", "\U0001f468\u200d\U0001f469", "İı ſ K Σς ẞß", "¿qué? … “the” 。",
+    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "a-b c_d", "[MASK]", "yes", "no way", "Ab ab aB", "\ufeffthe",
+    "ab ab ab ab", "the" * 50, "\ud800", "a\udc00b", "the cat on the été", "\n", "É", "aÉ b", "yes!",
+]  # fmt: skip
+
+VALUES: Final[list[tuple[str, list[Any] | None, Any, str, list[Any]]]] = [
+    # dtype, range, mask value, dtype of the values, values
+    ("float32", None, None, "float64", [0.1, 1e-50, 3.4028235e38, -0.0]),
+    ("float32", None, None, "float64", [3.5e38]),
+    ("float32", None, None, "float64", ["NaN"]),
+    ("float32", None, None, "float64", ["Infinity"]),
+    ("float32", None, "NaN", "float64", [1.0, "NaN"]),
+    ("float32", None, "-Infinity", "float64", [1.0, "-Infinity"]),
+    ("float32", [-1.0, 1.0], None, "float64", [-1.0, 0.5, 1.0]),
+    ("float32", [-1.0, 1.0], None, "float64", [1.5]),
+    ("float32", None, None, "int64", [16777216, -16777218]),
+    ("float32", None, None, "int64", [16777217]),
+    ("float32", None, None, "bool", [True]),
+    ("float16", None, None, "float64", [0.1, 65504.0, 65519.0, 1e-8, 3e-8, 6.1e-5, -2.0009765625]),
+    ("float16", None, None, "float64", [65520.0]),
+    ("float16", None, None, "float32", [0.333, 1.0009765625, 1.00048828125, 1.00146484375]),
+    ("float16", None, None, "int32", [2048, 2050]),
+    ("float16", None, None, "int32", [2049]),
+    ("float64", None, None, "int64", [9007199254740992]),
+    ("int32", [0, 9], 0, "float64", [0.0, 9.0]),
+    ("int32", [0, 9], 0, "float64", [0.5]),
+    ("int32", [0, 9], 0, "float64", ["NaN"]),
+    ("int32", [0, 9], 0, "int64", [10]),
+    ("int32", [0, 9], 0, "int64", [-1]),
+    ("int32", None, None, "float64", [2147483647.0, -2147483648.0]),
+    ("int32", None, None, "float64", [2147483648.0]),
+    ("int32", None, None, "float64", ["Infinity"]),
+    ("int64", None, None, "float64", [9223372036854774784.0]),
+    ("int64", None, None, "float64", [9223372036854775808.0]),
+    ("uint8", None, None, "int32", [0, 255]),
+    ("uint8", None, None, "int32", [256]),
+    ("uint8", None, None, "int32", [-1]),
+    ("bool", None, None, "bool", [True, False]),
+    ("bool", None, None, "int32", [1]),
+]
+
+GROUPS: Final = [
+    ([[n % 11 + 1] for n in range(0, 77, 5)], 3),
+    ([[n * n % 37 + 1] for n in range(50)], None),
+    ([[5], [5], [5], [1], [100]], None),
+    ([[n % 3 + 1, n * 7 % 5 + 1] for n in range(30)], None),
+    ([[7]], 1),
+]
+
+
+def _plain(array: Any) -> dict[str, Any]:
+    values = [_number(value) for value in array.reshape(-1).tolist()]
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "data": values}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float) and not np.isfinite(value):
+        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return str(value) if type(value) is int and abs(value) > 2**53 else value
+
+
+def _given(value: Any) -> Any:
+    """Turn the objects of `array` into arrays."""
+    if isinstance(value, dict) and set(value) == {"dtype", "shape"}:
+        count = int(np.prod(value["shape"]))
+        return (np.arange(count) % 7).astype(value["dtype"]).reshape(value["shape"])
+    if isinstance(value, dict):
+        return {name: _given(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_given(item) for item in value]
+    return value
+
+
+def _attempt(compute: Callable[[], Any]) -> dict[str, Any]:
+    """Return `{"value": ...}`, or `{"error": sentence}` for an error of the runtime."""
+    try:
+        return {"value": compute()}
+    except BilstmRuntimeError as error:
+        return {"error": str(error)}
+
+
+def _request(model: ModelSpec, x: Any, options: dict[str, Any]) -> dict[str, Any]:
+    session = RecordingSession(Echo(model))
+    predictor = Predictor(model, session, label="made.onnx")
+
+    def run() -> Any:
+        # A stateful model is called twice, so that the second call has the states of the first.
+        calls = [predictor.predict(_given(x), **options) for _ in range(2 if model.states else 1)]
+        outputs = calls[-1]
+        if isinstance(outputs, dict):
+            outputs = list(outputs.values())
+        elif model.output_structure == "single":
+            outputs = [outputs]
+        return {
+            "runs": [list(map(_digest, run)) for run in session.runs],
+            "outputs": [
+                list(map(_digest, output)) if isinstance(output, list) else _digest(output)
+                for output in outputs
+            ],
+        }
+
+    return _attempt(run)
+
+
+def _digest(array: Any) -> dict[str, Any]:
+    """The array itself, or of a large one its shape and a weighted sum."""
+    if array.size <= 400:
+        return _plain(array)
+    weights = np.arange(1, array.size + 1) % 1009
+    total = float((array.reshape(-1).astype(np.float64) * weights).sum())
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "sum": total}
+
+
+def _manifest(model: ModelSpec) -> Any:
+    """The manifest of a bundle whose only file has no bytes."""
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    names = (
+        tuple(item.name for item in model.file_inputs),
+        tuple(item.name for item in model.file_outputs),
+    )
+    return json.loads(
+        manifest_to_json(
+            Manifest(
+                model,
+                Source("made.keras", "0" * 64, "keras3"),
+                (Artifact("made.onnx", "onnx", "float32", 0, empty, *names),),
+                Golden("golden.npz", 0, empty, 1),
+                Tolerance(1e-5, 1e-4),
+                "float32",
+            )
+        )
+    )
+
+
+def _special(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
+
+
+def make_cases() -> dict[str, Any]:
+    """All cases, as written to the file."""
+    groups = []
+    for sizes, limit in GROUPS:
+        for pad, together in ((True, False), (False, False), (True, True), (False, True)):
+            table = np.array(sizes, np.int64).reshape(len(sizes), -1)
+            found = plan_groups(table, pad=pad, limit=limit, together=together)
+            groups.append(
+                {"sizes": sizes, "limit": limit, "pad": pad, "together": together,
+                 "groups": [group.tolist() for group in found]}
+            )  # fmt: skip
+    texts = []
+    for rule in (WORDS, CHARACTERS, WHOLE, STRIP):
+        encoder = TextEncoder(rule)
+        found = [_attempt(lambda t=text: encoder.encode(t, "t").tolist()) for text in TEXTS]
+        cases = [{"text": text, **result} for text, result in zip(TEXTS, found, strict=True)]
+        index = [WORDS, CHARACTERS, WHOLE, STRIP].index(rule)
+        texts.append({"rule": _rule(rule), "name": index, "cases": cases})
+    values = []
+    for dtype, bounds, mask, given, numbers in VALUES:
+        limits = None if bounds is None else (bounds[0], bounds[1])
+        item = InputSpec("x", dtype, (BATCH,), limits, None if mask is None else _special(mask))
+        array = np.array([_special(n) for n in numbers], given)
+        result = _attempt(lambda: _plain(ValueRule(item).convert(array, "x")))
+        values.append(
+            {"dtype": dtype, "range": bounds, "mask_value": mask, "given": given,
+             "numbers": [_number(n) for n in numbers], **result}
+        )  # fmt: skip
+    requests = [
+        {"model": name, "x": x, "options": options, **_request(MODELS[name], x, options)}
+        for name, x, options in REQUESTS
+    ]
+    manifests = {name: _manifest(model) for name, model in MODELS.items()}
+    return {
+        "groups": groups, "texts": texts, "values": values, "manifests": manifests,
+        "requests": requests,
+    }  # fmt: skip
+
+
+def _rule(rule: TextPreprocessing) -> Any:
+    return _manifest(spec([IDS], [LABEL], preprocessing=(rule,)))["preprocessing"][0]
+
+
+def as_text() -> str:
+    """The file: a case per line."""
+    parts = []
+    for name, cases in make_cases().items():
+        items = (
+            [f"{json.dumps(key)}: {json.dumps(case)}" for key, case in cases.items()]
+            if isinstance(cases, dict)
+            else [json.dumps(case) for case in cases]
+        )
+        opening, closing = "{}" if isinstance(cases, dict) else "[]"
+        parts.append(f"{json.dumps(name)}: {opening}\n" + ",\n".join(items) + f"\n{closing}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(as_text(), encoding="utf-8")

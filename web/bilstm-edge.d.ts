@@ -1,0 +1,283 @@
+/** Runs the bundles of bilstm-edge with onnxruntime-web or onnxruntime-node. */
+
+export type Dtype =
+  | "bool"
+  | "int8"
+  | "int16"
+  | "int32"
+  | "int64"
+  | "uint8"
+  | "uint16"
+  | "uint32"
+  | "uint64"
+  | "float16"
+  | "float32"
+  | "float64";
+
+/** BigInt64Array and BigUint64Array for 64-bit integers, Uint8Array for bool, Float32Array for float16. */
+export type Data =
+  | Int8Array
+  | Int16Array
+  | Int32Array
+  | BigInt64Array
+  | Uint8Array
+  | Uint16Array
+  | Uint32Array
+  | BigUint64Array
+  | Float32Array
+  | Float64Array;
+
+export type Nested<T> = T | Nested<T>[];
+
+/** An array of numbers in row-major order. */
+export class NdArray {
+  constructor(dtype: Dtype, shape: readonly number[], data: Data);
+  readonly dtype: Dtype;
+  readonly shape: number[];
+  readonly data: Data;
+  readonly size: number;
+  /** Nested arrays of numbers or booleans; bigint only where a number would not be exact. */
+  toArray(): Nested<number | bigint | boolean>;
+  /** The index of the largest value along the last axis (the first of equal ones), as int32. */
+  argmax(): NdArray;
+}
+
+export interface Axis {
+  /** Axes of one name have one size; null for an axis of its own. */
+  readonly name: string | null;
+  /** The fixed size, or null for a free axis. */
+  readonly size: number | null;
+  /** The smallest valid size of a free axis. */
+  readonly min: number;
+  /** Whether the size depends on the values of the inputs. */
+  readonly from_values: boolean;
+}
+
+export interface InputSpec {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly axes: readonly Axis[];
+  /** The lowest and the highest allowed value, both included: the vocabulary, for ids. */
+  readonly range: readonly [number, number] | null;
+  /** The value that marks a step as padding; null without a mask. */
+  readonly mask_value: number | null;
+}
+
+export interface OutputSpec {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly axes: readonly Axis[];
+}
+
+export interface Quantization {
+  readonly dtype: "int8" | "uint8" | "int16";
+  readonly scale: number;
+  readonly zero_point: number;
+}
+
+export interface Tolerance {
+  readonly absolute: number;
+  readonly relative: number;
+}
+
+/** A file of a bundle. */
+export interface FileEntry {
+  readonly file: string;
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+export interface Artifact extends FileEntry {
+  readonly format: string;
+  readonly recipe: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly quantized_inputs: ReadonlyMap<string, Quantization>;
+  readonly quantized_outputs: ReadonlyMap<string, Quantization>;
+  readonly reset_between_runs: boolean;
+  readonly own_answers: boolean;
+  readonly tolerance: Tolerance | null;
+}
+
+/** How the strings of one input become ids; docs/manifest.md describes it. */
+export interface TextPreprocessing {
+  readonly input: string;
+  readonly kind: string;
+  readonly standardize: string | null;
+  readonly split: string | null;
+  readonly output_sequence_length: number | null;
+  readonly vocabulary: readonly string[];
+  readonly first_id: number;
+  readonly mask_token: string | null;
+  readonly padding_id: number | null;
+  readonly unknown_id: number | null;
+}
+
+/** manifest.json, checked, with every default filled in. */
+export interface Manifest {
+  readonly format_version: number;
+  readonly name: string;
+  readonly inputs: readonly InputSpec[];
+  readonly outputs: readonly OutputSpec[];
+  readonly states: readonly OutputSpec[];
+  readonly output_structure: "single" | "list" | "dict";
+  readonly padding: { readonly neutral: boolean };
+  readonly rows_independent: boolean;
+  readonly preprocessing: readonly TextPreprocessing[];
+  readonly artifacts: readonly Artifact[];
+  readonly golden: FileEntry & { readonly cases: number };
+  readonly tolerance: Tolerance;
+  readonly recommended: { readonly recipe: string };
+}
+
+type Bytes = Uint8Array | ArrayBuffer | Blob;
+
+/** A directory handle of the File System API. */
+export interface DirectoryHandle {
+  readonly name: string;
+  getFileHandle(name: string): Promise<{ getFile(): Promise<Blob> }>;
+}
+
+/**
+ * Where a bundle is: the URL of its folder, under Node its path; the files of the folder; or a
+ * function that returns the bytes of a file by its name.
+ */
+export type Source =
+  | string
+  | URL
+  | Iterable<Blob & { readonly name: string }>
+  | DirectoryHandle
+  | Map<string, Bytes>
+  | { readonly [file: string]: Bytes }
+  | ((file: string) => Bytes | Promise<Bytes>);
+
+/** A bundle whose manifest was read and checked. */
+export class Bundle {
+  private constructor();
+  readonly manifest: Manifest;
+  /** The SHA-256 of manifest.json, which contains those of all other files. */
+  readonly sha256: string;
+  readonly label: string;
+  /** The recipes of which the bundle has an ONNX file. */
+  readonly recipes: string[];
+  /** Reads a file that the manifest lists, and verifies its size and checksum. */
+  read(item: FileEntry): Promise<Uint8Array>;
+}
+
+/** Reads the manifest of a bundle; `sha256` is the one that manifest.json must have. */
+export function openBundle(source: Source, options?: { sha256?: string }): Promise<Bundle>;
+
+/** What this package uses of onnxruntime-web or onnxruntime-node. */
+export interface OnnxRuntime {
+  readonly Tensor: new (...args: any[]) => any;
+  readonly InferenceSession: { create(...args: any[]): Promise<any> };
+}
+
+/** A tensor of onnxruntime. */
+export interface TensorLike {
+  readonly dims: readonly number[];
+  readonly type: string;
+  readonly data: any;
+}
+
+type Value = number | bigint | boolean | string | Data | NdArray | TensorLike;
+/** An array with a batch axis, or a list of examples. */
+export type Values = NdArray | TensorLike | Data | readonly Example[];
+/** One example: a number, a text, lists of them, or an array without a batch axis. */
+export type Example = Value | readonly Example[];
+
+/** An array with a batch axis; a list of one array per example, if their lengths differ. */
+export type Output = NdArray | NdArray[];
+/** What the Keras model returns: one output, a list of them, or an object by name. */
+export type Outputs = Output | Output[] | { [name: string]: Output };
+
+export interface PredictOptions {
+  /** The maximum number of examples in one run. */
+  batchSize?: number | null;
+  /** Called after each run with the number of examples so far, and of all. */
+  progress?: (done: number, count: number) => void;
+}
+
+/** A loaded model. */
+export class Model {
+  private constructor();
+  readonly bundle: Bundle;
+  readonly manifest: Manifest;
+  readonly artifact: Artifact;
+  readonly name: string;
+  readonly recipe: string;
+  /** The name of the ONNX file. */
+  readonly file: string;
+  readonly sha256: string;
+  readonly inputs: readonly InputSpec[];
+  readonly outputs: readonly OutputSpec[];
+  readonly outputStructure: "single" | "list" | "dict";
+  /** Whether a prediction depends on earlier ones since the last `reset`. */
+  readonly isStateful: boolean;
+  /**
+   * Predicts for a batch of examples. Calls run one after the other, in the order in which they
+   * were made.
+   */
+  predict<T extends Outputs = any>(
+    x: Values | { readonly [input: string]: Values } | ReadonlyMap<string, Values>,
+    options?: PredictOptions,
+  ): Promise<T>;
+  /** Sets the states of a stateful model to zeros, after the predictions that were asked for. */
+  reset(): Promise<void>;
+  /** Frees the memory of the model, after the predictions that were asked for. */
+  close(): Promise<void>;
+}
+
+export interface LoadOptions {
+  /** onnxruntime-web or onnxruntime-node. */
+  ort: OnnxRuntime;
+  /** By default the recommended one, or else float32, or else the first that is an ONNX file. */
+  recipe?: string;
+  /** The SHA-256 that manifest.json must have. */
+  sha256?: string;
+  /** Passed to `InferenceSession.create`, such as `{ executionProviders: ["webgpu"] }`. */
+  sessionOptions?: object;
+}
+
+/** Loads the model of a bundle. */
+export function load(source: Source | Bundle, options: LoadOptions): Promise<Model>;
+
+/** Converts texts to ids, as one entry of the manifest's `preprocessing` describes. */
+export class TextEncoder {
+  constructor(preprocessing: TextPreprocessing);
+  encode(example: Nested<string>, label?: string): Nested<number>;
+  tokens(text: string, label?: string): string[];
+}
+
+/**
+ * Splits examples into groups, each of which runs as one batch. `sizes` holds the sizes of each
+ * example along each sequence axis; with `pad`, examples of different sizes may share a run.
+ */
+export function planGroups(
+  sizes: readonly (readonly number[])[],
+  options: { pad: boolean; limit?: number | null; together?: boolean },
+): number[][];
+
+/** The newest format of manifest.json that this package reads. */
+export const FORMAT_VERSION: number;
+
+/** Any error of this package; its message is a sentence. */
+export class BilstmEdgeError extends Error {}
+/** A data file cannot be read. */
+export class DataFileError extends BilstmEdgeError {}
+/** An argument other than the data cannot be used. */
+export class OptionError extends BilstmEdgeError {}
+/** The data is not what the model takes. */
+export class InputError extends BilstmEdgeError {}
+/** The bundle is missing, damaged, or not what was asked for. */
+export class BundleError extends BilstmEdgeError {}
+/** The bundle was written in a newer format. */
+export class BundleVersionError extends BundleError {}
+/** A file differs from its SHA-256 or its size in the manifest. */
+export class ChecksumError extends BundleError {}
+/** The bundle has no ONNX file of that recipe. */
+export class NoArtifactError extends BundleError {}
+/** The model file cannot be opened, or is not the one that the manifest describes. */
+export class ArtifactError extends BundleError {}
+/** onnxruntime failed, or returned something else than the manifest says. */
+export class RunError extends BilstmEdgeError {}

@@ -1,0 +1,137 @@
+/**
+ * Runs the bundles of bilstm-edge with onnxruntime-web or onnxruntime-node.
+ *
+ * `load` reads a bundle, verifies it and opens one of its ONNX files; `Model.predict` takes what
+ * `bilstm_runtime` takes in Python (arrays, sequences of different lengths, texts), groups and pads
+ * it by the same rules, and gives the same outputs. The caller passes onnxruntime in, so this file
+ * imports nothing. docs/manifest.md of bilstm-edge describes the format.
+ */
+
+import { BatchRunner } from "./lib/batching.js";
+import { Bundle, openBundle } from "./lib/bundle.js";
+import { ChecksumError, NoArtifactError, OptionError } from "./lib/errors.js";
+import { InputReader } from "./lib/inputs.js";
+import { shown } from "./lib/messages.js";
+import { OnnxFile } from "./lib/session.js";
+
+export { NdArray } from "./lib/arrays.js";
+export { planGroups } from "./lib/batching.js";
+export { Bundle, openBundle } from "./lib/bundle.js";
+export * from "./lib/errors.js";
+export { FORMAT_VERSION } from "./lib/manifest.js";
+export { TextEncoder } from "./lib/text.js";
+
+/** A loaded model; made by `load`. */
+export class Model {
+  #file;
+  #reader;
+  #runner;
+  #last = Promise.resolve();
+  #isClosed = false;
+
+  constructor(bundle, artifact, file) {
+    const { manifest } = bundle;
+    this.bundle = bundle;
+    this.manifest = manifest;
+    this.name = manifest.name;
+    this.recipe = artifact.recipe;
+    this.file = artifact.file;
+    this.artifact = artifact;
+    this.sha256 = bundle.sha256;
+    this.inputs = manifest.inputs;
+    this.outputs = manifest.outputs;
+    this.outputStructure = manifest.output_structure;
+    this.isStateful = manifest.states.length > 0;
+    this.#file = file;
+    this.#reader = new InputReader(manifest);
+    this.#runner = new BatchRunner(manifest, (arrays) => file.run(arrays), artifact.file);
+  }
+
+  /**
+   * Predicts for a batch of examples.
+   *
+   * A model with one input takes an `NdArray` or tensor with a batch axis; an array, which is always
+   * read as a list of examples; or an object with its one input. A model with several inputs takes
+   * an object by input name, or an array in their order. An input that begins with text in the
+   * Keras model takes strings instead.
+   *
+   * Calls run one after the other, in the order in which they were made.
+   */
+  async predict(x, { batchSize, progress } = {}) {
+    const request = this.#reader.read(x);
+    const outputs = await this.#next(() => this.#runner.runRequest(request, batchSize, progress));
+    if (this.outputStructure === "single") return outputs[0];
+    if (this.outputStructure === "list") return outputs;
+    return Object.fromEntries(this.outputs.map((spec, i) => [spec.name, outputs[i]]));
+  }
+
+  /** Sets the states of a stateful model to zeros, after the predictions that were asked for. */
+  async reset() {
+    await this.#next(() => this.#file.reset());
+  }
+
+  /** Frees the memory of the model, after the predictions that were asked for. */
+  async close() {
+    if (this.#isClosed) return;
+    await this.#next(() => this.#file.session.release?.());
+    this.#isClosed = true;
+  }
+
+  #next(action) {
+    const run = async () => {
+      if (this.#isClosed)
+        throw new OptionError(`the model '${this.name}' is closed; load it again`);
+      return action();
+    };
+    const result = this.#last.then(run, run);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+}
+
+/**
+ * Loads the model of a bundle.
+ *
+ * `source` is a `Bundle`, or what `openBundle` takes. `ort` is onnxruntime-web or onnxruntime-node;
+ * `sessionOptions` goes to its `InferenceSession.create`. `recipe` is that of the ONNX file, by
+ * default the one that the manifest recommends, or else float32, or else the first.
+ */
+export async function load(source, { ort, recipe, sha256, sessionOptions = {} } = {}) {
+  if (typeof ort?.InferenceSession?.create !== "function" || typeof ort.Tensor !== "function") {
+    throw new OptionError(
+      "load needs onnxruntime: import * as ort from 'onnxruntime-web', then load(source, { ort })",
+    );
+  }
+  const bundle = source instanceof Bundle ? source : await openBundle(source, { sha256 });
+  if (sha256 !== undefined && bundle.sha256 !== String(sha256).toLowerCase()) {
+    throw new ChecksumError(`the manifest has the sha256 ${bundle.sha256}, not ${sha256}`);
+  }
+  const artifact = choose(bundle.manifest, recipe);
+  const content = await bundle.read(artifact);
+  const file = await OnnxFile.open(ort, content, artifact, bundle.manifest, sessionOptions);
+  return new Model(bundle, artifact, file);
+}
+
+function choose(manifest, recipe) {
+  const files = manifest.artifacts.filter((artifact) => artifact.format === "onnx");
+  const usable = files.filter((artifact) => recipe === undefined || artifact.recipe === recipe);
+  if (!usable.length) {
+    const present = manifest.artifacts
+      .map((a) => `${a.file} (${a.format}, ${a.recipe})`)
+      .join(", ");
+    const wanted =
+      recipe === undefined ? "no ONNX file" : `no ONNX file of the recipe ${shown(recipe)}`;
+    throw new NoArtifactError(
+      `the bundle has ${wanted}; it has ${present}. Choose one of its ONNX files, or export the model again with what is missing.`,
+    );
+  }
+  const preferred = [manifest.recommended.recipe, "float32"];
+  const found = preferred.map((name) => usable.find((artifact) => artifact.recipe === name));
+  const artifact = found.find((item) => item !== undefined) ?? usable[0];
+  if (artifact.reset_between_runs) {
+    throw new NoArtifactError(
+      `${artifact.file} keeps state between runs, which onnxruntime cannot reset; choose another recipe`,
+    );
+  }
+  return artifact;
+}

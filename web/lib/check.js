@@ -1,0 +1,139 @@
+/** Runs the golden cases of a bundle, as `check-bilstm` does; docs/numerics.md has the rules. */
+
+import { DTYPES, sameSizes, shapeText } from "./arrays.js";
+import { BundleError } from "./errors.js";
+import { readNpz } from "./numpy_files.js";
+
+/** The allowed error against recorded outputs, as a fraction of their own error against Keras. */
+const MAX_DRIFT = 0.75;
+const EXACT = { absolute: 0, relative: 0 };
+
+/**
+ * Compares an output with its reference: within `absolute + relative * |reference|` for floats,
+ * equal for others. `ratio` is the largest error as a multiple of that; infinite for a mismatch.
+ */
+export function compare(output, reference, { absolute, relative }) {
+  const isFloat = DTYPES[reference.dtype].kind === "float";
+  const found = { maxError: 0, ratio: 0, squaredError: 0, squaredReference: 0, count: 0 };
+  if (output.dtype !== reference.dtype || !sameSizes(output.shape, reference.shape)) {
+    return { ...found, maxError: Infinity, ratio: Infinity };
+  }
+  for (let i = 0; i < reference.data.length; i += 1) {
+    const [value, expected] = [Number(output.data[i]), Number(reference.data[i])];
+    if (!isFloat) {
+      if (output.data[i] !== reference.data[i]) found.ratio = Infinity;
+      found.maxError = Math.max(found.maxError, Math.abs(value - expected));
+    } else if (Number.isFinite(expected) && Number.isFinite(value)) {
+      const error = Math.abs(value - expected);
+      found.maxError = Math.max(found.maxError, error);
+      if (error > 0)
+        found.ratio = Math.max(found.ratio, error / (absolute + relative * Math.abs(expected)));
+      found.squaredError += error ** 2;
+      found.squaredReference += expected ** 2;
+      found.count += 1;
+    } else if (!Object.is(value, expected)) {
+      [found.maxError, found.ratio] = [Infinity, Infinity];
+    }
+  }
+  return found;
+}
+
+const rms = (sum, count) => (count ? Math.sqrt(sum / count) : 0);
+
+/**
+ * Runs every golden case of the bundle of a loaded model twice, the second time in reverse order.
+ *
+ * Returns `passed`, `cases`, `reference` ("Keras", or "export" for the outputs that the file had at
+ * export), `maxError` and `ratio` (of the allowed error; at most 1 passes), and `reason`.
+ */
+export async function check(model) {
+  const { manifest, artifact, bundle } = model;
+  const cases = await readCases(bundle, artifact);
+  const report = {
+    passed: true,
+    cases: cases.length,
+    reference: artifact.own_answers ? "export" : "Keras",
+    maxError: 0,
+    ratio: 0,
+    reason: "",
+  };
+  const forth = await runAll(model, cases);
+  const back = (await runAll(model, [...cases].reverse())).reverse();
+  judge(report, manifest, artifact, cases, forth, "");
+  judge(report, manifest, artifact, cases, back, " the second time it runs");
+  report.passed = report.reason === "";
+  return report;
+}
+
+async function readCases(bundle, artifact) {
+  const { golden, inputs, outputs } = bundle.manifest;
+  const arrays = await readNpz(await bundle.read(golden), golden.file);
+  const find = (name) => {
+    const found = arrays.get(name);
+    if (found === undefined) {
+      throw new BundleError(`${golden.file} lacks an array: ${name}. Export the model again.`);
+    }
+    return found;
+  };
+  return Array.from({ length: golden.cases }, (_, n) => ({
+    inputs: inputs.map((_, i) => find(`case${n}_input${i}`)),
+    keras: outputs.map((_, i) => find(`case${n}_output${i}`)),
+    recorded: artifact.own_answers
+      ? outputs.map((_, i) => find(`case${n}_output${i}_${artifact.file}`))
+      : null,
+  }));
+}
+
+async function runAll(model, cases) {
+  const all = [];
+  for (const { inputs } of cases) {
+    await model.reset();
+    const named = Object.fromEntries(model.inputs.map((spec, i) => [spec.name, inputs[i]]));
+    const outputs = await model.predict(named);
+    if (model.outputStructure === "single") all.push([outputs]);
+    else all.push(model.outputStructure === "list" ? outputs : Object.values(outputs));
+  }
+  return all;
+}
+
+/** Puts the errors of one pass over the cases into the report. */
+function judge(report, manifest, artifact, cases, outputs, when) {
+  const refuse = (problem) => {
+    report.reason ||= problem + when;
+  };
+  const drifts = [];
+  cases.forEach(({ keras, recorded }, number) => {
+    const references = recorded ?? keras;
+    references.forEach((reference, i) => {
+      const output = outputs[number][i];
+      if (!sameSizes(output.shape, reference.shape)) {
+        const shapes = `${shapeText(output.shape)}, in ${manifest.golden.file} ${shapeText(reference.shape)}`;
+        refuse(`case ${number} has the shape ${shapes}`);
+      }
+      const found = compare(output, reference, artifact.tolerance ?? manifest.tolerance);
+      report.maxError = Math.max(report.maxError, found.maxError);
+      report.ratio = Math.max(report.ratio, found.ratio);
+      if (!(found.ratio <= 1)) refuse(`case ${number} is wrong`);
+      if (recorded) drifts.push(drift(manifest, artifact, i, output, reference, keras[i]));
+    });
+  });
+  if (!drifts.length) return;
+  const total = Math.sqrt(drifts.reduce((sum, ratio) => sum + ratio ** 2, 0) / drifts.length);
+  report.ratio = Math.max(report.ratio, total);
+  if (!(total <= 1)) refuse("the outputs differ from those at export");
+}
+
+/** The error against a recorded output, as a multiple of the allowed one. */
+function drift(manifest, artifact, i, output, recorded, keras) {
+  const [moved, own] = [compare(output, recorded, EXACT), compare(recorded, keras, EXACT)];
+  const stored = artifact.quantized_outputs.get(artifact.outputs[i]);
+  const rmsError = ({ maxError, squaredError, count }) =>
+    maxError === Infinity ? Infinity : rms(squaredError, count);
+  const allowed =
+    manifest.tolerance.absolute +
+    manifest.tolerance.relative * rms(moved.squaredReference, moved.count) +
+    (stored ? stored.scale / 2 : 0) +
+    MAX_DRIFT * rmsError(own);
+  const error = rmsError(moved);
+  return error ? error / allowed : 0;
+}

@@ -1,0 +1,409 @@
+/** Reads and checks manifest.json; docs/manifest.md of bilstm-edge describes it. */
+
+import { DTYPES, product } from "./arrays.js";
+import { BundleError, BundleVersionError } from "./errors.js";
+import { shown } from "./messages.js";
+import { isIllFormed } from "./text.js";
+
+/** The newest format of manifest.json that this module reads. */
+export const FORMAT_VERSION = 1;
+
+export const MANIFEST_FILE = "manifest.json";
+const EXPORT_AGAIN =
+  "The bundle is damaged or was not written by bilstm-edge: export the model again.";
+const MAX_FILE_BYTES = 2 ** 31;
+const MAX_AXIS = 2 ** 24;
+const MAX_MIN = 2 ** 18;
+const MAX_TEXT = 2 ** 20;
+const MAX_VALUES = 2 ** 28;
+const MAX_AXES = 32;
+const MAX_TENSORS = 4096;
+const MAX_FILES = 256;
+const FILE_NAME = /^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$/;
+const WORD = /^[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}$/;
+const STRUCTURES = ["single", "list", "dict"];
+const QUANTIZED_DTYPES = ["int8", "uint8", "int16"];
+
+/** One value of the manifest and its place in it, such as `inputs[0].axes[1].size`. */
+class Field {
+  constructor(value, path) {
+    this.value = value;
+    this.path = path;
+  }
+
+  refuse(expected) {
+    throw new BundleError(
+      `${MANIFEST_FILE}: ${this.path || "the document"} is ${shown(this.value)}; ` +
+        `expected ${expected}. ${EXPORT_AGAIN}`,
+    );
+  }
+
+  get(key) {
+    if (this.value === null || typeof this.value !== "object" || Array.isArray(this.value)) {
+      this.refuse("an object");
+    }
+    const value = Object.hasOwn(this.value, key) ? this.value[key] : undefined;
+    return new Field(value, this.path ? `${this.path}.${key}` : key);
+  }
+
+  get isNull() {
+    return this.value === undefined || this.value === null;
+  }
+
+  items(most, least = 1) {
+    if (!Array.isArray(this.value) || this.value.length < least) {
+      this.refuse(least ? `a list of ${least} or more items` : "a list");
+    }
+    if (this.value.length > most) this.refuse(`a list of at most ${most} items`);
+    return this.value.map((item, i) => new Field(item, `${this.path}[${i}]`));
+  }
+
+  text({ among, pattern, mayBeEmpty = false } = {}) {
+    if (typeof this.value !== "string" || (!this.value && !mayBeEmpty)) {
+      this.refuse("a string that is not empty");
+    }
+    if (isIllFormed(this.value)) this.refuse("a string of whole Unicode characters");
+    if (among && !among.includes(this.value)) this.refuse(`one of ${among.join(", ")}`);
+    if (pattern && !pattern.test(this.value))
+      this.refuse("a plain name (letters, digits, . _ + -)");
+    return this.value;
+  }
+
+  boolean() {
+    if (typeof this.value !== "boolean") this.refuse("true or false");
+    return this.value;
+  }
+
+  integer(low, high) {
+    if (!Number.isSafeInteger(this.value) || this.value < low || this.value > high) {
+      this.refuse(`a whole number from ${low} to ${high}`);
+    }
+    return this.value;
+  }
+
+  number(low, high) {
+    if (typeof this.value !== "number" || !Number.isFinite(this.value))
+      this.refuse("a finite number");
+    if (this.value < low || this.value > high) this.refuse(`a number from ${low} to ${high}`);
+    return this.value;
+  }
+
+  numberOf(dtype) {
+    const rule = DTYPES[dtype];
+    if (rule.kind !== "float") {
+      if (
+        !Number.isSafeInteger(this.value) ||
+        BigInt(this.value) < rule.low ||
+        BigInt(this.value) > rule.high
+      ) {
+        this.refuse(`a whole number of ${dtype}, at most 2^53 - 1 in size`);
+      }
+      return this.value;
+    }
+    if (["NaN", "Infinity", "-Infinity"].includes(this.value)) return Number(this.value);
+    return this.number(-rule.max, rule.max);
+  }
+}
+
+/** Parses and checks manifest.json; unknown members are ignored. */
+export function parseManifest(text) {
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new BundleError(
+      `${MANIFEST_FILE} is not valid JSON (${error.message}). The file is damaged or truncated: copy the bundle again.`,
+      { cause: error },
+    );
+  }
+  const root = new Field(value, "");
+  const version = root.get("format_version").integer(1, 2 ** 20);
+  if (version > FORMAT_VERSION) {
+    throw new BundleVersionError(
+      `the bundle is written in format version ${version}; this module reads version ` +
+        `${FORMAT_VERSION} and older. Use a newer version of the npm package bilstm-edge.`,
+    );
+  }
+  const list = (key, decode, least) =>
+    root.get(key).isNull && !least ? [] : root.get(key).items(MAX_TENSORS, least).map(decode);
+  const manifest = {
+    format_version: version,
+    name: root.get("name").text(),
+    inputs: list("inputs", decodeInput, 1),
+    outputs: list("outputs", decodeOutput, 1),
+    states: list("states", decodeState, 0),
+    output_structure: root.get("output_structure").text({ among: STRUCTURES }),
+    padding: { neutral: root.get("padding").get("neutral").boolean() },
+    rows_independent: root.get("rows_independent").boolean(),
+    preprocessing: list("preprocessing", decodePreprocessing, 0),
+    artifacts: root.get("artifacts").items(MAX_FILES).map(decodeArtifact),
+    golden: decodeFile(root.get("golden"), {
+      cases: root
+        .get("golden")
+        .get("cases")
+        .integer(1, 2 ** 20),
+    }),
+    tolerance: decodeTolerance(root.get("tolerance")),
+    recommended: { recipe: root.get("recommended").get("recipe").text({ pattern: WORD }) },
+  };
+  checkManifest(manifest);
+  return manifest;
+}
+
+function decodeAxis(field) {
+  const size = field.get("size");
+  const name = field.get("name");
+  const found = {
+    name: name.isNull ? null : name.text(),
+    size: size.isNull ? null : size.integer(1, MAX_AXIS),
+    min: field.get("min").isNull ? 1 : field.get("min").integer(1, MAX_MIN),
+    from_values: field.get("from_values").isNull ? false : field.get("from_values").boolean(),
+  };
+  if (found.size !== null && found.min !== 1) field.refuse("no 'min' on an axis of fixed size");
+  if (found.from_values && (found.size !== null || found.name !== null)) {
+    field.refuse("no size and no name on an axis whose size depends on values");
+  }
+  return found;
+}
+
+function decodeTensor(field, least) {
+  return {
+    name: field.get("name").text(),
+    dtype: field.get("dtype").text({ among: Object.keys(DTYPES) }),
+    axes: field.get("axes").items(MAX_AXES, least).map(decodeAxis),
+  };
+}
+
+function decodeOutput(field) {
+  const found = decodeTensor(field, 0);
+  if (found.axes.filter((axis) => axis.name === "batch").length > 1) {
+    field.get("axes").refuse("no more than one axis named 'batch'");
+  }
+  return found;
+}
+
+function decodeState(field) {
+  const found = decodeTensor(field, 1);
+  const axes = field.get("axes");
+  if (found.axes.some((axis, i) => (axis.name === "batch") !== (i === 0))) {
+    axes.refuse("the first axis, and no other, to be named 'batch'");
+  }
+  if (found.axes.some((axis) => axis.size === null)) axes.refuse("axes of fixed size");
+  if (product(found.axes.map((axis) => axis.size)) > MAX_VALUES) {
+    axes.refuse(`sizes whose product is at most ${MAX_VALUES}`);
+  }
+  return found;
+}
+
+function decodeInput(field) {
+  const found = decodeTensor(field, 1);
+  const axes = field.get("axes");
+  if (found.axes.some((axis, i) => (axis.name === "batch") !== (i === 0))) {
+    axes.refuse("the first axis, and no other, to be named 'batch'");
+  }
+  if (found.axes.some((axis) => (axis.name === null && axis.size === null) || axis.from_values)) {
+    axes.refuse("a name on every axis of free size of an input");
+  }
+  if (product(found.axes.map((axis) => axis.size ?? axis.min)) > MAX_VALUES) {
+    axes.refuse(`sizes, or minima, whose product is at most ${MAX_VALUES}`);
+  }
+  const [range, mask] = [field.get("range"), field.get("mask_value")];
+  found.range = range.isNull ? null : range.items(2, 2).map((item) => item.numberOf(found.dtype));
+  found.mask_value = mask.isNull ? null : mask.numberOf(found.dtype);
+  if (found.range !== null) {
+    const [low, high] = found.range;
+    if (!(low <= high) || !Number.isFinite(low) || !Number.isFinite(high)) {
+      range.refuse("two finite numbers, the lower first");
+    }
+    if (found.mask_value !== null && !(low <= found.mask_value && found.mask_value <= high)) {
+      mask.refuse(`a value in the range ${low} to ${high} of the same input`);
+    }
+  }
+  return found;
+}
+
+function decodeFile(field, others = {}) {
+  return {
+    file: field.get("file").text({ pattern: FILE_NAME }),
+    bytes: field.get("bytes").integer(0, MAX_FILE_BYTES),
+    sha256: field.get("sha256").text({ pattern: /^[0-9a-f]{64}$/ }),
+    ...others,
+  };
+}
+
+function decodeTolerance(field) {
+  const part = (key) => field.get(key).number(0, Number.MAX_VALUE);
+  return { absolute: part("absolute"), relative: part("relative") };
+}
+
+function decodeArtifact(field) {
+  const names = (key) =>
+    field
+      .get(key)
+      .items(2 * MAX_TENSORS)
+      .map((item) => item.text());
+  const flag = (key) => (field.get(key).isNull ? false : field.get(key).boolean());
+  const quantized = (key) => {
+    const found = field.get(key);
+    const keys = found.isNull ? [] : Object.keys(found.value ?? {});
+    return new Map(keys.map((name) => [name, decodeQuantization(found.get(name))]));
+  };
+  const tolerance = field.get("tolerance");
+  return decodeFile(field, {
+    format: field.get("format").text({ pattern: WORD }),
+    recipe: field.get("recipe").text({ pattern: WORD }),
+    inputs: names("inputs"),
+    outputs: names("outputs"),
+    quantized_inputs: quantized("quantized_inputs"),
+    quantized_outputs: quantized("quantized_outputs"),
+    reset_between_runs: flag("reset_between_runs"),
+    own_answers: flag("own_answers"),
+    tolerance: tolerance.isNull ? null : decodeTolerance(tolerance),
+  });
+}
+
+function decodeQuantization(field) {
+  const dtype = field.get("dtype").text({ among: QUANTIZED_DTYPES });
+  return {
+    dtype,
+    scale: field.get("scale").number(1e-30, 1e30),
+    zero_point: field.get("zero_point").numberOf(dtype),
+  };
+}
+
+const STANDARDIZATIONS = ["lower", "strip_punctuation", "lower_and_strip_punctuation"];
+const SPLITS = ["whitespace", "character"];
+const TEXT_KINDS = ["text_vectorization", "string_lookup"];
+
+function decodePreprocessing(field) {
+  const optional = (key, decode) => (field.get(key).isNull ? null : decode(field.get(key)));
+  const id = (item) => item.integer(0, MAX_AXIS);
+  const found = {
+    input: field.get("input").text(),
+    kind: field.get("kind").text({ among: TEXT_KINDS }),
+    standardize: optional("standardize", (item) => item.text({ among: STANDARDIZATIONS })),
+    split: optional("split", (item) => item.text({ among: SPLITS })),
+    output_sequence_length: optional("output_sequence_length", (item) => item.integer(1, MAX_TEXT)),
+    vocabulary: field
+      .get("vocabulary")
+      .items(MAX_AXIS)
+      .map((item) => item.text({ mayBeEmpty: true })),
+    first_id: id(field.get("first_id")),
+    mask_token: optional("mask_token", (item) => item.text({ mayBeEmpty: true })),
+    padding_id: optional("padding_id", id),
+    unknown_id: optional("unknown_id", id),
+  };
+  if (new Set(found.vocabulary).size < found.vocabulary.length) {
+    field.get("vocabulary").refuse("a list that has no token twice");
+  }
+  const pads = found.mask_token !== null || found.output_sequence_length !== null;
+  if (pads && found.padding_id === null) {
+    field.refuse("a 'padding_id' beside 'mask_token' or 'output_sequence_length'");
+  }
+  return found;
+}
+
+function checkManifest(manifest) {
+  const refuse = (problem) => {
+    throw new BundleError(`${MANIFEST_FILE}: ${problem}. ${EXPORT_AGAIN}`);
+  };
+  const unique = (label, names) => {
+    const twice = names.find((name, i) => names.indexOf(name) < i);
+    if (twice !== undefined) refuse(`${label}: '${twice}' appears twice`);
+  };
+  const { inputs, outputs, states, artifacts } = manifest;
+  unique(
+    "inputs",
+    inputs.map((item) => item.name),
+  );
+  unique(
+    "outputs",
+    outputs.map((item) => item.name),
+  );
+  unique(
+    "artifacts",
+    artifacts.map((item) => `${item.format} ${item.recipe}`),
+  );
+  unique("artifacts and golden", [...artifacts.map((item) => item.file), manifest.golden.file]);
+  unique(
+    "preprocessing",
+    manifest.preprocessing.map((item) => item.input),
+  );
+  if (manifest.output_structure === "single" && outputs.length !== 1) {
+    refuse(`output_structure is 'single' with ${outputs.length} outputs`);
+  }
+  const isValueSized = outputs.some((item) => item.axes.some((axis) => axis.from_values));
+  if (manifest.rows_independent && (isValueSized || !outputs.every(hasRows))) {
+    refuse("rows_independent is true, but an output has no row for each example");
+  }
+  const sizes = new Map();
+  for (const axis of inputs.flatMap((item) => item.axes)) {
+    if (axis.name === null) continue;
+    if (!sizes.has(axis.name)) sizes.set(axis.name, axis.size);
+    if (sizes.get(axis.name) !== axis.size) {
+      refuse(`the axis '${axis.name}' has different sizes in different inputs`);
+    }
+  }
+  for (const axis of outputs.flatMap((item) => item.axes)) {
+    if (axis.name === null) continue;
+    if (!sizes.has(axis.name) && axis.size === null) {
+      refuse(`the free output axis '${axis.name}' is not an axis of any input`);
+    }
+    if (!sizes.has(axis.name)) sizes.set(axis.name, axis.size);
+    if (sizes.get(axis.name) !== axis.size) {
+      refuse(`the axis '${axis.name}' has another size in an output than in the inputs`);
+    }
+  }
+  for (const item of manifest.preprocessing) {
+    const target = inputs.find((input) => input.name === item.input);
+    if (target === undefined) refuse(`preprocessing names '${item.input}', which is not an input`);
+    if (DTYPES[target.dtype].kind !== "integer") {
+      refuse(`preprocessing makes ids for '${item.input}', which takes ${target.dtype}`);
+    }
+    if (item.split !== null && target.axes.length !== 2) {
+      refuse(`preprocessing splits texts for '${item.input}', which has no time axis`);
+    }
+  }
+  for (const artifact of artifacts) {
+    const sides = [
+      ["inputs", artifact.inputs, [...inputs, ...states], artifact.quantized_inputs],
+      ["outputs", artifact.outputs, [...outputs, ...states], artifact.quantized_outputs],
+    ];
+    for (const [side, names, specs, quantized] of sides) {
+      if (names.length !== specs.length) {
+        refuse(`${artifact.file} has ${names.length} ${side}, the model has ${specs.length}`);
+      }
+      for (const name of quantized.keys()) {
+        if (!names.some((other, i) => other === name && specs[i].dtype === "float32")) {
+          refuse(
+            `${artifact.file}: quantized_${side} names '${name}', which is not one of its float32 ${side}`,
+          );
+        }
+      }
+    }
+    unique(`the inputs of ${artifact.file}`, artifact.inputs);
+  }
+}
+
+export const hasRows = (output) => output.axes[0]?.name === "batch";
+
+/** The named axes of the inputs other than the batch, with the largest `min` of each, by name. */
+export function sequenceAxes(inputs) {
+  const found = new Map();
+  for (const axis of inputs.flatMap((spec) => spec.axes.slice(1))) {
+    if (axis.name === null) continue;
+    const known = found.get(axis.name) ?? axis;
+    found.set(axis.name, { ...axis, min: Math.max(axis.min, known.min) });
+  }
+  return found;
+}
+
+/**
+ * Whether sequences may be padded on the right: padding changes no output, and no output has an
+ * axis whose size the model computes, of which the padded part is not known.
+ */
+export const canPad = (manifest) =>
+  manifest.padding.neutral &&
+  !manifest.outputs.some((spec) =>
+    spec.axes.some((axis) => axis.name === null && axis.size === null),
+  );

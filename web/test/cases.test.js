@@ -1,0 +1,121 @@
+/** The same cases as the Python runtime, in which cases.json was written. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { BilstmEdgeError, NdArray, TextEncoder, planGroups } from "../bilstm-edge.js";
+import { ValueRule } from "../lib/values.js";
+import { loadEcho } from "./echo.js";
+
+const cases = JSON.parse(readFileSync(new URL("cases.json", import.meta.url)));
+const SPECIAL = { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity };
+const ARRAYS = {
+  bool: Uint8Array,
+  int16: Int16Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  float32: Float32Array,
+  float64: Float64Array,
+};
+
+/** An array of a dtype, from numbers as JSON has them. */
+function arrayOf(dtype, shape, numbers) {
+  const convert = dtype === "int64" ? BigInt : (x) => (x in SPECIAL ? SPECIAL[x] : Number(x));
+  return new NdArray(dtype, shape, ARRAYS[dtype].from(numbers.map(convert)));
+}
+
+/** Turns `{ dtype, shape }` into an array of 0, 1, ... 6, 0, 1, ... */
+function given(value) {
+  if (Array.isArray(value)) return value.map(given);
+  if (value === null || typeof value !== "object") return value;
+  if (Object.keys(value).join() === "dtype,shape") {
+    const count = value.shape.reduce((a, b) => a * b, 1);
+    const numbers = Array.from({ length: count }, (_, i) => i % 7);
+    return arrayOf(
+      value.dtype,
+      value.shape,
+      value.dtype === "bool" ? numbers.map(Boolean) : numbers,
+    );
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, given(item)]));
+}
+
+/** An array in the form of the cases. */
+function digest({ type, dims, dtype = type, shape = dims, data }) {
+  const values = dtype === "float16" && data instanceof Uint16Array ? [] : Array.from(data);
+  if (values.length > 400) {
+    const sum = values.reduce((total, value, i) => total + Number(value) * ((i + 1) % 1009), 0);
+    return { dtype, shape: [...shape], sum };
+  }
+  const plain = values.map((value) => {
+    if (dtype === "bool") return Boolean(value);
+    if (typeof value === "bigint") {
+      return Math.abs(Number(value)) > 2 ** 53 ? String(value) : Number(value);
+    }
+    return Number.isFinite(value) ? value + 0 : String(value);
+  });
+  return { dtype, shape: [...shape], data: plain };
+}
+
+const plain = (value) => JSON.parse(JSON.stringify(value));
+
+test("examples are grouped as in Python", () => {
+  assert.ok(cases.groups.length > 10);
+  for (const { sizes, pad, limit, together, groups } of cases.groups) {
+    assert.deepEqual(planGroups(sizes, { pad, limit, together }), groups);
+  }
+});
+
+test("texts become the ids of Python, or errors where Python has errors", () => {
+  for (const { rule, cases: texts } of cases.texts) {
+    const encoder = new TextEncoder(rule);
+    for (const { text, value, error } of texts) {
+      if (error === undefined) assert.deepEqual(encoder.encode(text), value, JSON.stringify(text));
+      else assert.throws(() => encoder.encode(text), BilstmEdgeError, JSON.stringify(text));
+    }
+  }
+});
+
+for (const { dtype, range, mask_value: mask, given: from, numbers, value, error } of cases.values) {
+  test(`${from} ${JSON.stringify(numbers)} for ${dtype}, range ${range}, mask ${mask}`, () => {
+    const rule = new ValueRule({
+      dtype,
+      range,
+      mask_value: mask in SPECIAL ? SPECIAL[mask] : mask,
+    });
+    const array = arrayOf(from, [numbers.length], numbers);
+    if (error !== undefined) {
+      assert.throws(() => rule.convert(array, "x"), BilstmEdgeError);
+      return;
+    }
+    assert.deepEqual(plain(digest(rule.convert(array, "x"))), plain(value));
+  });
+}
+
+cases.requests.forEach(({ model: name, x, options, value, error }, number) => {
+  test(`request ${number} of the model ${name}`, async () => {
+    const manifest = cases.manifests[name];
+    const { model, runs } = await loadEcho(manifest);
+    const chosen = { batchSize: options.batch_size };
+    const predict = () => model.predict(given(x), chosen);
+    if (error !== undefined) {
+      await assert.rejects(predict, (found) => {
+        assert.ok(found instanceof BilstmEdgeError, found.stack);
+        return true;
+      });
+      return;
+    }
+    let outputs;
+    for (let n = 0; n < (model.isStateful ? 2 : 1); n += 1) outputs = await predict();
+    if (manifest.output_structure === "single") outputs = [outputs];
+    if (manifest.output_structure === "dict") {
+      outputs = manifest.outputs.map((spec) => outputs[spec.name]);
+    }
+    const found = outputs.map((output) =>
+      Array.isArray(output) ? output.map(digest) : digest(output),
+    );
+    assert.deepEqual(plain(runs.map((run) => run.map(digest))), value.runs);
+    assert.deepEqual(plain(found), value.outputs);
+  });
+});
