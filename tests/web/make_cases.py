@@ -1,4 +1,4 @@
-"""What the Python runtime does with groups, requests, values and texts, as cases for other languages.
+"""What the Python runtime does with groups, requests, values and texts: cases for other languages.
 
     python tests/web/make_cases.py
 
@@ -63,7 +63,7 @@ class Echo:
         half = sizes.get("time", 2) // 2
         outputs = []
         for spec in self._spec.file_outputs:
-            shape = [sizes[a.name] if a.name in sizes and a.name else a.size or half for a in spec.axes]
+            shape = [sizes.get(axis.name or "", axis.size or half) for axis in spec.axes]
             if spec.axes and spec.axes[0].name == "batch":
                 inner = np.arange(int(np.prod(shape[1:]))).reshape([1, *shape[1:]])
                 value = sums.reshape([rows] + [1] * (len(shape) - 1)) * 100 + inner
@@ -87,7 +87,8 @@ WORDS = TextPreprocessing(
     ("the", "cat", "été", "on"), 2, "", 0, 1,
 )  # fmt: skip
 CHARACTERS = TextPreprocessing(
-    "ids", "text_vectorization", "lower", "character", 6, ("a", "b", " ", "\U0001f600", "É"), 2, "", 0, 1
+    "ids", "text_vectorization", "lower", "character", 6,
+    ("a", "b", " ", "\U0001f600", "É"), 2, "", 0, 1,
 )  # fmt: skip
 WHOLE = TextPreprocessing(
     "ids", "string_lookup", None, None, None, ("", "yes", "no way", "[MASK]"), 1, "[MASK]", 0, None
@@ -95,6 +96,8 @@ WHOLE = TextPreprocessing(
 STRIP = TextPreprocessing(
     "ids", "string_lookup", "strip_punctuation", "whitespace", 3, ("Ab", "ab"), 1, None, 0, 5
 )  # fmt: skip
+
+RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP)
 
 MODELS: Final[dict[str, ModelSpec]] = {
     "masked": spec([MASKED], [STEPS, LABEL], padding_neutral=True),
@@ -112,7 +115,9 @@ MODELS: Final[dict[str, ModelSpec]] = {
     ),
     "fixed": spec(
         [
-            InputSpec("x", "float32", (Axis("batch", 3), Axis("time", 4), Axis(None, 2)), None, 9.0),
+            InputSpec(
+                "x", "float32", (Axis("batch", 3), Axis("time", 4), Axis(None, 2)), None, 9.0
+            ),
         ],
         [OutputSpec("label", "float32", (Axis("batch", 3), Axis(None, 2)))],
         padding_neutral=True,
@@ -149,7 +154,9 @@ MODELS: Final[dict[str, ModelSpec]] = {
         [InputSpec("ids", "int64", (BATCH, TIME), (3, 9))], [LABEL], padding_neutral=True
     ),
     "images": spec(
-        [InputSpec("x", "uint8", (BATCH, TIME, Axis("time_2", None)))], [LABEL], padding_neutral=True
+        [InputSpec("x", "uint8", (BATCH, TIME, Axis("time_2", None)))],
+        [LABEL],
+        padding_neutral=True,
     ),
     "value-sizes": spec(
         [MASKED],
@@ -247,9 +254,11 @@ REQUESTS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
 TEXTS: Final = [
     "", " ", "the cat", "The CAT's on!", "été ÉTÉ e\u0301te\u0301", "a\tb\nc\vd\fe\rf g",
     "the\u00a0cat", "the\u2003cat\u3000on", "the\x85cat", "the\x00cat", "\x1cthe\x1fcat",
-    "\U0001f600\U0001f600b", "\U0001f468\u200d\U0001f469", "İı ſ K Σς ẞß", "¿qué? … “the” 。",
-    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "a-b c_d", "[MASK]", "yes", "no way", "Ab ab aB", "\ufeffthe",
-    "ab ab ab ab", "the" * 50, "\ud800", "a\udc00b", "the cat on the été", "\n", "É", "aÉ b", "yes!",
+    "\U0001f600\U0001f600b", "\U0001f468\u200d\U0001f469", "İı \u017f K Σς ẞß", "¿qué? … “the” 。",
+    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "a-b c_d", "[MASK]", "yes", "no way",
+    "Ab ab aB", "\ufeffthe",
+    "ab ab ab ab", "the" * 50, "\ud800", "a\udc00b", "the cat on the été", "\n", "É", "aÉ b",
+    "yes!",
 ]  # fmt: skip
 
 VALUES: Final[list[tuple[str, list[Any] | None, Any, str, list[Any]]]] = [
@@ -396,23 +405,8 @@ def make_cases() -> dict[str, Any]:
                 {"sizes": sizes, "limit": limit, "pad": pad, "together": together,
                  "groups": [group.tolist() for group in found]}
             )  # fmt: skip
-    texts = []
-    for rule in (WORDS, CHARACTERS, WHOLE, STRIP):
-        encoder = TextEncoder(rule)
-        found = [_attempt(lambda t=text: encoder.encode(t, "t").tolist()) for text in TEXTS]
-        cases = [{"text": text, **result} for text, result in zip(TEXTS, found, strict=True)]
-        index = [WORDS, CHARACTERS, WHOLE, STRIP].index(rule)
-        texts.append({"rule": _rule(rule), "name": index, "cases": cases})
-    values = []
-    for dtype, bounds, mask, given, numbers in VALUES:
-        limits = None if bounds is None else (bounds[0], bounds[1])
-        item = InputSpec("x", dtype, (BATCH,), limits, None if mask is None else _special(mask))
-        array = np.array([_special(n) for n in numbers], given)
-        result = _attempt(lambda: _plain(ValueRule(item).convert(array, "x")))
-        values.append(
-            {"dtype": dtype, "range": bounds, "mask_value": mask, "given": given,
-             "numbers": [_number(n) for n in numbers], **result}
-        )  # fmt: skip
+    texts = [{"rule": _rule(rule), "cases": _texts(rule)} for rule in RULES]
+    values = [_values(*case) for case in VALUES]
     requests = [
         {"model": name, "x": x, "options": options, **_request(MODELS[name], x, options)}
         for name, x, options in REQUESTS
@@ -421,6 +415,28 @@ def make_cases() -> dict[str, Any]:
     return {
         "groups": groups, "texts": texts, "values": values, "manifests": manifests,
         "requests": requests,
+    }  # fmt: skip
+
+
+def _texts(rule: TextPreprocessing) -> list[Any]:
+    encoder = TextEncoder(rule)
+
+    def ids(text: str) -> dict[str, Any]:
+        return _attempt(lambda: encoder.encode(text, "text").tolist())
+
+    return [{"text": text, **ids(text)} for text in TEXTS]
+
+
+def _values(
+    dtype: str, bounds: list[Any] | None, mask: Any, given: str, numbers: list[Any]
+) -> dict[str, Any]:
+    limits = None if bounds is None else (bounds[0], bounds[1])
+    item = InputSpec("x", dtype, (BATCH,), limits, None if mask is None else _special(mask))
+    array = np.array([_special(n) for n in numbers], given)
+    return {
+        "dtype": dtype, "range": bounds, "mask_value": mask, "given": given,
+        "numbers": [_number(n) for n in numbers],
+        **_attempt(lambda: _plain(ValueRule(item).convert(array, "x"))),
     }  # fmt: skip
 
 

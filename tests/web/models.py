@@ -15,7 +15,14 @@ from typing import Any, Final
 RECIPES: Final = ("float32", "float16", "int8", "int4")
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "japanese_vowels.keras"
 
-TEXTS: Final = ["so good", "so bad", "not good at all", "it's fine, really", "ÉTÉ été", "naïve café"]
+TEXTS: Final = [
+    "so good",
+    "so bad",
+    "not good at all",
+    "it's fine, really",
+    "ÉTÉ été",
+    "naïve café",
+]
 
 
 def _bilstm(units: int = 8, *, last: bool = False) -> Any:
@@ -158,6 +165,7 @@ MODELS: Final[dict[str, Callable[[], Any]]] = {
 def export_all(folder: Path) -> None:
     """Export the shipped example as `speaker`, and every model of `MODELS`, as ONNX files."""
     import keras
+
     from bilstm_exporter import export
 
     for name in ("speaker", "fixed", *MODELS):
