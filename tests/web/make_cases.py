@@ -19,7 +19,7 @@ from bilstm_runtime.batching import plan_groups
 from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
 from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.errors import BilstmRuntimeError
+from bilstm_runtime.errors import BilstmRuntimeError, InputError
 from bilstm_runtime.predictor import Predictor, RecordingSession
 from bilstm_runtime.spec import (
     Axis,
@@ -330,11 +330,13 @@ def _given(value: Any) -> Any:
 
 
 def _attempt(compute: Callable[[], Any]) -> dict[str, Any]:
-    """Return `{"value": ...}`, or `{"error": sentence}` for an error of the runtime."""
+    """Return `{"value": ...}`, or `{"error": class}` for an error of the runtime."""
     try:
         return {"value": compute()}
     except BilstmRuntimeError as error:
-        return {"error": str(error)}
+        # JavaScript has no TypeError of its own for a value that is never converted.
+        name = type(error).__name__
+        return {"error": "InputError" if isinstance(error, InputError) else name}
 
 
 def _request(model: ModelSpec, x: Any, options: dict[str, Any]) -> dict[str, Any]:

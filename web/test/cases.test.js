@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { BilstmEdgeError, NdArray, TextEncoder, planGroups } from "../bilstm-edge.js";
+import { NdArray, TextEncoder, planGroups } from "../bilstm-edge.js";
 import { ValueRule } from "../lib/values.js";
 import { loadEcho } from "./echo.js";
 
@@ -72,7 +72,7 @@ test("texts become the ids of Python, or errors where Python has errors", () => 
     const encoder = new TextEncoder(rule);
     for (const { text, value, error } of texts) {
       if (error === undefined) assert.deepEqual(encoder.encode(text), value, JSON.stringify(text));
-      else assert.throws(() => encoder.encode(text), BilstmEdgeError, JSON.stringify(text));
+      else assert.throws(() => encoder.encode(text), { name: error }, JSON.stringify(text));
     }
   }
 });
@@ -86,7 +86,7 @@ for (const { dtype, range, mask_value: mask, given: from, numbers, value, error 
     });
     const array = arrayOf(from, [numbers.length], numbers);
     if (error !== undefined) {
-      assert.throws(() => rule.convert(array, "x"), BilstmEdgeError);
+      assert.throws(() => rule.convert(array, "x"), { name: error });
       return;
     }
     assert.deepEqual(plain(digest(rule.convert(array, "x"))), plain(value));
@@ -100,10 +100,7 @@ cases.requests.forEach(({ model: name, x, options, value, error }, number) => {
     const chosen = { batchSize: options.batch_size };
     const predict = () => model.predict(given(x), chosen);
     if (error !== undefined) {
-      await assert.rejects(predict, (found) => {
-        assert.ok(found instanceof BilstmEdgeError, found.stack);
-        return true;
-      });
+      await assert.rejects(predict, { name: error });
       return;
     }
     let outputs;
