@@ -31,6 +31,7 @@ from bilstm_exporter.errors import (
     UnknownObjectError,
     plain_text,
 )
+from bilstm_exporter.frontends.allowed_objects import keras3_library, only_allowed_objects
 from bilstm_exporter.frontends.known_objects import (
     KnownObjects,
     MissingObject,
@@ -283,6 +284,7 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         try:
             with (
                 safe_mode,
+                contextlib.nullcontext() if trust_code else only_allowed_objects(keras3_library()),
                 resolved_names(keras, keras.src.utils.python_utils, custom_objects),
                 observed_failures(keras.layers.Layer) as failed,
             ):
@@ -319,6 +321,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
 
         from bilstm_exporter.frontends.keras2 import crf_layers, loading  # noqa: PLC0415
         from bilstm_exporter.frontends.keras2.allowed_symbols import (  # noqa: PLC0415
+            keras2_library,
             only_functions_of_tensors,
         )
     except ImportError as error:
@@ -351,6 +354,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
         with (
             SafeModeScope(safe_mode=not trust_code),
             contextlib.nullcontext() if trust_code else only_functions_of_tensors(),
+            contextlib.nullcontext() if trust_code else only_allowed_objects(keras2_library()),
             resolved_names(tf_keras, tf_keras.src.utils.generic_utils, custom_objects),
             observed_failures(tf_keras.layers.Layer) as failed,
         ):

@@ -21,21 +21,13 @@ from tf_keras.src.saving.legacy.saved_model import load as keras_loader
 from tf_keras.src.saving.legacy.saved_model.constants import METRIC_IDENTIFIER
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+from bilstm_exporter.frontends.keras2.allowed_operators import refused_operators
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
 from bilstm_exporter.frontends.known_objects import KnownObjects
 from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, with_config
 from bilstm_exporter.frontends.training_settings import own_training_settings
 
 _METADATA_FILE = "keras_metadata.pb"
-# Graph operators that access files or call Python.
-_UNSAFE_OPERATORS = frozenset(
-    {
-        "EagerPyFunc", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "MatchingFiles",
-        "DatasetFromGraph", "SaveV2", "MergeV2Checkpoints", "DebugIdentityV2", "PrintV2",
-    }
-)  # fmt: skip
-# Every SavedModel has these in its save and restore functions, which a call does not run.
-_CHECKPOINT_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints"})
 
 
 def load(
@@ -186,8 +178,6 @@ def _load_saved_model(
     file: ModelFile, custom_objects: Mapping[str, Any], known: KnownObjects, *, trust_code: bool
 ) -> Any:
     path, configs = file.path, file.config
-    if not trust_code:
-        _refuse_unsafe_operators(path)
     if not configs:
         message = (
             f"{path} is a SavedModel without a Keras model, as model.export and "
@@ -195,6 +185,8 @@ def _load_saved_model(
             f".keras file of the model instead, which model.save('name.keras') writes"
         )
         raise ModelFileError(message)
+    if not trust_code:
+        _refuse_operators(path)
     inert = dict.fromkeys(own_training_settings(saved_configs(path), known), Inert)
     model = tf_keras.models.load_model(
         path, custom_objects={**custom_objects, **inert}, compile=False
@@ -249,15 +241,28 @@ def _saved_model(path: Path) -> Any:
     return message
 
 
-def _refuse_unsafe_operators(path: Path) -> None:
-    graph = _saved_model(path).meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    found = {node.op for node in nodes} & (_UNSAFE_OPERATORS - _CHECKPOINT_OPERATORS)
-    if found:
+def _refuse_operators(path: Path) -> None:
+    """Raise an error if a SavedModel may do anything but compute tensors when it is loaded.
+
+    Raises:
+        ModelFileError: It has no objects, as TensorFlow 1 writes, or several graphs. TensorFlow
+            would run operators of the graph itself to load it.
+        UntrustedCodeError: An operator is not allowed.
+    """
+    graphs = _saved_model(path).meta_graphs
+    if len(graphs) != 1 or not graphs[0].HasField("object_graph_def"):
         message = (
-            f"{path} contains operators that access files or call Python "
-            f"({', '.join(sorted(found))}), and could do anything when it runs. If you trust its "
-            f"source, export it with --trust-code"
+            f"{path} was not saved by Keras 2's model.save: it has "
+            f"{f'{len(graphs)} graphs' if len(graphs) != 1 else 'no objects'}. Save the model again"
+        )
+        raise ModelFileError(message)
+    found = refused_operators(graphs[0])
+    if found:
+        names = ", ".join(found[:5]) + (", ..." if found[5:] else "")
+        message = (
+            f"{path} contains operators that are not functions of tensors ({names}): they may "
+            f"access files or run code when the model is loaded. If you trust its source, export "
+            f"it with --trust-code"
         )
         raise UntrustedCodeError(message)
 
