@@ -153,8 +153,8 @@ def test_a_vocabulary_is_not_read_from_a_file(library, tmp_path):
     keras_of_file = LIBRARIES[library]
     secret = tmp_path / "secret.txt"
     secret.write_text("a\nb\n")
-    config = keras_of_file.layers.IntegerLookup(name="ids").get_config()
-    value = {"class_name": "IntegerLookup", "config": config}
+    config = keras_of_file.layers.StringLookup(name="ids").get_config()
+    value = {"class_name": "StringLookup", "config": config}
     if library == "keras":
         value = {"module": "keras.layers", "registered_name": None, **value}
     value["config"] |= {"vocabulary": str(secret)}

@@ -66,10 +66,11 @@ _CLASS_MODULES = frozenset(
 # functions for activations and losses by name resolve names themselves.
 _REFUSED_NAMES = frozenset(
     {
-        "clear_session", "deserialize", "disable_tf_random_generator", "enable_tf_random_generator", "function", "get",
-        "immutable_const", "manual_variable_initialization", "print_tensor", "reset_uids", "serialize",
-        "set_epsilon", "set_floatx", "set_image_data_format", "set_learning_phase", "set_session",
-        "set_value", "batch_set_value", "track_tf_optimizer", "track_variable",
+        "batch_set_value", "clear_session", "deserialize", "disable_tf_random_generator",
+        "enable_tf_random_generator", "function", "get", "immutable_const",
+        "manual_variable_initialization", "print_tensor", "reset_uids", "serialize",
+        "set_epsilon", "set_floatx", "set_image_data_format", "set_learning_phase",
+        "set_session", "set_value", "track_tf_optimizer", "track_variable",
     }
 )  # fmt: skip
 
