@@ -21,6 +21,9 @@ import tensorflow as tf
 # A float32 sigmoid is exactly 1 above 17. 1e4 does not overflow in any other gate.
 _SATURATED = 1e4
 
+# Activations that are constant, to float32, beyond 1e8 at both ends, with values from -1 to 1.
+_SATURATING = frozenset({"tanh", "sigmoid", "hard_sigmoid", "hard_sigmoid_keras2", "hard_tanh"})
+
 Tensor = Any
 
 
@@ -148,6 +151,14 @@ class Cell(abc.ABC):
         del other
         return False
 
+    @property
+    def largest_product(self) -> float | None:
+        """The largest hidden projection, if all gates saturate at both ends; None otherwise.
+
+        It holds for initial states from -1 to 1.
+        """
+        return None
+
 
 class GatedCell(Cell):
     """A cell of gates, each with an input projection and a hidden projection.
@@ -201,6 +212,17 @@ class GatedCell(Cell):
     @abc.abstractmethod
     def advance(self, gates: Gates, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The gate equations: the output and the new states, ``[batch, units]`` each."""
+
+    @property
+    def largest_product(self) -> float | None:
+        """See `Cell.largest_product`."""
+        found = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        activations = [value for value in found if isinstance(value, Activation)]
+        if not all(activation.name in _SATURATING for activation in activations):
+            return None
+        biases = [np.abs(bias).max() for bias in self.hidden_biases if bias is not None]
+        sums = np.abs(self.recurrent_kernel.astype(np.float64)).sum(axis=0)
+        return float(sums.max() + max(biases, default=0.0))
 
     def step(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Advance one step; see `Cell.step`."""

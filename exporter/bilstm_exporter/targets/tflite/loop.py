@@ -10,6 +10,7 @@ state or cell is computed exactly.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from bilstm_exporter.ir.cells import step_together
 from bilstm_exporter.ir.recurrence import Recurrence, RecurrenceResult
 from bilstm_exporter.targets.tflite.tensor_ops import (
     leading_elements,
+    limited_gates,
+    limited_sigmoids,
     reverse_time,
     select,
     time_major,
@@ -84,9 +87,13 @@ class _TimeLoop:
         self.batch, self.time = sequences.shape[:2]
         if self.time is None:
             self.time = tf.shape(sequences)[1]
+        products = [cell.largest_product for cell in self.cells]
+        self.saturates = all(product is not None for product in products)
         projected = [
-            cell.project(steps)
-            for cell, steps in zip(self.cells, self._per_direction(sequences), strict=True)
+            cell.project(steps) if product is None else limited_gates(cell.project(steps), product)
+            for cell, steps, product in zip(
+                self.cells, self._per_direction(sequences), products, strict=True
+            )
         ]
         self.projected = projected[0]
         self.masks = [None] * len(self.cells) if mask is None else self._per_direction(mask)
@@ -279,7 +286,8 @@ class _TimeLoop:
 
     def _step(self, inputs: Any, mask: Any, carry: list[Any]) -> tuple[list[Any], Any]:
         states = carry[: self.cell.state_count]
-        output, new_states = step_together(self.cells, inputs, states)
+        with limited_sigmoids() if self.saturates else contextlib.nullcontext():
+            output, new_states = step_together(self.cells, inputs, states)
         if mask is None:
             return (new_states if self.output_is_state else [*new_states, output]), output
         states = [select(mask, new, old) for new, old in zip(new_states, states, strict=True)]

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes
+from bilstm_exporter.targets.tflite.tensor_ops import limited_sigmoid
 
 # The converter writes an Einsum as one BatchMatMul, which needs these labels: some that are
 # summed, and some of each operand alone.
@@ -469,3 +470,9 @@ TFLITE_FORMS: dict[str, Form] = {
     },
 }
 """The forms by the type of operator."""
+
+TFLITE_FLOAT_FORMS: dict[str, Form] = {
+    **TFLITE_FORMS,
+    "Sigmoid": combined(TFLITE_FORMS["Sigmoid"], limited_sigmoid),
+}
+"""The same for files that compute in floats, whose inputs may have any value."""

@@ -14,7 +14,7 @@ from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.full_integer import FullInteger
-from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
+from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FLOAT_FORMS
 from bilstm_exporter.targets.tflite.operators import list_operators, operators_of
 from bilstm_exporter.targets.tflite.runtime_forms import write_forms
 from bilstm_exporter.targets.tflite.tiling import has_same_tiling
@@ -84,7 +84,7 @@ def _weight_bytes(plan: PrecisionPlan) -> int:
 
 def _convert(loaded: LoadedModel, weight_bytes: int) -> _Converted:
     lowering = LoopLowering(weight_bytes)
-    with operator_forms(TFLITE_FORMS):
+    with operator_forms(TFLITE_FLOAT_FORMS):
         function = loaded.trace(lowering)
     content = convert_function(function)
     return _Converted(content, lowering.cells, lowering.forms)

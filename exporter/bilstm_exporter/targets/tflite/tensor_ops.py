@@ -1,12 +1,53 @@
-"""Tensor operations along time whose output shapes LiteRT knows before it runs."""
+"""Tensor operations in forms that LiteRT computes exactly, with shapes that it knows in advance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
+
+# XNNPACK's sigmoid (seen in LiteRT 2.3 on x86) gives NaN beyond 1e26. A float32 sigmoid is 0 or 1,
+# to 4e-44, beyond 100.
+_SATURATING = 100.0
+_LARGE = 1e8
+_is_limited = ContextVar("the inputs of sigmoids are limited", default=False)
+
+
+def limited_sigmoid(x: Any) -> Any:
+    """Write the sigmoid of a tensor, which may hold any float32; None if it is limited already."""
+    if x.dtype != tf.float32 or _is_limited.get():
+        return None
+    with limited_sigmoids():
+        return tf.sigmoid(_limited(x, _SATURATING))
+
+
+@contextlib.contextmanager
+def limited_sigmoids() -> Iterator[None]:
+    """State that the inputs of all sigmoids that are written in this context are below 1e26."""
+    token = _is_limited.set(True)
+    try:
+        yield
+    finally:
+        _is_limited.reset(token)
+
+
+def limited_gates(projected: Any, largest_product: float) -> Any:
+    """Limit the input projection of gates that saturate, for all steps together.
+
+    Args:
+        projected: The projection, of any shape.
+        largest_product: The largest hidden projection, which is added to it in each step. The sum
+            still saturates if the projection is limited.
+    """
+    return _limited(projected, max(_LARGE, 4 * largest_product))
+
+
+def _limited(x: Any, limit: float) -> Any:
+    return tf.maximum(tf.minimum(x, tf.constant(limit, x.dtype)), tf.constant(-limit, x.dtype))
 
 
 def time_major(tensor: Any) -> Any:
