@@ -169,6 +169,16 @@ class KerasModel(Protocol):
         """
         ...
 
+    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+        """Return the outputs with every weight and every result off by up to twenty roundings.
+
+        Args:
+            inputs: See ``reference``.
+            seed: Selects the changes. With an even seed, functions such as sigmoid reach the ends
+                of their range; with an odd one they do not.
+        """
+        ...
+
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the final states of every recurrence in one eager call, ``[batch, ...]`` each."""
         ...

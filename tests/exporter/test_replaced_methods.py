@@ -7,6 +7,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from keras import layers as kl
 from keras.src import backend
@@ -264,3 +265,65 @@ def test_an_activation_that_only_has_a_known_name_is_not_taken_for_it():
     assert describe_activation(tanh).name is None
     assert describe_activation(None).name == "linear"
     assert describe_activation(lambda x: x).name is None
+
+
+# --- functions of TensorFlow in layers
+
+
+def compiled_layer(library, **settings):
+    """A layer whose call is a ``tf.function`` around a recurrent layer."""
+
+    class Compiled(library.layers.Layer):
+        def __init__(self):
+            super().__init__(name="compiled")
+            self.lstm = library.layers.LSTM(4, return_sequences=True)
+
+        def build(self, shape):
+            self.lstm.build(shape)
+            self.built = True
+
+        @tf.function(**settings)
+        def call(self, x):
+            y = self.lstm(x)
+            h = tf.zeros_like(y[:, 0])
+            for step in tf.range(tf.shape(y)[1]):
+                h = tf.tanh(h + y[:, step])
+            return tf.roll(y, 1, 1) + h[:, None]
+
+    return Compiled()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", [keras, tf_keras])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"reduce_retracing": True}, {"input_signature": [tf.TensorSpec([None, None, 3])]}],
+    ids="".join,
+)
+def test_functions_that_layers_keep_hold_no_graph_of_an_export(library, settings, tmp_path):
+    x = library.Input((None, 3))
+    model = library.Model(x, compiled_layer(library, **settings)(x))
+    example = np.ones((2, 5, 3), np.float32)
+    before = np.asarray(model(example, training=False))
+    report = export(model, tmp_path / "out")
+    assert len(report.artifacts) == 2
+    np.testing.assert_array_equal(np.asarray(model(example, training=False)), before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_a_model_whose_call_is_a_function(library, tmp_path):
+    class Compiled(library.Model):
+        def __init__(self):
+            super().__init__()
+            self.lstm = library.layers.Bidirectional(library.layers.LSTM(3, return_sequences=True))
+            self.dense = library.layers.Dense(2)
+
+        @tf.function
+        def call(self, x, training=False):
+            del training
+            return self.dense(self.lstm(x))
+
+    model = Compiled()
+    model(np.ones((2, 5, 3), np.float32))
+    assert len(export(model, tmp_path / "out").artifacts) == 2

@@ -14,6 +14,7 @@ import tensorflow as tf
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontends.compiled_calls import Call, CompiledCalls
 from bilstm_exporter.frontends.compiled_loops import CompiledLoops
+from bilstm_exporter.frontends.roundings import RoundedCalls, moved_weights
 from bilstm_exporter.keras_model import DeclaredInput
 from bilstm_runtime.preprocessing_spec import Preprocessing
 
@@ -93,6 +94,15 @@ class BaseModel(ABC):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(_adjacent_floats(value, rng))
             return self.reference(inputs)
+
+    def rounded_reference(self, inputs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+        """Call the model with weights and results of operators that are off by some roundings."""
+        variables = self.keras_model.variables
+        with self._restored(variables) as values, self._in_float32():
+            for variable, value in zip(variables, moved_weights(values, seed), strict=True):
+                variable.assign(value)
+            call = self._rounded_calls.with_seed(seed)
+            return self._outputs_and_states(self.keras_model, call, inputs)
 
     def final_states(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the final states of every recurrence in one eager call, ``[batch, ...]`` each."""
@@ -181,6 +191,13 @@ class BaseModel(ABC):
 
         loops, free = self._loops, self._has_free_batch
         return CompiledCalls(call, run, has_free_batch=free, loops=loops)
+
+    @functools.cached_property
+    def _rounded_calls(self) -> RoundedCalls:
+        def call(*tensors: Any) -> list[Any]:
+            return self._flat_outputs(self.keras_model, tensors)
+
+        return RoundedCalls(call)
 
     @functools.cached_property
     def _calls_for_states(self) -> CompiledCalls:

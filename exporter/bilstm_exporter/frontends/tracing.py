@@ -22,6 +22,7 @@ from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput, layer_of_node
 
 # Not PyFuncStateless, which marks a recurrence.
+_Function: Any = type(tf.function(lambda: None))
 _PYTHON = frozenset({"EagerPyFunc", "PyFunc"})
 _COUNTER = itertools.count()
 
@@ -91,6 +92,7 @@ def trace_function(
     with (
         observed_failures(library.layers.Layer) as failed,
         replaced({(ctc_ops, "function"): _CTC_FUNCTIONS}),
+        fresh_functions(),
     ):
         try:
             return tf.function(call, autograph=False).get_concrete_function(*signature)
@@ -104,6 +106,22 @@ def trace_function(
             raise _untraceable(error, [layer for layer in failed if layer is not model], ops) from (
                 error
             )
+
+
+@contextlib.contextmanager
+def fresh_functions() -> Iterator[None]:
+    """Let each call of a layer's own ``tf.function`` trace it anew, and keep no graph of it.
+
+    Such a function remembers its graphs, also those of other contexts: a graph with this project's
+    operators would be called in the next trace and in the reference.
+    """
+    original = _Function.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(function._clone(None), *args, **kwargs)  # noqa: SLF001 - no public copy
+
+    with replaced({(_Function, "__call__"): call}):
+        yield
 
 
 def random_layer(layer_class: Any, call: Callable[[], Any]) -> str | None:

@@ -7,7 +7,7 @@ sequences that differ from their reverse, values at the ends of their range, and
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,8 +31,10 @@ PADDINGS = ("left", "right", "middle", "scattered", "none", "all", "one step")
 # A recurrence can amplify a rounding error without limit; such a probe does not test an artifact.
 # onnxruntime's and XNNPACK's tanh and sigmoid are accurate to about ten roundings, so a probe
 # must leave room for twenty: a twentieth of the tolerance per rounding.
-_MAX_SENSITIVITY = 0.05
-_ROUNDING_SEEDS = 2
+_ROUNDINGS = 20
+_SEEDS = 2
+# Two equal values, of which one decides, are told apart by every second seed.
+_DECISION_SEEDS = 16
 _SEARCH_ROWS, _SEARCH_STEPS, _SEARCH_ROUNDS = 32, 24, 2
 # A window of 400 samples at a stride of 160, as for speech, makes about one step of 50 samples.
 _LONG_MINIMUM, _SAMPLES = 64, 8
@@ -115,7 +117,7 @@ class ProbeSet:
     """The probes of one model.
 
     To find badly conditioned probes takes further calls to Keras. `keep_well_conditioned` does it
-    once for all artifacts, when the first comparison fails.
+    when a comparison fails.
 
     Args:
         model: The model.
@@ -173,24 +175,45 @@ class ProbeSet:
         self.probes = [*probes, *self.probes]
         self.left_out.update(left_out)
 
-    def keep_well_conditioned(self) -> bool:
-        """Leave out the probes on which a rounding of the weights changes Keras's own outputs.
+    def keep_well_conditioned(self, failed: Collection[str] = ()) -> bool:
+        """Leave out probes on which rounding changes Keras's own outputs.
+
+        The first call changes the weights by one rounding, for every probe. If that leaves out
+        nothing, and in later calls, every value in the model is off by some roundings, for the
+        probes that an artifact failed: that takes longer, and finds a comparison that rounding
+        decides.
 
         If no ordinary probe is left, probes of the other distributions take their place: of the
         first, from large to small values, on which the model is well conditioned.
 
+        Args:
+            failed: The names of the probes that an artifact failed.
+
         Returns:
-            Whether any were left out; False from the second call on.
+            Whether any were left out.
         """
-        if self._is_filtered:
-            return False
-        self._is_filtered = True
-        before = len(self.probes)
-        self.probes = self._well_conditioned(self.probes)
-        changed = len(self.probes) < before
+        before = len(self.left_out)
+        if not self._is_filtered:
+            self._is_filtered = True
+            self.probes = self._well_conditioned(self.probes)
+        if len(self.left_out) == before:
+            self._leave_out_undecided([probe for probe in self.probes if probe.name in failed])
         if self._alternatives is not None:
             self._replace_ordinary(self._alternatives)
-        return changed
+        return len(self.left_out) > before
+
+    def _leave_out_undecided(self, failed: Sequence[Probe]) -> None:
+        """Leave out the probes whose outputs rounding decides, if all of these are such probes."""
+        reasons = {}
+        for probe in failed:
+            sensitivity = _sensitivity(probe, self._model.rounded_reference, _DECISION_SEEDS, 1)
+            if sensitivity <= 1:
+                return  # the artifact is wrong
+            reasons[probe.name] = _badly_conditioned(
+                sensitivity, f"every value in it is off by up to {_ROUNDINGS} roundings"
+            )
+        self.left_out.update(reasons)
+        self.probes = [probe for probe in self.probes if probe.name not in reasons]
 
     def _replace_ordinary(self, alternatives: Alternatives) -> None:
         conditioned = {probe.name for probe in self.probes}
@@ -205,13 +228,12 @@ class ProbeSet:
     def _well_conditioned(self, probes: Sequence[Probe]) -> list[Probe]:
         kept = []
         for probe in probes:
-            sensitivity = _sensitivity(self._model, probe.inputs, probe.outputs)
-            if sensitivity <= _MAX_SENSITIVITY:
+            sensitivity = _sensitivity(probe, self._model.perturbed_reference, _SEEDS)
+            if sensitivity <= 1 / _ROUNDINGS:
                 kept.append(probe)
             else:
-                self.left_out[probe.name] = (
-                    f"it is badly conditioned: Keras's own output moves by {sensitivity:.2g} of "
-                    f"the tolerance when its weights are off by one rounding"
+                self.left_out[probe.name] = _badly_conditioned(
+                    sensitivity, "its weights are off by one rounding"
                 )
         return kept
 
@@ -309,19 +331,35 @@ def _is_identical(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -
 
 
 def _sensitivity(
-    model: KerasModel, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    probe: Probe,
+    changed: Callable[[list[np.ndarray], int], list[np.ndarray]],
+    seeds: int,
+    limit: float = np.inf,
 ) -> float:
-    """Return the change of the outputs, in tolerances, if every weight is off by one rounding."""
-    perturbed = [model.perturbed_reference(inputs, seed) for seed in range(_ROUNDING_SEEDS)]
-    return max(
-        (
-            compare(moved, output, TOLERANCE).max_error_ratio
-            for found in perturbed
-            for moved, output in zip(found, outputs, strict=True)
-            if output.dtype.kind == "f" and np.isfinite(output).all()
-        ),
-        default=0.0,
+    """Return the largest change of an output, in tolerances, if the model changes within rounding.
+
+    Args:
+        probe: The probe.
+        changed: Returns the outputs of the changed model for inputs and a seed.
+        seeds: The number of changes to try.
+        limit: A change beyond it is enough.
+    """
+    largest = 0.0
+    for seed in range(seeds):
+        for moved, output in zip(changed(probe.inputs, seed), probe.outputs, strict=True):
+            largest = max(largest, compare(moved, output, TOLERANCE).max_error_ratio)
+        if largest > limit:
+            break
+    return largest
+
+
+def _badly_conditioned(sensitivity: float, cause: str) -> str:
+    amount = (
+        f"moves by {sensitivity:.2g} of the tolerance"
+        if np.isfinite(sensitivity)
+        else "becomes another integer, or is not finite,"
     )
+    return f"it is badly conditioned: Keras's own output {amount} when {cause}"
 
 
 def _finite(arrays: Sequence[np.ndarray]) -> bool:

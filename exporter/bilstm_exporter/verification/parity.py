@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bilstm_exporter.errors import ParityError
@@ -23,6 +23,7 @@ class Parity:
         worst_probe: The probe with the largest ratio.
         worst_output: The output with the largest ratio.
         reason: The mismatch, such as another shape, if it is not a numeric error.
+        failed_probes: The names of the probes with an output outside of the tolerance.
     """
 
     probes: int
@@ -31,6 +32,7 @@ class Parity:
     worst_probe: str = ""
     worst_output: str = ""
     reason: str = ""
+    failed_probes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -69,21 +71,17 @@ def measure_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str
     first, second = replay(run, probes)
     largest = 0.0
     worst = Parity(len(probes))
+    failed: dict[str, None] = {}
     for probe, outputs in zip((*probes, *probes), (*first, *second), strict=True):
         for name, output, reference in zip(output_names, outputs, probe.outputs, strict=True):
             found = compare(output, reference, TOLERANCE)
             largest = max(largest, found.max_abs_error)
+            if not found.passed:
+                failed[probe.name] = None
             if found.max_error_ratio > worst.max_error_ratio:
                 ratio, reason = found.max_error_ratio, found.mismatch
                 worst = Parity(len(probes), largest, ratio, probe.name, name, reason)
-    return Parity(
-        worst.probes,
-        largest,
-        worst.max_error_ratio,
-        worst.worst_probe,
-        worst.worst_output,
-        worst.reason,
-    )
+    return replace(worst, max_abs_error=largest, failed_probes=tuple(failed))
 
 
 def require_parity(file: str, parity: Parity, values_tried: Sequence[str] = ()) -> None:
