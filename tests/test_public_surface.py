@@ -106,6 +106,9 @@ OPTIONS = {
     "max_tokens": None,
     "padding": None,
     "truncating": None,
+    "streaming": False,
+    "chunk": None,
+    "lookahead": None,
     "overwrite": False,
 }
 
@@ -137,6 +140,7 @@ EXPORT_ERRORS = {
     "OutputFolderError": (OSError, 4),
     "OptionError": (ValueError, 2),
     "DataError": (ValueError, 2),
+    "StreamingError": (NotImplementedError, 3),
     "BudgetError": (Exception, 6),
     "KerasContractError": (RuntimeError, 3),
 }
@@ -175,7 +179,7 @@ def test_the_report():
     assert names(ExportReport) == (
         "bundle model generation artifacts probes_left_out largest_state declared_difference "
         "padding_neutral recommended judged searches left_out seconds spec fixed_by_options "
-        "sha256 notes"
+        "sha256 notes streaming"
     )
     assert names(ArtifactReport) == (
         "file format recipe bytes parity recurrences weights verdict operators missing_in_micro "
@@ -212,11 +216,14 @@ def test_a_model():
         "predict",
         "recipe",
         "reset",
+        "restore_stream",
         "run_case",
         "sha256",
         "spans",
         "spec",
         "states",
+        "stream",
+        "streaming",
         "tag",
         "threads",
         "tuned",
@@ -226,6 +233,12 @@ def test_a_model():
         "x": NO_DEFAULT,
         "*batch_size": None,
         "*progress": None,
+    }
+    assert parameters(bilstm_runtime.Model.stream) == {
+        "self": NO_DEFAULT,
+        "*chunk": None,
+        "*lookahead": None,
+        "*inputs": None,
     }
     assert parameters(bilstm_runtime.Model.reset) == {"self": NO_DEFAULT}
     assert parameters(bilstm_runtime.Model.run_case) == {"self": NO_DEFAULT, "inputs": NO_DEFAULT}
@@ -256,6 +269,7 @@ RUNTIME_ERRORS = {
     "InputTypeError": TypeError,
     "BackendRunError": RuntimeError,
     "ModelClosedError": RuntimeError,
+    "StreamStateError": ValueError,
     "DataFileError": ValueError,
     "TuningFileError": Exception,
     "TuningWarning": UserWarning,
@@ -276,9 +290,9 @@ def test_the_errors_of_the_runtime():
 # --- the commands
 
 FLAGS = {
-    "export-bilstm": "batch builder custom-objects data debug explain formats json labels max-drop "
-    "max-kb max-ms max-tokens metric opset out outputs overwrite padding quiet recipes target "
-    "threshold time tokenizer truncating trust-code weights",
+    "export-bilstm": "batch builder chunk custom-objects data debug explain formats json labels "
+    "lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite padding quiet "
+    "recipes streaming target threshold time tokenizer truncating trust-code weights",
     "run-bilstm": "backend batch-size debug input input-format output quiet raw recipe sha256 "
     "spans text threads threshold top-k",
     "check-bilstm": "backend debug json quiet",

@@ -201,6 +201,12 @@ class DataError(ExportError, ValueError):
     exit_code = 2
 
 
+class StreamingError(UnsupportedModelError):
+    """The model, or a layer of it, needs the whole sequence, so it cannot be streamed."""
+
+    code = "streaming"
+
+
 class BudgetError(ExportError):
     """No recipe and no mix of recipes is within the given limits."""
 

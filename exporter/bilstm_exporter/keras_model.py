@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -222,6 +223,10 @@ class KerasModel(Protocol):
         Raises:
             UnsupportedModelError: A layer cannot be traced, or calls Python.
         """
+        ...
+
+    def convertible_forms(self, lowering: Lowering) -> contextlib.AbstractContextManager[None]:
+        """Write operators in the forms in which ``trace`` writes them, in this context."""
         ...
 
 

@@ -50,6 +50,9 @@ class ExportSettings(TypedDict, total=False):
     max_tokens: int | None
     padding: str | None
     truncating: str | None
+    streaming: bool
+    chunk: int | None
+    lookahead: int | None
     overwrite: bool
 
 
@@ -95,6 +98,11 @@ class ExportOptions:
         padding: The side on which fewer ids are padded, ``"pre"`` or ``"post"``, as in Keras's
             ``pad_sequences``; by default ``"pre"`` as there, or that of the ``tokenizer.json``.
         truncating: The side on which more ids are cut, in the same way.
+        streaming: Whether stream files are written, which compute a sequence chunk by chunk.
+        chunk: How many steps a stream computes at once by default; 40 if not given. With 1, the
+            files of a model without backward layers take exactly one step.
+        lookahead: How many steps after a chunk its outputs may depend on by default; 20 if not
+            given, or the smallest within ``max_drop``.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
@@ -123,6 +131,9 @@ class ExportOptions:
     max_tokens: int | None = None
     padding: str | None = None
     truncating: str | None = None
+    streaming: bool = False
+    chunk: int | None = None
+    lookahead: int | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -160,6 +171,7 @@ class ExportOptions:
             if size is not None and not 1 <= size <= MAX_SIZE:
                 message = f"{name}: {size}; it must be at least 1 and at most {MAX_SIZE}"
                 raise OptionError(message)
+        self._check_streaming()
         if self.opset not in OPSETS:
             message = f"opset: {self.opset}; supported are {OPSETS.start} to {OPSETS.stop - 1}"
             raise OptionError(message)
@@ -226,3 +238,13 @@ class ExportOptions:
             for axis, size in profile.fixed.items():
                 if getattr(self, axis) is None and size is not None:
                     object.__setattr__(self, axis, size)
+
+    def _check_streaming(self) -> None:
+        for name, low in (("chunk", 1), ("lookahead", 0)):
+            steps = getattr(self, name)
+            if steps is not None and not self.streaming:
+                message = f"{name}: it is for stream files; add --streaming"
+                raise OptionError(message)
+            if steps is not None and not low <= steps <= MAX_SIZE:
+                message = f"{name}: {steps}; it must be at least {low} and at most {MAX_SIZE}"
+                raise OptionError(message)

@@ -44,7 +44,13 @@ from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Listener, Stages
 from bilstm_exporter.quantization.recipes import ALL, parse_recipes
 from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection
-from bilstm_exporter.report import ExportReport, FailedExport, make_report
+from bilstm_exporter.report import (
+    ExportReport,
+    FailedExport,
+    make_report,
+    report_streaming,
+)
+from bilstm_exporter.streaming.export import export_streaming
 from bilstm_exporter.tokenizers import Length, preprocessing_of
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
 
@@ -72,11 +78,16 @@ def run_export(
             if evaluation is None and not limits_of(options).is_unlimited:
                 evaluation = evaluate_on_probes(loaded, probes, options, stages)
             selection = select_artifacts(builder, evaluation, options, stages, attempt)
+            streaming = None
+            if options.streaming:
+                streaming = export_streaming(
+                    loaded, probes, selection.artifacts, evaluation, options, stages
+                )
             golden = golden_probes(loaded, probes.probes)
-            digest = write_bundle(staging, loaded, golden, selection)
+            digest = write_bundle(staging, loaded, golden, selection, streaming)
         seconds = stages.seconds
         report = make_report(folder, loaded, probes, evaluation, selection, seconds, options)
-        return replace(report, sha256=digest)
+        return replace(report, sha256=digest, streaming=report_streaming(streaming))
     except ExportError as error:
         attempt.advise(error)
         return FailedExport(error, attempt.explanation_of(error), attempt.searches)

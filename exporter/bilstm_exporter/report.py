@@ -19,6 +19,8 @@ from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.recipe_selection import Selection
+from bilstm_exporter.streaming.delays import DelayReport
+from bilstm_exporter.streaming.export import Streaming
 from bilstm_exporter.targets.base import RecurrenceForm, WeightForm
 from bilstm_exporter.verification.agreement import Agreement
 from bilstm_exporter.verification.parity import Parity
@@ -74,6 +76,32 @@ class EvaluatedOn:
 
 
 @dataclass(frozen=True)
+class StreamingReport:
+    """The stream files of a bundle.
+
+    Attributes:
+        files: Name, size in bytes and largest absolute error of each, where a stream is exact.
+        chunk: Steps that a stream computes at once by default.
+        lookahead: Look-ahead by default, in steps.
+        is_exact: Whether every output is exact at this look-ahead.
+        delays: What each delay costs; None if no example could be compared.
+        left_out: The reasons why files of the bundle have no stream file.
+    """
+
+    files: tuple[tuple[str, int, float], ...]
+    chunk: int
+    lookahead: int
+    is_exact: bool
+    delays: DelayReport | None
+    left_out: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        delays = None if self.delays is None else self.delays.to_dict()
+        return {**asdict(replace(self, delays=None)), "delays": delays}
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """A finished export.
 
@@ -97,6 +125,7 @@ class ExportReport:
         spec: The inputs, outputs and states, with free and fixed axes.
         fixed_by_options: The names of axes that an option fixed, not the model.
         notes: What the user should know about the model, in sentences.
+        streaming: The stream files; None without ``--streaming``.
     """
 
     bundle: Path
@@ -116,6 +145,7 @@ class ExportReport:
     fixed_by_options: tuple[str, ...] = ()
     sha256: str = ""
     notes: tuple[str, ...] = ()
+    streaming: StreamingReport | None = None
 
     @property
     def passed(self) -> bool:
@@ -133,6 +163,7 @@ class ExportReport:
                 for one in getattr(spec, side)
             ]
         plain["artifacts"] = [asdict(replace(item, verdict=None)) for item in self.artifacts]
+        plain["streaming"] = None if self.streaming is None else self.streaming.to_dict()
         plain["judged"] = None if self.judged is None else asdict(self.judged)
         plain["searches"] = {name: result.to_dict() for name, result in self.searches.items()}
         for artifact, report in zip(plain["artifacts"], self.artifacts, strict=True):
@@ -189,6 +220,24 @@ def make_report(  # noqa: PLR0913, PLR0917 - each argument is independent
         spec=loaded.spec,
         fixed_by_options=_fixed_by_options(loaded, options),
         notes=loaded.notes,
+    )
+
+
+def report_streaming(streaming: Streaming | None) -> StreamingReport | None:
+    """Make the part of the report about stream files."""
+    if streaming is None:
+        return None
+    spec = streaming.spec
+    return StreamingReport(
+        files=tuple(
+            (one.artifact.file, one.artifact.bytes, one.difference.max_abs_error)
+            for one in streaming.files
+        ),
+        chunk=spec.chunk,
+        lookahead=spec.lookahead,
+        is_exact=not spec.has_backward and spec.lookahead >= spec.right_context,
+        delays=streaming.report,
+        left_out=streaming.left_out,
     )
 
 

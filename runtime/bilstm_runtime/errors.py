@@ -88,6 +88,10 @@ class ModelClosedError(BilstmRuntimeError, RuntimeError):
     """The model was closed with `Model.close`."""
 
 
+class StreamStateError(BilstmRuntimeError, ValueError):
+    """The saved state of a stream is damaged, or belongs to another model."""
+
+
 class DataFileProblem(enum.Enum):
     """The problem with a file of examples or outputs, if callers add advice to the message."""
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bilstm_runtime.backends import BACKENDS, Backend, find_backend
 from bilstm_runtime.backends.forking import ForkSafeSession
 from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.bundle.tuning import find_tuning
-from bilstm_runtime.errors import BackendMissingError, NoArtifactError, OptionError
+from bilstm_runtime.errors import (
+    BackendMissingError,
+    ModelClosedError,
+    NoArtifactError,
+    OptionError,
+)
 from bilstm_runtime.predictor import Predictor
+from bilstm_runtime.streams import Stream, read_state
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from types import TracebackType
 
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.manifest import Artifact
     from bilstm_runtime.spec import AnyArray
+    from bilstm_runtime.stream_spec import StreamSpec
 
 
 class Model(Predictor):
@@ -74,10 +84,112 @@ class Model(Predictor):
         self.tuned = tuned
         self.sha256 = bundle.sha256
         self._folder = str(located.folder)
+        self._streaming = bundle.manifest.streaming
+        self._opened_with = backend, located
+        self._stream_file: ForkSafeSession | None = None
+        self._is_closed = False
 
     def close(self) -> None:
         """Free the model's memory; `predict` then raises `ModelClosedError`."""
         self._file.close()
+        self._is_closed = True
+        if self._stream_file is not None:
+            self._stream_file.close()
+
+    @property
+    def streaming(self) -> StreamSpec | None:
+        """The stream files of the model; None if it was exported without ``--streaming``."""
+        return self._streaming
+
+    def stream(
+        self,
+        *,
+        chunk: int | None = None,
+        lookahead: int | None = None,
+        inputs: Mapping[str, AnyArray] | None = None,
+    ) -> Stream:
+        """Start a stream: a sequence that is fed piece by piece.
+
+        Forward layers carry their states exactly. Backward layers start at the end of the
+        look-ahead.
+
+        Args:
+            chunk: The number of steps that are computed at once; that of the export by default.
+            lookahead: The number of steps after a chunk that must be there before its outputs are
+                computed; that of the export by default. Ignored for a model that needs none.
+            inputs: The values of the inputs without a time axis, by name, `[...]` each.
+
+        Returns:
+            The stream. Any number of them may be open at once.
+
+        Raises:
+            NoArtifactError: The bundle has no stream file for this backend and recipe.
+            OptionError: Chunk or look-ahead are impossible.
+            InputError: `inputs` are not valid for the model.
+        """
+        spec, session = self._open_stream_file()
+        return Stream(
+            spec, session, owner=self._stream_owner, chunk=chunk, lookahead=lookahead, inputs=inputs
+        )
+
+    def restore_stream(self, state: bytes) -> Stream:
+        """Continue a stream from what `Stream.to_bytes` returned, here or on another machine.
+
+        Args:
+            state: The bytes.
+
+        Raises:
+            StreamStateError: They are damaged, or the state of another model or version.
+            NoArtifactError: The bundle has no stream file for this backend and recipe.
+        """
+        spec, session = self._open_stream_file()
+        header, body = read_state(state, self._stream_owner)
+        options = {key: header[key] for key in ("chunk", "lookahead")}
+        fixed = spec.files.inputs[: len(self.inputs)]
+        zeros = {
+            item.name: np.full([axis.size or 1 for axis in item.axes], 0, item.dtype)
+            for item in fixed
+            if item.name not in spec.timed
+        }
+        stream = Stream(spec, session, owner=self._stream_owner, **options, inputs=zeros)
+        stream.restore(header, body)
+        return stream
+
+    @property
+    def _stream_owner(self) -> str:
+        return f"{self.sha256} {self.recipe}"
+
+    def _open_stream_file(self) -> tuple[StreamSpec, ForkSafeSession]:
+        spec = self._streaming
+        if spec is None:
+            message = (
+                f"{self._folder} has no files for streams; export the model again with --streaming"
+            )
+            raise NoArtifactError(message)
+        if self._is_closed:
+            message = "the model is closed; load it again"
+            raise ModelClosedError(message)
+        if self._stream_file is None:
+            backend, bundle = self._opened_with
+            found = [
+                item
+                for item in spec.artifacts
+                if item.format == backend.format and item.recipe == self.recipe
+            ]
+            if not found:
+                present = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in spec.artifacts)
+                message = (
+                    f"{self._folder} has no stream file for the backend {backend.name!r} and the "
+                    f"recipe {self.recipe!r}; it has {present}. Load the model with one of these, "
+                    f"or export it again with what is missing"
+                )
+                raise NoArtifactError(message)
+            (artifact,) = found
+            self._stream_file = ForkSafeSession(
+                lambda: backend.open(bundle.read(artifact), artifact, spec.files, self.threads),
+                lambda: backend.open(bundle.read(artifact), artifact, spec.files, self.threads),
+            )
+        return spec, self._stream_file
 
     def __enter__(self) -> Model:  # noqa: PYI034 (Self needs Python 3.11)
         """Return the model."""

@@ -14,6 +14,7 @@ from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.recipe_selection import Selection
+from bilstm_exporter.streaming.export import Streaming
 from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.golden import Case, golden_content
 from bilstm_runtime.bundle.manifest import MANIFEST_FILE, Golden, Manifest, Source
@@ -29,7 +30,11 @@ def golden_entry(content: bytes, cases: int) -> Golden:
 
 
 def write_bundle(
-    folder: Path, loaded: LoadedModel, golden: Sequence[Probe], selection: Selection
+    folder: Path,
+    loaded: LoadedModel,
+    golden: Sequence[Probe],
+    selection: Selection,
+    streaming: Streaming | None = None,
 ) -> str:
     """Write all files of a bundle, the manifest last.
 
@@ -38,6 +43,7 @@ def write_bundle(
         loaded: The model.
         golden: The cases that check-bilstm replays.
         selection: The model files.
+        streaming: The stream files, if there are any.
 
     Returns:
         The SHA-256 of the manifest, which contains those of all other files.
@@ -69,12 +75,15 @@ def write_bundle(
         recommended_recipe=selection.recommended,
         recommended_reason=selection.reason,
         versions=versions(loaded.origin.keras_version),
+        streaming=None if streaming is None else streaming.spec,
     )
     (folder / GOLDEN_FILE).write_bytes(content)
     for name, file_content in loaded.files.items():
         (folder / name).write_bytes(file_content)
     for one in artifacts:
         (folder / one.artifact.file).write_bytes(one.built.content)
+    for file in () if streaming is None else streaming.files:
+        (folder / file.artifact.file).write_bytes(file.content)
     text = manifest_to_json(manifest).encode()
     (folder / MANIFEST_FILE).write_bytes(text)
     return hashlib.sha256(text).hexdigest()

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bilstm_exporter.evaluation.latency import STATED
-from bilstm_exporter.evaluation.reasons import NO_DATA
+from bilstm_exporter.evaluation.reasons import NO_DATA, ONLY_PROBES
 from bilstm_exporter.evaluation.selection import MIXED
 from bilstm_exporter.evaluation.tables import (
     WholeTable,
@@ -38,7 +38,8 @@ from bilstm_runtime.spec import BATCH, RUN, Axis
 if TYPE_CHECKING:
     from bilstm_exporter.evaluation.search import SearchResult
     from bilstm_exporter.explanation import Explanation, LayerForm
-    from bilstm_exporter.report import ArtifactReport, ExportReport
+    from bilstm_exporter.report import ArtifactReport, ExportReport, StreamingReport
+    from bilstm_exporter.streaming.delays import DelayReport
 
 _KIB = 1024
 _COLOURED = {"pass": "[green]pass[/green]", "FAIL": "[red]FAIL[/red]"}
@@ -98,6 +99,8 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
     if report.judged is not None and report.judged.own_data:
         evaluations = [(a.file, a.verdict) for a in report.artifacts if a.verdict is not None]
         console.print(evaluation_tables(evaluations))
+    if report.streaming is not None:
+        _print_streaming(report.streaming, console)
     notes = (*_comparison_notes(report), *_evaluation_notes(report), *_format_notes(report))
     for line in (*notes, *report.notes):
         _print_line(console, line)
@@ -129,6 +132,56 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
             _print_line(console, line)
     if any(c.milliseconds is not None for r in searches.values() for c in r.candidates):
         _print_line(console, f"Times: {STATED}.")
+
+
+def _print_streaming(streaming: StreamingReport, console: Console) -> None:
+    """Print the stream files, and what each delay costs."""
+    table = WholeTable()
+    table.add_text_column("stream file")
+    table.add_number_column("size")
+    table.add_number_column("max\nerror")
+    for file, size, error in streaming.files:
+        table.add_row(escape(file), _size(size), f"{error:.1e}")
+    console.print(table)
+    for file, reason in streaming.left_out.items():
+        _print_line(console, f"{file} has no stream file: it has {reason}.")
+    if streaming.is_exact:
+        ahead = f"{streaming.lookahead} steps of look-ahead" if streaming.lookahead else "no delay"
+        _print_line(console, f"Streams are exact with {ahead}: no layer needs the future.")
+    report = streaming.delays
+    if report is None:
+        _print_line(console, "The agreement by delay was not measured: no example can be streamed.")
+        return
+    if not report.own_data:
+        _print_line(console, ONLY_PROBES)
+    console.print(delay_table(report))
+    _print_line(
+        console,
+        f"On {report.examples}, in chunks of {report.chunk} steps, against whole sequences; the "
+        f"longest has {report.longest} steps. By default streams run with a look-ahead of "
+        f"{streaming.lookahead}.",
+    )
+
+
+def delay_table(report: DelayReport) -> WholeTable:
+    """Make a table with one row per look-ahead."""
+    table = WholeTable()
+    for heading in ("look-ahead", "delay up to", "decisions\nunchanged", "metric", "whole", "drop"):
+        table.add_number_column(heading)
+    table.add_number_column("max\nerror")
+    table.add_number_column("ms/step")
+    for one in report.delays:
+        table.add_row(
+            str(one.lookahead),
+            str(one.delay),
+            "" if one.agreement is None else f"{one.agreement:.2f} %",
+            f"{one.value:.4g}",
+            f"{one.whole:.4g}",
+            f"{one.drop:.2f}",
+            f"{one.max_error:.1e}",
+            f"{one.ms_per_step:.3g}",
+        )
+    return table
 
 
 def print_explanation(

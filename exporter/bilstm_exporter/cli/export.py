@@ -149,6 +149,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     limits.add_argument("--max-drop", metavar="P", help="the largest loss by the metric: 0.5%%")
     limits.add_argument("--max-kb", metavar="N", help="the largest file: 800, or 1.5mb")
     limits.add_argument("--max-ms", metavar="N", help="the longest time per example here: 5")
+    streams = parser.add_argument_group(
+        "streams", "files that compute a sequence of any length chunk by chunk"
+    )
+    streams.add_argument(
+        "--streaming",
+        action="store_true",
+        help="write stream files too, and report the agreement with whole sequences by delay",
+    )
+    streams.add_argument(
+        "--chunk", type=int, metavar="N", help="steps that a stream computes at once (default: 40)"
+    )
+    streams.add_argument(
+        "--lookahead",
+        type=int,
+        metavar="N",
+        help="steps after a chunk that its outputs may depend on (default: 20, or the fewest "
+        "within --max-drop)",
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch axis (default: free)")
     parser.add_argument("--time", type=int, metavar="N", help="fix the time axes (default: free)")
     parser.add_argument(

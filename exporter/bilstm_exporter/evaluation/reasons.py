@@ -28,6 +28,11 @@ NO_DATA = (
     "probes only. Use --data FILE to evaluate them on your own examples."
 )
 
+ONLY_PROBES = (
+    "Only probes were used, not your data: the agreement by delay says little about the accuracy "
+    "of your model. Give examples with --data."
+)
+
 _MAX_SHOWN = 3
 _PROBLEMS = {
     Limit.DROP: "loses too much",

@@ -15,6 +15,7 @@ from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontends.compiled_calls import Call, CompiledCalls
 from bilstm_exporter.frontends.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.roundings import RoundedCalls, moved_weights
+from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
 from bilstm_runtime.preprocessing_spec import Preprocessing
 
@@ -147,6 +148,10 @@ class BaseModel(ABC):
         """Arrange one array or tensor per input in the structure that the Keras model takes."""
 
     # --- implemented for each generation of Keras
+
+    @abstractmethod
+    def convertible_forms(self, lowering: Lowering) -> contextlib.AbstractContextManager[None]:
+        """Write operators in the forms in which ``trace`` writes them, in this context."""
 
     @abstractmethod
     def _all_layers(self) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,20 @@ def without_unread_branches(function: Any) -> Any:
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.op.name) for tensor in own]
     with tf.init_scope():
         return tf.function(call, autograph=False).get_concrete_function(*signature)
+
+
+def inlined(function: Any, tensors: Sequence[Any]) -> list[Any]:
+    """Write the operators of a traced function without captured inputs into the current graph.
+
+    Args:
+        function: A ``tf.ConcreteFunction``.
+        tensors: Its inputs.
+
+    Returns:
+        Its outputs.
+    """
+    mapping = dict(zip([tensor.name for tensor in function.inputs], tensors, strict=True))
+    return _imported(function.graph.as_graph_def(), mapping, function.outputs)
 
 
 def _imported(graph_def: Any, mapping: dict[str, Any], outputs: Any) -> list[Any]:

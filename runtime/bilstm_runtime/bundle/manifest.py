@@ -24,6 +24,7 @@ from bilstm_runtime.spec import (
     ModelSpec,
     Quantization,
 )
+from bilstm_runtime.stream_spec import StreamSpec
 
 __all__ = ["EXPORT_AGAIN", "FORMAT_VERSION", "MANIFEST_FILE", "QUANTIZED_DTYPES", "Artifact",
            "Golden", "Manifest", "Quantization", "Source", "check_manifest"]  # fmt: skip
@@ -67,6 +68,7 @@ class Manifest:
         recommended_recipe: The recipe that `load` runs by default.
         recommended_reason: The reason in a sentence, if a search chose the recipe.
         versions: The versions of the libraries that made the bundle.
+        streaming: The files for streams; None if the model was exported without them.
     """
 
     spec: Annotated[ModelSpec, Key(())]
@@ -77,13 +79,23 @@ class Manifest:
     recommended_recipe: Annotated[str, WORD, Key(("recommended", "recipe"))]
     recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
     versions: Annotated[Mapping[str, str], Items(MAX_TENSORS)] = field(default_factory=dict)
+    streaming: Annotated[StreamSpec | None, Flag.OMIT_DEFAULT] = None
+
+    @property
+    def stream_artifacts(self) -> tuple[Artifact, ...]:
+        """The files for streams."""
+        return () if self.streaming is None else self.streaming.artifacts
 
     @property
     def files(self) -> list[str]:
         """The names of all files of the bundle beside the manifest."""
         texts = self.spec.preprocessing
         tokenizers = {one.file for one in texts if isinstance(one, TokenizerFilePreprocessing)}
-        return [*(item.file for item in self.artifacts), self.golden.file, *sorted(tokenizers)]
+        return [
+            *(item.file for item in (*self.artifacts, *self.stream_artifacts)),
+            self.golden.file,
+            *sorted(tokenizers),
+        ]
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -107,6 +119,20 @@ def check_manifest(manifest: Manifest) -> None:
     _check_decoding(spec)
     for artifact in manifest.artifacts:
         _check_artifact(artifact, spec)
+    if manifest.streaming is not None:
+        _check_streaming(manifest.streaming, spec)
+
+
+def _check_streaming(streaming: StreamSpec, spec: ModelSpec) -> None:
+    """Check that the stream files are those of the model."""
+    own = [item.name for item in spec.inputs]
+    if [item.name for item in streaming.files.inputs][: len(own)] != own:
+        _refuse("streaming.files does not list the inputs of the model first")
+    if [item.name for item in streaming.files.outputs] != [item.name for item in spec.outputs]:
+        _refuse("streaming.files has other outputs than the model")
+    _check_unique("streaming.files.inputs", [item.name for item in streaming.files.inputs])
+    for artifact in streaming.artifacts:
+        _check_artifact(artifact, streaming.files)
 
 
 def _check_axes(spec: ModelSpec) -> None:

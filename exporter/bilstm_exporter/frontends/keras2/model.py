@@ -113,6 +113,10 @@ class Keras2Model(BaseModel):
             refuse_python(function, self.layers())
             return with_lowered_loops(without_captures(function), lowering, self.layers())
 
+    def convertible_forms(self, lowering: Lowering) -> contextlib.AbstractContextManager[None]:
+        """Write operators in convertible forms; see `KerasModel.convertible_forms`."""
+        return convertible_operators(lowering)
+
     def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
         """Return the layer that draws random numbers; see `KerasModel.random_layer`."""
         return random_layer(tf_keras.layers.Layer, lambda: self.reference(inputs))

@@ -144,6 +144,11 @@ class Keras3Model(BaseModel):
         refuse_python(function, self.layers())
         return with_lowered_loops(without_captures(function), lowering, self.layers())
 
+    def convertible_forms(self, lowering: Lowering) -> contextlib.AbstractContextManager[None]:
+        """Write operators in convertible forms; see `KerasModel.convertible_forms`."""
+        del lowering
+        return convertible_operators()
+
     def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
         """Return the layer that draws random numbers; see `KerasModel.random_layer`."""
         return random_layer(keras.layers.Layer, lambda: self.reference(inputs))

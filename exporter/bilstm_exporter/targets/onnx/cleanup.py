@@ -27,7 +27,8 @@ def clean(model: ir.Model) -> None:
         ir.passes.PassManager(
             [
                 FoldConstants(),
-                common.DeduplicateInitializersPass(),
+                # Of any size: both parts of a stream's chunk read the same weights.
+                common.DeduplicateHashedInitializersPass(),
                 common.CommonSubexpressionEliminationPass(),
                 MergeTransposes(),
                 RemoveDoubleNegation(),

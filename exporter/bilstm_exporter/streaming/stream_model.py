@@ -1,0 +1,192 @@
+"""A model as a stream: what a target builds stream artifacts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bilstm_exporter.errors import StreamingError
+from bilstm_exporter.ir.markers import mark_recurrences
+from bilstm_exporter.ir.recurrence import Lowering
+from bilstm_exporter.keras_model import DeclaredInput, KerasModel
+from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.streaming.stream_graph import StreamGraph, StreamInput, StreamLayout
+from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec, StateSpec
+
+AHEAD = "ahead"
+"""The name of the axis of the look-ahead, and the ending of the names of its inputs."""
+HAS_AHEAD = "has_ahead"
+"""The name of the input that says whether there is a look-ahead."""
+
+
+@dataclass(frozen=True)
+class StreamModel:
+    """A model as the step of a stream.
+
+    Attributes:
+        loaded: What targets build files from; its spec describes them.
+        layout: What it needs and returns.
+        timed: The numbers of the model's inputs that have a time axis.
+    """
+
+    loaded: LoadedModel
+    layout: StreamLayout
+    timed: tuple[int, ...]
+
+
+class _StreamedKeras:
+    """A `KerasModel` whose trace is the stream graph."""
+
+    def __init__(self, keras: KerasModel, graph: StreamGraph) -> None:
+        self._keras, self._graph = keras, graph
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._keras, name)
+
+    def trace(self, lowering: Lowering, inputs: Sequence[DeclaredInput]) -> Any:
+        """Trace the stream graph; see `KerasModel.trace`."""
+        del inputs  # the graph has its own
+        with self._keras.convertible_forms(lowering):
+            return self._graph.trace(lowering)
+
+
+def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamModel:
+    """Analyse a model, and describe its stream artifacts.
+
+    Args:
+        loaded: The model.
+        one_step: Whether the files take one step at a time, if the model needs no look-ahead.
+
+    Raises:
+        StreamingError: The model needs the whole sequence; the message names the layer.
+    """
+    inputs = _stream_inputs(loaded)
+    declared = [
+        DeclaredInput(spec.name, one.shape, spec.dtype)
+        for spec, one in zip(loaded.spec.file_inputs, inputs, strict=True)
+    ]
+    graph = mark_recurrences(lambda lowering: loaded.keras.trace(lowering, declared))
+    with loaded.keras.convertible_forms(_NO_LOWERING):
+        stream = StreamGraph(
+            graph, inputs, len(loaded.spec.outputs), loaded.keras.layers(), one_step=one_step
+        )
+    keras: Any = _StreamedKeras(loaded.keras, stream)
+    spec = _spec(loaded, inputs, stream.layout)
+    names = {axis.name: axis.min for item in spec.inputs for axis in item.axes if axis.name}
+    streamed = replace(
+        loaded,
+        keras=keras,
+        spec=spec,
+        typical_sizes={**loaded.typical_sizes, **names},
+        first_graph=mark_recurrences(lambda lowering: keras.trace(lowering, ())),
+    )
+    timed = tuple(number for number, one in enumerate(inputs) if one.has_time)
+    return StreamModel(streamed, stream.layout, timed)
+
+
+def _stream_inputs(loaded: LoadedModel) -> list[StreamInput]:
+    """Decide which inputs have a time axis, and at which shapes the model is traced."""
+    names = loaded.time_axes
+    spec, found = loaded.spec, []
+    count = len(spec.inputs)
+    times = set()
+    for number, item in enumerate(spec.file_inputs):
+        sizes = [axis.size for axis in item.axes]
+        if sizes[0] not in (None, 1):
+            message = (
+                f"the batch of input {item.name!r} is fixed at {sizes[0]}; a stream is one "
+                f"sequence: export with --batch 1, or a model with a free batch"
+            )
+            raise StreamingError(message)
+        axis = item.axes[1] if len(item.axes) > 1 else None
+        has_time = number < count and axis is not None and (
+            axis.name in names or (axis.size is not None and _is_sequence(item))
+        )  # fmt: skip
+        if has_time and axis is not None:
+            times.add(axis.name or f"{axis.size} steps")
+        others = [a for a in item.axes[(2 if has_time else 1) :] if a.size is None]
+        if others:
+            message = (
+                f"input {item.name!r} has another axis of free size, {others[0].name!r}; fix it, "
+                f"or export without --streaming"
+            )
+            raise StreamingError(message)
+        shape = (1, None, *sizes[2:]) if has_time else (1, *sizes[1:])
+        found.append(StreamInput(shape, item.dtype, bool(has_time), number >= count))
+    if len(times) != 1:
+        message = (
+            "the inputs have different time axes, which cannot be streamed together; export "
+            "without --streaming"
+            if times
+            else "no input has a time axis, so there is nothing to stream; export without "
+            "--streaming"
+        )
+        raise StreamingError(message)
+    return found
+
+
+def _is_sequence(item: InputSpec | StateSpec) -> bool:
+    """Whether an input of fixed sizes is a sequence: of vectors, or of ids."""
+    return len(item.axes) > 2 or item.dtype not in ("float16", "float32", "float64")
+
+
+class _NoLowering(Lowering):
+    """Stands for a lowering where none is used."""
+
+    def lower(self, recurrence: Any, sequences: Any, initial_state: Any, mask: Any) -> Any:
+        raise NotImplementedError
+
+
+_NO_LOWERING = _NoLowering()
+
+
+def _spec(loaded: LoadedModel, inputs: Sequence[StreamInput], layout: StreamLayout) -> ModelSpec:
+    """Describe the files of a stream: inputs, look-ahead, outputs and states."""
+    own = list(zip(loaded.spec.inputs, inputs, strict=False))
+    chunk = Axis(TIME, 1) if layout.one_step else Axis(TIME, None, layout.unit + layout.overlap)
+    ahead = Axis(AHEAD, None, max(layout.unit, 1))
+    specs = [_renamed(spec, one, chunk, spec.name) for spec, one in own]
+    if layout.has_ahead:
+        specs += [
+            _renamed(spec, one, ahead, f"{spec.name}_{AHEAD}") for spec, one in own if one.has_time
+        ]
+        specs.append(InputSpec(HAS_AHEAD, "float32", (Axis(BATCH, 1), Axis(None, 1))))
+    outputs = [
+        OutputSpec(spec.name, spec.dtype, tuple(Axis(None, a.size) for a in spec.axes))
+        for spec in loaded.spec.outputs
+    ]
+    outputs = [
+        replace(spec, axes=_output_axes(spec.axes, is_sequence=one.is_sequence))
+        for spec, one in zip(outputs, layout.outputs, strict=True)
+    ]
+    states = tuple(
+        StateSpec(
+            f"{state.name}_before",
+            state.dtype,
+            (Axis(BATCH, 1), *(Axis(None, size) for size in state.shape[1:])),
+        )
+        for state in layout.states
+    )
+    return ModelSpec(
+        name=loaded.spec.name,
+        inputs=tuple(specs),
+        outputs=tuple(outputs),
+        states=states,
+        output_structure=loaded.spec.output_structure,
+    )
+
+
+def _output_axes(axes: Sequence[Axis], *, is_sequence: bool) -> tuple[Axis, ...]:
+    fixed = [replace(axis, from_values=False) for axis in axes]
+    if fixed:
+        fixed[0] = Axis(BATCH, 1)
+    if is_sequence and len(fixed) > 1:
+        fixed[1] = Axis(None, None)
+    return tuple(fixed)
+
+
+def _renamed(spec: InputSpec, one: StreamInput, time: Axis, name: str) -> InputSpec:
+    sizes = one.shape[2:] if one.has_time else one.shape[1:]
+    axes = [Axis(BATCH, 1), *([time] if one.has_time else [])]
+    return replace(spec, name=name, axes=(*axes, *(Axis(None, size) for size in sizes)))

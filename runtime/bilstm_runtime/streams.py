@@ -1,0 +1,406 @@
+"""Streams: the outputs of a model for a sequence without end, chunk by chunk.
+
+The stream file of a model computes one chunk. Its states are inputs and outputs, as in the file of
+a stateful model; the stream keeps them, and the steps whose look-ahead is not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+
+from bilstm_runtime.errors import InputError, InputTypeError, OptionError, StreamStateError
+from bilstm_runtime.spec import AnyArray
+from bilstm_runtime.stream_spec import MAX_STEPS
+from bilstm_runtime.values import ValueRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bilstm_runtime.backends import Session
+    from bilstm_runtime.stream_spec import StreamSpec
+
+StreamOutput: TypeAlias = Any
+"""The outputs for one chunk, in the structure of the Keras model: arrays without a batch axis. A
+sequence output is `[steps, ...]`; any other is a running answer, for the sequence so far."""
+
+_MAGIC: Final = b"bilstm-stream-1\n"
+_HEADER: Final = struct.Struct("<II")
+_MAX_HEADER: Final = 2**20
+
+
+class Stream:
+    """A sequence that is fed piece by piece; made by `Model.stream`.
+
+    Many streams of one model share its file. A stream is used by one thread at a time. Its memory
+    does not grow: it holds the states of the model and at most one chunk with its look-ahead.
+
+    Attributes:
+        chunk: The number of steps that are computed at once.
+        lookahead: The number of steps after a chunk that its outputs may depend on.
+        steps: The number of steps fed.
+        steps_done: The number of steps whose outputs have been returned.
+        is_finished: Whether `finish` was called.
+    """
+
+    chunk: int
+    lookahead: int
+    steps: int
+    steps_done: int
+    is_finished: bool
+
+    def __init__(  # noqa: PLR0913 (by name)
+        self,
+        spec: StreamSpec,
+        session: Session,
+        *,
+        owner: str,
+        chunk: int | None = None,
+        lookahead: int | None = None,
+        inputs: Mapping[str, AnyArray] | None = None,
+    ) -> None:
+        """Start at zeros; use `Model.stream` instead.
+
+        Args:
+            spec: The stream files of the model.
+            session: One of them.
+            owner: What a saved state must match: the bundle's SHA-256 and the recipe.
+            chunk: See `Model.stream`.
+            lookahead: See `Model.stream`.
+            inputs: The values of the inputs without a time axis, by name.
+        """
+        self._spec, self._session, self._owner = spec, session, owner
+        self.chunk = _steps("chunk", spec.chunk if chunk is None else chunk, spec.unit, 1)
+        default = spec.lookahead if spec.has_ahead else 0
+        ahead = _steps("lookahead", default if lookahead is None else lookahead, spec.unit, 0)
+        # A file without a look-ahead needs none: its outputs are exact at once.
+        self.lookahead = ahead if spec.has_ahead else 0
+        count = len(spec.timed) + 1 if spec.has_ahead else 0
+        own = spec.files.inputs[: len(spec.files.inputs) - count]
+        fixed = next((item.axes[1].size for item in own if item.name in spec.timed), None)
+        if fixed is not None and chunk is None:
+            self.chunk = fixed
+        if fixed is not None and self.chunk != fixed:
+            message = (
+                f"chunk is {self.chunk}, but the stream files of this model take exactly {fixed} "
+                f"step{'s' * (fixed > 1)} at a time; leave chunk out, or export the model again "
+                "with another --chunk"
+            )
+            raise OptionError(message)
+        self._timed = [item for item in own if item.name in spec.timed]
+        self._rules = [ValueRule(item) for item in self._timed]
+        self._is_timed = [item.name in spec.timed for item in own]
+        self._fixed = self._read_fixed([i for i in own if i.name not in spec.timed], inputs or {})
+        # Pooling must not be left with a part of a window when the sequence ends.
+        self._held = max(self.lookahead, spec.unit if spec.unit > 1 else 0)
+        self._pending: list[AnyArray] = [
+            np.empty((0, *(axis.size or 1 for axis in item.axes[2:])), item.dtype)
+            for item in self._timed
+        ]
+        self._states: list[AnyArray] = [
+            np.zeros([axis.size or 1 for axis in item.axes], item.dtype)
+            for item in spec.files.states
+        ]
+        self._nothing = [
+            np.zeros((1, spec.unit, *array.shape[1:]), array.dtype) for array in self._pending
+        ]
+        self.steps = self.steps_done = 0
+        self.is_finished = False
+
+    def __repr__(self) -> str:
+        """Chunk, look-ahead and position."""
+        return f"<Stream chunk={self.chunk} lookahead={self.lookahead} steps={self.steps}>"
+
+    def feed(self, x: Any) -> list[StreamOutput]:
+        """Continue the sequence by one or more steps.
+
+        Args:
+            x: An array `[steps, ...]` (or `[1, steps, ...]`) of any number of steps; for a model
+                with several inputs that have a time axis, a dict of such arrays by name.
+
+        Returns:
+            The outputs of each chunk that is now complete with its look-ahead, in order; often
+            none. See `StreamOutput`.
+
+        Raises:
+            InputError: The values are not valid for the model, such as NaN. The steps are not
+                taken; the stream goes on as if they had not been given.
+            OptionError: The stream is finished.
+            BackendRunError: The backend failed.
+        """
+        self._check_open()
+        pieces = self._read(x)
+        count = len(pieces[0])
+        self.steps += count
+        found = []
+        taken, size = 0, self.chunk + self._spec.overlap
+        while True:
+            missing = size + self._held - len(self._pending[0])
+            if count - taken < missing:
+                break
+            self._append([piece[taken : taken + missing] for piece in pieces])
+            taken += max(missing, 0)
+            found.append(self._run(size, self.lookahead))
+        self._append([piece[taken:] for piece in pieces])
+        return found
+
+    def finish(self) -> list[StreamOutput]:
+        """End the sequence.
+
+        Returns:
+            The outputs of the remaining steps. None if there are no such steps.
+
+        Raises:
+            InputError: The whole sequence is too short for the model.
+            OptionError: The stream is finished already.
+            BackendRunError: The backend failed.
+        """
+        self._check_open()
+        spec = self._spec
+        size, found = self.chunk + spec.overlap, []
+        while len(self._pending[0]) - size >= spec.unit:
+            rest = len(self._pending[0]) - size
+            found.append(self._run(size, min(rest, self.lookahead)))
+        rest = len(self._pending[0])
+        self.is_finished = True
+        if self.steps_done == 0 and 0 < rest < spec.min_steps:
+            message = (
+                f"the stream ends after {rest} step{'s' * (rest > 1)}; the model takes at least "
+                f"{spec.min_steps}"
+            )
+            raise InputError(message)
+        if rest > spec.overlap:
+            found.append(self._run(rest, 0, last=True))
+        return found
+
+    def to_bytes(self) -> bytes:
+        """Return the state of the stream, for `Model.restore_stream` on this or another machine."""
+        arrays = [*self._pending, *self._states, *self._fixed]
+        header = {
+            "owner": self._owner,
+            "chunk": self.chunk,
+            "lookahead": self.lookahead,
+            "steps": self.steps,
+            "steps_done": self.steps_done,
+            "is_finished": self.is_finished,
+            "pending": len(self._pending[0]),
+        }
+        head = json.dumps(header).encode()
+        body = b"".join(
+            array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in arrays
+        )
+        checksum = zlib.crc32(body, zlib.crc32(head))
+        return _MAGIC + _HEADER.pack(len(head), checksum) + head + body
+
+    def restore(self, header: Mapping[str, Any], body: bytes) -> None:
+        """Continue from a saved state; see `read_state`.
+
+        Raises:
+            StreamStateError: It is the state of a stream of another model.
+        """
+        pending = header["pending"]
+        if not 0 <= pending <= self.chunk + self._held + self._spec.overlap:
+            raise _damaged()
+        shapes = [
+            *((pending, *array.shape[1:]) for array in self._pending),
+            *(array.shape for array in (*self._states, *self._fixed)),
+        ]
+        dtypes = [array.dtype for array in (*self._pending, *self._states, *self._fixed)]
+        arrays, place = [], 0
+        for shape, dtype in zip(shapes, dtypes, strict=True):
+            count = int(np.prod(shape, dtype=np.int64))
+            end = place + count * dtype.itemsize
+            if end > len(body):
+                raise _damaged()
+            stored = np.frombuffer(body, dtype.newbyteorder("<"), count, place)
+            arrays.append(stored.astype(dtype).reshape(shape))
+            place = end
+        if place != len(body):
+            raise _damaged()
+        counts = len(self._pending), len(self._states)
+        self._pending = arrays[: counts[0]]
+        self._states = arrays[counts[0] : sum(counts)]
+        self._fixed = arrays[sum(counts) :]
+        self.steps, self.steps_done = header["steps"], header["steps_done"]
+        self.is_finished = header["is_finished"]
+
+    def _check_open(self) -> None:
+        if self.is_finished:
+            message = "the stream is finished; start another one with model.stream()"
+            raise OptionError(message)
+
+    def _read(self, x: Any) -> list[AnyArray]:
+        """Check the values of a piece; returns one array `[steps, ...]` per input with time."""
+        names = [item.name for item in self._timed]
+        if isinstance(x, dict):
+            if set(x) != set(names):
+                found = ", ".join(map(repr, x)) or "nothing"
+                expected = ", ".join(map(repr, names))
+                message = f"a stream of this model is fed {expected}; the dict holds {found}"
+                raise InputError(message)
+            values = [x[name] for name in names]
+        elif len(names) == 1:
+            values = [x]
+        else:
+            message = f"a stream of this model is fed a dict of {', '.join(map(repr, names))}"
+            raise InputTypeError(message)
+        pieces = [
+            self._read_one(value, item, rule)
+            for value, item, rule in zip(values, self._timed, self._rules, strict=True)
+        ]
+        if len({len(piece) for piece in pieces}) > 1:
+            shown = ", ".join(f"{n!r} has {len(p)}" for n, p in zip(names, pieces, strict=True))
+            message = f"the inputs differ in the number of steps: {shown}"
+            raise InputError(message)
+        return pieces
+
+    def _read_one(self, value: Any, item: Any, rule: ValueRule) -> AnyArray:
+        label = f"input {item.name!r}, the piece at step {self.steps} of the stream"
+        shape = [axis.size or 1 for axis in item.axes[2:]]
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            message = f"{label} cannot be read as an array ({error})"
+            raise InputTypeError(message) from error
+        if array.ndim == len(shape) + 2 and array.shape[0] == 1:
+            array = array[0]
+        if array.ndim != len(shape) + 1 or list(array.shape[1:]) != shape:
+            expected = ", ".join(["steps", *map(str, shape)])
+            message = f"{label} has the shape {list(np.shape(value))}; expected [{expected}]"
+            raise InputError(message)
+        if array.size == 0:
+            return array.astype(item.dtype)
+        return rule.convert(array, label)
+
+    def _read_fixed(self, items: Sequence[Any], given: Mapping[str, AnyArray]) -> list[AnyArray]:
+        names = [item.name for item in items]
+        if set(given) != set(names):
+            found = ", ".join(map(repr, given)) or "none"
+            expected = ", ".join(map(repr, names)) or "none"
+            message = (
+                f"stream(inputs=...) takes the inputs without a time axis, by name: {expected}; "
+                f"given: {found}"
+            )
+            raise InputError(message)
+        arrays = []
+        for item in items:
+            shape = [axis.size or 1 for axis in item.axes]
+            array = np.asarray(given[item.name])
+            if list(array.shape) == shape[1:]:
+                array = array[None]
+            if list(array.shape) != shape:
+                message = (
+                    f"input {item.name!r} has the shape {list(array.shape)}; expected {shape[1:]}"
+                )
+                raise InputError(message)
+            arrays.append(
+                np.ascontiguousarray(ValueRule(item).convert(array, f"input {item.name!r}"))
+            )
+        return arrays
+
+    def _append(self, pieces: Sequence[AnyArray]) -> None:
+        if len(pieces[0]):
+            self._pending = [
+                np.concatenate([before, piece]) if len(before) else piece.copy()
+                for before, piece in zip(self._pending, pieces, strict=True)
+            ]
+
+    def _run(self, size: int, ahead: int, *, last: bool = False) -> StreamOutput:
+        """Run the file on the first `size` steps and the `ahead` steps after them."""
+        spec = self._spec
+        timed = iter([np.ascontiguousarray(array[None, :size]) for array in self._pending])
+        fixed = iter(self._fixed)
+        arrays = [next(timed) if is_timed else next(fixed) for is_timed in self._is_timed]
+        if spec.has_ahead:
+            arrays += [
+                np.ascontiguousarray(array[None, size : size + ahead]) if ahead else nothing
+                for array, nothing in zip(self._pending, self._nothing, strict=True)
+            ]
+            arrays.append(np.full((1, 1), 1.0 if ahead else 0.0, np.float32))
+        results = self._session.run([*arrays, *self._states])
+        count = len(spec.outputs)
+        self._states = results[count:]
+        advance = size if last else size - spec.overlap
+        self._pending = [array[advance:].copy() for array in self._pending]
+        self.steps_done = self.steps if last else self.steps_done + advance
+        outputs = [
+            _own(result[0] if last or not item.is_sequence else result[0, : advance // item.rate])
+            for result, item in zip(results, spec.outputs, strict=False)
+        ]
+        structure = spec.files.output_structure
+        if structure == "single":
+            return outputs[0]
+        if structure == "list":
+            return outputs
+        names = [item.name for item in spec.files.outputs]
+        return dict(zip(names, outputs, strict=True))
+
+
+def read_state(state: bytes, owner: str) -> tuple[dict[str, Any], bytes]:
+    """Read what `Stream.to_bytes` returned.
+
+    Args:
+        state: The bytes.
+        owner: The bundle and recipe that they must come from.
+
+    Returns:
+        The header, and the values of the arrays.
+
+    Raises:
+        StreamStateError: They are damaged, or the state of another model or version.
+    """
+    begin = len(_MAGIC) + _HEADER.size
+    if not isinstance(state, bytes | bytearray) or not bytes(state).startswith(_MAGIC):
+        message = (
+            "these bytes are not the state of a stream of this version of bilstm-edge; give what "
+            "Stream.to_bytes() returned"
+        )
+        raise StreamStateError(message)
+    if len(state) < begin:
+        raise _damaged()
+    length, checksum = _HEADER.unpack(state[len(_MAGIC) : begin])
+    head, body = bytes(state[begin : begin + length]), bytes(state[begin + length :])
+    if length > _MAX_HEADER or zlib.crc32(body, zlib.crc32(head)) != checksum:
+        raise _damaged()
+    try:
+        header = json.loads(head)
+        whole = ("chunk", "lookahead", "steps", "steps_done", "pending")
+        is_valid = all(type(header[key]) is int and header[key] >= 0 for key in whole)
+        is_valid = is_valid and type(header["is_finished"]) is bool
+        found = header["owner"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged() from error
+    if not is_valid:
+        raise _damaged()
+    if found != owner:
+        message = (
+            "this is the state of a stream of another model, another export of it or another "
+            "recipe; restore it with the bundle and recipe that it was saved with"
+        )
+        raise StreamStateError(message)
+    return header, body
+
+
+def _damaged() -> StreamStateError:
+    return StreamStateError("the state of the stream is damaged: copy it again, or start anew")
+
+
+def _own(array: AnyArray) -> AnyArray:
+    return array if array.base is None else array.copy()
+
+
+def _steps(name: str, value: int, unit: int, low: int) -> int:
+    if type(value) is not int or not low <= value <= MAX_STEPS:
+        message = f"{name} is {value!r}; expected a whole number from {low} to {MAX_STEPS}"
+        raise OptionError(message)
+    if value % unit:
+        message = (
+            f"{name} is {value}; the model pools {unit} steps into one, so it must be a multiple "
+            f"of {unit}"
+        )
+        raise OptionError(message)
+    return value

@@ -1,0 +1,103 @@
+"""Exports with stream files: options, files, manifest, report, and the runtime's answers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from keras import layers as kl
+
+import bilstm_runtime
+from bilstm_exporter import export
+from bilstm_exporter.errors import OptionError
+from bilstm_exporter.options import ExportOptions
+from exporter.models import bilstm, floats
+from zoo import randomize
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk": 4}, "chunk: it is for stream files; add --streaming"),
+        ({"lookahead": 4}, "lookahead: it is for stream files"),
+        ({"streaming": True, "chunk": 0}, "chunk: 0; it must be at least 1"),
+        ({"streaming": True, "lookahead": -1}, "lookahead: -1; it must be at least 0"),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(OptionError, match=message):
+        ExportOptions(**options)
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory):
+    """A tagger with convolution and two BiLSTMs, with its data, model and report."""
+    model = floats(
+        kl.Conv1D(4, 3, padding="same"),
+        bilstm(),
+        bilstm(),
+        kl.Dense(3, activation="softmax", name="tags"),
+    )
+    randomize(model, 11)
+    x = np.random.default_rng(5).normal(size=(12, 40, 3)).astype("float32")
+    labels = model(x).numpy().argmax(-1)
+    folder = tmp_path_factory.mktemp("streamed") / "edge"
+    report = export(
+        model, folder, streaming=True, chunk=4, recipes="float32,int8", max_drop="1%",
+        data={"x": x, "y": labels},
+    )  # fmt: skip
+    return model, x, report
+
+
+@pytest.mark.slow
+def test_the_report_has_a_row_for_each_delay(tagger):
+    _, _, report = tagger
+    delays = report.streaming.delays
+    assert delays.own_data
+    assert delays.longest == 40
+    ahead = [one.lookahead for one in delays.delays]
+    assert ahead == sorted({*ahead, 0, 1, 20, 40})
+    whole = delays.delays[-1]
+    assert whole.lookahead == 40
+    assert whole.agreement == 100.0
+    assert whole.max_error < 1e-4
+    assert delays.delays[0].max_error > 1e-3
+    assert [one.delay for one in delays.delays] == [one + 3 for one in ahead]
+    assert all(one.ms_per_step > 0 for one in delays.delays)
+
+
+@pytest.mark.slow
+def test_max_drop_chooses_the_smallest_delay(tagger):
+    _, _, report = tagger
+    chosen = report.streaming.lookahead
+    by_ahead = {one.lookahead: one for one in report.streaming.delays.delays}
+    assert by_ahead[chosen].drop <= 1
+    smaller = [one for one in by_ahead if one < chosen]
+    assert not smaller or by_ahead[max(smaller)].drop > 1
+    manifest = json.loads((report.bundle / "manifest.json").read_text())
+    assert manifest["streaming"]["lookahead"] == chosen
+    assert manifest["streaming"]["chunk"] == 4
+    assert manifest["streaming"]["right_context"] == 1
+    assert json.loads(json.dumps(report.to_dict()))["streaming"]["lookahead"] == chosen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnx", "litert"])
+def test_the_bundle_streams(tagger, backend):
+    model, x, report = tagger
+    for recipe in {one.recipe for one in report.artifacts} & {"float32", "int8"}:
+        loaded = bilstm_runtime.load(report.bundle, backend=backend, recipe=recipe)
+        stream = loaded.stream(lookahead=40)
+        found = np.concatenate([*stream.feed(x[0]), *stream.finish()])
+        error = np.abs(found - model(x[:1]).numpy()[0]).max()
+        assert error < (2e-5 if recipe == "float32" else 0.3)
+
+
+@pytest.mark.slow
+def test_weights_are_stored_once(tagger):
+    """Both parts of a chunk read the same weights."""
+    _, _, report = tagger
+    for name in ("onnx", "tflite"):
+        whole = (report.bundle / f"model.{name}").stat().st_size
+        assert (report.bundle / f"stream.{name}").stat().st_size < 4 * whole

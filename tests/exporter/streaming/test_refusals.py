@@ -1,0 +1,87 @@
+"""Layers that need the whole sequence are refused by name, with what to do."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import layers as kl
+
+from bilstm_exporter.errors import StreamingError
+from exporter.models import bilstm, floats
+
+LAYERS = {
+    "flatten": (
+        lambda: floats(bilstm(), kl.Permute((2, 1)), kl.Dense(2, name="d"), shape=(6, 3)),
+        "layer 'd' .* sums products over all steps",
+    ),
+    "softmax over time": (
+        lambda: floats(bilstm(), kl.Softmax(axis=1, name="weights")),
+        "layer 'weights' .*Softmax",
+    ),
+    "average pooling with padding": (
+        lambda: floats(kl.AveragePooling1D(3, 1, padding="same", name="mean"), bilstm()),
+        "layer 'mean' .* reach out of the sequence",
+    ),
+    "strides that depend on the length": (
+        lambda: floats(kl.Conv1D(2, 3, 2, padding="same", name="conv"), bilstm()),
+        "layer 'conv' .* depends on the length of the sequence; use padding 'valid' or 'causal'",
+    ),
+    "reversed": (
+        lambda: floats(kl.LSTM(2, go_backwards=True, return_sequences=True, name="back")),
+        "layer 'back' .* reverses the steps",
+    ),
+    "repeated": (
+        lambda: floats(kl.UpSampling1D(2, name="up"), bilstm()),
+        "layer 'up' .* cannot be streamed|layer 'up'",
+    ),
+}
+
+
+def gated() -> keras.Model:
+    """The mean over all steps weighs each step."""
+    x = keras.Input((None, 3), name="x")
+    steps = bilstm()(x)
+    mean = kl.GlobalAveragePooling1D(keepdims=True)(steps)
+    return keras.Model(x, kl.Multiply(name="gate")([steps, mean]))
+
+
+def attention() -> keras.Model:
+    x = keras.Input((None, 3), name="x")
+    steps = bilstm()(x)
+    return keras.Model(x, kl.Attention(name="attend")([steps, steps]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_that_need_the_whole_sequence(name, analysed):
+    build, message = LAYERS[name]
+    with pytest.raises(StreamingError, match=message):
+        analysed(build())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (gated, "layer 'gate' .* combines each step with a summary of the whole sequence"),
+        (attention, "layer 'attend' .* as attention does"),
+    ],
+)
+def test_statistics_of_the_whole_sequence(build, message, analysed):
+    with pytest.raises(StreamingError, match=message):
+        analysed(build())
+
+
+@pytest.mark.slow
+def test_different_time_axes(analysed):
+    first, second = keras.Input((None, 3), name="a"), keras.Input((None, 2), name="b")
+    last = [bilstm(last=True)(one) for one in (first, second)]
+    with pytest.raises(StreamingError, match="different time axes"):
+        analysed(keras.Model([first, second], kl.Concatenate()(last)))
+
+
+@pytest.mark.slow
+def test_a_fixed_batch(analysed):
+    model = keras.Sequential([keras.Input((None, 3), batch_size=2, name="x"), bilstm()])
+    with pytest.raises(StreamingError, match="the batch of input 'x' is fixed at 2"):
+        analysed(model)

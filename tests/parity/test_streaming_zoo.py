@@ -1,0 +1,49 @@
+"""Streams of the zoo are exact where a stream can be: no backward layer, or all the look-ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.inspection.properties import inspect_model
+from bilstm_exporter.streaming.files import StreamFileBuilder
+from bilstm_exporter.streaming.stream_model import make_stream_model
+from zoo import CASES, load_all
+
+load_all()
+NAMES = """
+    lstm-sequences lstm-go-backwards lstm-stacked-3-sequences lstm-static-time
+    lstm-activation-gelu bilstm-concat-last bilstm-concat-sequences bilstm-separate-sequences
+    bilstm-stacked-2 bilstm-directions-swapped bilstm-then-lstm masked-lstm-sequences
+    masked-lstm-zero-output masked-bilstm-sequences masked-bilstm-stacked-classifier
+    masked-tagger-time-distributed mask-residual masked-global-average-pooling
+    explicit-mask-bilstm around-conv1d-same around-conv1d-causal around-conv1d-same-dilation
+    around-conv1d-valid around-conv1d-valid-strides around-conv-pool-twice
+    around-conv1d-behind around-global-max-pooling around-time-distributed-cnn-model
+    around-ops-last-step two-inputs-dict word-and-char-tagger char-bilstm-in-time-distributed
+    gru-bidirectional-sequences gru-masked-sequences rnn-bidirectional-own-backward
+    stacked-mixed-cells-masked-sequences own-two-state-cell-bidirectional
+    own-cell-masked-sequences conv-lstm2d-bidirectional states-lstm-given-bidirectional
+    stateful-lstm-masked custom-residual-bilstm-masked
+""".split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_streams_are_exact(name):
+    model = CASES[name].build()
+    keras_model, origin = read(
+        model, weights=None, builder=None, custom_objects={}, trust_code=True, outputs=()
+    )
+    loaded, probes = inspect_model(keras_model, origin)
+    stream = make_stream_model(loaded)
+    builder = StreamFileBuilder(loaded, stream, probes, opset=18)
+    rng = np.random.default_rng(len(name))
+    assert len(builder.cases) >= 3
+    for name_of_format in ("onnx", "tflite"):
+        file = builder.build(name_of_format, "float32")  # raises if it is not exact
+        for case in builder.cases:
+            chunk = int(rng.integers(1, 9))
+            found = builder.compare(file.artifact, file.session, case, chunk=chunk)
+            assert found.passed, (name_of_format, chunk, found.mismatch, found.max_error_ratio)

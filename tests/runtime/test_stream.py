@@ -1,0 +1,304 @@
+"""Streams: fed piece by piece, saved and restored, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bilstm_runtime
+from bilstm_runtime.errors import (
+    InputError,
+    ModelClosedError,
+    NoArtifactError,
+    OptionError,
+    StreamStateError,
+)
+from bilstm_runtime.spec import Artifact, Axis, InputSpec, ModelSpec, OutputSpec, StateSpec
+from bilstm_runtime.stream_spec import StreamOutputSpec, StreamSpec
+from bilstm_runtime.streams import Stream
+
+ONE = Axis("batch", 1)
+FILE = Artifact("stream.onnx", "onnx", "float32", 1, "0" * 64, ("x",), ("y",))
+
+
+class Sums:
+    """A session: the sum of all steps so far plus those of the look-ahead, and the running sum."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+
+    def run(self, arrays):
+        x, ahead, has_ahead, before = arrays
+        self.longest = max(self.longest, x.shape[1])
+        sums = before + np.cumsum(x, axis=1)[..., 0]
+        future = ahead.sum() if has_ahead.item() > 0.5 else 0.0
+        return [sums[..., None] + future, sums[:, -1:], sums[:, -1:]]
+
+
+def spec(**changes) -> StreamSpec:
+    files = ModelSpec(
+        name="sums",
+        inputs=(
+            InputSpec("x", "float32", (ONE, Axis("time", None), Axis(None, 1))),
+            InputSpec("x_ahead", "float32", (ONE, Axis("ahead", None), Axis(None, 1))),
+            InputSpec("has_ahead", "float32", (ONE, Axis(None, 1))),
+        ),
+        outputs=(
+            OutputSpec("each", "float32", (ONE, Axis(None, None), Axis(None, 1))),
+            OutputSpec("total", "float32", (ONE, Axis(None, 1))),
+        ),
+        states=(StateSpec("sum", "float32", (ONE, Axis(None, 1))),),
+        output_structure="list",
+    )
+    options = {
+        "files": files,
+        "artifacts": (FILE,),
+        "timed": ("x",),
+        "outputs": (StreamOutputSpec(True), StreamOutputSpec(False)),
+        "chunk": 4,
+        "lookahead": 2,
+        "has_ahead": True,
+    }
+    return StreamSpec(**{**options, **changes})
+
+
+def stream(**options) -> Stream:
+    return Stream(spec(), Sums(), owner="me", **options)
+
+
+def steps(count: int, start: int = 0) -> np.ndarray:
+    return np.arange(start, start + count, dtype=np.float32)[:, None]
+
+
+def test_outputs_come_once_their_look_ahead_is_there():
+    one = stream()
+    assert one.feed(steps(5)) == []
+    (first,) = one.feed(steps(1, 5))
+    # 0 + 1 + 2 + 3, and the look-ahead 4 + 5
+    assert first[0].tolist() == [[9.0], [10.0], [12.0], [15.0]]
+    assert first[1].tolist() == [6.0]
+    (last,) = one.finish()
+    assert last[0].tolist() == [[10.0], [15.0]]
+    assert (one.steps, one.steps_done, one.is_finished) == (6, 6, True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_pieces_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    whole, pieces = stream(), stream()
+    x = rng.normal(size=(53, 1)).astype(np.float32)
+    expected = [*whole.feed(x), *whole.finish()]
+    found, place = [], 0
+    while place < len(x):
+        count = int(rng.integers(0, 9))
+        found += pieces.feed(x[place : place + count])
+        place += count
+    found += pieces.finish()
+    assert len(found) == len(expected) == 14
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_no_look_ahead_gives_every_chunk_at_once():
+    one = stream(chunk=2, lookahead=0)
+    assert [item[0][:, 0].tolist() for item in one.feed(steps(4))] == [[0, 1], [3, 6]]
+    assert one.finish() == []
+
+
+def test_nothing_fed_gives_nothing():
+    assert stream().finish() == []
+
+
+def test_a_piece_with_nan_is_refused_and_the_stream_goes_on():
+    one, other = stream(), stream()
+    assert one.feed(steps(3)) == other.feed(steps(3)) == []
+    bad = steps(4, 3)
+    bad[2] = np.nan
+    with pytest.raises(InputError, match=r"'x', the piece at step 3 of the stream.*not finite"):
+        one.feed(bad)
+    found, expected = one.feed(steps(9, 3)), other.feed(steps(9, 3))
+    assert [item[0].tolist() for item in found] == [item[0].tolist() for item in expected]
+    assert one.steps == 12
+
+
+@pytest.mark.parametrize(
+    ("piece", "message"),
+    [
+        (np.zeros((3, 2), np.float32), r"has the shape \[3, 2\]; expected \[steps, 1\]"),
+        ([[1.0], [2.0, 3.0]], "cannot be read as an array"),
+        ({"y": steps(2)}, "is fed 'x'; the dict holds 'y'"),
+        (np.array([["a"]]), "the model takes floats"),
+    ],
+)
+def test_pieces_that_do_not_fit(piece, message):
+    with pytest.raises(InputError, match=message):
+        stream().feed(piece)
+
+
+def test_feeding_after_the_end():
+    one = stream()
+    one.finish()
+    for call in (lambda: one.feed(steps(1)), one.finish):
+        with pytest.raises(OptionError, match="the stream is finished; start another"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk": 0}, "chunk is 0; expected a whole number from 1"),
+        ({"lookahead": -1}, "lookahead is -1; expected a whole number from 0"),
+        ({"chunk": 2.0}, "chunk is 2.0"),
+        ({"chunk": 2**20 + 1}, "from 1 to 1048576"),
+        ({"inputs": {"speed": 1}}, "without a time axis, by name: none; given: 'speed'"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises((OptionError, InputError), match=message):
+        stream(**options)
+
+
+def test_chunk_and_look_ahead_are_multiples_of_the_unit():
+    pooled = spec(unit=2, outputs=(StreamOutputSpec(True, 2), StreamOutputSpec(False)))
+    with pytest.raises(OptionError, match="chunk is 3; the model pools 2 steps into one"):
+        Stream(pooled, Sums(), owner="me", chunk=3)
+
+
+def test_a_chunk_larger_than_the_fixed_time():
+    inputs = list(spec().files.inputs)
+    inputs[0] = InputSpec("x", "float32", (ONE, Axis("time", 1), Axis(None, 1)))
+    files = ModelSpec(
+        "sums", tuple(inputs), spec().files.outputs, spec().files.states, output_structure="list"
+    )
+    with pytest.raises(OptionError, match=r"chunk is 40, but the .* exactly 1 step at"):
+        Stream(spec(files=files, chunk=1), Sums(), owner="me", chunk=40)
+
+
+def test_memory_does_not_grow_with_the_stream():
+    one = stream(chunk=8, lookahead=4)
+    for _ in range(200):
+        one.feed(steps(50))
+    assert len(one._pending[0]) < 8 + 4
+    assert len(one.to_bytes()) < 500
+    assert one._session.longest == 8
+
+
+# --- a bundle
+
+
+@pytest.fixture
+def streamed(load_fixture, backend):
+    return load_fixture("streamed", backend=backend)
+
+
+@pytest.fixture
+def load_fixture(fixtures):
+    return lambda name, **options: bilstm_runtime.load(fixtures / name, **options)
+
+
+def signal(count: int, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
+
+
+def all_of(one: Stream, x: np.ndarray) -> np.ndarray:
+    return np.concatenate([*one.feed(x), *one.finish()])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 40])
+def test_the_whole_look_ahead_gives_the_answer_for_the_whole_sequence(streamed, chunk):
+    x = signal(23)
+    whole = streamed.predict(x[None])[0]
+    found = all_of(streamed.stream(chunk=chunk, lookahead=23), x)
+    np.testing.assert_allclose(found, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_the_defaults_are_those_of_the_export(streamed):
+    one = streamed.stream()
+    assert (one.chunk, one.lookahead) == (5, 3)
+    x = signal(31)
+    found, whole = all_of(one, x), streamed.predict(x[None])[0]
+    assert found.shape == whole.shape
+    assert 0 < np.abs(found - whole).max() < 0.5
+
+
+def test_many_streams_of_one_model(streamed):
+    inputs = [signal(30, seed) for seed in range(4)]
+    expected = [all_of(streamed.stream(), x) for x in inputs]
+    streams = [streamed.stream() for _ in inputs]
+    found = [[] for _ in inputs]
+    for place in range(0, 30, 3):
+        for one, x, parts in zip(streams, inputs, found, strict=True):
+            parts.extend(one.feed(x[place : place + 3]))
+    for one, parts, whole in zip(streams, found, expected, strict=True):
+        np.testing.assert_array_equal(np.concatenate([*parts, *one.finish()]), whole)
+
+
+def test_a_stream_continues_from_its_bytes(streamed, load_fixture, backend):
+    x = signal(40)
+    expected = all_of(streamed.stream(chunk=4), x)
+    one = streamed.stream(chunk=4)
+    parts = one.feed(x[:17])
+    state = one.to_bytes()
+    other = load_fixture("streamed", backend=backend).restore_stream(state)
+    assert (other.chunk, other.lookahead, other.steps) == (4, 3, 17)
+    parts += other.feed(x[17:])
+    np.testing.assert_array_equal(np.concatenate([*parts, *other.finish()]), expected)
+
+
+def test_states_that_cannot_be_restored(streamed, bundle, backend):
+    state = streamed.stream().to_bytes()
+    with pytest.raises(StreamStateError, match="not the state of a stream"):
+        streamed.restore_stream(b"something else")
+    with pytest.raises(StreamStateError, match="is damaged"):
+        streamed.restore_stream(state[:-1])
+    changed = bytearray(state)
+    changed[-3] ^= 1
+    with pytest.raises(StreamStateError, match="is damaged"):
+        streamed.restore_stream(bytes(changed))
+    folder = bundle("streamed", lambda manifest: manifest.update(name="another"))
+    other = bilstm_runtime.load(folder, backend=backend)
+    with pytest.raises(StreamStateError, match="another model, another export"):
+        other.restore_stream(state)
+
+
+def test_a_bundle_without_stream_files(load_fixture, backend):
+    model = load_fixture("tagger", backend=backend)
+    assert model.streaming is None
+    with pytest.raises(NoArtifactError, match="export the model again with --streaming"):
+        model.stream()
+
+
+def test_a_backend_without_a_stream_file(bundle, backend):
+    other = {"onnx": "tflite", "litert": "onnx"}[backend]
+
+    def edit(manifest):
+        files = manifest["streaming"]["artifacts"]
+        manifest["streaming"]["artifacts"] = [one for one in files if one["format"] == other]
+
+    model = bilstm_runtime.load(bundle("streamed", edit), backend=backend)
+    with pytest.raises(NoArtifactError, match=rf"no stream file .* it has stream\.{other}"):
+        model.stream()
+
+
+def test_a_closed_model_starts_no_stream(streamed):
+    one = streamed.stream()
+    streamed.close()
+    with pytest.raises(ModelClosedError):
+        streamed.stream()
+    del one
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"timed": ["nothing"]}, "timed"),
+        ({"outputs": []}, "outputs"),
+        ({"chunk": 0}, "chunk"),
+        ({"unit": 2}, "unit"),
+    ],
+)
+def test_wrong_manifests(bundle, edit, message):
+    folder = bundle("streamed", lambda manifest: manifest["streaming"].update(edit))
+    with pytest.raises(bilstm_runtime.BundleError, match=message):
+        bilstm_runtime.load(folder)
