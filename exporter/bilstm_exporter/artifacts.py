@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from bilstm_exporter.errors import (
     ExportError,
+    MissingLibraryError,
     ParityError,
     TargetError,
     UnsupportedModelError,
@@ -29,7 +30,7 @@ from bilstm_exporter.verification.parity import Parity, measure_parity, require_
 from bilstm_exporter.verification.runtimes import check_operators, prove
 from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.bundle.manifest import Artifact
-from bilstm_runtime.errors import BackendRunError
+from bilstm_runtime.errors import BackendMissingError, BackendRunError
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,11 @@ class ArtifactBuilder:
             message = f"no backend of bilstm_runtime runs {name}, so its files cannot be verified"
             raise UnsupportedModelError(message)
         with captured_stderr():  # LiteRT prints a line when it starts
-            return artifact, backend.open(built.content, artifact, self.loaded.spec, threads=1)
+            try:
+                session = backend.open(built.content, artifact, self.loaded.spec, threads=1)
+            except BackendMissingError as error:
+                raise MissingLibraryError(str(error)) from error
+        return artifact, session
 
     def _target(self, name: str) -> Target:
         if name not in self._targets:

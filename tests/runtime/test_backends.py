@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import importlib
 import json
+import re
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +30,6 @@ from bilstm_runtime.errors import (
     NoArtifactError,
     UnknownBackendError,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BundleMaker = Any
 PACKAGES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}
@@ -99,11 +99,39 @@ def test_backend_that_is_installed_but_broken(
         load(bundle(), backend=backend)
 
 
+@pytest.mark.parametrize("version", ["0.9", "1.23.1", "2.0.2", "1.23.2rc1"])
+def test_backend_older_than_its_minimum(
+    bundle: BundleMaker, backend: str, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    if version.startswith("2") and backend == "onnx":
+        pytest.skip("this is newer than onnxruntime's minimum")
+    module = importlib.import_module(PACKAGES[backend])
+    monkeypatch.setattr(module, "__version__", version)
+    if backend == "onnx" and version == "1.23.2rc1" and sys.version_info < (3, 11):
+        load(bundle(), backend=backend)
+        return
+    with pytest.raises(BackendMissingError, match=rf"{version}, and .* or newer only.*--upgrade"):
+        load(bundle(), backend=backend)
+
+
+def test_minimum_is_the_lower_bound_of_the_project() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    bounds = {
+        "onnx": r"\"onnxruntime>=([\d.]+),<2; python_version "
+        + (">= '3.11'" if sys.version_info >= (3, 11) else "< '3.11'"),
+        "litert": r"\"ai-edge-litert>=([\d.]+),",
+    }
+    for name, pattern in bounds.items():
+        assert BACKENDS[name].min_version == re.findall(pattern, text)[0]
+
+
 def test_unknown_backend_and_duplicates() -> None:
     with pytest.raises(UnknownBackendError, match="choose one of: onnx, litert"):
         find_backend("torch")
     with pytest.raises(DuplicateBackendError, match="already registered"):
-        register("onnx", format="onnx", package="x", extra="x")(BACKENDS["onnx"].open)
+        register("onnx", format="onnx", package="x", extra="x", min_version="1")(
+            BACKENDS["onnx"].open
+        )
     assert BACKENDS["onnx"].package == "onnxruntime"
 
 

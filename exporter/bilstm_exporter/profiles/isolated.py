@@ -44,7 +44,7 @@ class IsolatedSession:
         self.arena_bytes: int | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
         self._process = subprocess.Popen(  # noqa: S603 - this Python, this module
-            [sys.executable, "-m", __name__, opener],
+            [sys.executable, "-c", f"from {__name__} import main; main()", opener],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -120,12 +120,9 @@ def _serve(opener: str, questions: BinaryIO, answers: BinaryIO) -> None:
         answers.flush()
 
 
-def _main() -> None:
+def main() -> None:
+    """Serve one session over the pipes of this process."""
     # The runtime may print; its output must not reach the pipe.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _serve(sys.argv[1], sys.stdin.buffer, answers)
-
-
-if __name__ == "__main__":
-    _main()

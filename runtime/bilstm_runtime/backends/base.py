@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +69,7 @@ class Backend:
         package: The module that the installed backend provides.
         extra: The extra of bilstm-edge that installs it.
         open: Opens a model file.
+        min_version: The oldest version that is run.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Backend:
     package: str
     extra: str
     open: Opener
+    min_version: str = ""
 
     @property
     def is_installed(self) -> bool:
@@ -93,6 +96,31 @@ class Backend:
             f"the backend {self.name!r} needs {self.package}, which {why}. "
             f"Install it: {self.install_command}"
         )
+
+    def check_version(self, module: object) -> None:
+        """Check that the imported package is not older than `min_version`.
+
+        Args:
+            module: The package's module; without a ``__version__``, nothing is checked.
+
+        Raises:
+            BackendMissingError: It is older.
+        """
+        version = getattr(module, "__version__", None)
+        if version is None or _numbers(str(version)) >= _numbers(self.min_version):
+            return
+        message = (
+            f"the backend {self.name!r} has {self.package} {version}, and files are run by "
+            f"{self.min_version} or newer only, because older versions can compute wrong outputs. "
+            f"Upgrade it: {self.install_command.replace('install', 'install --upgrade', 1)}"
+        )
+        raise BackendMissingError(message)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers at the start of a version, such as (1, 24, 0) for "1.24.0rc1"."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def check_signature(
@@ -155,6 +183,7 @@ def register(
     format: str,  # noqa: A002 (the manifest's key)
     package: str,
     extra: str,
+    min_version: str,
 ) -> Callable[[Opener], Opener]:
     """Register the decorated function as the opener of a new backend.
 
@@ -166,7 +195,7 @@ def register(
         if name in BACKENDS:
             message = f"the backend {name!r} is already registered, for {BACKENDS[name].format}"
             raise DuplicateBackendError(message)
-        BACKENDS[name] = Backend(name, format, package, extra, opener)
+        BACKENDS[name] = Backend(name, format, package, extra, opener, min_version)
         return opener
 
     return add

@@ -222,14 +222,21 @@ class LitertSession:
         )
 
 
-@register("litert", format="tflite", package="ai_edge_litert", extra="litert")
+@register(
+    "litert",
+    format="tflite",
+    package="ai_edge_litert",
+    extra="litert",
+    min_version="2.1",  # 2.0 computes wrong outputs for int4
+)
 def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int) -> Session:
     """Open a TFLite file; see `Opener`."""
     try:
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 (only where used)
+        import ai_edge_litert  # noqa: PLC0415 (only where this backend is used)
+        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 (the same)
     except ImportError as error:
         raise BACKENDS["litert"].missing(error) from error
-
+    BACKENDS["litert"].check_version(ai_edge_litert)
     try:
         check_indices(content)
     except ExternalBuffersError as error:

@@ -9,6 +9,7 @@ is opened from bytes, with a folder for external data in which no file can exist
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from bilstm_runtime.backends.base import (
@@ -35,6 +36,9 @@ _EXTERNAL_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _NO_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"
 """Without it, onnxruntime starts a thread for telemetry when it is imported (seen in 1.32). A child
 process that was forked does not have this thread, and waits for it without end when it exits."""
+
+_MIN_VERSION: Final = "1.24" if sys.version_info >= (3, 11) else "1.23.2"
+"""The lower bound of pyproject.toml; Python 3.10 has no later version than 1.23.2."""
 
 _DTYPES = {"float": "float32", "double": "float64"}
 """onnxruntime's dtype names that differ from numpy's."""
@@ -68,7 +72,13 @@ class OnnxSession:
         return outputs
 
 
-@register("onnx", format="onnx", package="onnxruntime", extra="onnx")
+@register(
+    "onnx",
+    format="onnx",
+    package="onnxruntime",
+    extra="onnx",
+    min_version=_MIN_VERSION,
+)
 def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int) -> Session:
     """Open an ONNX file; see `Opener`."""
     os.environ.setdefault(_NO_TELEMETRY, "1")
@@ -76,6 +86,7 @@ def open_onnx(content: bytes, artifact: Artifact, spec: ModelSpec, threads: int)
         import onnxruntime as ort  # noqa: PLC0415 (only where this backend is used)
     except ImportError as error:
         raise BACKENDS["onnx"].missing(error) from error
+    BACKENDS["onnx"].check_version(ort)
     try:
         check_encoding(content)
     except ExternalDataError as error:

@@ -102,7 +102,7 @@ def test_a_runtime_runs_every_probe(toy, tmp_path, run, saved):
     [
         (open_wrong, "times the tolerance"),
         (open_failing, "it does not run"),
-        (open_aborting, r"ended its process while model.onnx was open \(assertion failed\)"),
+        (open_aborting, "ended its process while model.onnx was open"),
     ],
 )
 def test_a_runtime_with_wrong_outputs_is_refused(toy, tmp_path, opener, problem):

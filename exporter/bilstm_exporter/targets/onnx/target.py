@@ -15,6 +15,7 @@ from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, Tar
 from bilstm_exporter.targets.onnx.cleanup import clean
 from bilstm_exporter.targets.onnx.lowering import lower_markers
 from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, keep_marker
+from bilstm_exporter.targets.onnx.metadata import metadata
 from bilstm_exporter.targets.onnx.operators import list_operators
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.onnx.weights import store_weights
@@ -58,7 +59,7 @@ class OnnxTarget:
         weights = store_weights(model, plan, loaded.weight_owners)
         if not weights:
             return Built(converted.content, converted.recurrences)
-        return Built(_serialized(model), converted.recurrences, weights)
+        return Built(_serialized(model, loaded), converted.recurrences, weights)
 
     def operators(self, content: bytes) -> list[OperatorUse]:
         """List the operators of an artifact."""
@@ -72,12 +73,14 @@ class OnnxTarget:
             forms = lower_markers(model, graph.markers, self._opset, self._forms)
             clean(model)
             _name_values(model.graph, loaded)
-            self._float32 = OnnxModel(_serialized(model), forms)
+            self._float32 = OnnxModel(_serialized(model, loaded), forms)
         return self._float32
 
 
-def _serialized(model: ir.Model) -> bytes:
+def _serialized(model: ir.Model, loaded: LoadedModel) -> bytes:
     model.producer_name, model.producer_version = "bilstm-edge", ""
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata(loaded.spec))
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]  # onnxruntime infers shapes itself
     onnx.checker.check_model(proto)
