@@ -293,8 +293,8 @@ FLAGS = {
     "export-bilstm": "batch builder chunk custom-objects data debug explain formats json labels "
     "lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite padding quiet "
     "recipes streaming target threshold time tokenizer truncating trust-code weights",
-    "run-bilstm": "backend batch-size debug input input-format output quiet raw recipe sha256 "
-    "spans text threads threshold top-k",
+    "run-bilstm": "backend batch-size chunk debug input input-format lookahead output quiet raw "
+    "recipe sha256 spans stream text threads threshold top-k",
     "check-bilstm": "backend debug json quiet",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
     "markdown only output padding quiet recipes rounds seconds seed soak threads tune",

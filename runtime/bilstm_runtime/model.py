@@ -18,15 +18,18 @@ from bilstm_runtime.errors import (
     OptionError,
 )
 from bilstm_runtime.predictor import Predictor
-from bilstm_runtime.streams import Stream, read_state
+from bilstm_runtime.streams import LONG, Stream, predict_long, read_state
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
     from types import TracebackType
 
+    from bilstm_runtime.batching import Progress
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.manifest import Artifact
+    from bilstm_runtime.inputs import Values
+    from bilstm_runtime.predictor import Outputs
     from bilstm_runtime.spec import AnyArray
     from bilstm_runtime.stream_spec import StreamSpec
 
@@ -88,6 +91,54 @@ class Model(Predictor):
         self._opened_with = backend, located
         self._stream_file: ForkSafeSession | None = None
         self._is_closed = False
+
+    def predict(
+        self, x: Values, *, batch_size: int | None = None, progress: Progress | None = None
+    ) -> Outputs:
+        """Predict for a batch of examples; see `Predictor.predict`.
+
+        Arrays of 65,536 steps and more run chunk by chunk if the bundle has stream files: memory
+        then does not grow with the length. Forward layers are exact. Backward layers start 256
+        steps after each chunk of 1,024 steps, or later if the export says so.
+        """
+        arrays = self._long_arrays(x)
+        if arrays is None:
+            return super().predict(x, batch_size=batch_size, progress=progress)
+        spec, session = self._open_stream_file()
+        outputs = predict_long(spec, session, arrays, progress)
+        if self.output_structure == "single":
+            return outputs[0]
+        if self.output_structure == "list":
+            return outputs
+        names = [item.name for item in self.outputs]
+        return dict(zip(names, outputs, strict=True))
+
+    def _long_arrays(self, x: Values) -> dict[str, AnyArray] | None:
+        """Return the inputs by name if they are arrays of a length for streams."""
+        spec = self._streaming
+        if spec is None or self.is_stateful or self._is_closed:
+            return None
+        names = [item.name for item in self.inputs]
+        if isinstance(x, np.ndarray) and len(names) == 1:
+            x = {names[0]: x}
+        if not isinstance(x, dict) or set(x) != set(names):
+            return None
+        arrays = {name: x[name] for name in names}
+        ranks = {item.name: len(item.axes) for item in self.inputs}
+        if any(
+            not isinstance(array, np.ndarray) or array.ndim != ranks[name]
+            for name, array in arrays.items()
+        ):
+            return None
+        lengths = {arrays[name].shape[1] for name in spec.timed}
+        rows = {len(array) for array in arrays.values()}
+        if len(lengths) != 1 or len(rows) != 1 or min(lengths) < LONG or not min(rows):
+            return None
+        has_file = any(
+            (item.format, item.recipe) == (self._opened_with[0].format, self.recipe)
+            for item in spec.artifacts
+        )
+        return arrays if has_file else None
 
     def close(self) -> None:
         """Free the model's memory; `predict` then raises `ModelClosedError`."""

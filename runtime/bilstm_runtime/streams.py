@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bilstm_runtime.backends import Session
-    from bilstm_runtime.stream_spec import StreamSpec
+    from bilstm_runtime.batching import Progress
+    from bilstm_runtime.stream_spec import StreamOutputSpec, StreamSpec
 
 StreamOutput: TypeAlias = Any
 """The outputs for one chunk, in the structure of the Keras model: arrays without a batch axis. A
@@ -338,6 +339,91 @@ class Stream:
             return outputs
         names = [item.name for item in spec.files.outputs]
         return dict(zip(names, outputs, strict=True))
+
+
+LONG: Final = 2**16
+"""Sequences of at least so many steps are predicted chunk by chunk."""
+
+_LONG_CHUNK, _LONG_AHEAD, _LONG_PIECE = 1024, 256, 16
+
+
+def predict_long(
+    spec: StreamSpec,
+    session: Session,
+    arrays: Mapping[str, AnyArray],
+    progress: Progress | None = None,
+) -> list[AnyArray]:
+    """Predict for whole sequences, chunk by chunk.
+
+    Args:
+        spec: The stream files of the model.
+        session: One of them.
+        arrays: `[batch, ...]` by the input's name.
+        progress: Called after each sequence with the number of sequences so far, and of all.
+
+    Returns:
+        One array per output, `[batch, ...]`.
+    """
+    unit = spec.unit
+    chunk: int | None = -(-max(spec.chunk, _LONG_CHUNK) // unit) * unit
+    ahead = -(-max(spec.lookahead, _LONG_AHEAD, spec.right_context) // unit) * unit
+    if any(item.name in spec.timed and item.axes[1].size for item in spec.files.inputs):
+        chunk = None  # the files take a fixed number of steps
+    count = len(next(iter(arrays.values())))
+    length = arrays[spec.timed[0]].shape[1]
+    wholes = [_Whole(kind, count, length) for kind in spec.outputs]
+    for row in range(count):
+        fixed = {name: array[row] for name, array in arrays.items() if name not in spec.timed}
+        stream = Stream(spec, session, owner="", chunk=chunk, lookahead=ahead, inputs=fixed)
+        piece = stream.chunk * _LONG_PIECE
+        for start in range(0, length, piece):
+            part = {name: arrays[name][row, start : start + piece] for name in spec.timed}
+            _store(stream.feed(part), wholes, row)
+        _store(stream.finish(), wholes, row)
+        if progress is not None:
+            progress(row + 1, count)
+    return [whole.values() for whole in wholes]
+
+
+class _Whole:
+    """One output for whole sequences, put together from those of chunks."""
+
+    def __init__(self, kind: StreamOutputSpec, count: int, length: int) -> None:
+        self._kind, self._count = kind, count
+        self._length = -(-length // kind.rate)
+        self._array: AnyArray | None = None
+        self._row = self._end = 0
+
+    def store(self, value: AnyArray, row: int) -> None:
+        """Store the output of the next chunk of a row."""
+        is_sequence = self._kind.is_sequence
+        if self._array is None:
+            shape = (self._length, *value.shape[1:]) if is_sequence else value.shape
+            self._array = np.empty((self._count, *shape), value.dtype)
+        if not is_sequence:
+            self._array[row] = value
+            return
+        if row != self._row:
+            self._row, self._end = row, 0
+        start, self._end = self._end, self._end + len(value)
+        self._array[row, start : self._end] = value
+
+    def values(self) -> AnyArray:
+        """Return the array, without entries that windows without padding leave out."""
+        assert self._array is not None  # noqa: S101 (a sequence is not empty)
+        return self._array[:, : self._end] if self._kind.is_sequence else self._array
+
+
+def _store(items: Sequence[StreamOutput], wholes: Sequence[_Whole], row: int) -> None:
+    for item in items:
+        for value, whole in zip(_flat(item), wholes, strict=True):
+            whole.store(value, row)
+
+
+def _flat(item: StreamOutput) -> list[AnyArray]:
+    if isinstance(item, dict):
+        return list(item.values())
+    return item if isinstance(item, list) else [item]
 
 
 def read_state(state: bytes, owner: str) -> tuple[dict[str, Any], bytes]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -302,3 +306,103 @@ def test_wrong_manifests(bundle, edit, message):
     folder = bundle("streamed", lambda manifest: manifest["streaming"].update(edit))
     with pytest.raises(bilstm_runtime.BundleError, match=message):
         bilstm_runtime.load(folder)
+
+
+# --- long sequences
+
+
+def test_long_sequences_are_predicted_chunk_by_chunk(streamed, monkeypatch):
+    monkeypatch.setattr("bilstm_runtime.model.LONG", 2500)
+    x = np.random.default_rng(1).normal(size=(2, 3000, 3)).astype(np.float32)
+    seen = []
+    found = streamed.predict(x, progress=lambda done, total: seen.append((done, total)))
+    monkeypatch.setattr("bilstm_runtime.model.LONG", 2**20)
+    whole = streamed.predict(x)
+    assert found.shape == whole.shape
+    # 256 steps of look-ahead leave nothing of this model's backward states.
+    np.testing.assert_allclose(found, whole, atol=1e-5, rtol=1e-4)
+    assert seen == [(1, 2), (2, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_million_steps_take_less_than_5_mb(fixtures, backend):
+    code = """
+import sys, numpy as np, bilstm_runtime
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+stream = bilstm_runtime.load(sys.argv[1], backend=sys.argv[2]).stream(chunk=500, lookahead=100)
+piece = np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32)
+for _ in range(10):
+    stream.feed(piece)
+before, largest = resident(), 0
+while stream.steps < 1_000_000:
+    stream.feed(piece)
+    largest = max(largest, resident())
+stream.finish()
+print(stream.steps_done, largest - before)
+"""
+    command = [sys.executable, "-c", code, str(fixtures / "streamed"), backend]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    steps_done, growth = map(int, done.stdout.split())
+    assert steps_done == 1_000_000
+    assert growth < 5_000_000
+
+
+# --- run-bilstm --stream
+
+
+@pytest.fixture
+def run_stream(fixtures, tmp_path, capsys):
+    """Run run-bilstm --stream on lines; returns the exit code, the lines of output and stderr."""
+    from bilstm_runtime.cli.run import main
+
+    def run(lines, *options, ending="jsonl"):
+        file = tmp_path / f"steps.{ending}"
+        file.write_text("".join(f"{line}\n" for line in lines))
+        code = main([str(fixtures / "streamed"), "--input", str(file), *options])
+        shown = capsys.readouterr()
+        return code, [json.loads(line) for line in shown.out.splitlines()], shown.err
+
+    return run
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_each_line_is_a_step(run_stream, load_fixture, ending):
+    x = signal(12).round(4)
+    lines = [json.dumps(row.tolist()) for row in x]
+    if ending == "csv":
+        lines = ["a,b,c", *(line[1:-1] for line in lines)]
+    code, found, _ = run_stream(
+        lines, "--stream", "--chunk", "4", "--lookahead", "2", ending=ending
+    )
+    assert code == 0
+    assert [line["step"] for line in found] == list(range(12))
+    expected = all_of(load_fixture("streamed").stream(chunk=4, lookahead=2), x)
+    np.testing.assert_allclose([line["tags"] for line in found], expected, atol=1e-6)
+
+
+def test_a_wrong_line_is_answered_with_an_error(run_stream):
+    lines = ["[1, 2, 3]", "[1, NaN, 3]", "[1, 2]", "nothing", "[3, 2, 1]"]
+    code, found, err = run_stream(lines, "--stream", "--chunk", "1", "--lookahead", "0")
+    assert code == 2
+    assert ["error" in line for line in found] == [False, True, True, True, False]
+    assert "line 2" in found[1]["error"]
+    assert "not finite" in found[1]["error"]
+    assert "3 lines were not taken" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--chunk", "4"], "--chunk and --lookahead are for streams; add --stream"),
+        (["--stream", "--output", "x.npz"], "must end in one of .jsonl"),
+        (["--stream", "--chunk", "0"], "chunk is 0; expected a whole number from 1"),
+    ],
+)
+def test_options_of_the_command(run_stream, options, message):
+    code, found, err = run_stream(["[1, 2, 3]"], *options)
+    assert (code, found) == (2, [])
+    assert message in err

@@ -104,6 +104,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the largest number of examples that run at once (default: as many as take little "
         "memory)",
     )
+    streams = parser.add_argument_group("streams", "for a bundle with stream files")
+    streams.add_argument(
+        "--stream",
+        action="store_true",
+        help="take each line of the input as the next step of one sequence without end, and write "
+        "each output as soon as its look-ahead is there",
+    )
+    streams.add_argument(
+        "--chunk", type=int, metavar="N", help="steps at once (default: that of the export)"
+    )
+    streams.add_argument(
+        "--lookahead",
+        type=int,
+        metavar="N",
+        help="steps to wait for after a chunk (default: that of the export)",
+    )
     answers = parser.add_argument_group("answers", "for a bundle that names its classes")
     answers.add_argument("--top-k", type=int, metavar="K", help="the K best labels (default: 1)")
     answers.add_argument(
@@ -139,6 +155,8 @@ def run(args: argparse.Namespace) -> int:
     from bilstm_runtime.io.writers import WRITERS, check_format  # noqa: PLC0415
     from bilstm_runtime.model import load  # noqa: PLC0415
 
+    if args.stream or args.chunk is not None or args.lookahead is not None:
+        return _run_stream(args)
     input_format = args.input_format or _format_of(args.input, "jsonl", [*READERS, TEXT_LINES])
     output_format = _format_of(args.output, "jsonl", WRITERS)
     model = load(
@@ -171,6 +189,44 @@ def run(args: argparse.Namespace) -> int:
     if job.errors:
         first = " ".join(job.errors[0].split())
         sys.stderr.write(f"{PROG}: error: {len(job.errors)} of {count} examples: {first}\n")
+        return ExitCode.USAGE
+    return ExitCode.OK
+
+
+def _run_stream(args: argparse.Namespace) -> int:
+    """Stream the lines of the input; returns the exit code."""
+    from bilstm_runtime.cli.output import Progress, opened_output  # noqa: PLC0415 (see above)
+    from bilstm_runtime.cli.streaming import StreamJob  # noqa: PLC0415
+    from bilstm_runtime.io.readers import READERS  # noqa: PLC0415
+    from bilstm_runtime.io.sources import open_source  # noqa: PLC0415
+    from bilstm_runtime.model import load  # noqa: PLC0415
+
+    if not args.stream:
+        message = "--chunk and --lookahead are for streams; add --stream"
+        raise OptionError(message)
+    if args.input is None:
+        message = "--stream reads the steps of --input; - is stdin"
+        raise OptionError(message)
+    input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
+    if _format_of(args.output, "jsonl", ["jsonl"]) != "jsonl":
+        message = "--stream writes .jsonl"
+        raise OptionError(message)
+    options = {"backend": args.backend, "recipe": args.recipe, "threads": args.threads}
+    model = load(args.bundle, **options, sha256=args.sha256)
+    label = "stdin" if args.input == STDIN else args.input
+    progress = Progress(shown=not args.quiet and sys.stderr.isatty())
+    source = open_source(_no_stdin(args.input))
+    owned = contextlib.nullcontext() if args.input == STDIN else contextlib.closing(source)
+    with owned, opened_output(args.output) as file:
+        steps = {"chunk": args.chunk, "lookahead": args.lookahead}
+        job = StreamJob(model, label, file, progress, **steps)
+        count = job.run(source, input_format)
+    progress.clear()
+    if not args.quiet and sys.stderr.isatty():
+        sys.stderr.write(f"{PROG}: {count} steps, {model!r}\n")
+    if job.errors:
+        first = " ".join(job.errors[0].split())
+        sys.stderr.write(f"{PROG}: error: {len(job.errors)} lines were not taken: {first}\n")
         return ExitCode.USAGE
     return ExitCode.OK
 
