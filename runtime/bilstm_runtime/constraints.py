@@ -77,6 +77,10 @@ FILE_NAME: Final = Pattern(
     re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}"),
     "a plain file name inside the bundle folder (letters, digits, . _ + -)",
 )
+FILE_PATH: Final = Pattern(
+    re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}/[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}"),
+    "a file in a folder inside the bundle folder, as micro/main.cc (letters, digits, . _ + -)",
+)
 WORD: Final = Pattern(
     re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}"),
     "a short word (letters, digits, . _ + -)",

@@ -269,7 +269,8 @@ def _take_along(folder: Path, staging: Path) -> None:
         OutputFolderError: The new bundle has a file of the same name.
     """
     for path in _others(folder):
-        target = staging / path.name
+        target = staging / path.relative_to(folder)
+        target.parent.mkdir(exist_ok=True)
         if os.path.lexists(target):
             message = (
                 f"{path} is not part of the bundle there, and the new bundle has a file of that "
@@ -288,11 +289,20 @@ def _others(folder: Path) -> list[Path]:
         return []
     manifest = open_bundle(folder).manifest
     named = {MANIFEST_FILE, *manifest.files}
-    return [
-        path
-        for path in folder.iterdir()
-        if path.name not in named or (path.is_dir() and not path.is_symlink())
-    ]
+    own_folders = {Path(item.file).parts[0] for item in manifest.target_files}
+    found = []
+    for path in folder.iterdir():
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_folder and path.name in own_folders:
+            found += [
+                inner
+                for inner in path.iterdir()
+                if f"{path.name}/{inner.name}" not in named
+                or (inner.is_dir() and not inner.is_symlink())
+            ]
+        elif is_folder or path.name not in named:
+            found.append(path)
+    return found
 
 
 def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -310,8 +320,10 @@ def _discard(old: Path, folder: Path) -> None:
     except BundleError:  # half of it is removed already
         others = []
     for path in others:
-        if not os.path.lexists(folder / path.name):
-            path.rename(folder / path.name)
+        target = folder / path.relative_to(old)
+        if not os.path.lexists(target):
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 

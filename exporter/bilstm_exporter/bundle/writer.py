@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from bilstm_exporter.artifacts import VerifiedArtifact
+from bilstm_exporter.bundle.micro import micro_files
 from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_exporter.loaded import LoadedModel
@@ -17,7 +18,13 @@ from bilstm_exporter.recipe_selection import Selection
 from bilstm_exporter.streaming.export import Streaming
 from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.golden import Case, golden_content
-from bilstm_runtime.bundle.manifest import MANIFEST_FILE, Golden, Manifest, Source
+from bilstm_runtime.bundle.manifest import (
+    MANIFEST_FILE,
+    Golden,
+    Manifest,
+    Source,
+    TargetFile,
+)
 from bilstm_runtime.predictor import Predictor
 from bilstm_runtime.spec import ModelSpec
 
@@ -64,6 +71,7 @@ def write_bundle(
             for number, probe in enumerate(golden)
         ]
     )
+    extra = target_files(artifacts, golden)
     manifest = Manifest(
         spec=loaded.spec,
         source=Source(
@@ -76,6 +84,10 @@ def write_bundle(
         recommended_reason=selection.reason,
         versions=versions(loaded.origin.keras_version),
         streaming=None if streaming is None else streaming.spec,
+        target_files=tuple(
+            TargetFile(name, len(data), hashlib.sha256(data).hexdigest())
+            for name, data in extra.items()
+        ),
     )
     (folder / GOLDEN_FILE).write_bytes(content)
     for name, file_content in loaded.files.items():
@@ -84,9 +96,32 @@ def write_bundle(
         (folder / one.artifact.file).write_bytes(one.built.content)
     for file in () if streaming is None else streaming.files:
         (folder / file.artifact.file).write_bytes(file.content)
+    for name, data in extra.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
     text = manifest_to_json(manifest).encode()
     (folder / MANIFEST_FILE).write_bytes(text)
     return hashlib.sha256(text).hexdigest()
+
+
+# The files that a runtime needs beside the model files, by the name of its target.
+_TARGET_FILES: Mapping[
+    str, Callable[[Sequence[VerifiedArtifact], Sequence[Probe]], dict[str, bytes]]
+] = {"tflite-micro": micro_files}
+
+
+def target_files(
+    artifacts: Sequence[VerifiedArtifact], golden: Sequence[Probe]
+) -> dict[str, bytes]:
+    """Return the further files of the runtimes that the export is made for, by path."""
+    found = {}
+    for name, write in _TARGET_FILES.items():
+        made_for = [
+            one for one in artifacts if any(proof.name == name for proof in one.artifact.runtimes)
+        ]
+        if made_for:
+            found.update(write(made_for, golden))
+    return found
 
 
 def recorded_outputs(

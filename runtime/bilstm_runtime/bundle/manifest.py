@@ -13,7 +13,17 @@ from typing import Annotated, Final, NoReturn
 import numpy as np
 
 from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.constraints import BYTES, COUNT, FILE_NAME, SHA256, WORD, Flag, Items, Key
+from bilstm_runtime.constraints import (
+    BYTES,
+    COUNT,
+    FILE_NAME,
+    FILE_PATH,
+    SHA256,
+    WORD,
+    Flag,
+    Items,
+    Key,
+)
 from bilstm_runtime.errors import ManifestError
 from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 from bilstm_runtime.spec import (
@@ -27,7 +37,8 @@ from bilstm_runtime.spec import (
 from bilstm_runtime.stream_spec import StreamSpec
 
 __all__ = ["EXPORT_AGAIN", "FORMAT_VERSION", "MANIFEST_FILE", "QUANTIZED_DTYPES", "Artifact",
-           "Golden", "Manifest", "Quantization", "Source", "check_manifest"]  # fmt: skip
+           "Golden", "Manifest", "Quantization", "Source", "TargetFile",
+           "check_manifest"]  # fmt: skip
 
 FORMAT_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
@@ -56,6 +67,21 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class TargetFile:
+    """A file that a runtime needs beside the model files, such as source code for a device.
+
+    Attributes:
+        file: Its path inside the bundle folder, in a folder of its own: ``micro/main.cc``.
+        bytes: Its size in bytes.
+        sha256: Its SHA-256, 64 lower-case hexadecimal digits.
+    """
+
+    file: Annotated[str, FILE_PATH]
+    bytes: Annotated[int, BYTES]
+    sha256: Annotated[str, SHA256]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All of manifest.json.
 
@@ -69,6 +95,7 @@ class Manifest:
         recommended_reason: The reason in a sentence, if a search chose the recipe.
         versions: The versions of the libraries that made the bundle.
         streaming: The files for streams; None if the model was exported without them.
+        target_files: Further files for runtimes; `load` needs none of them.
     """
 
     spec: Annotated[ModelSpec, Key(())]
@@ -80,6 +107,7 @@ class Manifest:
     recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
     versions: Annotated[Mapping[str, str], Items(MAX_TENSORS)] = field(default_factory=dict)
     streaming: Annotated[StreamSpec | None, Flag.OMIT_DEFAULT] = None
+    target_files: Annotated[tuple[TargetFile, ...], Flag.OMIT_DEFAULT, Items(MAX_FILES)] = ()
 
     @property
     def stream_artifacts(self) -> tuple[Artifact, ...]:
@@ -95,6 +123,7 @@ class Manifest:
             *(item.file for item in (*self.artifacts, *self.stream_artifacts)),
             self.golden.file,
             *sorted(tokenizers),
+            *(item.file for item in self.target_files),
         ]
 
 
