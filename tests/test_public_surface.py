@@ -102,6 +102,8 @@ OPTIONS = {
     "outputs": None,
     "labels": None,
     "threshold": None,
+    "crf": None,
+    "ctc": None,
     "tokenizer": None,
     "max_tokens": None,
     "padding": None,
@@ -204,6 +206,7 @@ def test_load_and_check():
 def test_a_model():
     model = bilstm_runtime.load(Path(__file__).parent / "runtime" / "fixtures" / "tagger")
     assert {name for name in dir(model) if not name.startswith("_")} == {
+        "answers",
         "backend",
         "classify",
         "close",
@@ -226,6 +229,7 @@ def test_a_model():
         "streaming",
         "tag",
         "threads",
+        "transcribe",
         "tuned",
     }
     assert parameters(bilstm_runtime.Model.predict) == {
@@ -290,11 +294,11 @@ def test_the_errors_of_the_runtime():
 # --- the commands
 
 FLAGS = {
-    "export-bilstm": "batch builder chunk custom-objects data debug explain formats json labels "
-    "lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite padding quiet "
-    "recipes streaming target threshold time tokenizer truncating trust-code weights",
-    "run-bilstm": "backend batch-size chunk debug input input-format lookahead output quiet raw "
-    "recipe sha256 spans stream text threads threshold top-k",
+    "export-bilstm": "batch builder chunk crf ctc custom-objects data debug explain formats json "
+    "labels lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite padding "
+    "quiet recipes streaming target threshold time tokenizer truncating trust-code weights",
+    "run-bilstm": "backend batch-size beam-width chunk debug input input-format lookahead output "
+    "quiet raw recipe sha256 spans stream text threads threshold top-k words",
     "check-bilstm": "backend debug json quiet",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
     "markdown only output padding quiet recipes rounds seconds seed soak threads tune",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,8 @@ class Origin:
         why: The reason for the choice of the Keras that reads it, in a few words.
         notes: What the user should know about the reading of the model, in sentences.
         advice: What to do if the model is one for training, with its loss or labels; or "".
+        weights: Returns every weight of the model by ``LAYER/WEIGHT``, also of layers that
+            ``--outputs`` leaves out.
     """
 
     file: str
@@ -59,6 +61,7 @@ class Origin:
     why: str
     notes: tuple[str, ...] = ()
     advice: str = ""
+    weights: Callable[[], Mapping[str, np.ndarray]] = dict
 
 
 NamedLayer = tuple[str, str]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from bilstm_exporter.decoders import check_alone, parse_crf, parse_ctc
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.evaluation.task import check_metrics
@@ -46,6 +47,8 @@ class ExportSettings(TypedDict, total=False):
     outputs: Sequence[str] | str | None
     labels: Any
     threshold: float | None
+    crf: str | None
+    ctc: str | None
     tokenizer: Any
     max_tokens: int | None
     padding: str | None
@@ -90,6 +93,13 @@ class ExportOptions:
         threshold: The lowest score, from 0 to 1, of a class that an example belongs to: for one
             value between two classes, and for classes that are not exclusive. Given for logits,
             their scores are those of a sigmoid. 0.5 by default, where there is any.
+        crf: ``"transitions=LAYER[/WEIGHT][,start=LAYER/WEIGHT][,end=LAYER/WEIGHT][,constrain]"``:
+            the weights of a CRF over an output, whose best path ``Model.tag`` then returns.
+            ``constrain`` excludes paths in which tags such as ``B-PER`` and ``I-PER`` do not
+            follow each other.
+        ctc: ``"blank=last"`` or ``"blank=0"``, and ``",beam=N"`` for a beam search: an output
+            holds the characters of a text with blanks; ``labels`` are the characters.
+            ``Model.transcribe`` then returns texts.
         tokenizer: How text becomes the ids that the model takes: a file (``tokenizer.json``, the
             ``to_json()`` of Keras's ``Tokenizer``, an object of ids by token, or one token a line),
             such an object in Python, or a dict of these by input.
@@ -127,6 +137,8 @@ class ExportOptions:
     outputs: Sequence[str] | str | None = None
     labels: Any = None
     threshold: float | None = None
+    crf: str | None = None
+    ctc: str | None = None
     tokenizer: Any = None
     max_tokens: int | None = None
     padding: str | None = None
@@ -164,6 +176,7 @@ class ExportOptions:
             object.__setattr__(self, "recipes", ALL)  # a limit needs recipes to choose from
         parse_recipes(self.recipes)
         self._check_labels()
+        self._check_decoders()
         self._check_tokenizer()
         check_metrics(self.metric)
         for name in ("batch", "time"):
@@ -192,6 +205,13 @@ class ExportOptions:
         if self.threshold is not None and self.labels is None:
             message = "threshold: it applies to labels; give their names with --labels"
             raise OptionError(message)
+
+    def _check_decoders(self) -> None:
+        check_alone(self.crf, self.ctc, self.threshold)
+        if self.crf is not None:
+            parse_crf(self.crf)
+        if self.ctc is not None:
+            parse_ctc(self.ctc)
 
     def _check_tokenizer(self) -> None:
         for name in ("padding", "truncating"):

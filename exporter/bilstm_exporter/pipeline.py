@@ -16,6 +16,7 @@ from bilstm_exporter.bundle.folder import (
     staged,
 )
 from bilstm_exporter.bundle.writer import write_bundle
+from bilstm_exporter.decoders import crf_decoding, ctc_decoding, parse_crf, parse_ctc
 from bilstm_exporter.errors import (
     ExportError,
     OptionError,
@@ -52,6 +53,7 @@ from bilstm_exporter.report import (
 )
 from bilstm_exporter.streaming.export import export_streaming
 from bilstm_exporter.tokenizers import Length, preprocessing_of
+from bilstm_runtime.decoding_spec import Decoding
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
 
 
@@ -202,16 +204,24 @@ def with_tokenizers(loaded: LoadedModel, options: ExportOptions) -> LoadedModel:
 
 
 def with_decoding(loaded: LoadedModel, probes: ProbeSet, options: ExportOptions) -> LoadedModel:
-    """Describe how the outputs become labels, if the user names the classes.
+    """Describe how the outputs become labels, tags or texts, if the user wants that.
 
     Raises:
-        OptionError: The labels do not fit the outputs.
+        OptionError: The labels or the weights do not fit the outputs.
     """
-    if options.labels is None:
-        return loaded
+    labels, spec = options.labels, loaded.spec
     calls = [probe.outputs for probe in probes.probes]
-    columns = [[outputs[number] for outputs in calls] for number in range(len(loaded.spec.outputs))]
-    found = decodings_of(options.labels, options.threshold, loaded.spec, columns)
+    columns = [[outputs[number] for outputs in calls] for number in range(len(spec.outputs))]
+    found: tuple[Decoding, ...]
+    if options.crf is not None:
+        weights = loaded.origin.weights()
+        found = (crf_decoding(parse_crf(options.crf), labels, spec, weights),)
+    elif options.ctc is not None:
+        found = (ctc_decoding(parse_ctc(options.ctc), labels, spec, columns),)
+    elif labels is not None:
+        found = decodings_of(labels, options.threshold, spec, columns)
+    else:
+        return loaded
     return replace(loaded, spec=replace(loaded.spec, decoding=found))
 
 

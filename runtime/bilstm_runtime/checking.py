@@ -15,6 +15,7 @@ from bilstm_runtime.backends import BACKENDS, find_backend
 from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.bundle.golden import read_cases
 from bilstm_runtime.comparison import EXACT, Difference, compare, replay
+from bilstm_runtime.decoding.recorded import agree
 from bilstm_runtime.errors import BackendMissingError, BilstmRuntimeError, GoldenError
 from bilstm_runtime.model import load_artifact
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.golden import Case
     from bilstm_runtime.bundle.manifest import Manifest
+    from bilstm_runtime.model import Model
     from bilstm_runtime.spec import AnyArray, Artifact
 
 _MAX_DRIFT: Final = 0.75
@@ -136,6 +138,7 @@ def _check_artifact(
         return found
     try:
         model = load_artifact(bundle, backend, artifact, threads=1)
+        wrong_answer = _wrong_answer(model, cases)
         (first, reason), (second, again) = (
             _compare_cases(bundle.manifest, artifact, cases, outputs)
             for outputs in replay(model.run_case, cases)
@@ -144,6 +147,7 @@ def _check_artifact(
         return replace(found, reason=str(error))
     except BilstmRuntimeError as error:
         return replace(found, passed=False, reason=str(error))
+    reason = reason or wrong_answer
     if again and not reason:
         reason = f"{again} the second time it runs: something is kept between runs"
     total = first + second
@@ -155,6 +159,25 @@ def _check_artifact(
         max_error_ratio=total.max_error_ratio,
         reason=reason,
     )
+
+
+def _wrong_answer(model: Model, cases: Sequence[Case]) -> str:
+    """Decode the recorded outputs of Keras, and compare the answers with those at export.
+
+    Outputs of the file itself are compared as numbers: where two classes are nearly equal, their
+    rounding errors may decide.
+
+    Returns:
+        A description of the problem; empty without one.
+    """
+    names = [spec.name for spec in model.inputs]
+    for number, case in enumerate(cases):
+        inputs = dict(zip(names, case.inputs, strict=True))
+        for entry, recorded in case.decoded.items():
+            decoding = model.spec.decoding[entry]
+            if not agree(model.answers(inputs, case.outputs, decoding), recorded):
+                return f"the answer of case {number} for {decoding.output!r} is wrong"
+    return ""
 
 
 def _compare_cases(

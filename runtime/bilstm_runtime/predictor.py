@@ -10,16 +10,19 @@ from bilstm_runtime.batching import BatchRunner
 from bilstm_runtime.decoding.labels import labels_of
 from bilstm_runtime.decoding.options import DecodingOptions, check_has_decoding, find_decoding
 from bilstm_runtime.decoding.tags import spans_of, tags_of
-from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
+from bilstm_runtime.decoding.transcriptions import transcriptions_of
+from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
+from bilstm_runtime.errors import OptionError
 from bilstm_runtime.inputs import InputReader, Values
 from bilstm_runtime.spec import AnyArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from bilstm_runtime.backends import Session
     from bilstm_runtime.batching import Progress
-    from bilstm_runtime.decoding.results import Label, Span, Tag
+    from bilstm_runtime.decoding.ctc import Scorer
+    from bilstm_runtime.decoding.results import Label, Span, Tag, Transcription
     from bilstm_runtime.decoding.tags import TokenSequence
     from bilstm_runtime.decoding_spec import Decoding
     from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
@@ -196,12 +199,21 @@ class Predictor:
         return labels
 
     def tag(
-        self, x: Values, *, output: str | None = None, batch_size: int | None = None
+        self,
+        x: Values,
+        *,
+        marginals: bool = False,
+        output: str | None = None,
+        batch_size: int | None = None,
     ) -> list[list[Tag]]:
         """Predict the tag of each token, or of each step.
 
+        The tags of a CRF are those of the best path.
+
         Args:
             x: The examples, as for `predict`.
+            marginals: Whether the tags of a CRF have scores: the probability of the tag at its
+                step, over all paths. Computing them takes about ten times as long as the path.
             output: The name of the output; needed if several outputs have tags.
             batch_size: As for `predict`.
 
@@ -214,8 +226,56 @@ class Predictor:
             BackendRunError: The backend failed.
         """
         decoding = find_decoding(self.spec, TagDecoding, output)
-        (tags,) = self._decoded(x, [decoding], DecodingOptions(), batch_size)
+        options = DecodingOptions(marginals=marginals)
+        (tags,) = self._decoded(x, [decoding], options, batch_size)
         return tags
+
+    def transcribe(  # noqa: PLR0913
+        self,
+        x: Values,
+        *,
+        beam_width: int | None = None,
+        top_k: int | None = None,
+        words: Iterable[str] | None = None,
+        scorer: Scorer | None = None,
+        output: str | None = None,
+        batch_size: int | None = None,
+    ) -> list[list[Transcription]]:
+        """Predict the text of each example, for a model that was trained with a CTC loss.
+
+        The characters come from the export: `export(..., ctc="blank=last", labels=[...])`.
+
+        Args:
+            x: The examples, as for `predict`.
+            beam_width: The number of prefixes that a beam search keeps; 1 takes the best class of
+                each step. By default that of the bundle, or 100 with `words` or a `scorer`.
+            top_k: The largest number of texts of an example; 1 by default.
+            words: The only words that texts may have, with spaces between them if one of the
+                classes is a space.
+            scorer: What else a beam search knows of the language, such as
+                `bilstm_runtime.decoding.scorers.CharacterNgrams`.
+            output: The name of the output; needed if several outputs have characters.
+            batch_size: As for `predict`.
+
+        Returns:
+            For each example its texts, the best first. With words or a scorer there may be none.
+
+        Raises:
+            InputError: The examples are not valid for the model.
+            OptionError: No output has characters, or an option is impossible.
+            BackendRunError: The backend failed.
+        """
+        decoding = find_decoding(self.spec, CtcDecoding, output)
+        if words is not None and scorer is not None:
+            message = "words and scorer are both given; give one of them"
+            raise OptionError(message)
+        options = DecodingOptions(
+            top_k=top_k,
+            beam_width=beam_width,
+            scorer=scorer if words is None else tuple(words),
+        )
+        (texts,) = self._decoded(x, [decoding], options, batch_size)
+        return texts
 
     def spans(
         self, x: Values, *, output: str | None = None, batch_size: int | None = None
@@ -239,13 +299,15 @@ class Predictor:
         (spans,) = self._decoded(x, [decoding], DecodingOptions(spans=True), batch_size)
         return spans
 
-    def decode(
+    def decode(  # noqa: PLR0913
         self,
         x: Values,
         *,
         top_k: int | None = None,
         threshold: float | None = None,
         spans: bool = False,
+        beam_width: int | None = None,
+        words: Iterable[str] | None = None,
         batch_size: int | None = None,
     ) -> dict[str, list[Any]]:
         """Predict, and decode every output that has labels.
@@ -255,10 +317,12 @@ class Predictor:
             top_k: As for `classify`.
             threshold: As for `classify`.
             spans: Whether to return spans for tags, as `spans` does.
+            beam_width: As for `transcribe`.
+            words: As for `transcribe`.
             batch_size: As for `predict`.
 
         Returns:
-            By the name of the output, what `classify`, `tag` or `spans` returns.
+            By the name of the output, what `classify`, `tag`, `spans` or `transcribe` returns.
 
         Raises:
             InputError: The examples are not valid for the model.
@@ -266,7 +330,13 @@ class Predictor:
             BackendRunError: The backend failed.
         """
         check_has_decoding(self.spec)
-        options = DecodingOptions(top_k=top_k, threshold=threshold, spans=spans)
+        options = DecodingOptions(
+            top_k=top_k,
+            threshold=threshold,
+            spans=spans,
+            beam_width=beam_width,
+            scorer=None if words is None else tuple(words),
+        )
         found = self._decoded(x, self.spec.decoding, options, batch_size)
         names = [item.output for item in self.spec.decoding]
         return dict(zip(names, found, strict=True))
@@ -282,22 +352,40 @@ class Predictor:
         for decoding in decodings:
             options.check(decoding)
         outputs = self._flat(self.predict(x, batch_size=batch_size))
-        named = {spec.name: n for n, spec in enumerate(self.outputs)}
-        found: list[list[Any]] = []
-        for decoding in decodings:
-            number = named[decoding.output]
-            if isinstance(decoding, LabelDecoding):
-                values = np.asarray(outputs[number])
-                found.append(labels_of(values, decoding, options))
-                continue
-            sequences = self._sequences(x, self.outputs[number])
-            tags = tags_of(list(outputs[number]), sequences, decoding)
-            if options.spans:
-                texts = [None] * len(tags) if sequences is None else [s.text for s in sequences]
-                found.append([spans_of(*one) for one in zip(tags, texts, strict=True)])
-            else:
-                found.append(tags)
-        return found
+        return [self._answers(x, outputs, decoding, options) for decoding in decodings]
+
+    def answers(self, x: Values, outputs: Sequence[Output], decoding: Decoding) -> list[Any]:
+        """Decode outputs that were predicted before, with the options of the bundle.
+
+        Args:
+            x: The examples, as for `predict`.
+            outputs: One for each output, in the order of `outputs`.
+            decoding: One of the entries of `spec.decoding`.
+
+        Returns:
+            What `classify`, `tag` or `transcribe` returns for the examples.
+
+        Raises:
+            InputError: An example cannot be decoded.
+            BackendRunError: The outputs contradict the manifest.
+        """
+        return self._answers(x, outputs, decoding, DecodingOptions())
+
+    def _answers(
+        self, x: Values, outputs: Sequence[Output], decoding: Decoding, options: DecodingOptions
+    ) -> list[Any]:
+        number = next(n for n, spec in enumerate(self.outputs) if spec.name == decoding.output)
+        if isinstance(decoding, LabelDecoding):
+            return labels_of(np.asarray(outputs[number]), decoding, options)
+        rows = list(outputs[number])
+        sequences = self._sequences(x, self.outputs[number])
+        if isinstance(decoding, CtcDecoding):
+            return transcriptions_of(rows, sequences, decoding, options)
+        tags = tags_of(rows, sequences, decoding, marginals=options.marginals)
+        if not options.spans:
+            return tags
+        texts = [None] * len(tags) if sequences is None else [s.text for s in sequences]
+        return [spans_of(*one) for one in zip(tags, texts, strict=True)]
 
     def _sequences(self, x: Values, output: OutputSpec) -> list[TokenSequence] | None:
         """Return the tokens or steps of each example; None if the output has its own steps."""

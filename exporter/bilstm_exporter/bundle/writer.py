@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -25,6 +26,8 @@ from bilstm_runtime.bundle.manifest import (
     Source,
     TargetFile,
 )
+from bilstm_runtime.decoding.recorded import to_array
+from bilstm_runtime.errors import InputError
 from bilstm_runtime.predictor import Predictor
 from bilstm_runtime.spec import ModelSpec
 
@@ -67,6 +70,7 @@ def write_bundle(
                 probe.inputs,
                 probe.outputs,
                 {file: outputs[number] for file, outputs in recorded.items()},
+                decoded_outputs(loaded.spec, artifacts[0], probe) if artifacts else {},
             )
             for number, probe in enumerate(golden)
         ]
@@ -137,6 +141,24 @@ def recorded_outputs(
     """
     predictor = Predictor(spec, artifact.session, label=artifact.artifact.file)
     return [predictor.run_case(probe.inputs) for probe in golden]
+
+
+def decoded_outputs(
+    spec: ModelSpec, artifact: VerifiedArtifact, probe: Probe
+) -> dict[int, np.ndarray]:
+    """Record the answers that the decodings of a model make of Keras's outputs.
+
+    Returns:
+        By the number of the decoding, its answers; none where an example has no answer, as one
+        without steps.
+    """
+    predictor = Predictor(spec, artifact.session, label=artifact.artifact.file)
+    inputs = dict(zip([one.name for one in spec.inputs], probe.inputs, strict=True))
+    found = {}
+    for number, decoding in enumerate(spec.decoding):
+        with contextlib.suppress(InputError):
+            found[number] = to_array(predictor.answers(inputs, probe.outputs, decoding))
+    return found
 
 
 _PACKAGES = (

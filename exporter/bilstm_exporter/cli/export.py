@@ -85,6 +85,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "(a list, lists by output, or names by class number)",
     )
     parser.add_argument(
+        "--crf",
+        metavar="ITEMS",
+        help="decode an output with the weights of a CRF: "
+        "transitions=LAYER[/WEIGHT][,start=LAYER/WEIGHT][,end=LAYER/WEIGHT][,constrain]",
+    )
+    parser.add_argument(
+        "--ctc",
+        metavar="ITEMS",
+        help="decode an output of characters, named by --labels, and blanks: blank=last or "
+        "blank=0, and ,beam=N for a beam search",
+    )
+    parser.add_argument(
         "--threshold",
         type=float,
         metavar="P",

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ from bilstm_exporter.frontends.model_file import (
     weights_version,
     with_config,
 )
-from bilstm_exporter.frontends.submodel import select_outputs, training_head
+from bilstm_exporter.frontends.submodel import named_weights, select_outputs, training_head
 from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
 from bilstm_exporter.frontends.tracing import observed_failures
 from bilstm_exporter.frontends.training_settings import pruned_layers, without_training
@@ -180,6 +181,7 @@ def _source(
 ) -> tuple[KerasModel, Origin]:
     """Wrap a model, or the part that computes some outputs, in the front end of its Keras."""
     front_end, library = _front_end(model)[0], _library_of(model)
+    origin = replace(origin, weights=partial(named_weights, model))
     if outputs:
         named = name or model.name
         model, dropped = select_outputs(model, outputs, library)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
@@ -65,6 +66,29 @@ def select_outputs(model: Any, names: Sequence[str], library: Any) -> tuple[Any,
         _kept(structure, needed), tensors[0] if len(tensors) == 1 else tensors, name=model.name
     )
     return part, tuple(dropped)
+
+
+def named_weights(model: Any) -> dict[str, np.ndarray]:
+    """Return every weight of a model by the names of its layers, as ``"encoder/crf/transitions"``.
+
+    A layer inside another that is not a model, such as the Dense layer of a CRF, is part of it.
+    """
+    found: dict[str, np.ndarray] = {}
+
+    def add(layers: Any, prefix: str) -> None:
+        for layer in layers:
+            path = f"{prefix}{layer.name}"
+            inner = getattr(layer, "layers", None)
+            if isinstance(inner, (list, tuple)) and inner:
+                add(inner, f"{path}/")
+                continue
+            for variable in layer.weights:
+                name = str(getattr(variable, "path", variable.name)).partition(":")[0]
+                _, _, rest = f"/{name}".partition(f"/{layer.name}/")
+                found[f"{path}/{rest or name.rpartition('/')[2]}"] = np.asarray(variable)
+
+    add(model.layers, "")
+    return found
 
 
 def training_head(model: Any, library: Any) -> TrainingHead | None:

@@ -1,7 +1,8 @@
 """The golden file of a bundle: recorded cases in a .npz archive.
 
 Its arrays are named `case0_input0`, `case0_output0`, ... for Keras's inputs and outputs, and
-`case0_output0_FILE` for the outputs that a model file had at export.
+`case0_output0_FILE` for the outputs that a model file had at export. `case0_decoded0` is the answer
+that the first entry of the manifest's `decoding` makes of Keras's outputs, as the bytes of JSON.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ class Case:
         inputs: The inputs.
         outputs: Keras's outputs.
         recorded: By file, the outputs that model files had at export.
+        decoded: By the number of the manifest's entry of `decoding`, the answer that it makes of
+            the outputs; see `bilstm_runtime.decoding.recorded`.
     """
 
     inputs: Sequence[AnyArray]
     outputs: Sequence[AnyArray]
     recorded: Mapping[str, Sequence[AnyArray]] = field(default_factory=dict)
+    decoded: Mapping[int, AnyArray] = field(default_factory=dict)
 
 
 def read_cases(bundle: Bundle) -> list[Case]:
@@ -66,11 +70,17 @@ def read_cases(bundle: Bundle) -> list[Case]:
                 raise GoldenError(message)
             return tuple(archive.read(names).values())
 
+        answers = range(len(manifest.spec.decoding))
         return [
             Case(
                 read([f"case{i}_input{j}" for j in inputs]),
                 read([f"case{i}_output{j}" for j in outputs]),
                 {file: read([f"case{i}_output{j}_{file}" for j in outputs]) for file in recorded},
+                {
+                    j: read([f"case{i}_decoded{j}"])[0]
+                    for j in answers
+                    if f"case{i}_decoded{j}" in found
+                },
             )
             for i in range(manifest.golden.cases)
         ]
@@ -90,6 +100,7 @@ def golden_content(cases: Sequence[Case]) -> bytes:
             ]
             for file, outputs in case.recorded.items():
                 named += _names(f"case{number}_output", f"_{file}", outputs)
+            named += [(f"case{number}_decoded{j}", array) for j, array in case.decoded.items()]
             for name, array in named:
                 member = io.BytesIO()
                 np.save(member, array, allow_pickle=False)

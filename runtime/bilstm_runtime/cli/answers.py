@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from bilstm_runtime.decoding.results import Label, Span, Tag
+from bilstm_runtime.decoding.results import Label, Span, Tag, Transcription
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,7 @@ class Answerer:
         self._model = model
         self._options = options
         self._as_text = as_text
+        self._words = options.scorer if isinstance(options.scorer, tuple) else None
 
     def lines(self, values: Values, batch_size: int | None) -> list[str]:
         """Return the answer of each example, with the end of its last line."""
@@ -43,6 +44,8 @@ class Answerer:
             top_k=self._options.top_k,
             threshold=self._options.threshold,
             spans=self._options.spans,
+            beam_width=self._options.beam_width,
+            words=self._words,
             batch_size=batch_size,
         )
         rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
@@ -53,12 +56,21 @@ class Answerer:
         is_single = len(answers) == 1
         return json.dumps(next(iter(answers.values())) if is_single else answers) + "\n"
 
-    def _object(self, output: str, answer: Sequence[Label | Tag | Span]) -> dict[str, Any]:
+    def _object(self, output: str, answer: Sequence[Any]) -> dict[str, Any]:
         decoding = next(item for item in self._model.spec.decoding if item.output == output)
         if decoding.kind == "labels":
             items = [_members(item, ("start", "end")) for item in answer]
             is_single = getattr(decoding, "exclusive", True) and self._options.top_k is None
             return items[0] if is_single else {"labels": items}
+        if decoding.kind == "ctc":
+            texts = [
+                {"text": item.text, "score": round(item.score, _DIGITS)}
+                for item in answer
+                if isinstance(item, Transcription)
+            ]
+            if self._options.top_k is not None:
+                return {"texts": texts}
+            return texts[0] if texts else {"text": None}
         name = "spans" if self._options.spans else "tags"
         return {name: [_members(item, ("token", "text")) for item in answer]}
 
@@ -71,7 +83,7 @@ class Answerer:
         return "\n".join(lines) + "\n"
 
 
-def _members(item: Label | Tag | Span, optional: Sequence[str]) -> dict[str, Any]:
+def _members(item: Any, optional: Sequence[str]) -> dict[str, Any]:
     """Return the members of an answer; those that may be absent are left out if they are None."""
     members = asdict(item)
     if members["score"] is not None:
@@ -83,7 +95,9 @@ def _members(item: Label | Tag | Span, optional: Sequence[str]) -> dict[str, Any
     }
 
 
-def _shown(item: Label | Tag | Span) -> str:
+def _shown(item: Label | Tag | Span | Transcription) -> str:
+    if isinstance(item, Transcription):
+        return item.text.translate(_CONTROLS)
     if isinstance(item, Label):
         return item.label if item.score is None else f"{item.label}\t{item.score:.3f}"
     if isinstance(item, Tag):

@@ -132,6 +132,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--spans", action="store_true", help="join tags such as B-PER and I-PER to spans"
     )
     answers.add_argument(
+        "--beam-width",
+        type=int,
+        metavar="N",
+        help="search for characters with N prefixes; 1 takes the best character of each step "
+        "(default: the one chosen at export)",
+    )
+    answers.add_argument(
+        "--words", metavar="FILE", help="find only these words, one a line, among characters"
+    )
+    answers.add_argument(
         "--raw", action="store_true", help="write the numbers of the outputs, not labels"
     )
     parser.add_argument("--quiet", action="store_true", help="print only errors on stderr")
@@ -247,15 +257,38 @@ def _answerer(args: argparse.Namespace, model: Model, output_format: str) -> Ans
         check_has_decoding,
     )
 
-    options = DecodingOptions(top_k=args.top_k, threshold=args.threshold, spans=args.spans)
+    options = DecodingOptions(
+        top_k=args.top_k,
+        threshold=args.threshold,
+        spans=args.spans,
+        beam_width=args.beam_width,
+        scorer=None if args.words is None else _words(args.words),
+    )
     if not args.raw and output_format == "jsonl" and model.spec.decoding:
         return Answerer(model, options, as_text=args.text is not None and args.output is None)
     if options != DecodingOptions():
         check_has_decoding(model.spec)
-        message = "--top-k, --threshold and --spans choose answers in words, not numbers; leave "
-        message += "them out, or write .jsonl without --raw"
+        message = "--top-k, --threshold, --spans, --beam-width and --words choose answers in "
+        message += "words, not numbers; leave them out, or write .jsonl without --raw"
         raise OptionError(message)
     return None
+
+
+def _words(file: str) -> tuple[str, ...]:
+    """Read a list of words.
+
+    Raises:
+        DataFileError: The file cannot be read, or has no words.
+    """
+    try:
+        words = tuple(filter(None, map(str.strip, Path(file).read_text("utf-8-sig").splitlines())))
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{file} is not a readable file of words, one a line, in UTF-8 ({error})"
+        raise DataFileError(message) from error
+    if not words:
+        message = f"{file} has no words; write one a line"
+        raise DataFileError(message)
+    return words
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ neighbours of each other. Lafferty, McCallum and Pereira (2001) describe the mod
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -18,13 +19,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from bilstm_runtime.decoding_spec import TagDecoding
     from bilstm_runtime.spec import AnyArray
 
 MASKED: Final = -1
 """The tag of a masked step in a path."""
-
-SCHEMES: Final = ("bio", "bilou", "bioes")
-"""The schemes of tags that can constrain paths."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Chain:
 
         Args:
             labels: The name of each tag.
-            scheme: One of `SCHEMES`.
+            scheme: "bio", "bilou" or "bioes".
         """
         allowed, first, last = allowed_tags(labels, scheme)
         never = np.float32(-np.inf)
@@ -75,6 +74,28 @@ class Chain:
             np.where(first, start, never),
             np.where(last, end, never),
         )
+
+
+@functools.lru_cache(maxsize=16)
+def chain_of(decoding: TagDecoding) -> Chain:
+    """Return the weights between tags that an entry of `decoding` in a manifest has.
+
+    Args:
+        decoding: The entry; its `crf` is not None.
+
+    Returns:
+        The weights as float32; with those of forbidden paths excluded, if it is constrained.
+    """
+    weights = decoding.crf
+    assert weights is not None  # noqa: S101 (stated above)
+    start, end = (
+        None if values is None else np.array(values, np.float32)
+        for values in (weights.start, weights.end)
+    )
+    chain = Chain(np.array(weights.transitions, np.float32), start, end)
+    if weights.constrained and decoding.scheme is not None:
+        return chain.constrained(decoding.labels, decoding.scheme)
+    return chain
 
 
 _TAG: Final = re.compile(r"([BILUES])[-_](.*)", re.DOTALL)
@@ -90,7 +111,7 @@ def allowed_tags(labels: Sequence[str], scheme: str) -> tuple[AnyArray, AnyArray
 
     Args:
         labels: The name of each tag.
-        scheme: One of `SCHEMES`.
+        scheme: "bio", "bilou" or "bioes".
 
     Returns:
         `[tags, tags] bool`, from the tag of a row to the tag of a column; `[tags] bool`;

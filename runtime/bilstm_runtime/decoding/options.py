@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
+from bilstm_runtime.decoding_spec import MAX_BEAM, CtcDecoding, LabelDecoding, TagDecoding
 from bilstm_runtime.errors import OptionError
 
 if TYPE_CHECKING:
+    from bilstm_runtime.decoding.ctc import Scorer
     from bilstm_runtime.decoding_spec import Decoding
     from bilstm_runtime.spec import ModelSpec
 
 _Kind = TypeVar("_Kind")
 
-_METHODS: Final[dict[type[Any], str]] = {LabelDecoding: "classify", TagDecoding: "tag"}
+_METHODS: Final[dict[type[Any], str]] = {
+    LabelDecoding: "classify",
+    TagDecoding: "tag",
+    CtcDecoding: "transcribe",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class DecodingOptions:
             for all classes whose score is at least the threshold.
         threshold: Replaces the threshold of the bundle; None leaves it.
         spans: Whether tags become spans.
+        marginals: Whether the tags of a CRF have scores: their probability over all paths.
+        beam_width: The number of prefixes that a CTC beam search keeps, 1 for greedy decoding;
+            None for that of the bundle, or 100 with a scorer.
+        scorer: What a CTC beam search knows of the language, or the words that it may find.
 
     Raises:
         OptionError: A value is impossible.
@@ -34,6 +43,9 @@ class DecodingOptions:
     top_k: int | None = None
     threshold: float | None = None
     spans: bool = False
+    marginals: bool = False
+    beam_width: int | None = None
+    scorer: Scorer | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -43,6 +55,13 @@ class DecodingOptions:
         is_number = isinstance(self.threshold, (int, float)) and type(self.threshold) is not bool
         if self.threshold is not None and not (is_number and 0 <= self.threshold <= 1):
             message = f"threshold is {self.threshold!r}; expected a number from 0 to 1"
+            raise OptionError(message)
+        width = self.beam_width
+        if width is not None and (type(width) is not int or not 1 <= width <= MAX_BEAM):
+            message = f"beam_width is {width!r}; expected a whole number from 1 to {MAX_BEAM}"
+            raise OptionError(message)
+        if width == 1 and self.scorer is not None:
+            message = "words and scorers need a beam search: a beam_width from 2, such as 100"
             raise OptionError(message)
 
     def check(self, decoding: Decoding) -> None:

@@ -58,3 +58,19 @@ class Span:
     score: float | None
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """The text of one example.
+
+    Attributes:
+        text: The texts of its classes, joined.
+        score: The natural logarithm of its probability: of the best path in greedy decoding; of
+            all paths in a beam search, and of what words or n-grams add.
+        classes: The numbers of its classes, without blanks.
+    """
+
+    text: str
+    score: float
+    classes: tuple[int, ...]

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bilstm_runtime.decoding.crf import best_paths, chain_of
+from bilstm_runtime.decoding.crf import marginals as marginals_of
 from bilstm_runtime.decoding.results import Span, Tag
 from bilstm_runtime.decoding.scores import best_of, scores_of
-from bilstm_runtime.errors import BackendRunError
+from bilstm_runtime.errors import BackendRunError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,14 +64,22 @@ class BestTags:
     scores: AnyArray | None
 
 
-def best_tags(examples: Sequence[AnyArray], decoding: TagDecoding) -> list[BestTags]:
-    """Return the best tag of each step.
+def best_tags(
+    examples: Sequence[AnyArray], decoding: TagDecoding, *, marginals: bool = False
+) -> list[BestTags]:
+    """Return the best tag of each step, or the tags of the best path of a CRF.
 
     Args:
         examples: For each example `[steps, tags]` of floats or `[steps]` of integers, without the
             steps of padding.
         decoding: How to read the output.
+        marginals: Whether the scores of a CRF are computed.
+
+    Raises:
+        InputError: An example of a CRF has no steps.
     """
+    if decoding.crf is not None:
+        return _best_path_tags(examples, decoding, marginals=marginals)
     found = []
     for values in examples:
         if values.dtype.kind in "iub":
@@ -84,8 +94,41 @@ def best_tags(examples: Sequence[AnyArray], decoding: TagDecoding) -> list[BestT
     return found
 
 
+def _best_path_tags(
+    examples: Sequence[AnyArray], decoding: TagDecoding, *, marginals: bool
+) -> list[BestTags]:
+    lengths = np.array([len(values) for values in examples], np.int64)
+    for number in np.flatnonzero(lengths == 0):
+        message = (
+            f"example {number}: every step is padding, so the output {decoding.output!r} has no "
+            "path of tags; leave the example out"
+        )
+        raise InputError(message)
+    if not len(examples):
+        return []
+    chain = chain_of(decoding)
+    size = (len(examples), int(lengths.max()), len(decoding.labels))
+    emissions = np.zeros(size, examples[0].dtype)
+    for row, values in zip(emissions, examples, strict=True):
+        row[: len(values)] = values
+    mask = np.arange(size[1]) < lengths[:, None]
+    paths, _ = best_paths(emissions, chain, mask)
+    numbers = [path[:length] for path, length in zip(paths, lengths, strict=True)]
+    if not marginals:
+        return [BestTags(one, None) for one in numbers]
+    shares = marginals_of(emissions, chain, mask)
+    return [
+        BestTags(one, row[np.arange(len(one)), one])
+        for one, row in zip(numbers, shares, strict=True)
+    ]
+
+
 def tags_of(
-    outputs: Sequence[AnyArray], sequences: Sequence[TokenSequence] | None, decoding: TagDecoding
+    outputs: Sequence[AnyArray],
+    sequences: Sequence[TokenSequence] | None,
+    decoding: TagDecoding,
+    *,
+    marginals: bool = False,
 ) -> list[list[Tag]]:
     """Return the tags of each example.
 
@@ -93,6 +136,10 @@ def tags_of(
         outputs: For each example `[steps, tags]` of floats or `[steps]` of integers.
         sequences: The tokens of each example; None to tag every step of the outputs.
         decoding: How to read the output.
+        marginals: Whether the scores of a CRF are computed.
+
+    Raises:
+        InputError: An example of a CRF has no steps.
     """
     if sequences is None:
         sequences = [
@@ -107,7 +154,7 @@ def tags_of(
         output[np.array([token.step for token in tokens], dtype=np.int64)]
         for tokens, output in zip(kept, outputs, strict=True)
     ]
-    found = best_tags(values, decoding)
+    found = best_tags(values, decoding, marginals=marginals)
     return [
         _joined(tokens, best, decoding.labels) for tokens, best in zip(kept, found, strict=True)
     ]
