@@ -163,7 +163,10 @@ MODELS: Final[dict[str, Callable[[], Any]]] = {
 
 
 def export_all(folder: Path) -> None:
-    """Export the shipped example as `speaker`, and every model of `MODELS`, as ONNX files."""
+    """Export the shipped example as `speaker`, and every model of `MODELS`, as ONNX files.
+
+    The example also as TFLite files.
+    """
     import keras
 
     from bilstm_exporter import export
@@ -174,7 +177,8 @@ def export_all(folder: Path) -> None:
         keras.utils.set_random_seed(7)
         model = EXAMPLE if name == "speaker" else MODELS["tagger" if name == "fixed" else name]()
         sizes = {"batch": 3, "time": 9} if name == "fixed" else {}
-        export(model, folder / name, formats=["onnx"], recipes=list(RECIPES), **sizes)
+        formats = ["onnx", "tflite"] if name == "speaker" else ["onnx"]
+        export(model, folder / name, formats=formats, recipes=list(RECIPES), **sizes)
 
 
 if __name__ == "__main__":
