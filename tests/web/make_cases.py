@@ -21,15 +21,15 @@ from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
 from bilstm_runtime.comparison import Tolerance
 from bilstm_runtime.errors import BilstmRuntimeError, InputError
 from bilstm_runtime.predictor import Predictor, RecordingSession
+from bilstm_runtime.preprocessing_spec import TextPreprocessing
 from bilstm_runtime.spec import (
     Axis,
     InputSpec,
     ModelSpec,
     OutputSpec,
     StateSpec,
-    TextPreprocessing,
 )
-from bilstm_runtime.text import TextEncoder
+from bilstm_runtime.text.vectorization import TextEncoder
 from bilstm_runtime.values import ValueRule
 
 FILE: Final = Path(__file__).parents[2] / "web" / "test" / "cases.json"

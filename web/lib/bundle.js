@@ -5,7 +5,7 @@ import { MANIFEST_FILE, parseManifest } from "./manifest.js";
 import { shown } from "./messages.js";
 import { sha256Of } from "./sha256.js";
 
-const MAX_MANIFEST_BYTES = 4 * 2 ** 20;
+const MAX_MANIFEST_BYTES = 32 * 2 ** 20;
 const COPY_AGAIN = "The file was changed or truncated: copy the bundle again.";
 
 /** A bundle whose manifest was read and checked; made by `openBundle`. */

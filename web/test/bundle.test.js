@@ -95,7 +95,7 @@ test("a source that is no bundle is refused in a sentence", async () => {
     [{ "manifest.json": new Uint8Array([0xff]) }, /is not UTF-8 text/],
     [{ "manifest.json": bytes('{"name": ') }, /is not valid JSON/],
     [{ "manifest.json": bytes("[]") }, /expected an object/],
-    [{ "manifest.json": new Uint8Array(2 ** 22 + 1) }, /at most 4194304 are read/],
+    [{ "manifest.json": new Uint8Array(2 ** 25 + 1) }, /at most 33554432 are read/],
   ];
   for (const [source, message] of refused) {
     await assert.rejects(edge.openBundle(source), (error) => {
