@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bilstm_exporter.errors import ExportError, UnsupportedOperatorError
+from bilstm_exporter.errors import ExportError, TargetError, UnsupportedOperatorError
 from bilstm_exporter.keras_model import ModelLayers, NamedLayer, layer_of_node
 from bilstm_exporter.targets.base import RecurrenceForm
 
@@ -51,7 +51,7 @@ class LayerExplanation:
     Attributes:
         layer: Its name.
         kind: Its class.
-        formats: How it is written, by format.
+        formats: How it is written, by format, or by target if the user named some.
     """
 
     layer: str
@@ -133,13 +133,18 @@ def _forms(layers: Sequence[NamedLayer], outcome: FormatOutcome) -> dict[str, La
     if outcome.recurrences is None:
         return _refused(layers, _reasons(layers, outcome.error))
     written = {item.layer: item for item in outcome.recurrences}
+    refused: Mapping[str, str] = {}
+    if isinstance(outcome.error, TargetError):
+        refused = outcome.error.reasons
     return {
         layer: LayerForm(
             written[layer].form if layer in written else "operators",
-            exact=outcome.error is None,
+            exact=outcome.error is None or bool(refused),
             fast=layer not in written or not written[layer].reason,
             reason=written[layer].reason if layer in written else "",
         )
+        if layer not in refused
+        else LayerForm("refused", exact=None, fast=False, reason=refused[layer])
         for layer, _ in layers
     }
 

@@ -52,6 +52,7 @@ from bilstm_exporter.report import (
     report_streaming,
 )
 from bilstm_exporter.streaming.export import export_streaming
+from bilstm_exporter.targets.registry import default_formats
 from bilstm_exporter.tokenizers import Length, preprocessing_of
 from bilstm_runtime.decoding_spec import Decoding
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
@@ -98,13 +99,22 @@ def run_export(
 def explain(model: Any, options: ExportOptions, listener: Listener | None = None) -> Explanation:
     """Explain how each layer is written in each format, or why it cannot be; write nothing.
 
+    If the options name targets, explain it for each of them, in the forms that it needs.
+
     Raises:
         ExportError: The model cannot be read, and its layers are not known.
     """
     stages, attempt = Stages(listener), Attempt(model)
     try:
         loaded, probes = load_model(model, options, stages, attempt)
-        build_float32(ArtifactBuilder(loaded, probes, options, stages), options.formats, attempt)
+        if options.target is None:
+            builder = ArtifactBuilder(loaded, probes, options, stages)
+            build_float32(builder, options.formats, attempt)
+        else:
+            for profile in options.profiles:
+                alone = replace(options, target=profile.name, formats=default_formats())
+                builder = ArtifactBuilder(loaded, probes, alone, stages)
+                attempt.outcomes[profile.name] = builder.try_float32(profile.format)
         attempt.raise_first()
     except ExportError as error:
         attempt.advise(error)

@@ -20,7 +20,7 @@ register(
         "onnx",
         "1.23",
         recipes=("float32", "float16", "int4"),
-        forms=frozenset({Form.FORWARD_ONLY}),
+        forms=frozenset({Form.FORWARD_ONLY, Form.DEFAULT_ACTIVATIONS}),
         verifier=Verifier("onnx", "onnx", f"{__name__}:open_artifact"),
     )
 )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from bilstm_exporter.profiles.base import Profile, Verifier
+from bilstm_exporter.profiles.base import Kernel, Profile, Verifier
 from bilstm_exporter.profiles.registry import register
 from bilstm_exporter.targets.operators import Form
 from bilstm_runtime.backends import Session
 from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
+
+# With a free time axis, it refuses recurrent operators with other activations.
+_ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
+
+
+def _recurrent(count: int) -> list[Kernel]:
+    choices = [list(names) for names in itertools.product(_ACTIVATIONS, repeat=count)]
+    return [Kernel(attributes={"activations": choices})]
+
 
 register(
     Profile(
@@ -20,7 +30,9 @@ register(
         "OpenVINO",
         "onnx",
         "2026.4",
-        forms=frozenset({Form.NO_LENGTHS}),
+        kernels={"LSTM": _recurrent(3), "GRU": _recurrent(2), "RNN": _recurrent(1)},
+        lists_all=False,
+        forms=frozenset({Form.NO_LENGTHS, Form.COMMON_ACTIVATIONS}),
         verifier=Verifier("openvino", "openvino", f"{__name__}:open_artifact"),
     )
 )

@@ -7,11 +7,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bilstm_exporter.profiles.base import Profile, Verifier
+from bilstm_exporter.profiles.base import Kernel, Profile, Verifier
 from bilstm_exporter.profiles.registry import register
 from bilstm_exporter.targets.operators import Form
 from bilstm_runtime.backends import Session
 from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
+
+# The names that tract registers for ONNX's own domain: onnx/src/ops of its sources, v0.23.
+_OPERATORS = """
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
+BatchNormalization BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip
+Compress Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum DFT
+DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand
+EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalLpPool
+GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Hardmax
+Identity If InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log
+LogSoftmax LpNormalization MatMul MatMulInteger Max MaxPool Mean MeanVarianceNormalization Min Mish
+Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul
+QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+RotaryEmbedding Round Scan Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh
+Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh
+ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
+""".split()  # noqa: SIM905 - more readable than a list
+
+
+def _recurrent(activations: Sequence[str]) -> list[Kernel]:
+    """What tract computes: its importer reads no activations, and computes `reverse` wrongly."""
+    return [
+        Kernel(
+            attributes={"direction": ["forward"], "activations": [list(activations)]},
+            constants=frozenset({4}),
+            why="tract does not refuse it and computes other values",
+            instead="use the default activations of the layer",
+        )
+    ]
+
 
 register(
     Profile(
@@ -19,8 +50,14 @@ register(
         "tract",
         "onnx",
         "0.23",
+        kernels={
+            **{name: [Kernel()] for name in _OPERATORS},
+            "LSTM": _recurrent(["Sigmoid", "Tanh", "Tanh"]),
+            "GRU": _recurrent(["Sigmoid", "Tanh"]),
+            "RNN": _recurrent(["Tanh"]),
+        },
         recipes=("float32", "float16", "int4"),
-        forms=frozenset({Form.FORWARD_ONLY}),
+        forms=frozenset({Form.FORWARD_ONLY, Form.DEFAULT_ACTIVATIONS}),
         verifier=Verifier("tract", "tract", f"{__name__}:open_artifact"),
     )
 )

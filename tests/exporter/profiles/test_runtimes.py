@@ -7,7 +7,7 @@ from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.profiles import PROFILES
-from exporter.models import MODELS, bilstm, tokens
+from exporter.models import MODELS, bilstm, floats, tokens
 
 RUNTIMES = [name for name, one in PROFILES.items() if one.verifier and one.format == "onnx"]
 
@@ -28,6 +28,9 @@ BUILDERS = {
     "gelu": lambda: tokens(bilstm(activation="gelu"), kl.Dense(2, name="label")),
     "gru": lambda: tokens(kl.Bidirectional(kl.GRU(3)), kl.Dense(2, name="label")),
     "states": with_states,
+    "hard_sigmoid": lambda: floats(
+        kl.LSTM(3, recurrent_activation="hard_sigmoid"), kl.Dense(2, name="label")
+    ),
 }
 
 

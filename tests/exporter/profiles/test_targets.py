@@ -8,12 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.errors import OptionError, TargetError
 from bilstm_exporter.profiles import PROFILES, Kernel, Profile, Verifier
 from bilstm_runtime.bundle.folder import open_bundle
-from exporter.models import MODELS
+from exporter.models import MODELS, floats
 
 
 class _Same:
@@ -130,6 +131,29 @@ def test_an_operator_that_a_runtime_lacks_is_named_with_its_layer(toy, run, save
     assert "Toy 3.2 has no LSTM (float32" in ran.message
     assert "direction is reverse (train it forward only)" in ran.message
     assert "--target onnxruntime runs this file" in ran.message
+
+
+@pytest.mark.slow
+def test_an_explanation_has_a_column_for_each_target(toy, run, saved):
+    lacks = Kernel(attributes={"direction": ["forward"]}, instead="train it forward only")
+    toy(kernels={"LSTM": [lacks]}, lists_all=False)
+    ran = run(saved("stacked"), "--explain", "--target", "toy,onnxruntime,onnx-reference")
+    assert ran.code == 3
+    header = next(line for line in ran.out.splitlines() if line.split()[:1] == ["layer"])
+    assert header.split() == ["layer", "class", "onnxruntime", "onnx-reference", "toy"]
+    assert ran.table["backward_lstm"][-1] == "refused"
+    assert ran.table["forward_lstm"][-1].startswith("LSTM, exact")
+    assert "backward_lstm in toy: refused; Toy 3.2 has no LSTM" in ran.out
+    assert "(train it forward only)" in ran.out
+
+
+@pytest.mark.slow
+def test_activations_that_a_runtime_ignores_become_a_scan(run, tmp_path):
+    model = floats(kl.LSTM(3, recurrent_activation="hard_sigmoid"), kl.Dense(2, name="label"))
+    model.save(tmp_path / "hard.keras")
+    ran = run("hard.keras", "--explain", "--target", "tract,openvino,onnxruntime")
+    assert [cell.split(",")[0] for cell in ran.table["lstm"][1:]] == ["LSTM", "Scan", "Scan"]
+    assert "in tract: Scan; an LSTM with the activations HardSigmoid and Tanh" in ran.out
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from bilstm_exporter.targets.onnx.scan import write_scan
 from bilstm_exporter.targets.operators import Form
 
 LOOP_REASON = "a loop in the layer's own code"
+ACTIVATIONS_REASON = "an {} with the activations {}, for runtimes that lack or ignore them"
 CELL_STATE_REASON = "a cell state after masked steps, for runtimes that ignore sequence_lens"
 
 # Keras's activations in ONNX's LSTM, GRU and RNN operators.
@@ -124,6 +125,15 @@ _OPERATORS: dict[type[Cell], _OperatorForm] = {
 }
 
 
+# https://onnx.ai/onnx/operators/onnx__LSTM.html and those of GRU and RNN
+_DEFAULT_ACTIVATIONS = {
+    "LSTM": ["Sigmoid", "Tanh", "Tanh"],
+    "GRU": ["Sigmoid", "Tanh"],
+    "RNN": ["Tanh"],
+}
+_COMMON_ACTIVATIONS = frozenset({"Sigmoid", "Tanh", "Relu"})
+
+
 def fused_operator(cell: Cell) -> FusedOperator | None:
     """The ONNX operator equivalent to a cell, or None if there is none."""
     form = _OPERATORS.get(type(cell))
@@ -192,6 +202,7 @@ class _MarkerWriter:
         self, markers: Mapping[str, Marker | LoopMarker], opset: int, forms: frozenset[Form]
     ) -> None:
         self._markers, self._opset = markers, opset
+        self._forms = forms
         self._forward_only = Form.FORWARD_ONLY in forms
         self._ignores_lengths = self._forward_only or Form.NO_LENGTHS in forms
 
@@ -224,6 +235,10 @@ class _MarkerWriter:
         build = Builder(name.replace(":", "_"), self._opset, layer)
         fused = fused_operator(marker.recurrence.cell)
         reason = why_not_fused(marker.recurrence.cell) if fused is None else ""
+        if fused is not None and not _has_activations(fused, self._forms):
+            names = " and ".join(dict.fromkeys(fused.attributes["activations"]))
+            reason = ACTIVATIONS_REASON.format(fused.op_type, names)
+            fused = None
         if self._ignores_lengths and call.mask is not None and call.reads_cell_state:
             # Without the operator's lengths, a row's cell state after its last step is not known.
             fused, reason = None, CELL_STATE_REASON
@@ -235,6 +250,14 @@ class _MarkerWriter:
         build.replace(node, values)
         inner = self.lower(body, f"{name}/body/")
         return [RecurrenceForm(layer, "Scan", reason), *inner]
+
+
+def _has_activations(fused: FusedOperator, forms: frozenset[Form]) -> bool:
+    """Whether runtimes of these forms have the activations of an operator."""
+    found = fused.attributes["activations"]
+    if Form.DEFAULT_ACTIVATIONS in forms:
+        return bool(found == _DEFAULT_ACTIVATIONS[fused.op_type])
+    return Form.COMMON_ACTIVATIONS not in forms or set(found) <= _COMMON_ACTIVATIONS
 
 
 def _write_fused(
