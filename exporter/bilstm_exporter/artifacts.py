@@ -26,7 +26,12 @@ from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES, PrecisionPlan
 from bilstm_exporter.targets.base import Built, Calibration, Target, TargetOptions
 from bilstm_exporter.targets.registry import TARGETS
 from bilstm_exporter.verification.agreement import Agreement, measure_agreement
-from bilstm_exporter.verification.parity import Parity, measure_parity, require_parity
+from bilstm_exporter.verification.parity import (
+    Parity,
+    largest_input,
+    measure_parity,
+    require_parity,
+)
 from bilstm_exporter.verification.runtimes import check_operators, prove
 from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.bundle.manifest import Artifact
@@ -145,7 +150,11 @@ class ArtifactBuilder:
         artifact, session = self._open(name, recipe, built)
         found = measure_agreement(artifact.file, session.run, self.probes.probes, artifact.outputs)
         artifact = replace(
-            artifact, parity=found.to_dict(), tolerance=found.tolerance, recorded_at_export=True
+            artifact,
+            parity=found.to_dict(),
+            tolerance=found.tolerance,
+            recorded_at_export=True,
+            largest_input=largest_input(session.run, self.probes.large),
         )
         return VerifiedArtifact(artifact, built, found, session)
 
@@ -195,7 +204,9 @@ class ArtifactBuilder:
         while not parity.passed and self.probes.keep_well_conditioned(parity.failed_probes):
             parity = measure_parity(session.run, self.probes.probes, artifact.outputs)
         require_parity(artifact.file, parity, self.probes.values_tried)
-        return VerifiedArtifact(replace(artifact, parity=parity.to_dict()), built, parity, session)
+        limit = largest_input(session.run, self.probes.large)
+        artifact = replace(artifact, parity=parity.to_dict(), largest_input=limit)
+        return VerifiedArtifact(artifact, built, parity, session)
 
     def _open(self, name: str, recipe: str, built: Built) -> tuple[Artifact, Session]:
         artifact = Artifact(

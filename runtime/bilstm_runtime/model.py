@@ -17,12 +17,13 @@ from bilstm_runtime.errors import (
     NoArtifactError,
     OptionError,
 )
+from bilstm_runtime.float_limits import LimitedSession
 from bilstm_runtime.predictor import Predictor
 from bilstm_runtime.streams import LONG, Stream, predict_long, read_state
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from bilstm_runtime.batching import Progress
@@ -79,7 +80,8 @@ class Model(Predictor):
             lambda: backend.open(bundle.read(artifact), artifact, spec, threads),
             lambda: backend.open(located.read(artifact), artifact, spec, threads),
         )
-        super().__init__(spec, self._file, label=artifact.file, read_file=located.read)
+        self._limited = LimitedSession(self._file, spec, artifact)
+        super().__init__(spec, self._limited, label=artifact.file, read_file=located.read)
         self.name = spec.name
         self.backend = backend.name
         self.recipe = artifact.recipe
@@ -91,6 +93,11 @@ class Model(Predictor):
         self._opened_with = backend, located
         self._stream_file: ForkSafeSession | None = None
         self._is_closed = False
+
+    def run_case(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        """Reset the model and run one case; see `Predictor.run_case`."""
+        with self._limited.silent():
+            return super().run_case(inputs)
 
     def predict(
         self, x: Values, *, batch_size: int | None = None, progress: Progress | None = None

@@ -356,6 +356,8 @@ class Artifact:
         tolerance: The tolerance of its outputs, if it differs from the bundle's.
         recorded_at_export: Whether the golden file also contains its outputs at export.
         runtimes: The runtimes that the export made it for, and how it was checked for each.
+        largest_input: The largest absolute value of float inputs for which it gives numbers, as
+            Keras does; None if it does for every float32.
     """
 
     file: Annotated[str, FILE_NAME]
@@ -376,6 +378,7 @@ class Artifact:
     tolerance: Annotated[Tolerance | None, Flag.OMIT_DEFAULT] = None
     recorded_at_export: Annotated[bool, Key(("own_answers",)), Flag.OMIT_DEFAULT] = False
     runtimes: Annotated[tuple[RuntimeProof, ...], Flag.OMIT_DEFAULT, Items(MAX_FILES)] = ()
+    largest_input: Annotated[float | None, Flag.OMIT_DEFAULT] = None
 
 
 @functools.cache

@@ -38,7 +38,7 @@ class Distribution:
 
         Ids, integers and booleans are drawn as always.
         """
-        if not _is_unlimited(spec):
+        if not is_unlimited(spec):
             return random_values(spec, shape, rng)
         return without_mask_value(spec, self.sample(shape, rng))
 
@@ -55,7 +55,7 @@ def distributions(model: KerasModel, inputs: Sequence[InputSpec]) -> list[Distri
         model: The model; its normalization layers and first kernels suggest scales.
         inputs: The inputs, without the states; empty result if none takes floats.
     """
-    floats = [spec for spec in inputs if _is_unlimited(spec)]
+    floats = [spec for spec in inputs if is_unlimited(spec)]
     if not floats:
         return []
     features = {spec.axes[-1].size for spec in floats if len(spec.axes) > 1}
@@ -80,7 +80,8 @@ def distributions(model: KerasModel, inputs: Sequence[InputSpec]) -> list[Distri
     return found
 
 
-def _is_unlimited(spec: InputSpec) -> bool:
+def is_unlimited(spec: InputSpec) -> bool:
+    """Whether an input takes floats without a known range."""
     return np.dtype(spec.dtype).kind == "f" and spec.range is None
 
 

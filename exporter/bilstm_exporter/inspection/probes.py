@@ -18,6 +18,7 @@ from bilstm_exporter.inspection.distributions import (
     STANDARD_NORMAL,
     Distribution,
     distributions,
+    is_unlimited,
 )
 from bilstm_exporter.inspection.interface import CALL_ERRORS, shapes_may_follow_values
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel
@@ -41,6 +42,8 @@ _LONG_MINIMUM, _SAMPLES = 64, 8
 # One call to the reference has at most this many values, or seven rows, as an ordinary probe has.
 _MAX_CALL_VALUES = 2**20
 _MIN_CALL_ROWS = 7
+# A sum of products overflows from about 1e37 on, in any library.
+_LARGE_VALUES = (1e5, 1e10, 1e20, 1e27, 1e30, 1e36, 3e38)
 # A fraction of the tolerance: another batch size may change only roundings.
 _BATCH_ROUNDING = 0.05
 
@@ -56,6 +59,7 @@ class ProbeKind(enum.Enum):
     SATURATED = "saturated states"
     OTHER_VALUES = "values of another scale or kind"
     EXAMPLE = "examples of the user's data"
+    LARGE = "ends of float32"
 
     @property
     def is_padded(self) -> bool:
@@ -131,6 +135,8 @@ class ProbeSet:
         probes: The probes to compare with.
         left_out: The reasons for the candidates that are not probes, by name.
         largest_state: As in the arguments.
+        large: Probes by their largest absolute value, which rises. A file must give numbers for
+            them, as Keras does; their digits are not compared, for roundings of sums are larger.
     """
 
     def __init__(
@@ -145,6 +151,7 @@ class ProbeSet:
         self.probes = list(probes)
         self.left_out = dict(left_out)
         self.largest_state = largest_state
+        self.large: dict[float, Probe] = {}
         self._alternatives = alternatives
         self._is_filtered = False
 
@@ -264,6 +271,7 @@ def make_probes(loaded: LoadedModel, report: Listener | None = None) -> ProbeSet
         return _probes_of(loaded, list(_candidates(loaded, distribution)))
 
     made = ProbeSet(loaded.keras, probes, left_out, largest, Alternatives(others, more))
+    made.large = _large_probes(loaded)
     if not any(probe.kind is ProbeKind.ORDINARY for probe in probes):
         made.keep_well_conditioned()
     return made
@@ -377,6 +385,25 @@ def _candidates_of_others(
         yield Candidate(ProbeKind.OTHER_VALUES, distribution.name, arrays)
 
 
+def _large_probes(loaded: LoadedModel) -> dict[float, Probe]:
+    """Make probes with ever larger values, for which Keras's outputs are numbers."""
+    if not any(is_unlimited(spec) for spec in loaded.spec.inputs):
+        return {}
+    rng = np.random.default_rng(38)
+    found: dict[float, Probe] = {}
+    for size in _LARGE_VALUES:
+        values = Distribution(f"up to {size:.2g}", _either(size), None)
+        arrays = _drawn(loaded, values, _shapes(loaded, 2, 2), rng)
+        probes, _ = _probes_of(loaded, [Candidate(ProbeKind.LARGE, values.name, arrays)])
+        if probes:
+            found[size] = probes[0]
+    return found
+
+
+def _either(size: float) -> Callable[[tuple[int, ...], np.random.Generator], np.ndarray]:
+    return lambda shape, rng: rng.choice([-size, size], shape)
+
+
 def _drawn(
     loaded: LoadedModel,
     distribution: Distribution,
@@ -456,8 +483,7 @@ def _lengths(loaded: LoadedModel, arrays: Sequence[np.ndarray]) -> str:
 
 
 def _limits_within(spec: InputSpec, float_limits: tuple[float, float]) -> tuple[float, float]:
-    is_unlimited = np.dtype(spec.dtype).kind == "f" and spec.range is None
-    return float_limits if is_unlimited else limits(spec)
+    return float_limits if is_unlimited(spec) else limits(spec)
 
 
 def _at_ends(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from bilstm_exporter.errors import ParityError
 from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_runtime.comparison import Run, compare, replay
+from bilstm_runtime.sampling import FLOAT_ENDS
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,27 @@ def measure_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str
                 ratio, reason = found.max_error_ratio, found.mismatch
                 worst = Parity(len(probes), largest, ratio, probe.name, name, reason)
     return replace(worst, max_abs_error=largest, failed_probes=tuple(failed))
+
+
+def largest_input(run: Run, large: Mapping[float, Probe]) -> float | None:
+    """Find the largest value of float inputs for which an artifact gives numbers, as Keras does.
+
+    Args:
+        run: Runs the artifact once.
+        large: Probes by their largest absolute value, which rises.
+
+    Returns:
+        The largest value that was tested before the first output that is NaN or infinite; None if
+        there is none.
+    """
+    tested = FLOAT_ENDS[1]
+    for value, probe in large.items():
+        for output, reference in zip(run(probe.inputs), probe.outputs, strict=True):
+            array = np.asarray(output)
+            if reference.dtype.kind == "f" and not np.isfinite(array).all():
+                return tested
+        tested = value
+    return None
 
 
 def require_parity(file: str, parity: Parity, values_tried: Sequence[str] = ()) -> None:
