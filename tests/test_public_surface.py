@@ -200,7 +200,11 @@ def test_load_and_check():
         "*threads": None,
         "*sha256": None,
     }
-    assert parameters(bilstm_runtime.check) == {"path": NO_DEFAULT, "*backends": None}
+    assert parameters(bilstm_runtime.check) == {
+        "path": NO_DEFAULT,
+        "*backends": None,
+        "*sha256": None,
+    }
 
 
 def test_a_model():
@@ -299,9 +303,10 @@ FLAGS = {
     "quiet recipes streaming target threshold time tokenizer truncating trust-code weights",
     "run-bilstm": "backend batch-size beam-width chunk debug input input-format lookahead output "
     "quiet raw recipe sha256 spans stream text threads threshold top-k words",
-    "check-bilstm": "backend debug json quiet",
+    "check-bilstm": "backend debug json quiet sha256",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
-    "markdown only output padding quiet recipes rounds seconds seed soak threads tune",
+    "markdown only output padding quiet recipes rounds seconds seed sha256 soak threads "
+    "tune",
 }
 
 

@@ -212,7 +212,7 @@ def run(args: argparse.Namespace) -> int:
     if page is not None and not page.resolve().parent.is_dir():
         message = f"--html {page}: there is no folder {page.resolve().parent}; create it first"
         raise DataFileError(message)
-    bundle = open_bundle(args.bundle)
+    bundle = open_bundle(args.bundle, sha256=args.sha256)
     if page is not None and not plots_are_available() and not args.quiet:
         sys.stderr.write(f"{PROG}: {NO_PLOTS}\n")
     progress = ProgressLine(quiet=args.quiet, interrupts=args.interrupts)

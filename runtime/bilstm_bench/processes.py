@@ -155,6 +155,7 @@ def task_of(bundle: Bundle, plan: Plan, variant: Variant, shape: Shape) -> dict[
     """Return the argument of a child process, as JSON values."""
     return {
         "bundle": str(bundle.folder.resolve()),
+        "sha256": bundle.sha256 or None,
         "variant": dataclasses.asdict(variant),
         "shape": dataclasses.asdict(shape),
         "padding": plan.padding,
@@ -381,6 +382,7 @@ def load_and_predict(task: dict[str, Any]) -> dict[str, Any]:
     begin_load = time.monotonic_ns()
     model = bilstm_runtime.load(
         task["bundle"],
+        sha256=task["sha256"],
         backend=variant["backend"],
         recipe=variant["recipe"],
         threads=variant["threads"],

@@ -197,7 +197,9 @@ def profile_file(task: dict[str, Any]) -> dict[str, Any]:
     Raises:
         BilstmRuntimeError: The file cannot be opened, run or profiled.
     """
-    opened = OpenedVariant(open_bundle(task["bundle"]), Variant(**task["variant"]))
+    opened = OpenedVariant(
+        open_bundle(task["bundle"], sha256=task["sha256"]), Variant(**task["variant"])
+    )
     shape = Shape(**task["shape"])
     inputs = make_inputs(opened.spec, shape, padding=task["padding"], seed=task["seed"])
     arrays = opened.record(inputs)[0]

@@ -120,7 +120,8 @@ def _eligible(
     allowed = allowed_recipes(bundle.manifest)
     backends = list(dict.fromkeys(variant.backend for variant in plan.variants))
     checks = {
-        (item.file, item.backend): item for item in check(bundle.folder, backends=backends).checks
+        (item.file, item.backend): item
+        for item in check(bundle.folder, backends=backends, sha256=bundle.sha256 or None).checks
     }
     found, refused = [], set()
     for variant in plan.variants:

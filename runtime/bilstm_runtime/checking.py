@@ -89,7 +89,12 @@ class CheckReport:
         return self.ran and all(check.passed is not False for check in self.checks)
 
 
-def check(path: str | os.PathLike[str], *, backends: Sequence[str] | None = None) -> CheckReport:
+def check(
+    path: str | os.PathLike[str],
+    *,
+    backends: Sequence[str] | None = None,
+    sha256: str | None = None,
+) -> CheckReport:
     """Run every model file of a bundle on its golden cases.
 
     Each case runs twice on the same loaded model, the second time in reverse order, to detect
@@ -99,6 +104,7 @@ def check(path: str | os.PathLike[str], *, backends: Sequence[str] | None = None
         path: The bundle folder.
         backends: Names of the backends to check; all by default. A backend that is not installed
             is reported, and does not count as a failure.
+        sha256: The SHA-256 that the manifest must have, as for `load`.
 
     Returns:
         The results, one for each model file and backend.
@@ -106,10 +112,12 @@ def check(path: str | os.PathLike[str], *, backends: Sequence[str] | None = None
     Raises:
         BundleError: The manifest or the golden cases cannot be read. A model file that cannot
             be used is a failed check, not an error.
+        ChecksumError: The manifest has another SHA-256.
+        OptionError: `sha256` is no SHA-256.
         UnknownBackendError: There is no backend of that name.
     """
     chosen = list(BACKENDS.values()) if backends is None else [find_backend(b) for b in backends]
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, sha256=sha256)
     cases = read_cases(bundle)
     formats = {backend.format for backend in BACKENDS.values()}
     checks = []

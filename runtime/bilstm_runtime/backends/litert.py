@@ -222,6 +222,26 @@ class LitertSession:
         )
 
 
+_MAX_CHECKED: Final = 4096
+_checked: set[str] = set()
+
+
+def _check_once(content: bytes, sha256: str) -> None:
+    """Check the indices in a file, unless this process has checked the same file before.
+
+    Args:
+        content: The file.
+        sha256: Its SHA-256, which was compared when it was read.
+
+    Raises:
+        ValueError: See `check_indices`.
+    """
+    if sha256 not in _checked:
+        check_indices(content)
+        if len(_checked) < _MAX_CHECKED:
+            _checked.add(sha256)
+
+
 @register(
     "litert",
     format="tflite",
@@ -238,7 +258,7 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
         raise BACKENDS["litert"].missing(error) from error
     BACKENDS["litert"].check_version(ai_edge_litert)
     try:
-        check_indices(content)
+        _check_once(content, artifact.sha256)
     except ExternalBuffersError as error:
         message = (
             f"{artifact.file} stores weights in another file, which is never opened. "

@@ -8,7 +8,7 @@ refused, as for ONNX.
 
 from __future__ import annotations
 
-import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _FIELDS: Final = 16
 """The number of fields that are read of any table, at most."""
 
-_INT, _SHORT, _BYTE = struct.Struct("<i"), struct.Struct("<H"), struct.Struct("<b")
+_TRUNCATED: Final = "it is truncated"
+_BAD_OFFSET: Final = "an offset in it is negative or not aligned"
 
 _EXTERNAL: Final = (8, 9)
 """The fields `external_buffer_groups` and `external_buffers` of a model."""
@@ -35,10 +36,19 @@ class ExternalBuffersError(ValueError):
 
 
 class _Content:
-    """A flatbuffer; reading outside of it raises `struct.error`, or `ValueError`."""
+    """A flatbuffer, read in place: a struct call for every number would take as long as LiteRT.
+
+    Reading outside of it raises `IndexError` or `ValueError`.
+    """
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
+        if sys.byteorder != "little":
+            problem = "it is little-endian, and this processor is not"
+            raise ValueError(problem)
+        view = memoryview(content)
+        self._bytes, self._size = view.cast("b"), len(content)
+        self._shorts = view[: len(content) & ~1].cast("H")
+        self._words = view[: len(content) & ~3].cast("i")
         self._vtables: dict[int, tuple[int, ...]] = {}
         self._elements = 0
 
@@ -48,18 +58,24 @@ class _Content:
 
     def fields(self, table: int) -> tuple[int, ...]:
         """Return the offsets of the fields of a table, 0 for those that it does not have."""
-        vtable = table - _INT.unpack_from(self._content, _not_negative(table))[0]
+        vtable = table - self.number(table)
         found = self._vtables.get(vtable)  # tables of one kind share their vtable
         if found is None:
-            size = _SHORT.unpack_from(self._content, _not_negative(vtable))[0]
-            offsets = struct.unpack_from(f"<{max(0, size // 2 - 2)}H", self._content, vtable + 4)
-            found = self._vtables[vtable] = (*offsets, *(0,) * (_FIELDS - len(offsets)))
+            if vtable < 0 or vtable & 1:
+                raise ValueError(_BAD_OFFSET)
+            first = vtable // 2
+            count = max(0, self._shorts[first] // 2 - 2)
+            offsets = self._shorts[first + 2 : first + 2 + count].tolist()
+            if len(offsets) < count:
+                raise ValueError(_TRUNCATED)
+            found = self._vtables[vtable] = (*offsets, *(0,) * (_FIELDS - count))
         return found
 
     def number(self, at: int) -> int:
         """Return the 32-bit number at a position."""
-        number: int = _INT.unpack_from(self._content, _not_negative(at))[0]
-        return number
+        if at < 0 or at & 3:
+            raise ValueError(_BAD_OFFSET)
+        return self._words[at >> 2]
 
     def field(self, table: int, field: int) -> int:
         """Return a 32-bit number of a table."""
@@ -69,29 +85,34 @@ class _Content:
     def small_field(self, table: int, field: int) -> int:
         """Return an 8-bit number of a table."""
         offset = self.fields(table)[field]
-        number: int = _BYTE.unpack_from(self._content, table + offset)[0] if offset else 0
-        return number
+        return self._bytes[table + offset] if offset else 0
 
     def inner(self, table: int, field: int) -> int | None:
         """Return the table in a field of a table."""
         offset = self.fields(table)[field]
         return table + offset + self.number(table + offset) if offset else None
 
-    def vector(self, table: int, offset: int) -> tuple[int, ...]:
+    def vector(self, table: int, offset: int) -> list[int]:
         """Return the vector of 32-bit numbers in the field with this offset."""
         if not offset:
-            return ()
+            return []
         at = table + offset
-        start = at + self.number(at)
-        count = self.number(start)
+        if at & 3:
+            raise ValueError(_BAD_OFFSET)
+        first = (at + self._words[at >> 2]) >> 2
+        if first < 0:
+            raise ValueError(_BAD_OFFSET)
+        count = self._words[first]
         self._elements += count
         # Vectors do not overlap in a file that a converter wrote.
-        if count < 0 or self._elements > len(self._content):
-            problem = "it is truncated"
-            raise ValueError(problem)
-        return struct.unpack_from(f"<{count}i", self._content, start + 4)
+        if count < 0 or self._elements > self._size:
+            raise ValueError(_TRUNCATED)
+        found = self._words[first + 1 : first + 1 + count].tolist()
+        if len(found) < count:
+            raise ValueError(_TRUNCATED)
+        return found
 
-    def integers(self, table: int, field: int) -> tuple[int, ...]:
+    def integers(self, table: int, field: int) -> list[int]:
         """Return a vector of 32-bit numbers."""
         return self.vector(table, self.fields(table)[field])
 
@@ -106,13 +127,6 @@ class _Content:
         return [start + 4 * index + offset for index, offset in enumerate(offsets)]
 
 
-def _not_negative(position: int) -> int:
-    if position < 0:
-        problem = "an offset in it is negative"
-        raise ValueError(problem)
-    return position
-
-
 def check_indices(content: bytes) -> None:
     """Check that the indices in a TFLite file exist, and that it refers to no other file.
 
@@ -125,9 +139,8 @@ def check_indices(content: bytes) -> None:
     """
     try:
         _check_model(_Content(content))
-    except struct.error as error:
-        problem = "it is truncated"
-        raise ValueError(problem) from error
+    except IndexError as error:
+        raise ValueError(_TRUNCATED) from error
 
 
 def _check_model(content: _Content) -> None:
@@ -169,7 +182,7 @@ def _check_operators(content: _Content, graph: int, tensors: int, codes: list[in
         kind = codes[index]
         used = content.vector(operator, fields[1])
         if kind in _OPTIONAL_INPUTS:
-            used = tuple(number for number in used if number != -1)
+            used = [number for number in used if number != -1]
         used += content.vector(operator, fields[2])
         if used and not (min(used) >= 0 and max(used) < tensors):
             _check(used, tensors, "tensor")

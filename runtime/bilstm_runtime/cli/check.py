@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from bilstm_runtime.checking import check  # noqa: PLC0415 (see above)
 
-    report = check(args.bundle, backends=args.backend)
+    report = check(args.bundle, backends=args.backend, sha256=args.sha256)
     sys.stdout.write((_json(report) if args.json else _table(report)) + "\n")
     if not report.ran:
         sys.stderr.write(f"{PROG}: error: nothing could be run\n")

@@ -48,7 +48,7 @@ exit codes:
 
 
 def bundle_parser(prog: str, description: str, *, formats: str = "") -> argparse.ArgumentParser:
-    """A parser with the arguments of every command: the bundle, and `--version`.
+    """A parser with the arguments of every command: the bundle, `--sha256` and `--version`.
 
     Args:
         prog: The name of the command.
@@ -62,6 +62,11 @@ def bundle_parser(prog: str, description: str, *, formats: str = "") -> argparse
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
+    parser.add_argument(
+        "--sha256",
+        metavar="HEX",
+        help="open only the bundle whose manifest has this SHA-256, as export-bilstm prints it",
+    )
     parser.add_argument("--version", action=_VersionAction)
     return parser
 

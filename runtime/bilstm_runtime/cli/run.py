@@ -93,11 +93,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--threads", type=int, metavar="N", help="threads the backend may use (default: 1)"
     )
     parser.add_argument(
-        "--sha256",
-        metavar="HEX",
-        help="run only the bundle whose manifest has this SHA-256, as export-bilstm prints it",
-    )
-    parser.add_argument(
         "--batch-size",
         type=int,
         metavar="N",
