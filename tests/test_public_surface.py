@@ -298,9 +298,9 @@ def test_the_errors_of_the_runtime():
 # --- the commands
 
 FLAGS = {
-    "export-bilstm": "batch builder chunk crf ctc custom-objects data debug explain formats json "
-    "labels lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite padding "
-    "quiet recipes streaming target threshold time tokenizer truncating trust-code weights",
+    "export-bilstm": "batch builder chunk crf ctc custom-objects data debug explain formats html "
+    "json labels lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite "
+    "padding quiet recipes streaming target threshold time tokenizer truncating trust-code weights",
     "run-bilstm": "backend batch-size beam-width chunk debug input input-format lookahead output "
     "quiet raw recipe sha256 spans stream text threads threshold top-k words",
     "check-bilstm": "backend debug json quiet sha256",

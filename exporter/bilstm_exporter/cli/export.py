@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilstm_exporter.api import check_before_loading
+from bilstm_exporter.cli.delay_page import write_delay_page
 from bilstm_exporter.cli.display import (
     print_explanation,
     print_report,
     print_searches,
     progress_listener,
 )
-from bilstm_exporter.errors import ExportError
+from bilstm_exporter.errors import ExportError, OptionError
 from bilstm_exporter.evaluation.data import check_file
 from bilstm_exporter.evaluation.reasons import NO_DATA
 from bilstm_exporter.evaluation.selection import parse_budget
@@ -179,6 +180,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="steps after a chunk that its outputs may depend on (default: 20, or the fewest "
         "within --max-drop)",
     )
+    streams.add_argument(
+        "--html", metavar="FILE", help="write the agreement by delay as a page with curves"
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch axis (default: free)")
     parser.add_argument("--time", type=int, metavar="N", help="fix the time axes (default: free)")
     parser.add_argument(
@@ -218,6 +222,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Export or explain the model; returns the exit code."""
     options = _options(args)  # before TensorFlow, which takes seconds to load
+    if args.html and not args.streaming:
+        message = "html: it shows the delays of streams; add --streaming"
+        raise OptionError(message)
     if args.explain:
         check_file(options.data)
     else:
@@ -247,6 +254,8 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
         return _failed(report, interrupts, debug=args.debug)
     if args.json or not args.quiet:
         print_report(report, as_json=args.json)
+    if args.html and report.streaming is not None:
+        write_delay_page(args.html, report.model, report.streaming.delays)
     return 0
 
 

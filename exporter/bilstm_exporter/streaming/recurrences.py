@@ -128,7 +128,7 @@ class _Parts:
             starts: The initial states, or None for zeros.
             before: The output of the step processed before, ``[1, ...]``; None for zeros.
         """
-        result = _lower(self.call, self.lowering, steps, mask, starts)
+        result = self._result(steps, mask, starts)
         if not self.repeats or before is None:
             return result
         valid = tf.cast(mask, tf.int32)
@@ -140,6 +140,17 @@ class _Parts:
         if outputs is not None:
             outputs = tf.where(_broadcast(count > 0, rank + 1), outputs, tf.expand_dims(before, 1))
         return RecurrenceResult(last, outputs, result.states)
+
+    def _result(self, steps: Tensor, mask: Tensor, starts: Sequence[Tensor]) -> RecurrenceResult:
+        if not (self.carried.one_step and self.lowering.unrolls):
+            return _lower(self.call, self.lowering, steps, mask, starts)
+        one = tf.reshape(steps, [1, 1, *steps.shape[2:]])
+        one_mask = None if mask is None else tf.reshape(mask, [1, 1])
+        result = _lower(self.call, self.lowering, one, one_mask, starts)
+        outputs = result.outputs
+        if outputs is not None:  # with an unknown size of time again
+            outputs = outputs[:, : tf.shape(steps)[1]]
+        return RecurrenceResult(result.last_output, outputs, result.states)
 
     def values(self, last: Tensor, outputs: Tensor, ahead: Tensor, states: Any) -> list[Value]:
         """Return the outputs of the marker."""

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from bilstm_exporter.errors import StreamingError
-from bilstm_exporter.ir.graphs import without_captures
+from bilstm_exporter.ir.graphs import inlined, without_captures
 from bilstm_exporter.ir.markers import MARKER_TYPE, LoopMarker, MarkedGraph, MarkerLowering
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import layer_of_node
@@ -113,7 +113,9 @@ class StreamGraph:
         self._inputs = list(inputs)
         self._output_count = output_count
         self._layers = dict(layers)
+        self._is_known = False
         self.layout = self._find_layout()
+        self._is_known = True
 
     def trace(self, lowering: Lowering) -> Any:
         """Trace the stream graph.
@@ -127,7 +129,21 @@ class StreamGraph:
         function, _ = self._traced(
             lowering, layout.overlap, layout.states, layout.unread, has_ahead=layout.has_ahead
         )
-        return function
+        return self._at_one_step(function) if layout.one_step else function
+
+    def _at_one_step(self, function: Any) -> Any:
+        """Trace the graph again with chunks of one step, so that no shape in it is unknown."""
+        signature = [
+            tf.TensorSpec([size or 1 for size in tensor.shape], tensor.dtype, name=f"input_{i}")
+            for i, tensor in enumerate(function.inputs)
+        ]
+        names = list(function.structured_outputs)
+
+        def call(*tensors: Tensor) -> dict[str, Tensor]:
+            results = [tf.identity(tensor) for tensor in inlined(function, tensors)]
+            return dict(zip(names, results, strict=True))
+
+        return tf.function(call, autograph=False).get_concrete_function(*signature)
 
     def _whole(self, overlap: int, *, has_ahead: bool) -> tuple[Any, _Written]:
         """Trace with all states as inputs, then without those that no output depends on."""
@@ -205,6 +221,7 @@ class StreamGraph:
         has_ahead: bool,
     ) -> tuple[Any, _Written]:
         written: list[_Written] = []
+        one_step = self._is_known and self.layout.one_step
         own = [one for one in self._inputs if not one.is_state]
         ahead = [one for one in own if one.has_time] if has_ahead else []
         shapes = [*((one.shape, one.dtype) for one in (*own, *ahead))]
@@ -221,7 +238,7 @@ class StreamGraph:
             chunks = [next(rest) for _ in own]
             aheads = iter([next(rest) for _ in ahead])
             flag = tf.reshape(next(rest), []) > 0.5 if has_ahead else None
-            carried = Carried(list(rest), flag, unread)
+            carried = Carried(list(rest), flag, unread, one_step=one_step)
             values = []
             given = iter(chunks)
             for one in self._inputs:

@@ -111,6 +111,8 @@ class Carried:
     Attributes:
         inputs: The tensors of the states; in a first trace there are none, and zeros replace them.
         unread: The names of states that no output depends on; they are left out.
+        one_step: Whether the chunk is one step. Time still has an unknown size while the graph is
+            written, so that it is found.
         has_ahead: A scalar bool tensor: whether the look-ahead holds steps of the sequence. None
             if the graph has no look-ahead.
         states: The states.
@@ -119,6 +121,7 @@ class Carried:
     inputs: Sequence[Tensor]
     has_ahead: Tensor = None
     unread: frozenset[str] = frozenset()
+    one_step: bool = False
     states: list[CarriedState] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
     _started: Tensor = None

@@ -21,6 +21,8 @@ Tensor = Any
 
 def time_slice(tensor: Tensor, axis: int, begin: int | None, end: int | None) -> Tensor:
     """Slice an axis by constants, so that LiteRT knows the shape before it runs."""
+    if begin is None and end is None:
+        return tensor
     return tensor[(*[slice(None)] * axis, slice(begin, end))]
 
 
