@@ -99,10 +99,10 @@ export interface Artifact extends FileEntry {
   readonly tolerance: Tolerance | null;
 }
 
-/** How the strings of one input become ids; docs/manifest.md describes it. */
+/** How the strings of one input become ids, as a text layer of Keras does. */
 export interface TextPreprocessing {
   readonly input: string;
-  readonly kind: string;
+  readonly kind: "text_vectorization" | "string_lookup";
   readonly standardize: string | null;
   readonly split: string | null;
   readonly output_sequence_length: number | null;
@@ -111,6 +111,72 @@ export interface TextPreprocessing {
   readonly mask_token: string | null;
   readonly padding_id: number | null;
   readonly unknown_id: number | null;
+}
+
+/** How the strings of one input become ids, as the `Tokenizer` of Keras does. */
+export interface TokenizerPreprocessing {
+  readonly input: string;
+  readonly kind: "tokenizer";
+  readonly level: "word" | "character" | "word_characters";
+  readonly lower: boolean;
+  readonly filters: string;
+  readonly separator: string;
+  readonly vocabulary: readonly string[];
+  readonly first_id: number;
+  readonly ids: readonly number[];
+  readonly unknown_id: number | null;
+  readonly characters: number | null;
+  readonly length: number | null;
+  readonly padding: "pre" | "post";
+  readonly truncating: "pre" | "post";
+  readonly padding_id: number;
+}
+
+/** The texts of this input are for the library tokenizers; give ids. */
+export interface TokenizerFilePreprocessing extends FileEntry {
+  readonly input: string;
+  readonly kind: "tokenizer_file";
+}
+
+export type Preprocessing = TextPreprocessing | TokenizerPreprocessing | TokenizerFilePreprocessing;
+
+/** How an output becomes answers; docs/manifest.md describes the members of each kind. */
+export interface Decoding {
+  readonly output: string;
+  readonly kind: "labels" | "tags" | "ctc";
+  readonly labels: readonly string[];
+  readonly activation: "softmax" | "sigmoid" | null;
+}
+
+/** A class of an example; without a score if the model returns the number of the class. */
+export interface Label {
+  readonly label: string;
+  readonly score: number | null;
+}
+
+/** The tag of a token at `text.slice(start, end)`, or of a step of numbers. */
+export interface Tag {
+  readonly token: string | null;
+  readonly tag: string;
+  readonly score: number | null;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Neighbouring tokens whose tags form one unit, such as a name. */
+export interface Span {
+  readonly text: string | null;
+  readonly label: string;
+  readonly score: number | null;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** The text of an example, and the logarithm of the probability of its path. */
+export interface Transcription {
+  readonly text: string;
+  readonly score: number;
+  readonly classes: readonly number[];
 }
 
 /** manifest.json, checked, with every default filled in. */
@@ -123,7 +189,8 @@ export interface Manifest {
   readonly output_structure: "single" | "list" | "dict";
   readonly padding: { readonly neutral: boolean };
   readonly rows_independent: boolean;
-  readonly preprocessing: readonly TextPreprocessing[];
+  readonly preprocessing: readonly Preprocessing[];
+  readonly decoding: readonly Decoding[];
   readonly artifacts: readonly Artifact[];
   readonly golden: FileEntry & { readonly cases: number };
   readonly tolerance: Tolerance;
@@ -186,6 +253,9 @@ export type Values = NdArray | TensorLike | Data | readonly Example[];
 /** One example: a number, a text, lists of them, or an array without a batch axis. */
 export type Example = Value | readonly Example[];
 
+/** Values of the one input, or an object or Map by input name, or a list in their order. */
+export type Input = Values | { readonly [input: string]: Values } | ReadonlyMap<string, Values>;
+
 /** An array with a batch axis; a list of one array per example, if their lengths differ. */
 export type Output = NdArray | NdArray[];
 /** What the Keras model returns: one output, a list of them, or an object by name. */
@@ -196,6 +266,12 @@ export interface PredictOptions {
   batchSize?: number | null;
   /** Called after each run with the number of examples so far, and of all. */
   progress?: (done: number, count: number) => void;
+}
+
+export interface DecodeOptions {
+  /** The name of the output; needed if several outputs have labels. */
+  output?: string;
+  batchSize?: number | null;
 }
 
 /** A loaded model. */
@@ -218,10 +294,24 @@ export class Model {
    * Predicts for a batch of examples. Calls run one after the other, in the order in which they
    * were made.
    */
-  predict<T extends Outputs = any>(
-    x: Values | { readonly [input: string]: Values } | ReadonlyMap<string, Values>,
-    options?: PredictOptions,
-  ): Promise<T>;
+  predict<T extends Outputs = any>(x: Input, options?: PredictOptions): Promise<T>;
+  /** Predicts the classes of each example, the best first. */
+  classify(
+    x: Input,
+    options?: DecodeOptions & { topK?: number; threshold?: number },
+  ): Promise<Label[][]>;
+  /** Predicts the tag of each token or step, without padding. */
+  tag(x: Input, options?: DecodeOptions): Promise<Tag[][]>;
+  /** Predicts the spans that tags such as B-PER and I-PER form. */
+  spans(x: Input, options?: DecodeOptions): Promise<Span[][]>;
+  /** Predicts the text of each example of a CTC model, by greedy decoding. */
+  transcribe(x: Input, options?: DecodeOptions & { beamWidth?: 1 }): Promise<Transcription[][]>;
+  /** Decodes outputs that were predicted before, one for each output of the model. */
+  answers(
+    x: Input,
+    outputs: readonly Output[],
+    decoding: Decoding,
+  ): Label[][] | Tag[][] | Transcription[][];
   /** Sets the states of a stateful model to zeros, after the predictions that were asked for. */
   reset(): Promise<void>;
   /** Frees the memory of the model, after the predictions that were asked for. */
@@ -242,12 +332,19 @@ export interface LoadOptions {
 /** Loads the model of a bundle. */
 export function load(source: Source | Bundle, options: LoadOptions): Promise<Model>;
 
-/** Converts texts to ids, as one entry of the manifest's `preprocessing` describes. */
-export class TextEncoder {
-  constructor(preprocessing: TextPreprocessing);
-  encode(example: Nested<string>, label?: string): Nested<number>;
-  tokens(text: string, label?: string): string[];
+/** One token of a text: `text.slice(start, end)`, and the step of its id. */
+export interface Token {
+  readonly token: string;
+  readonly start: number;
+  readonly end: number;
+  readonly step: number;
 }
+
+/** Returns what converts texts to ids as one entry of the manifest's `preprocessing` describes. */
+export function makeEncoder(preprocessing: Preprocessing): {
+  encode(example: Nested<string>, label?: string): Nested<number>;
+  tokens(example: Nested<string>, label?: string): { text: string | null; tokens: Token[] };
+};
 
 /**
  * Splits examples into groups, each of which runs as one batch. `sizes` holds the sizes of each

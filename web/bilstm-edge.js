@@ -9,6 +9,14 @@
 
 import { BatchRunner } from "./lib/batching.js";
 import { Bundle, openBundle } from "./lib/bundle.js";
+import {
+  examplesOf,
+  findDecoding,
+  labelsOf,
+  spansOf,
+  tagsOf,
+  transcriptionsOf,
+} from "./lib/decoding.js";
 import { ChecksumError, NoArtifactError, OptionError } from "./lib/errors.js";
 import { InputReader } from "./lib/inputs.js";
 import { shown } from "./lib/messages.js";
@@ -19,7 +27,7 @@ export { planGroups } from "./lib/batching.js";
 export { Bundle, openBundle } from "./lib/bundle.js";
 export * from "./lib/errors.js";
 export { FORMAT_VERSION } from "./lib/manifest.js";
-export { TextEncoder } from "./lib/text.js";
+export { makeEncoder } from "./lib/reader.js";
 
 /** A loaded model; made by `load`. */
 export class Model {
@@ -63,6 +71,82 @@ export class Model {
     if (this.outputStructure === "single") return outputs[0];
     if (this.outputStructure === "list") return outputs;
     return Object.fromEntries(this.outputs.map((spec, i) => [spec.name, outputs[i]]));
+  }
+
+  /**
+   * Predicts the classes of each example, the best first: lists of `{ label, score }`.
+   *
+   * By default the best one if classes are exclusive, and all from the threshold on if not.
+   */
+  async classify(x, { topK, threshold, output, batchSize } = {}) {
+    if (topK !== undefined && !(Number.isInteger(topK) && topK > 0)) {
+      throw new OptionError(`topK is ${shown(topK)}; expected a whole number from 1`);
+    }
+    if (threshold !== undefined && !(threshold >= 0 && threshold <= 1)) {
+      throw new OptionError(`threshold is ${shown(threshold)}; expected a number from 0 to 1`);
+    }
+    const decoding = findDecoding(this.manifest, "labels", output);
+    return this.#decoded(x, decoding, batchSize, { topK, threshold });
+  }
+
+  /**
+   * Predicts the tag of each token or step: lists of `{ token, tag, score, start, end }`.
+   *
+   * `start` and `end` are places in the text, for `text.slice(start, end)`.
+   */
+  async tag(x, { output, batchSize } = {}) {
+    return this.#decoded(x, findDecoding(this.manifest, "tags", output), batchSize, {});
+  }
+
+  /** Predicts the spans that tags such as B-PER and I-PER form. */
+  async spans(x, { output, batchSize } = {}) {
+    const decoding = findDecoding(this.manifest, "tags", output);
+    if (decoding.scheme === null) {
+      throw new OptionError(
+        `the tags of '${decoding.output}' form no spans: their names do not begin with B- and I-`,
+      );
+    }
+    return this.#decoded(x, decoding, batchSize, { spans: true });
+  }
+
+  /** Predicts the texts of each example of a CTC model, by greedy decoding. */
+  async transcribe(x, { output, batchSize, beamWidth } = {}) {
+    const decoding = findDecoding(this.manifest, "ctc", output);
+    if ((beamWidth ?? decoding.beam_width) !== 1) {
+      throw new OptionError(
+        "this module decodes CTC greedily, without a beam search; give beamWidth: 1",
+      );
+    }
+    return this.#decoded(x, decoding, batchSize, {});
+  }
+
+  async #decoded(x, decoding, batchSize, options) {
+    const found = await this.predict(x, { batchSize });
+    const outputs = this.outputStructure === "single" ? [found] : Object.values(found);
+    return this.answers(x, outputs, decoding, options);
+  }
+
+  /** Decodes outputs that were predicted before, one for each output of the model. */
+  answers(x, outputs, decoding, options = {}) {
+    const number = this.outputs.findIndex((spec) => spec.name === decoding.output);
+    if (decoding.kind === "labels") return labelsOf(outputs[number], decoding, options);
+    const sequences = this.#sequences(x, this.outputs[number]);
+    const examples = examplesOf(outputs[number]);
+    if (decoding.kind === "ctc") return transcriptionsOf(examples, sequences, decoding);
+    const tags = tagsOf(examples, sequences, decoding);
+    if (!options.spans) return tags;
+    return tags.map((one, i) => spansOf(one, sequences?.[i].text ?? null));
+  }
+
+  /** The tokens or steps of each example; null if the output has its own steps. */
+  #sequences(x, { axes: [, time] }) {
+    const axes = this.inputs.flatMap((spec) => spec.axes.slice(1, 2));
+    // The axes of an output have no names where all sizes are fixed.
+    const same = axes.find(
+      ({ name, size }) =>
+        name !== null && size === time.size && (time.name === name || (time.name === null && size)),
+    );
+    return same === undefined ? null : this.#reader.tokens(x, same.name);
   }
 
   /** Sets the states of a stateful model to zeros, after the predictions that were asked for. */

@@ -10,13 +10,14 @@ export async function runJobs({ load, openBundle, check }, ort, jobs) {
   for (const { name, source, requests } of jobs) {
     const bundle = await openBundle(source);
     for (const recipe of bundle.recipes) {
-      const result = { name, recipe, outputs: [] };
+      const result = { name, recipe, outputs: [], answers: [] };
       try {
         const model = await load(bundle, { ort, recipe });
         result.report = await check(model);
         for (const x of requests) {
           await model.reset();
           result.outputs.push(listed(await model.predict(x)));
+          result.answers.push(await answersOf(model, x));
         }
         await model.close();
       } catch (error) {
@@ -26,6 +27,18 @@ export async function runJobs({ load, openBundle, check }, ort, jobs) {
     }
   }
   return results;
+}
+
+/** The answers of every output that has labels, by its name. */
+async function answersOf(model, x) {
+  const found = {};
+  for (const { output, kind, scheme } of model.manifest.decoding) {
+    await model.reset();
+    const method = { labels: "classify", tags: "tag", ctc: "transcribe" }[kind];
+    found[output] = await model[method](x, { output });
+    if (scheme) found[`${output} spans`] = await model.spans(x, { output });
+  }
+  return found;
 }
 
 /** Outputs as JSON: arrays as `{ dtype, shape, data }`. */

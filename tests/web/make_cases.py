@@ -16,12 +16,28 @@ from typing import Any, Final
 import numpy as np
 
 from bilstm_runtime.batching import plan_groups
-from bilstm_runtime.bundle.codec import manifest_to_json
+from bilstm_runtime.bundle.codec import encode, manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
 from bilstm_runtime.comparison import Tolerance
+from bilstm_runtime.decoding.labels import labels_of
+from bilstm_runtime.decoding.options import DecodingOptions
+from bilstm_runtime.decoding.tags import spans_of, tags_of
+from bilstm_runtime.decoding.transcriptions import transcriptions_of
+from bilstm_runtime.decoding_spec import (
+    CrfWeights,
+    CtcDecoding,
+    Decoding,
+    LabelDecoding,
+    TagDecoding,
+)
 from bilstm_runtime.errors import BilstmRuntimeError, InputError
 from bilstm_runtime.predictor import Predictor, RecordingSession
-from bilstm_runtime.preprocessing_spec import TextPreprocessing
+from bilstm_runtime.preprocessing_spec import (
+    Fit,
+    Preprocessing,
+    TextPreprocessing,
+    TokenizerPreprocessing,
+)
 from bilstm_runtime.spec import (
     Axis,
     InputSpec,
@@ -29,7 +45,7 @@ from bilstm_runtime.spec import (
     OutputSpec,
     StateSpec,
 )
-from bilstm_runtime.text.vectorization import TextEncoder
+from bilstm_runtime.text.reader import make_encoder
 from bilstm_runtime.values import ValueRule
 
 FILE: Final = Path(__file__).parents[2] / "web" / "test" / "cases.json"
@@ -97,7 +113,34 @@ STRIP = TextPreprocessing(
     "ids", "string_lookup", "strip_punctuation", "whitespace", 3, ("Ab", "ab"), 1, None, 0, 5
 )  # fmt: skip
 
-RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP)
+_KERAS_FILTERS: Final = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+_KNOWN: Final = ("the", "cat", "été", "on", "i\u0307", "\U0001f600\U0001f600b", "ab")
+TOKENIZERS: Final = tuple(
+    TokenizerPreprocessing(
+        input="ids",
+        level=level,
+        lower=lower,
+        filters=filters,
+        separator=separator,
+        vocabulary=known,
+        ids=ids,
+        unknown_id=unknown,
+        characters=characters,
+        fit=Fit(length=length, padding=padding, truncating=truncating, padding_id=padding_id),
+    )
+    for level, lower, filters, separator, known, ids, unknown, characters, length, padding,
+        truncating, padding_id in (
+        ("word", True, _KERAS_FILTERS, " ", _KNOWN, (), 1, None, 4, "pre", "pre", 0),
+        ("word", True, _KERAS_FILTERS, " ", _KNOWN, (), None, None, 3, "post", "post", 0),
+        ("word", False, "-'", "<>", _KNOWN, (9, 8, 7, 6, 5, 4, 3), 2, None, None, "pre", "pre", 0),
+        ("character", True, "", " ", tuple("abcét \U0001f600"), (), 1, None, 5, "pre", "post", 0),
+        ("character", False, "", " ", tuple("abcÉT"), (), None, None, None, "post", "pre", 3),
+        ("word_characters", True, _KERAS_FILTERS, " ", tuple("abcét"), (), 1, 4, 3,
+         "post", "pre", 0),
+        ("word_characters", True, ",", " ", tuple("thecaé"), (), None, None, None, "pre", "pre", 0),
+    )
+)  # fmt: skip
+RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP, *TOKENIZERS)
 
 MODELS: Final[dict[str, ModelSpec]] = {
     "masked": spec([MASKED], [STEPS, LABEL], padding_neutral=True),
@@ -415,18 +458,23 @@ def make_cases() -> dict[str, Any]:
     ]
     manifests = {name: _manifest(model) for name, model in MODELS.items()}
     return {
-        "groups": groups, "texts": texts, "values": values, "manifests": manifests,
-        "requests": requests,
+        "groups": groups, "texts": texts, "values": values, "decodings": _decodings(),
+        "manifests": manifests, "requests": requests,
     }  # fmt: skip
 
 
-def _texts(rule: TextPreprocessing) -> list[Any]:
-    encoder = TextEncoder(rule)
+def _texts(rule: Preprocessing) -> list[Any]:
+    encoder = make_encoder(rule)
 
-    def ids(text: str) -> dict[str, Any]:
-        return _attempt(lambda: encoder.encode(text, "text").tolist())
+    def read(text: str) -> dict[str, Any]:
+        found = _attempt(lambda: encoder.encode(text, "text").tolist())
+        # An unknown word is an error of `encode` only.
+        if "value" in found:
+            sequence = encoder.tokens(text, "text")
+            found["tokens"] = [[one.text, one.step] for one in sequence.tokens]
+        return found
 
-    return [{"text": text, **ids(text)} for text in TEXTS]
+    return [{"text": text, **read(text)} for text in TEXTS]
 
 
 def _values(
@@ -442,8 +490,97 @@ def _values(
     }  # fmt: skip
 
 
-def _rule(rule: TextPreprocessing) -> Any:
-    return _manifest(spec([IDS], [LABEL], preprocessing=(rule,)))["preprocessing"][0]
+def _rule(rule: Preprocessing) -> Any:
+    return encode(rule) | {"kind": rule.kind}
+
+
+TAGS: Final = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+BILOU: Final = ("O", "B-X", "I-X", "L-X", "U-X")
+DECODINGS: Final[list[tuple[Decoding, list[int], dict[str, Any]]]] = [
+    (LabelDecoding(output="y", labels=("a", "b", "c")), [4, 3], {}),
+    (LabelDecoding(output="y", labels=("a", "b", "c"), activation="softmax"), [4, 3], {"top_k": 2}),
+    (
+        LabelDecoding(output="y", labels=("no", "yes"), activation="sigmoid", threshold=0.3),
+        [6, 1], {},
+    ),
+    (LabelDecoding(output="y", labels=("no", "yes"), threshold=0.5), [6], {"threshold": 0.2}),
+    (
+        LabelDecoding(
+            output="y", labels=("a", "b", "c"), exclusive=False, activation="sigmoid", threshold=0.5
+        ),
+        [5, 3], {},
+    ),
+    (
+        LabelDecoding(output="y", labels=("a", "b", "c"), exclusive=False, threshold=0.1),
+        [5, 3], {"top_k": 1},
+    ),
+    (TagDecoding(output="y", labels=TAGS, activation="softmax", scheme="bio"), [2, 9, 5], {}),
+    (TagDecoding(output="y", labels=BILOU, scheme="bilou"), [2, 9, 5], {}),
+    (
+        TagDecoding(output="y", labels=("x", "y"), activation="sigmoid", threshold=0.6),
+        [2, 4, 1], {},
+    ),
+] + [
+    (
+        TagDecoding(
+            output="y",
+            labels=labels,
+            scheme=scheme,
+            crf=CrfWeights(
+                transitions=tuple(
+                    tuple(((i * 7 + j * 3) % 11 - 5) / 4 for j in range(5)) for i in range(5)
+                ),
+                start=start, end=end, constrained=constrained,
+            ),
+        ),
+        [3, 8, 5], {},
+    )
+    for labels, scheme, start, end, constrained in (
+        (TAGS, "bio", None, None, False),
+        (TAGS, "bio", (0.5, 1.0, 2.0, -1.0, 0.0), (1.0, -1.0, 0.0, 3.0, 0.1), True),
+        (BILOU, "bilou", None, (0.0, 0.0, 2.0, 0.0, 0.0), True),
+    )
+] + [
+    (
+        CtcDecoding(output="y", labels=("a", "b", " ", ""), blank=3, activation="softmax"),
+        [3, 12, 4], {},
+    ),
+    (CtcDecoding(output="y", labels=("", "b", "c"), blank=0), [2, 9, 3], {}),
+    (CtcDecoding(output="y", labels=("", "b", "c"), blank=0, merge_repeated=False), [2, 9, 3], {}),
+]  # fmt: skip
+
+
+def _decodings() -> list[Any]:
+    """The answers for random values, with equal ones among them."""
+    rng = np.random.default_rng(11)
+    found = []
+    for decoding, shape, options in DECODINGS:
+        is_score = decoding.activation is None and getattr(decoding, "crf", None) is None
+        values = (rng.integers(0, 9, shape) / 8 if is_score else rng.normal(size=shape) * 2).astype(
+            np.float32
+        )
+        case = {"decoding": encode(decoding) | {"kind": decoding.kind}, "options": options,
+                "output": _plain(values)}  # fmt: skip
+        chosen = DecodingOptions(**options)
+        if isinstance(decoding, LabelDecoding):
+            case["answers"] = [
+                [[one.label, one.score] for one in row]
+                for row in labels_of(values, decoding, chosen)
+            ]
+        elif isinstance(decoding, CtcDecoding):
+            case["answers"] = [
+                [[one.text, one.score] for one in row]
+                for row in transcriptions_of(list(values), None, decoding, chosen)
+            ]
+        else:
+            tags = tags_of(list(values), None, decoding)
+            case["answers"] = [[[one.tag, one.score] for one in row] for row in tags]
+            case["spans"] = [
+                [[one.label, one.start, one.end, one.score] for one in spans_of(row, None)]
+                for row in tags
+            ]
+        found.append(case)
+    return found
 
 
 def as_text() -> str:

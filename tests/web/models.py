@@ -154,12 +154,44 @@ def gru() -> Any:
     return Model(x, layers.Bidirectional(cell)(layers.Masking(-1.0)(x)))
 
 
+def entities() -> Any:
+    """Ids of words whose vocabulary stands outside of the model; tags that form spans."""
+    from keras import Input, Model, layers
+
+    x = Input((None,), dtype="int32", name="words")
+    y = _bilstm()(layers.Embedding(7, 8, mask_zero=True)(x))
+    return Model(x, layers.Dense(3, name="tags")(y))
+
+
+def speech() -> Any:
+    """Characters with blanks, as after a training with CTC."""
+    from keras import Input, Model, layers
+
+    x = Input((None, 4), name="x")
+    y = _bilstm()(layers.Masking(0.0)(x))
+    return Model(x, layers.Dense(4, "softmax", name="characters")(y))
+
+
 MODELS: Final[dict[str, Callable[[], Any]]] = {
     build.__name__: build
     for build in (
         tagger, words, characters, lookup, meter, pair, unmasked, pooled, typed, batchwise, gru,
+        entities, speech,
     )
 }  # fmt: skip
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "speaker": {"formats": ["onnx", "tflite"], "labels": [f"speaker {n}" for n in range(1, 10)]},
+    "fixed": {"batch": 3, "time": 9},
+    "tagger": {"labels": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]},
+    "words": {"labels": ["bad", "good"]},
+    "entities": {
+        "labels": ["O", "B-X", "I-X"],
+        "tokenizer": {"the": 1, "été": 2, "cat": 3, "sat": 4, "on": 5, "mat": 6},
+        "max_tokens": 6,
+    },
+    "speech": {"labels": ["a", "b", " "], "ctc": "blank=last"},
+}
+"""The options of an export, beside the recipes."""
 
 
 def export_all(folder: Path) -> None:
@@ -176,9 +208,8 @@ def export_all(folder: Path) -> None:
             continue
         keras.utils.set_random_seed(7)
         model = EXAMPLE if name == "speaker" else MODELS["tagger" if name == "fixed" else name]()
-        sizes = {"batch": 3, "time": 9} if name == "fixed" else {}
-        formats = ["onnx", "tflite"] if name == "speaker" else ["onnx"]
-        export(model, folder / name, formats=formats, recipes=list(RECIPES), **sizes)
+        options = {"formats": ["onnx"], **OPTIONS.get(name, {})}
+        export(model, folder / name, recipes=list(RECIPES), **options)
 
 
 if __name__ == "__main__":

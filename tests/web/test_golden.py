@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import json
@@ -65,6 +66,8 @@ def requests() -> dict[str, list[Any]]:
         ],
         "batchwise": [[floats(6, 4), floats(6, 4)]],
         "gru": [sequences],
+        "entities": [["The été sat", "on a CAT, the mat on the mat the été", "", "?"]],
+        "speech": [sequences],
     }
 
 
@@ -93,6 +96,8 @@ def judge(bundles: Path, results: list[dict[str, Any]]) -> None:
         for x, output in zip(examples[result["name"]], result["outputs"], strict=True):
             model.reset()
             same(model.predict(x), output, tolerance)
+        for x, answers in zip(examples[result["name"]], result["answers"], strict=True):
+            same_answers(model, x, answers)
 
 
 def same(expected: Any, found: Any, tolerance: Any) -> None:
@@ -107,6 +112,24 @@ def same(expected: Any, found: Any, tolerance: Any) -> None:
     else:
         output = np.array(found["data"], found["dtype"]).reshape(found["shape"])
         assert compare(output, expected, tolerance).passed, (output, expected)
+
+
+def same_answers(model: Any, x: Any, found: dict[str, Any]) -> None:
+    """Compare names, places and, within the error of the recipe, scores."""
+    decodings = model.spec.decoding
+    expected = model.decode(x) if decodings else {}
+    for item in decodings:
+        if getattr(item, "scheme", None):
+            expected[f"{item.output} spans"] = model.spans(x, output=item.output)
+    assert set(found) == set(expected)
+    for output, answers in expected.items():
+        plain = [[dataclasses.asdict(one) for one in row] for row in answers]
+        assert len(plain) == len(found[output])
+        for row, other in zip(plain, found[output], strict=True):
+            names = ("label", "tag", "text", "token", "start", "end")
+            for one, item in zip(row, other, strict=True):
+                assert [one.get(key) for key in names] == [item.get(key) for key in names]
+                assert one["score"] == pytest.approx(item["score"], abs=0.02)
 
 
 @pytest.mark.parametrize("package", ["onnxruntime-web", "onnxruntime-node"])

@@ -83,6 +83,9 @@ const seen: number[][] = [];
 await model.predict(x, { progress: (done, count) => seen.push([done, count]) });
 const { passed, ratio } = await check(model);
 console.log(y.argmax().toArray(), both["label"], passed, ratio, model.inputs[0].axes[0].name);
+const [[best]] = await model.classify(["so good"], { topK: 2 });
+const [spans] = await model.spans(["so good"], { output: "tags" });
+console.log(best.label, spans.map(({ text, score }) => `${text} ${score}`));
 try {
   await model.reset();
 } catch (error) {

@@ -61,12 +61,47 @@ export async function check(model) {
   const back = (await runAll(model, [...cases].reverse())).reverse();
   judge(report, manifest, artifact, cases, forth, "");
   judge(report, manifest, artifact, cases, back, " the second time it runs");
+  report.reason ||= wrongAnswer(model, cases);
   report.passed = report.reason === "";
   return report;
 }
 
+/** Decodes the recorded outputs of Keras, and compares the answers with those at export. */
+function wrongAnswer(model, cases) {
+  for (const [number, { inputs, keras, decoded }] of cases.entries()) {
+    const named = Object.fromEntries(model.inputs.map((spec, i) => [spec.name, inputs[i]]));
+    for (const [entry, recorded] of decoded.entries()) {
+      const decoding = model.manifest.decoding[entry];
+      // This package has no beam search.
+      if (recorded === undefined || decoding.beam_width > 1) continue;
+      const wanted = JSON.parse(new TextDecoder().decode(recorded.data));
+      if (!agrees(model.answers(named, keras, decoding), wanted)) {
+        return `the answer of case ${number} for '${decoding.output}' is wrong`;
+      }
+    }
+  }
+  return "";
+}
+
+const SCORE_TOLERANCE = 1e-5;
+
+/** Whether answers have the names, and nearly the scores, of those that were recorded. */
+function agrees(found, wanted) {
+  const isSame = (one, other) =>
+    ["label", "tag", "text"].every((key) => (one[key] ?? null) === (other[key] ?? null)) &&
+    (one.score === other.score ||
+      Math.abs(one.score - other.score) <= SCORE_TOLERANCE * Math.max(1, Math.abs(other.score)));
+  return (
+    found.length === wanted.length &&
+    found.every(
+      (row, i) =>
+        row.length === wanted[i].length && row.every((one, j) => isSame(one, wanted[i][j])),
+    )
+  );
+}
+
 async function readCases(bundle, artifact) {
-  const { golden, inputs, outputs } = bundle.manifest;
+  const { golden, inputs, outputs, decoding } = bundle.manifest;
   const arrays = await readNpz(await bundle.read(golden), golden.file);
   const find = (name) => {
     const found = arrays.get(name);
@@ -81,6 +116,7 @@ async function readCases(bundle, artifact) {
     recorded: artifact.own_answers
       ? outputs.map((_, i) => find(`case${n}_output${i}_${artifact.file}`))
       : null,
+    decoded: decoding.map((_, i) => arrays.get(`case${n}_decoded${i}`)),
   }));
 }
 

@@ -4,7 +4,7 @@ import { NdArray, product, sameSizes, shapeText } from "./arrays.js";
 import { InputError } from "./errors.js";
 import { canPad, sequenceAxes } from "./manifest.js";
 import { quoted, shown } from "./messages.js";
-import { TextReader } from "./text.js";
+import { TextReader } from "./reader.js";
 import { ValueRule, flattened, isArrayLike, isList } from "./values.js";
 
 /** Formats the shape that axes describe, such as "[batch, time=50, 12]". */
@@ -55,6 +55,22 @@ class ColumnReader {
     const whole = new NdArray(this.spec.dtype, [examples.length, ...examples[0].shape], data);
     this.#checkShape(whole.shape, this.axes, this.label);
     return whole;
+  }
+
+  /** The steps of each example that are not padding. */
+  steps(given) {
+    const { mask_value: mask } = this.spec;
+    const read = this.read(given);
+    return (Array.isArray(read) ? read : rowsOf(read)).map(({ shape, data }) => {
+      const size = product(shape.slice(1));
+      const tokens = [];
+      for (let n = 0; n < shape[0]; n += 1) {
+        const values = data.subarray(n * size, (n + 1) * size);
+        if (mask !== null && values.every((value) => Number(value) === mask)) continue;
+        tokens.push({ token: null, start: n, end: n + 1, step: n });
+      }
+      return { text: null, tokens };
+    });
   }
 
   #checkShape(shape, axes, label) {
@@ -143,6 +159,17 @@ export class InputReader {
           ),
         ];
     return { columns, count: counts[0], sizes, isRagged };
+  }
+
+  /** The tokens or steps of each example along an axis of the inputs, without padding. */
+  tokens(values, axis) {
+    const separate = this.#separate(values);
+    const { at } = this.places.find(({ name }) => name === axis);
+    for (const [i, j] of at) {
+      const texts = j === 1 ? this.columns[i].text?.tokens(separate[i]) : null;
+      if (texts) return texts;
+    }
+    return this.columns[at[0][0]].steps(separate[at[0][0]]);
   }
 
   /** One value per input, in the order of the model. */

@@ -25,7 +25,7 @@ const STRUCTURES = ["single", "list", "dict"];
 const QUANTIZED_DTYPES = ["int8", "uint8", "int16"];
 
 /** One value of the manifest and its place in it, such as `inputs[0].axes[1].size`. */
-class Field {
+export class Field {
   constructor(value, path) {
     this.value = value;
     this.path = path;
@@ -136,6 +136,7 @@ export function parseManifest(text) {
     padding: { neutral: root.get("padding").get("neutral").boolean() },
     rows_independent: root.get("rows_independent").boolean(),
     preprocessing: list("preprocessing", decodePreprocessing, 0),
+    decoding: list("decoding", decodeDecoding, 0),
     artifacts: root.get("artifacts").items(MAX_FILES).map(decodeArtifact),
     golden: decodeFile(root.get("golden"), {
       cases: root
@@ -273,34 +274,143 @@ function decodeQuantization(field) {
 
 const STANDARDIZATIONS = ["lower", "strip_punctuation", "lower_and_strip_punctuation"];
 const SPLITS = ["whitespace", "character"];
-const TEXT_KINDS = ["text_vectorization", "string_lookup"];
+const TEXT_KINDS = ["text_vectorization", "string_lookup", "tokenizer", "tokenizer_file"];
+const LEVELS = ["word", "character", "word_characters"];
+const SIDES = ["pre", "post"];
+const MAX_LABELS = 2 ** 20;
+const MAX_BEAM = 2 ** 16;
 
-function decodePreprocessing(field) {
-  const optional = (key, decode) => (field.get(key).isNull ? null : decode(field.get(key)));
-  const id = (item) => item.integer(0, MAX_AXIS);
+const optional = (field, key, decode, missing = null) =>
+  field.get(key).isNull ? missing : decode(field.get(key));
+const decodeId = (field) => field.integer(0, MAX_AXIS);
+const decodeLength = (field) => field.integer(1, MAX_TEXT);
+const oneOf = (among) => (field) => field.text({ among });
+
+export function decodePreprocessing(field) {
+  const kind = field.get("kind").text({ among: TEXT_KINDS });
+  const common = { input: field.get("input").text(), kind };
+  if (kind === "tokenizer") return { ...common, ...decodeTokenizer(field) };
+  if (kind === "tokenizer_file") return { ...common, ...decodeFile(field), split: "tokenizer" };
   const found = {
-    input: field.get("input").text(),
-    kind: field.get("kind").text({ among: TEXT_KINDS }),
-    standardize: optional("standardize", (item) => item.text({ among: STANDARDIZATIONS })),
-    split: optional("split", (item) => item.text({ among: SPLITS })),
-    output_sequence_length: optional("output_sequence_length", (item) => item.integer(1, MAX_TEXT)),
-    vocabulary: field
-      .get("vocabulary")
-      .items(MAX_AXIS)
-      .map((item) => item.text({ mayBeEmpty: true })),
-    first_id: id(field.get("first_id")),
-    mask_token: optional("mask_token", (item) => item.text({ mayBeEmpty: true })),
-    padding_id: optional("padding_id", id),
-    unknown_id: optional("unknown_id", id),
+    ...common,
+    standardize: optional(field, "standardize", oneOf(STANDARDIZATIONS)),
+    split: optional(field, "split", oneOf(SPLITS)),
+    output_sequence_length: optional(field, "output_sequence_length", decodeLength),
+    vocabulary: decodeVocabulary(field.get("vocabulary")),
+    first_id: decodeId(field.get("first_id")),
+    mask_token: optional(field, "mask_token", (item) => item.text({ mayBeEmpty: true })),
+    padding_id: optional(field, "padding_id", decodeId),
+    unknown_id: optional(field, "unknown_id", decodeId),
   };
-  if (new Set(found.vocabulary).size < found.vocabulary.length) {
-    field.get("vocabulary").refuse("a list that has no token twice");
-  }
   const pads = found.mask_token !== null || found.output_sequence_length !== null;
   if (pads && found.padding_id === null) {
     field.refuse("a 'padding_id' beside 'mask_token' or 'output_sequence_length'");
   }
   return found;
+}
+
+function decodeVocabulary(field) {
+  const found = field.items(MAX_AXIS).map((item) => item.text({ mayBeEmpty: true }));
+  if (new Set(found).size < found.length) field.refuse("a list that has no token twice");
+  return found;
+}
+
+function decodeTokenizer(field) {
+  const found = {
+    level: field.get("level").text({ among: LEVELS }),
+    lower: field.get("lower").boolean(),
+    filters: field.get("filters").text({ mayBeEmpty: true }),
+    separator: field.get("separator").text(),
+    vocabulary: decodeVocabulary(field.get("vocabulary")),
+    first_id: decodeId(field.get("first_id")),
+    ids: optional(field, "ids", (item) => item.items(MAX_AXIS, 0).map(decodeId), []),
+    unknown_id: optional(field, "unknown_id", decodeId),
+    characters: optional(field, "characters", decodeLength),
+    length: optional(field, "length", decodeLength),
+    padding: field.get("padding").text({ among: SIDES }),
+    truncating: field.get("truncating").text({ among: SIDES }),
+    padding_id: decodeId(field.get("padding_id")),
+  };
+  if (found.ids.length && found.ids.length !== found.vocabulary.length) {
+    field.get("ids").refuse("as many ids as tokens in 'vocabulary'");
+  }
+  if (found.characters !== null && found.level !== "word_characters") {
+    field.get("characters").refuse("null, unless 'level' is 'word_characters'");
+  }
+  return found;
+}
+
+const DECODINGS = ["labels", "tags", "ctc"];
+const decodeShare = (field) => field.number(0, 1);
+
+export function decodeDecoding(field) {
+  const kind = field.get("kind").text({ among: DECODINGS });
+  const labels = field
+    .get("labels")
+    .items(MAX_LABELS)
+    .map((item) => item.text({ mayBeEmpty: true }));
+  const activation = optional(field, "activation", oneOf(["softmax", "sigmoid"]));
+  const found = { output: field.get("output").text(), kind, labels, activation };
+  if (kind === "ctc") {
+    return {
+      ...found,
+      blank: field.get("blank").integer(0, labels.length - 1),
+      merge_repeated: field.get("merge_repeated").boolean(),
+      beam_width: field.get("beam_width").integer(1, MAX_BEAM),
+    };
+  }
+  found.threshold = optional(field, "threshold", decodeShare);
+  if (kind === "labels") {
+    found.exclusive = field.get("exclusive").boolean();
+    if (!found.exclusive && found.threshold === null) {
+      field.refuse("a 'threshold' for classes that are not exclusive");
+    }
+    return found;
+  }
+  found.scheme = optional(field, "scheme", oneOf(["bio", "bilou", "bioes"]));
+  found.crf = optional(field, "crf", (item) => decodeCrf(item, labels.length));
+  if (found.crf?.constrained && found.scheme === null) {
+    field.get("scheme").refuse("a scheme beside a constrained 'crf'");
+  }
+  return found;
+}
+
+function decodeCrf(field, tags) {
+  const row = (item) => {
+    const values = item
+      .items(tags)
+      .map((value) => value.number(-Number.MAX_VALUE, Number.MAX_VALUE));
+    if (values.length !== tags) item.refuse(`${tags} values, one for each label`);
+    return values;
+  };
+  const transitions = field.get("transitions").items(tags).map(row);
+  if (transitions.length !== tags) field.get("transitions").refuse(`${tags} rows`);
+  return {
+    transitions,
+    start: optional(field, "start", row),
+    end: optional(field, "end", row),
+    constrained: optional(field, "constrained", (item) => item.boolean(), false),
+  };
+}
+
+/** What of an entry of `decoding` does not fit its output, in words; empty if all does. */
+function misfit({ kind, labels, crf }, { dtype, axes }) {
+  if (axes[0]?.name !== "batch") return "it has no batch axis";
+  const rest = axes.slice(kind === "labels" ? 1 : 2).map((axis) => axis.size);
+  const isInteger = DTYPES[dtype].kind !== "float";
+  if (kind === "ctc" || crf) {
+    if (isInteger || axes.length !== 3) return "expected [batch, time, classes] of floats";
+    return rest[0] === labels.length
+      ? ""
+      : `there are ${labels.length} labels, and the output has ${rest[0]} values for each step`;
+  }
+  if (rest.length > 1 || (kind === "tags" && axes.length < 2)) return `it has ${axes.length} axes`;
+  const values = rest.length ? rest[0] : 1;
+  if (isInteger) return values === 1 ? "" : "it has several integers for each answer";
+  const fits = values === labels.length || (values === 1 && labels.length === 2);
+  return fits
+    ? ""
+    : `there are ${labels.length} labels, and the output has ${values} values for each`;
 }
 
 function checkManifest(manifest) {
@@ -360,9 +470,20 @@ function checkManifest(manifest) {
     if (DTYPES[target.dtype].kind !== "integer") {
       refuse(`preprocessing makes ids for '${item.input}', which takes ${target.dtype}`);
     }
-    if (item.split !== null && target.axes.length !== 2) {
+    const rank = item.level === "word_characters" ? 3 : 2;
+    if (item.split !== null && target.axes.length !== rank) {
       refuse(`preprocessing splits texts for '${item.input}', which has no time axis`);
     }
+  }
+  unique(
+    "decoding",
+    manifest.decoding.map((item) => item.output),
+  );
+  for (const item of manifest.decoding) {
+    const target = outputs.find((output) => output.name === item.output);
+    if (target === undefined) refuse(`decoding names '${item.output}', which is not an output`);
+    const problem = misfit(item, target);
+    if (problem) refuse(`decoding of '${item.output}': ${problem}`);
   }
   for (const artifact of artifacts) {
     const sides = [

@@ -1,4 +1,4 @@
-/** Converts texts to ids, as Keras's TextVectorization and StringLookup layers do. */
+/** Converts texts to ids, as Keras's TextVectorization and StringLookup do. */
 
 import { InputError } from "./errors.js";
 import { shown } from "./messages.js";
@@ -6,6 +6,22 @@ import { shown } from "./messages.js";
 export const isIllFormed = (text) => /\p{Surrogate}/u.test(text);
 
 const PUNCTUATION = /[!-/:-@[-`{-~]/g;
+
+/** Returns a text that UTF-8 can encode; raises `InputError` for anything else. */
+export function checkedText(text, label) {
+  if (typeof text !== "string") {
+    const found = Array.isArray(text)
+      ? `is a list of ${text.length}; the model takes one text per example, a string`
+      : `holds ${shown(text)} (${typeof text}) among texts; expected a string`;
+    throw new InputError(`${label} ${found}`);
+  }
+  if (isIllFormed(text)) {
+    throw new InputError(
+      `${label}: ${shown(text)} contains a lone surrogate, which is no character`,
+    );
+  }
+  return text;
+}
 
 /** Converts texts to ids, as one entry of the manifest's `preprocessing` describes. */
 export class TextEncoder {
@@ -28,41 +44,60 @@ export class TextEncoder {
   encode(example, label = "the text") {
     if (this.#rule.split === null) return this.#nested(example, label);
     const text = Array.isArray(example) && example.length === 1 ? example[0] : example;
-    return this.#fitted(this.#lookUp(this.tokens(text, label), label));
+    return this.#fitted(this.#lookUp(this.#split(text, label), label));
   }
 
-  /** Standardizes a text and splits it into tokens. */
-  tokens(text, label = "the text") {
+  /** Returns the tokens of one example that `encode` gives ids, with their places and steps. */
+  tokens(given, label = "the text") {
+    const { split, output_sequence_length: length } = this.#rule;
+    const most = length ?? Infinity;
+    if (split === null) {
+      const words = Array.isArray(given) ? given : [given];
+      const tokens = words.map((word, n) => ({
+        token: String(word),
+        start: n,
+        end: n + 1,
+        step: n,
+      }));
+      return { text: null, tokens: tokens.slice(0, most) };
+    }
+    const text = Array.isArray(given) && given.length === 1 ? given[0] : given;
+    const words = this.#split(text, label).slice(0, most);
+    const isStripped = this.#rule.standardize?.endsWith("strip_punctuation");
+    const places = [...Array(text.length).keys()].filter(
+      (n) => !(isStripped && text[n].search(PUNCTUATION) >= 0),
+    );
+    const standardized = this.#standardized(text, label);
+    let at = 0;
+    const tokens = words.map((word, step) => {
+      const first = standardized.indexOf(word, at);
+      at = first + word.length;
+      const [start, end] = [places[first], places[at - 1] + 1];
+      return { token: text.slice(start, end), start, end, step };
+    });
+    return { text, tokens };
+  }
+
+  /** Standardizes a text and splits it. */
+  #split(text, label) {
     const standardized = this.#standardized(text, label);
     if (this.#rule.split === "whitespace") return standardized.match(/[^\t\n\v\f\r ]+/g) ?? [];
     return this.#rule.split === "character" ? Array.from(standardized) : [standardized];
   }
 
   #nested(example, label) {
-    if (!Array.isArray(example)) return this.#lookUp(this.tokens(example, label), label)[0];
+    if (!Array.isArray(example)) return this.#lookUp(this.#split(example, label), label)[0];
     if (example.some(Array.isArray)) return example.map((item) => this.#nested(item, label));
     const tokens = example.map((item) => this.#standardized(item, label));
     return this.#fitted(this.#lookUp(tokens, label));
   }
 
   #standardized(text, label) {
-    if (typeof text !== "string") {
-      const found = Array.isArray(text)
-        ? `is a list of ${text.length}; the model takes one text per example, a string`
-        : `holds ${shown(text)} (${typeof text}) among texts; expected a string`;
-      throw new InputError(`${label} ${found}`);
-    }
-    if (isIllFormed(text)) {
-      throw new InputError(
-        `${label}: ${shown(text)} contains a lone surrogate, which is no character`,
-      );
-    }
-    let found = text;
+    const { standardize } = this.#rule;
+    let found = checkedText(text, label);
     // tf.strings.lower without an encoding changes ASCII letters only.
-    if (this.#rule.standardize?.startsWith("lower"))
-      found = found.replace(/[A-Z]+/g, (s) => s.toLowerCase());
-    if (this.#rule.standardize?.endsWith("strip_punctuation"))
-      found = found.replace(PUNCTUATION, "");
+    if (standardize?.startsWith("lower")) found = found.replace(/[A-Z]+/g, (s) => s.toLowerCase());
+    if (standardize?.endsWith("strip_punctuation")) found = found.replace(PUNCTUATION, "");
     return found;
   }
 
@@ -83,69 +118,5 @@ export class TextEncoder {
     const { output_sequence_length: length, padding_id: padding } = this.#rule;
     if (length === null) return ids;
     return [...ids.slice(0, length), ...Array(Math.max(0, length - ids.length)).fill(padding)];
-  }
-}
-
-/** Whether the first item in a value that is not empty is text; null for an empty value. */
-function holdsText(value) {
-  if (typeof value === "string") return true;
-  if (!Array.isArray(value)) return false;
-  for (const item of value) {
-    const found = holdsText(item);
-    if (found !== null) return found;
-  }
-  return null;
-}
-
-/** Reads the value of an input that takes text. */
-export class TextReader {
-  constructor(preprocessing, spec, canPad) {
-    this.encoder = new TextEncoder(preprocessing);
-    this.label = `input '${spec.name}'`;
-    this.rank = spec.axes.length - 1;
-    // An empty text becomes one id of padding, if padding changes no output.
-    const canBeEmpty =
-      canPad && spec.mask_value !== null && spec.mask_value === preprocessing.padding_id;
-    this.emptyId = canBeEmpty ? preprocessing.padding_id : null;
-    this.onePerExample =
-      this.rank === 1 &&
-      preprocessing.split === null &&
-      (preprocessing.kind === "text_vectorization" || spec.axes[1].size === 1);
-  }
-
-  /** Returns the ids of each example; null if the value is not text. */
-  read(value) {
-    if (holdsText(value) !== true) return null;
-    if (typeof value === "string") {
-      throw new InputError(
-        `${this.label} is a single text; give a list of texts, such as [${shown(value)}]`,
-      );
-    }
-    return value.map((example, i) => this.#example(example, `${this.label}, example ${i}`));
-  }
-
-  #example(given, label) {
-    const example = this.onePerExample && typeof given === "string" ? [given] : given;
-    const ids = this.encoder.encode(example, label);
-    let rank = 0;
-    for (let item = ids; Array.isArray(item); item = item[0]) rank += 1;
-    if (rank !== this.rank) {
-      const found = rank === 0 ? "one string" : `strings in ${rank} axes`;
-      const expected = this.rank === 0 ? "one string" : "a list of strings";
-      throw new InputError(
-        `${label} holds ${found}; the model takes ${expected} per example. ` +
-          "A list is read as a list of examples: put a single example in a list",
-      );
-    }
-    if (Array.isArray(ids) && ids.length === 0) {
-      if (this.emptyId === null) {
-        throw new InputError(
-          `${label}: ${shown(given)} has no tokens, and padding changes the outputs of this model; ` +
-            "give it a text of at least one token",
-        );
-      }
-      return [this.emptyId];
-    }
-    return ids;
   }
 }

@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { NdArray, TextEncoder, planGroups } from "../bilstm-edge.js";
+import { NdArray, makeEncoder, planGroups } from "../bilstm-edge.js";
+import { examplesOf, labelsOf, spansOf, tagsOf, transcriptionsOf } from "../lib/decoding.js";
+import { Field, decodeDecoding, decodePreprocessing } from "../lib/manifest.js";
 import { ValueRule } from "../lib/values.js";
 import { loadEcho } from "./echo.js";
 
@@ -67,14 +69,72 @@ test("examples are grouped as in Python", () => {
   }
 });
 
-test("texts become the ids of Python, or errors where Python has errors", () => {
+test("texts become the ids and tokens of Python, or errors where Python has errors", () => {
+  assert.ok(cases.texts.length > 10);
   for (const { rule, cases: texts } of cases.texts) {
-    const encoder = new TextEncoder(rule);
-    for (const { text, value, error } of texts) {
-      if (error === undefined) assert.deepEqual(encoder.encode(text), value, JSON.stringify(text));
-      else assert.throws(() => encoder.encode(text), { name: error }, JSON.stringify(text));
+    const encoder = makeEncoder(decodePreprocessing(new Field(rule, "")));
+    for (const { text, value, tokens, error } of texts) {
+      const shown = `${rule.kind} ${rule.level}: ${JSON.stringify(text)}`;
+      if (error !== undefined) {
+        assert.throws(() => encoder.encode(text), { name: error }, shown);
+        continue;
+      }
+      assert.deepEqual(encoder.encode(text), value, shown);
+      const found = encoder.tokens(text);
+      assert.deepEqual(
+        found.tokens.map(({ token, step }) => [token, step]),
+        tokens,
+        shown,
+      );
+      for (const { token, start, end } of found.tokens) {
+        if (found.text !== null) assert.equal(text.slice(start, end), token, shown);
+      }
     }
   }
+});
+
+/** Compares answers; scores within rounding errors of float64. */
+function same(found, wanted) {
+  if (Array.isArray(wanted)) {
+    assert.equal(found.length, wanted.length);
+    wanted.forEach((item, i) => same(found[i], item));
+  } else if (typeof wanted === "number") {
+    assert.ok(Math.abs(found - wanted) <= 1e-9 * (1 + Math.abs(wanted)), `${found} ${wanted}`);
+  } else assert.equal(found, wanted);
+}
+
+cases.decodings.forEach(({ decoding: written, options, output, answers, spans }, number) => {
+  test(`decoding ${number} of the kind ${written.kind}`, () => {
+    const decoding = decodeDecoding(new Field(written, ""));
+    const array = arrayOf(output.dtype, output.shape, output.data);
+    if (decoding.kind === "labels") {
+      const found = labelsOf(array, decoding, {
+        topK: options.top_k,
+        threshold: options.threshold,
+      });
+      same(
+        found.map((row) => row.map(({ label, score }) => [label, score])),
+        answers,
+      );
+    } else if (decoding.kind === "ctc") {
+      const found = transcriptionsOf(examplesOf(array), null, decoding);
+      same(
+        found.map((row) => row.map(({ text, score }) => [text, score])),
+        answers,
+      );
+    } else {
+      const found = tagsOf(examplesOf(array), null, decoding);
+      same(
+        found.map((row) => row.map(({ tag, score }) => [tag, score])),
+        answers,
+      );
+      const joined = found.map((row) => spansOf(row, null));
+      same(
+        joined.map((row) => row.map((s) => [s.label, s.start, s.end, s.score])),
+        spans,
+      );
+    }
+  });
 });
 
 for (const { dtype, range, mask_value: mask, given: from, numbers, value, error } of cases.values) {

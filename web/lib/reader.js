@@ -1,0 +1,93 @@
+/** Reads the value of an input that takes text. */
+
+import { InputError } from "./errors.js";
+import { shown } from "./messages.js";
+import { TextEncoder } from "./text.js";
+import { KerasTokenizer } from "./tokenizer.js";
+
+/** Returns what computes the ids of one entry of `preprocessing`. */
+export function makeEncoder(preprocessing) {
+  if (preprocessing.kind === "tokenizer") return new KerasTokenizer(preprocessing);
+  if (preprocessing.kind !== "tokenizer_file") return new TextEncoder(preprocessing);
+  const refuse = () => {
+    throw new InputError(
+      `the texts of '${preprocessing.input}' are for the library tokenizers (${preprocessing.file}), ` +
+        "which this module does not have; compute the ids with it and give those",
+    );
+  };
+  return { encode: refuse, tokens: refuse };
+}
+
+/** Whether the first item in a value that is not empty is text; null for an empty value. */
+function holdsText(value) {
+  if (typeof value === "string") return true;
+  if (!Array.isArray(value)) return false;
+  for (const item of value) {
+    const found = holdsText(item);
+    if (found !== null) return found;
+  }
+  return null;
+}
+
+/** Reads the value of an input that takes text. */
+export class TextReader {
+  constructor(preprocessing, spec, canPad) {
+    this.encoder = makeEncoder(preprocessing);
+    this.label = `input '${spec.name}'`;
+    this.rank = spec.axes.length - 1;
+    // An empty text becomes one id of padding, if padding changes no output.
+    const isLayer = preprocessing.kind !== "tokenizer";
+    const neutral = isLayer ? spec.mask_value : (spec.mask_value ?? 0);
+    const canBeEmpty = canPad && neutral !== null && neutral === preprocessing.padding_id;
+    this.emptyId = canBeEmpty ? preprocessing.padding_id : null;
+    // The layer takes one string per example, in an axis of size 1.
+    this.onePerExample =
+      isLayer &&
+      this.rank === 1 &&
+      preprocessing.split === null &&
+      (preprocessing.kind === "text_vectorization" || spec.axes[1].size === 1);
+  }
+
+  /** Returns the ids of each example; null if the value is not text. */
+  read(value) {
+    if (holdsText(value) !== true) return null;
+    if (typeof value === "string") {
+      throw new InputError(
+        `${this.label} is a single text; give a list of texts, such as [${shown(value)}]`,
+      );
+    }
+    return value.map((example, i) => this.#example(example, `${this.label}, example ${i}`));
+  }
+
+  /** Returns the tokens of each example; null if the value is not text. */
+  tokens(value) {
+    if (holdsText(value) !== true) return null;
+    return value.map((example, i) => this.encoder.tokens(example, `${this.label}, example ${i}`));
+  }
+
+  #example(given, label) {
+    const example = this.onePerExample && typeof given === "string" ? [given] : given;
+    const ids = this.encoder.encode(example, label);
+    const isEmpty = Array.isArray(ids) && ids.length === 0;
+    let rank = isEmpty ? this.rank : 0;
+    if (!isEmpty) for (let item = ids; Array.isArray(item); item = item[0]) rank += 1;
+    if (rank !== this.rank) {
+      const found = rank === 0 ? "one string" : `strings in ${rank} axes`;
+      const expected = this.rank === 0 ? "one string" : "a list of strings";
+      throw new InputError(
+        `${label} holds ${found}; the model takes ${expected} per example. ` +
+          "A list is read as a list of examples: put a single example in a list",
+      );
+    }
+    if (isEmpty) {
+      if (this.emptyId === null) {
+        throw new InputError(
+          `${label}: ${shown(given)} has no tokens, and padding changes the outputs of this model; ` +
+            "give it a text of at least one token",
+        );
+      }
+      return this.rank === 2 ? [[this.emptyId]] : [this.emptyId];
+    }
+    return ids;
+  }
+}
