@@ -4,7 +4,8 @@
 
 Random Unicode texts: words of a vocabulary, upper-cased and lower-cased, punctuation, every kind
 of whitespace, characters of all planes, empty texts and long ones. `legacy` compares with the
-`Tokenizer` and `pad_sequences` of tf_keras, `tokenizers` with the library of that name.
+`Tokenizer` and `pad_sequences` of tf_keras, `tokenizers` with the library of that name, `layers`
+with the text layers of Keras 3 with every option.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+import keras
 import numpy as np
+import tensorflow as tf
 from tf_keras.preprocessing.sequence import pad_sequences
 from tf_keras.preprocessing.text import Tokenizer
 
+from bilstm_exporter.frontends.keras3.text import split_off_text
 from bilstm_exporter.tokenizers import Length, preprocessing_of, read_tokenizers
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 from bilstm_runtime.text import make_encoder
@@ -159,7 +163,87 @@ def check_tokenizers(count: int) -> int:
     return wrong
 
 
-CHECKS: dict[str, Callable[[int], int]] = {"legacy": check_legacy, "tokenizers": check_tokenizers}
+def check_layers(count: int) -> int:
+    """Compare with the layers of Keras 3; returns the number of texts whose values differ."""
+    wrong = total = 0
+    start = time.perf_counter()
+    layers = list(text_layers())
+    for number, (layer, shape) in enumerate(layers):
+        x = keras.Input(shape, dtype="string", name="x")
+        outputs = keras.ops.cast(layer(x), "float32")
+        _, (entry,) = split_off_text(keras.Model(x, outputs))
+        encoder = make_encoder(entry)
+        texts = list(random_texts(count // len(layers) + 1, seed=1000 + number))
+        for at in range(0, len(texts), 500):
+            part = texts[at : at + 500]
+            rows = [[text] for text in part]
+            if entry.split is None and shape == (3,):
+                rows = [(part * 2)[n : n + 3] for n in range(len(part))]
+            wanted = np.asarray(layer(tf.constant(rows)))
+            for row, values in zip(rows, wanted, strict=True):
+                total += 1
+                found = encoder.encode(row, "text")
+                if entry.output_mode == "int" and found.ndim == 1:
+                    found = np.pad(found, (0, len(values) - len(found)))
+                if not np.array_equal(found, values):
+                    wrong += 1
+                    if wrong < 4:
+                        print("differs:", layer.get_config(), row, file=sys.stderr)
+    report(f"{len(layers)} text layers of Keras", total, wrong, start)
+    return wrong
+
+
+def text_layers() -> Iterator[tuple[keras.Layer, tuple[int | None, ...]]]:
+    """Yield layers with every option that describes text, and the shape of their input."""
+    kl = keras.layers
+    words = [
+        "so",
+        "good",
+        "film",
+        "a",
+        "\u65e5",
+        "\u65e5\u672c",
+        "so good",
+        "na\u00efve",
+        "it's",
+        "its",
+    ]
+    standardize = (None, "lower", "strip_punctuation", "lower_and_strip_punctuation")
+    for text in standardize:
+        for split in (None, "whitespace", "character"):
+            # Keras joins no tokens without a split.
+            for ngrams in (None, 2, (1, 3), (2,)) if split else (None,):
+                options = {"standardize": text, "split": split, "ngrams": ngrams}
+                yield kl.TextVectorization(vocabulary=words, **options), (1,)
+                length = {"output_sequence_length": 4}
+                yield kl.TextVectorization(vocabulary=words, **options, **length), (1,)
+                for mode in ("multi_hot", "count"):
+                    options["output_mode"] = mode
+                    yield kl.TextVectorization(vocabulary=words, **options), (1,)
+                    padded = {"max_tokens": 20, "pad_to_max_tokens": True}
+                    yield kl.TextVectorization(vocabulary=words, **options, **padded), (1,)
+                weights = [0.1 * n for n in range(1, 11)]
+                options["output_mode"] = "tf_idf"
+                yield kl.TextVectorization(vocabulary=words, idf_weights=weights, **options), (1,)
+    for mask in (None, "", "so"):
+        for buckets in (1, 3, 50):
+            options = {"vocabulary": words[1:], "num_oov_indices": buckets, "mask_token": mask}
+            yield kl.StringLookup(**options), (1,)
+            yield kl.StringLookup(**options), (3,)
+            for mode in ("one_hot", "multi_hot", "count"):
+                shape = (1,) if mode == "one_hot" else (3,)
+                yield kl.StringLookup(output_mode=mode, **options), shape
+        for salt in (None, 133, [133, 2**40]):
+            options = {"num_bins": 17, "mask_value": mask, "salt": salt}
+            yield kl.Hashing(**options), (1,)
+            yield kl.Hashing(output_mode="multi_hot", **options), (3,)
+
+
+CHECKS: dict[str, Callable[[int], int]] = {
+    "legacy": check_legacy,
+    "tokenizers": check_tokenizers,
+    "layers": check_layers,
+}
 
 
 def main() -> int:

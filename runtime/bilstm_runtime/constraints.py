@@ -68,6 +68,7 @@ class Flag(enum.Enum):
     AT_LEAST_ONE = "a list with at least one item"
     UNICODE = "a string that UTF-8 can encode, which may be empty"
     VOCABULARY = "at least one string, each of them `UNICODE` and unique"
+    MAY_BE_EMPTY = "a `VOCABULARY` of no strings too"
     OF_DTYPE = "a number of the dtype that the field `dtype` of the same object names"
     OPTIONAL = "may be missing or null, which means the default"
     OMIT_DEFAULT = "`OPTIONAL`, and not written if it equals the default"

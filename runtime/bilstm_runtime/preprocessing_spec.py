@@ -17,7 +17,11 @@ MAX_TEXT: Final = 2**20
 MAX_ID: Final = 2**24
 """Largest id."""
 
-KINDS: Final = ("text_vectorization", "string_lookup")
+MAX_NGRAMS: Final = 64
+"""Largest number of numbers of tokens that are joined."""
+
+KINDS: Final = ("text_vectorization", "string_lookup", "hashing")
+OUTPUT_MODES: Final = ("int", "one_hot", "multi_hot", "count", "tf_idf")
 STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctuation")
 SPLITS: Final = ("whitespace", "character")
 LEVELS: Final = ("word", "character", "word_characters")
@@ -44,7 +48,15 @@ class TextPreprocessing:
         first_id: The id of the first known token; the others follow.
         mask_token: The token that stands for padding, known or not; None if none does.
         padding_id: The id of padding; None if there is none.
-        unknown_id: The id of every other token; None if other tokens are an error.
+        unknown_id: The id of every other token, or of the first of their buckets; None if other
+            tokens are an error.
+        buckets: The number of ids of other tokens, among which a hash of the token chooses.
+        hash_key: The key of the hash, two numbers; None for the hash without a key.
+        ngrams: The numbers of tokens that are joined to one, such as (1, 2); empty for tokens as
+            they are.
+        output_mode: What ids become, one of `OUTPUT_MODES`; "int" for ids.
+        size: The number of values for one text, if it does not become ids.
+        weights: The weight of each id, for "tf_idf".
     """
 
     input: str
@@ -52,14 +64,28 @@ class TextPreprocessing:
     standardize: Annotated[str, Choices(STANDARDIZATIONS)] | None
     split: Annotated[str, Choices(SPLITS)] | None
     output_sequence_length: _Length | None
-    vocabulary: Annotated[tuple[str, ...], Flag.VOCABULARY]
+    vocabulary: Annotated[tuple[str, ...], Flag.VOCABULARY, Flag.MAY_BE_EMPTY]
     first_id: _Id
     mask_token: Annotated[str, Flag.UNICODE] | None
     padding_id: _Id | None
     unknown_id: _Id | None
+    buckets: Annotated[int, Range(1, MAX_ID), Flag.OMIT_DEFAULT] = 1
+    hash_key: Annotated[tuple[int, ...], Flag.OMIT_DEFAULT, Items(2)] = ()
+    ngrams: Annotated[tuple[_Length, ...], Flag.OMIT_DEFAULT, Items(MAX_NGRAMS)] = ()
+    output_mode: Annotated[str, Choices(OUTPUT_MODES), Flag.OMIT_DEFAULT] = "int"
+    size: Annotated[_Length | None, Flag.OMIT_DEFAULT] = None
+    weights: Annotated[tuple[float, ...], Flag.OMIT_DEFAULT, Items(MAX_TEXT)] = ()
 
     def violation(self) -> _Violation | None:
         """The rule of the manifest that this breaks, if any."""
+        if not self.vocabulary and self.kind != "hashing":
+            return "vocabulary", "a list of one or more tokens"
+        if len(self.hash_key) not in (0, 2):
+            return "hash_key", "two numbers"
+        if (self.size is None) != (self.output_mode == "int"):
+            return "", "a 'size' if and only if 'output_mode' is not 'int'"
+        if len(self.weights) != (self.size if self.output_mode == "tf_idf" else 0):
+            return "", "as many 'weights' as 'size', for 'tf_idf' alone"
         pads = self.mask_token is not None or self.output_sequence_length is not None
         if pads and self.padding_id is None:
             return "", "a 'padding_id' beside 'mask_token' or 'output_sequence_length'"
@@ -67,8 +93,8 @@ class TextPreprocessing:
 
     @property
     def rank(self) -> int | None:
-        """The number of axes of the ids of one text; None if a text is one token."""
-        return None if self.split is None else 1
+        """The number of axes of the values of one text; None if it follows from the strings."""
+        return None if self.split is None and self.output_mode in ("int", "one_hot") else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,8 +75,8 @@ def own_model() -> keras.Model:
     return OwnModel(x, kl.LSTM(2)(kl.Embedding(9, 2)(ids)), name="own")
 
 
-def integers() -> keras.Model:
-    layer = kl.IntegerLookup(vocabulary=[10, 20], name="layer")
+def integers(**settings: Any) -> keras.Model:
+    layer = kl.IntegerLookup(vocabulary=[10, 20], name="layer", **settings)
     x = keras.Input((4,), dtype="int64", name="x")
     return keras.Sequential([x, layer, kl.Embedding(9, 2), kl.LSTM(2)])
 
@@ -84,39 +84,21 @@ def integers() -> keras.Model:
 REFUSED = {
     "callable standardize": (lambda: vectorization(standardize=own_function), "standardize=<.*own_f"),
     "callable split": (lambda: vectorization(split=own_function), "split=<.*own_function"),
-    "ngrams": (lambda: vectorization(ngrams=2), "ngrams=2; supported is None"),
     "ragged": (lambda: vectorization(ragged=True), "ragged=True; supported is False"),
     "encoding": (lambda: vectorization(encoding="latin-1"), "encoding='latin-1'.*'utf-8'"),
     "no encoding": (lambda: vectorization(encoding="nothing"), "encoding='nothing'.*'utf-8'"),
     "length 0": (lambda: vectorization(output_sequence_length=0), "output_sequence_length=0"),
-    "counts": (
-        lambda: counts(kl.TextVectorization(vocabulary=WORDS, output_mode="count", name="layer")),
-        "output_mode='count'; supported is 'int'",
-    ),
-    "tf-idf": (
-        lambda: counts(
-            kl.TextVectorization(
-                vocabulary=WORDS, idf_weights=[1, 2, 3], output_mode="tf_idf", name="layer"
-            )
-        ),
-        "output_mode='tf_idf'; supported is 'int'",
-    ),
     "not adapted": (lambda: behind(kl.TextVectorization(name="layer")), "no words.*adapt"),
     "rank": (
         lambda: behind(kl.TextVectorization(vocabulary=WORDS, split=None, name="layer"), ()),
         r"input shape=\(None,\)",
     ),
-    "several unknown": (lambda: lookup(num_oov_indices=2), "num_oov_indices=2; supported is 0 or 1"),
-    "lookup counts": (
-        lambda: counts(kl.StringLookup(vocabulary=WORDS, output_mode="count", name="layer"), (4,)),
-        "output_mode='count'; supported is 'int'",
-    ),
-    "hashing": (lambda: behind(kl.Hashing(5, name="layer"), (4,)), "a Hashing; supported are Text"),
+    "hashed integers": (lambda: integers(num_oov_indices=2, oov_method="farmhash"), "farmhash"),
+    "no unknown integers": (lambda: integers(num_oov_indices=0), "num_oov_indices=0"),
     "own layer": (
         lambda: behind(OwnVectorization(vocabulary=WORDS, name="layer")),
-        "a OwnVectorization; supported are TextVectorization and StringLookup",
+        "a OwnVectorization; supported are TextVectorization, StringLookup and"
     ),
-    "integers": (integers, "the IntegerLookup layer 'layer' inside"),
 }  # fmt: skip
 PLACES = {
     "two layers": (two_layers, "'text' takes text and goes to '(one|two)', '(one|two)'"),

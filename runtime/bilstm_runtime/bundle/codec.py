@@ -392,7 +392,7 @@ def _mapping(item: Field, hint: _Hint) -> dict[str, Any]:
 
 def _tuple(item: Field, hint: _Hint) -> tuple[Any, ...]:
     if Flag.VOCABULARY in hint.constraints:
-        return _vocabulary(item)
+        return _vocabulary(item, may_be_empty=Flag.MAY_BE_EMPTY in hint.constraints)
     _check_count(item, hint)
     items = item.items(at_least_one=Flag.AT_LEAST_ONE in hint.constraints)
     return tuple(_decoded(one, hint.args[0], {}) for one in items)
@@ -406,10 +406,10 @@ def _check_count(item: Field, hint: _Hint) -> None:
         raise ManifestError(problem, EXPORT_AGAIN)
 
 
-def _vocabulary(item: Field) -> tuple[str, ...]:
+def _vocabulary(item: Field, *, may_be_empty: bool) -> tuple[str, ...]:
     """Read tokens; checks them together for speed, and one by one only to name a wrong one."""
     words = item.value
-    if not isinstance(words, list) or not words or len(words) > MAX_AXIS:
+    if not isinstance(words, list) or not (words or may_be_empty) or len(words) > MAX_AXIS:
         item.refuse("a list of one or more tokens")
     if not all(isinstance(word, str) for word in words) or not _is_unicode("".join(words)):
         for word in item.items():

@@ -11,6 +11,7 @@ import numpy as np
 from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import InputError
 from bilstm_runtime.text.checked import checked_text, shown
+from bilstm_runtime.text.hashing import bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,25 +42,32 @@ class TextEncoder:
 
     def __init__(self, preprocessing: TextPreprocessing) -> None:
         """Build the table of ids."""
-        self._table = _STANDARDIZE[preprocessing.standardize] if preprocessing.standardize else None
-        self._split = _SPLIT[preprocessing.split] if preprocessing.split else None
-        self._length = preprocessing.output_sequence_length
-        self._padding = preprocessing.padding_id
-        self._unknown = preprocessing.unknown_id
-        first = preprocessing.first_id
-        self._ids = {word: first + i for i, word in enumerate(preprocessing.vocabulary)}
-        if preprocessing.mask_token is not None and preprocessing.padding_id is not None:
-            self._ids[preprocessing.mask_token] = preprocessing.padding_id
+        item = preprocessing
+        self._table = _STANDARDIZE[item.standardize] if item.standardize else None
+        self._split = _SPLIT[item.split] if item.split else None
+        self._ngrams = item.ngrams
+        self._length = item.output_sequence_length
+        self._padding = item.padding_id
+        self._unknown = item.unknown_id
+        self._buckets = item.buckets
+        self._hash_key = (item.hash_key[0], item.hash_key[1]) if item.hash_key else None
+        self._mode = item.output_mode
+        self._size = item.size or 0
+        self._weights = np.array(item.weights, dtype=np.float32)
+        self._ids = {word: item.first_id + i for i, word in enumerate(item.vocabulary)}
+        if item.mask_token is not None and item.padding_id is not None:
+            self._ids[item.mask_token] = item.padding_id
 
     def encode(self, example: Any, label: str) -> AnyArray:
-        """Return the ids of one example.
+        """Return the ids of one example, or what they become.
 
         Args:
             example: A `str`; without a split also nested lists of `str`, in the shape of the ids.
             label: The example's name in messages, such as "input 'text', example 3".
 
         Returns:
-            `[tokens] int64` with a split; without one, the shape of the example.
+            `[tokens] int64` with a split; without one, the shape of the example. In another mode
+            than "int", `[size] float32`, or `[..., size]` for "one_hot".
 
         Raises:
             InputError: A token has no id, or the text is not Unicode.
@@ -68,10 +76,11 @@ class TextEncoder:
         if self._split is not None:
             if isinstance(example, (list, tuple)) and len(example) == 1:
                 example = example[0]
-            tokens = self._split(self._standardized(example, label))
-            return np.array(self._fitted(self._lookup(tokens, label)), dtype=np.int64)
+            tokens = self._joined(self._split(self._standardized(example, label)))
+            ids = np.array(self._fitted(self._lookup(tokens, label)), dtype=np.int64)
+            return self._encoded(ids)
         try:
-            return np.array(self._nested(example, label), dtype=np.int64)
+            return self._encoded(np.array(self._nested(example, label), dtype=np.int64))
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
@@ -93,15 +102,22 @@ class TextEncoder:
         text = self._standardized(example, label)
         # The place in the original of each character that is left.
         table = self._table or {}
-        places = [
-            n for n, character in enumerate(example) if table.get(ord(character), 0) is not None
-        ]
-        found, end = [], 0
-        for step, token in enumerate(self._split(text)[: self._length]):
+        kept = [n for n, one in enumerate(example) if table.get(ord(one), 0) is not None]
+        places, end = [], 0
+        for token in self._split(text):
             start = text.index(token, end)
             end = start + len(token)
-            first, last = places[start], places[end - 1] + 1
-            found.append(Token(example[first:last], first, last, step))
+            places.append((kept[start], kept[end - 1] + 1))
+        if self._ngrams:
+            places = [
+                (places[n][0], places[n + width - 1][1])
+                for width in self._ngrams
+                for n in range(len(places) - width + 1)
+            ]
+        found = [
+            Token(example[first:last], first, last, step)
+            for step, (first, last) in enumerate(places[: self._length])
+        ]
         return TokenSequence(example, found)
 
     def _nested(self, example: Any, label: str) -> Any:
@@ -110,18 +126,34 @@ class TextEncoder:
             return self._lookup([self._standardized(example, label)], label)[0]
         if any(isinstance(item, (list, tuple)) for item in example):
             return [self._nested(item, label) for item in example]
-        tokens = [self._standardized(item, label) for item in example]
+        tokens = self._joined([self._standardized(item, label) for item in example])
         return self._fitted(self._lookup(tokens, label))
 
     def _standardized(self, text: Any, label: str) -> str:
         found = checked_text(text, label)
         return found if self._table is None else found.translate(self._table)
 
+    def _joined(self, tokens: list[str]) -> list[str]:
+        """Join neighbouring tokens: first all of the first number of tokens, then of the next."""
+        if not self._ngrams:
+            return tokens
+        return [
+            " ".join(tokens[n : n + width])
+            for width in self._ngrams
+            for n in range(len(tokens) - width + 1)
+        ]
+
     def _lookup(self, tokens: list[str], label: str) -> list[int]:
         find, unknown = self._ids.get, self._unknown
-        if unknown is not None:
+        if unknown is not None and self._buckets == 1:
             return [find(token, unknown) for token in tokens]
-        ids = [found for found in map(find, tokens) if found is not None]
+        if unknown is not None:
+            found = [(token, find(token)) for token in tokens]
+            return [
+                unknown + bucket(token, self._buckets, self._hash_key) if one is None else one
+                for token, one in found
+            ]
+        ids = [one for one in map(find, tokens) if one is not None]
         if len(ids) < len(tokens):
             token = next(token for token in tokens if token not in self._ids)
             message = (
@@ -136,3 +168,17 @@ class TextEncoder:
         if self._length is None or self._padding is None:
             return ids
         return ids[: self._length] + [self._padding] * (self._length - len(ids))
+
+    def _encoded(self, ids: AnyArray) -> AnyArray:
+        """Return ids, or what they become in another mode than "int"."""
+        if self._mode == "int":
+            return ids
+        if self._mode == "one_hot":
+            # As in Keras, an axis of size 1 becomes the axis of classes.
+            ids = ids[..., 0] if ids.ndim and ids.shape[-1] == 1 else ids
+            return np.eye(self._size + 1, self._size, dtype=np.float32)[ids]
+        # The id of masked tokens is the size, one more than the last column.
+        counts = np.bincount(ids.reshape(-1), minlength=self._size)[: self._size].astype(np.float32)
+        if self._mode == "multi_hot":
+            return np.minimum(counts, np.float32(1))
+        return counts * self._weights if self._mode == "tf_idf" else counts

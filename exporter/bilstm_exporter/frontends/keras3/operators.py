@@ -14,7 +14,9 @@ import keras
 import tensorflow as tf
 from keras.src import backend
 from keras.src.ops import nn as nn_ops
+from keras.src.utils import numerical_utils
 
+from bilstm_exporter.frontends.keras3.lookups import encode_classes, lookup_integers
 from bilstm_exporter.frontends.operator_forms import COMMON_FORMS
 from bilstm_exporter.frontends.tracing import before_flip, replaced
 from bilstm_exporter.ir.operator_forms import operator_forms
@@ -41,6 +43,10 @@ def convertible_operators() -> Iterator[None]:
                 (nn_ops, "_normalize"): _normalize(nn_ops._normalize),  # noqa: SLF001 - for normalize
                 (keras.layers.Embedding, "call"): _embedding_call,
                 (keras.layers.TimeDistributed, "call"): _time_distributed_call,
+                (keras.layers.IntegerLookup, "_lookup_dense"): lookup_integers,
+                (numerical_utils, "encode_categorical_inputs"): encode_classes(
+                    numerical_utils.encode_categorical_inputs
+                ),
             }
         ),
     ):

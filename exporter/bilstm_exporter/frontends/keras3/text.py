@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import keras
@@ -18,12 +18,16 @@ from keras import tree
 from keras.src.models.functional import Functional
 
 from bilstm_exporter.errors import ParityError, UnsupportedModelError
+from bilstm_exporter.frontends.keras3.lookups import refuse_lookup
 from bilstm_runtime.preprocessing_spec import SPLITS, STANDARDIZATIONS, TextPreprocessing
 from bilstm_runtime.text import TextEncoder
 
-_TABLES = (keras.layers.TextVectorization, keras.layers.StringLookup, keras.layers.IntegerLookup)
-_FALSE = (False,)
+_SUPPORTED = (keras.layers.TextVectorization, keras.layers.StringLookup, keras.layers.Hashing)
+_TABLES = (keras.layers.TextVectorization, keras.layers.StringLookup)
+_FALSE = (False, None)
+_WORDS = ("word", "a", "longer than sixteen bytes", "na\u00efve", "x" * 50, "y" * 100)
 _MAX_WORDS_PER_TEXT = 64
+_TWO_EXAMPLES, _MANY_STRINGS = 2, 3
 # Templates for test texts, with characters that layers may standardize, split at, or not know.
 _TEMPLATES = (
     "{}", " {}", "\t{}\r\n{}  ", "({}!)", "{}-{}, {}?", "\u00a0{}\u2003{}", "\u00c9{}\u00df",
@@ -34,11 +38,15 @@ _TEMPLATES = (
 
 @dataclass(frozen=True)
 class _TextInput:
-    """One text input: its tensor, the layer that takes it, and the ids that the layer returns."""
+    """One text input: its tensor, the layer that takes it, and the ids that the layer returns.
+
+    `shape` is that of the ids, if it is not the one that Keras declares.
+    """
 
     tensor: Any
     layer: Any
     ids: Any
+    shape: tuple[int | None, ...] | None = None
 
 
 def split_off_text(model: keras.Model) -> tuple[keras.Model, tuple[TextPreprocessing, ...]]:
@@ -61,6 +69,10 @@ def split_off_text(model: keras.Model) -> tuple[keras.Model, tuple[TextPreproces
         return model, ()
     _clear_table_initializers()
     described = [_described(item) for item in found]
+    found = [
+        item if one.output_mode == "int" else replace(item, shape=_called_shape(item, one))
+        for item, one in zip(found, described, strict=True)
+    ]
     for item, preprocessing in zip(found, described, strict=True):
         _check_ids(item.layer, preprocessing)
     inner = _model_after_text(model, found)
@@ -85,14 +97,34 @@ def _model_after_text(model: keras.Model, found: Sequence[_TextInput]) -> keras.
             )
             raise UnsupportedModelError(message, layers=(item.layer.name,))
     ids = {id(item.tensor): item.ids for item in found}
+    shapes = {id(item.tensor): item.shape or item.ids.shape for item in found}
     inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
-        for tensor, name in ((ids.get(id(text), text), text.name) for text in graph.inputs)
+        keras.Input(
+            batch_shape=shapes.get(id(text), text.shape),
+            dtype=tensor.dtype,
+            sparse=tensor.sparse,
+            name=text.name,
+        )
+        for tensor, text in ((ids.get(id(text), text), text) for text in graph.inputs)
     ]
     outputs = graph._run_through_graph(  # noqa: SLF001 - Keras calls the layers this way
         inputs, operation_fn=lambda layer: _identity if id(layer) in layers else layer
     )
     return keras.Model(inputs, outputs, name=model.name)
+
+
+def _called_shape(item: _TextInput, described: TextPreprocessing) -> tuple[int | None, ...]:
+    """Return the shape that a layer returns when it is called; Keras may declare another.
+
+    Raises:
+        UnsupportedModelError: The layer joins the examples of a batch.
+    """
+    word = (*described.vocabulary, "word")[0]
+    sizes = [size or _MANY_STRINGS for size in item.tensor.shape[1:]]
+    found = item.layer(tf.fill([_TWO_EXAMPLES, *sizes], word)).shape
+    if len(found) < 2 or found[0] != _TWO_EXAMPLES:
+        _refuse(item.layer, "input shape", item.tensor.shape, "(batch, strings)")
+    return (None, *found[1:])
 
 
 def _identity(inputs: Any) -> Any:
@@ -132,11 +164,11 @@ def _text_input(graph: Any, tensor: Any) -> _TextInput:
         raise UnsupportedModelError(message, layers=[node.operation.name for node in nodes])
     (node,) = nodes
     layer = node.operation
-    if type(layer) not in (keras.layers.TextVectorization, keras.layers.StringLookup):
+    if type(layer) not in _SUPPORTED:
         message = (
             f"input {tensor.name!r} takes text and goes to {names}, a {type(layer).__name__}; "
-            f"supported are TextVectorization and StringLookup, directly after the input and not "
-            f"inside another model. Export the part of the model that takes ids"
+            f"supported are TextVectorization, StringLookup and Hashing, directly after the input "
+            f"and not inside another model. Export the part of the model that takes ids"
         )
         raise UnsupportedModelError(message, layers=(layer.name,))
     return _TextInput(tensor, layer, node.output_tensors[0])
@@ -145,17 +177,18 @@ def _text_input(graph: Any, tensor: Any) -> _TextInput:
 def _described(item: _TextInput) -> TextPreprocessing:
     if type(item.layer) is keras.layers.TextVectorization:
         return _described_vectorization(item)
-    return _described_lookup(item.layer, item.tensor.name)
+    if type(item.layer) is keras.layers.Hashing:
+        return _described_hashing(item)
+    return _described_lookup(item)
 
 
 def _described_vectorization(item: _TextInput) -> TextPreprocessing:
     layer, shape = item.layer, item.tensor.shape
     config = layer.get_config()
-    _require(layer, config, "output_mode", "int")
     _require(layer, config, "standardize", None, *STANDARDIZATIONS)
     _require(layer, config, "split", None, *SPLITS)
-    _require(layer, config, "ngrams", None)
     _require(layer, config, "ragged", *_FALSE)
+    _require(layer, config, "sparse", *_FALSE)
     _require_utf8(layer, config)
     length, split = config["output_sequence_length"], config["split"]
     if length is not None and length < 1:
@@ -164,39 +197,79 @@ def _described_vectorization(item: _TextInput) -> TextPreprocessing:
         _refuse(layer, "input shape", shape, "(batch,) or (batch, 1)")
     if split is None and len(shape) != 2:
         _refuse(layer, "input shape", shape, "(batch, strings) if split=None")
-    return TextPreprocessing(
-        input=item.tensor.name,
+    ngrams = config["ngrams"]
+    described = _described_table(item, layer._lookup_layer)  # noqa: SLF001 - the only way to it
+    return replace(
+        described,
         kind="text_vectorization",
         standardize=config["standardize"],
         split=split,
         output_sequence_length=length,
-        vocabulary=_vocabulary(layer),
-        first_id=2,
-        mask_token="",
-        padding_id=0,
-        unknown_id=1,
+        ngrams=tuple(range(1, ngrams + 1)) if isinstance(ngrams, int) else tuple(ngrams or ()),
     )
 
 
-def _described_lookup(layer: Any, name: str) -> TextPreprocessing:
-    config = layer.get_config()
-    _require(layer, config, "output_mode", "int")
-    _require(layer, config, "invert", *_FALSE)
-    _require(layer, config, "num_oov_indices", 0, 1)
-    _require_utf8(layer, config)
-    has_mask = layer.mask_token is not None
+def _described_lookup(item: _TextInput) -> TextPreprocessing:
+    config = item.layer.get_config()
+    _require(item.layer, config, "invert", *_FALSE)
+    _require(item.layer, config, "sparse", *_FALSE)
+    _require_utf8(item.layer, config)
+    return _described_table(item, item.layer)
+
+
+def _described_table(item: _TextInput, table: Any) -> TextPreprocessing:
+    """Describe what a StringLookup layer does with its strings."""
+    is_int = table.output_mode == "int"
+    has_mask = table.mask_token is not None
+    first = int(has_mask and is_int)
+    size = None if is_int else int(item.ids.shape[-1])
+    salt = getattr(table, "salt", None)
     return TextPreprocessing(
-        input=name,
+        input=item.tensor.name,
         kind="string_lookup",
         standardize=None,
         split=None,
         output_sequence_length=None,
-        vocabulary=_vocabulary(layer),
-        first_id=int(has_mask) + layer.num_oov_indices,
-        mask_token=str(layer.mask_token) if has_mask else None,
-        padding_id=0 if has_mask else None,
-        unknown_id=int(has_mask) if layer.num_oov_indices else None,
+        vocabulary=_vocabulary(item.layer),
+        first_id=first + table.num_oov_indices,
+        mask_token=str(table.mask_token) if has_mask else None,
+        # Beyond the size: Keras drops masked tokens where it does not return ids.
+        padding_id=(size or 0) if has_mask else None,
+        unknown_id=first if table.num_oov_indices else None,
+        buckets=max(table.num_oov_indices, 1),
+        hash_key=() if salt is None or table.num_oov_indices < 2 else tuple(map(int, salt)),
+        output_mode=table.output_mode,
+        size=size,
+        weights=_weights(table) if table.output_mode == "tf_idf" else (),
     )
+
+
+def _described_hashing(item: _TextInput) -> TextPreprocessing:
+    layer = item.layer
+    _require(layer, layer.get_config(), "sparse", *_FALSE)
+    has_mask = layer.mask_value is not None and layer.num_bins > 1
+    is_int = layer.output_mode == "int"
+    return TextPreprocessing(
+        input=item.tensor.name,
+        kind="hashing",
+        standardize=None,
+        split=None,
+        output_sequence_length=None,
+        vocabulary=(),
+        first_id=0,
+        mask_token=str(layer.mask_value) if has_mask else None,
+        padding_id=0 if has_mask else None,
+        unknown_id=int(has_mask),
+        buckets=layer.num_bins - int(has_mask),
+        hash_key=tuple(map(int, layer.salt)) if layer.strong_hash else (),
+        output_mode=layer.output_mode,
+        size=None if is_int else layer.num_bins,
+    )
+
+
+def _weights(table: Any) -> tuple[float, ...]:
+    weights: list[float] = np.asarray(table.idf_weights_const, np.float32).astype(str).tolist()
+    return tuple(map(float, weights))
 
 
 def _vocabulary(layer: Any) -> tuple[str, ...]:
@@ -244,6 +317,8 @@ def _clear_table_initializers() -> None:
 def _refuse_tables(model: keras.Model) -> None:
     """Raise an error for layers with lookup tables inside a model: no format has such tables."""
     for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
+        if isinstance(layer, keras.layers.IntegerLookup):
+            refuse_lookup(layer)
         if isinstance(layer, _TABLES):
             message = (
                 f"the model {model.name!r} has the {type(layer).__name__} layer {layer.name!r} "
@@ -260,9 +335,11 @@ def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
         expected = np.asarray(layer(tf.constant([[text] for text in texts])))
         for text, row in zip(texts, expected, strict=True):
             ids = encoder.encode([text], layer.name)
-            # The layer pads its batch to the longest text.
-            padding = np.full(len(row) - len(ids), preprocessing.padding_id or 0, np.int64)
-            if not np.array_equal(np.concatenate([ids, padding]), row):
+            if preprocessing.output_mode == "int":
+                # The layer pads its batch to the longest text.
+                padding = np.full(len(row) - len(ids), preprocessing.padding_id or 0, np.int64)
+                ids = np.concatenate([ids, padding])
+            if not np.array_equal(ids, row):
                 message = (
                     f"the {type(layer).__name__} layer {layer.name!r} does not return the ids "
                     f"that its settings describe: for {text[:80]!r} {row[:20].tolist()}, expected "
@@ -274,7 +351,7 @@ def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
 
 def _batches(preprocessing: TextPreprocessing) -> Iterator[list[str]]:
     """Yield batches of texts that contain every word, and some words in every template."""
-    words = list(preprocessing.vocabulary)
+    words = list(preprocessing.vocabulary) or list(_WORDS)
     join: Callable[[list[str]], str] = (" " if preprocessing.split == "whitespace" else "").join
     words_per_text = preprocessing.output_sequence_length or _MAX_WORDS_PER_TEXT
     step = 1 if preprocessing.split is None else min(words_per_text, _MAX_WORDS_PER_TEXT)
