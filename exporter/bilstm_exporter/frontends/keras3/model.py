@@ -151,7 +151,7 @@ class Keras3Model(BaseModel):
 
     def random_layer(self, inputs: Sequence[np.ndarray]) -> str | None:
         """Return the layer that draws random numbers; see `KerasModel.random_layer`."""
-        return random_layer(keras.layers.Layer, lambda: self.reference(inputs))
+        return random_layer(keras.layers.Layer, lambda: self.eager_reference(inputs))
 
     def _all_layers(self) -> Iterable[Any]:
         layers: Iterable[Any] = self.keras_model._flatten_layers()  # noqa: SLF001 - the only way
