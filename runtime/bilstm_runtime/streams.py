@@ -41,6 +41,7 @@ class Stream:
     does not grow: it holds the states of the model and at most one chunk with its look-ahead.
 
     Attributes:
+        spec: The stream files of the model.
         chunk: The number of steps that are computed at once.
         lookahead: The number of steps after a chunk that its outputs may depend on.
         steps: The number of steps fed.
@@ -48,6 +49,7 @@ class Stream:
         is_finished: Whether `finish` was called.
     """
 
+    spec: StreamSpec
     chunk: int
     lookahead: int
     steps: int
@@ -74,7 +76,7 @@ class Stream:
             lookahead: See `Model.stream`.
             inputs: The values of the inputs without a time axis, by name.
         """
-        self._spec, self._session, self._owner = spec, session, owner
+        self.spec, self._session, self._owner = spec, session, owner
         self.chunk = _steps("chunk", spec.chunk if chunk is None else chunk, spec.unit, 1)
         default = spec.lookahead if spec.has_ahead else 0
         ahead = _steps("lookahead", default if lookahead is None else lookahead, spec.unit, 0)
@@ -139,7 +141,7 @@ class Stream:
         count = len(pieces[0])
         self.steps += count
         found: list[StreamOutput] = []
-        taken, size = 0, self.chunk + self._spec.overlap
+        taken, size = 0, self.chunk + self.spec.overlap
         if count == size and self._needs_nothing and not len(self._pending[0]):
             found.append(self._run_pieces(pieces))
             return found
@@ -165,7 +167,7 @@ class Stream:
             BackendRunError: The backend failed.
         """
         self._check_open()
-        spec = self._spec
+        spec = self.spec
         size, found = self.chunk + spec.overlap, []
         while len(self._pending[0]) - size >= spec.unit:
             rest = len(self._pending[0]) - size
@@ -208,7 +210,7 @@ class Stream:
             StreamStateError: It is the state of a stream of another model.
         """
         pending = header["pending"]
-        if not 0 <= pending <= self.chunk + self._held + self._spec.overlap:
+        if not 0 <= pending <= self.chunk + self._held + self.spec.overlap:
             raise _damaged()
         shapes = [
             *((pending, *array.shape[1:]) for array in self._pending),
@@ -329,14 +331,14 @@ class Stream:
         fixed = iter(self._fixed)
         arrays = [next(timed) if is_timed else next(fixed) for is_timed in self._is_timed]
         results = self._session.run(arrays + self._states)
-        count = len(self._spec.outputs)
+        count = len(self.spec.outputs)
         self._states = results[count:]
         self.steps_done = self.steps
         return self._packed([result[0] for result in results[:count]])
 
     def _run(self, size: int, ahead: int, *, last: bool = False) -> StreamOutput:
         """Run the file on the first `size` steps and the `ahead` steps after them."""
-        spec = self._spec
+        spec = self.spec
         timed = iter([np.ascontiguousarray(array[None, :size]) for array in self._pending])
         fixed = iter(self._fixed)
         arrays = [next(timed) if is_timed else next(fixed) for is_timed in self._is_timed]
@@ -360,12 +362,12 @@ class Stream:
 
     def _packed(self, outputs: list[AnyArray]) -> StreamOutput:
         """Arrange outputs in the structure of the Keras model."""
-        structure = self._spec.files.output_structure
+        structure = self.spec.files.output_structure
         if structure == "single":
             return outputs[0]
         if structure == "list":
             return outputs
-        names = [item.name for item in self._spec.files.outputs]
+        names = [item.name for item in self.spec.files.outputs]
         return dict(zip(names, outputs, strict=True))
 
 
@@ -438,7 +440,9 @@ class _Whole:
 
     def values(self) -> AnyArray:
         """Return the array, without entries that windows without padding leave out."""
-        assert self._array is not None  # noqa: S101 (a sequence is not empty)
+        if self._array is None:
+            message = "no chunk of the sequence has an output"
+            raise ValueError(message)
         return self._array[:, : self._end] if self._kind.is_sequence else self._array
 
 

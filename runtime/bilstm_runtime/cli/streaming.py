@@ -51,8 +51,7 @@ class StreamJob:
             OptionError: Chunk or look-ahead are impossible, or an input has no time axis.
         """
         self._stream = model.stream(chunk=chunk, lookahead=lookahead)
-        spec = model.streaming
-        assert spec is not None  # noqa: S101 (the stream above needs it)
+        spec = self._stream.spec
         self._names = list(spec.timed)
         self._is_sequence = [output.is_sequence for output in spec.outputs]
         self._outputs = [output.name for output in model.outputs]

@@ -85,9 +85,14 @@ def chain_of(decoding: TagDecoding) -> Chain:
 
     Returns:
         The weights as float32; with those of forbidden paths excluded, if it is constrained.
+
+    Raises:
+        ValueError: Its `crf` is None.
     """
     weights = decoding.crf
-    assert weights is not None  # noqa: S101 (stated above)
+    if weights is None:
+        message = "an entry without transitions has no best path"
+        raise ValueError(message)
     start, end = (
         None if values is None else np.array(values, np.float32)
         for values in (weights.start, weights.end)
