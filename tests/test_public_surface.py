@@ -104,6 +104,7 @@ OPTIONS = {
     "threshold": None,
     "crf": None,
     "ctc": None,
+    "sample_rate": None,
     "tokenizer": None,
     "max_tokens": None,
     "padding": None,
@@ -300,7 +301,8 @@ def test_the_errors_of_the_runtime():
 FLAGS = {
     "export-bilstm": "batch builder chunk crf ctc custom-objects data debug explain formats html "
     "json labels lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite "
-    "padding quiet recipes streaming target threshold time tokenizer truncating trust-code weights",
+    "padding quiet recipes sample-rate streaming target threshold time tokenizer truncating "
+    "trust-code weights",
     "run-bilstm": "backend batch-size beam-width chunk debug input input-format lookahead output "
     "quiet raw recipe sha256 spans stream text threads threshold top-k words",
     "check-bilstm": "backend debug json quiet sha256",

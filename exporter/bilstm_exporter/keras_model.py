@@ -199,6 +199,10 @@ class KerasModel(Protocol):
         """Return name and class of the layers that the manifest describes, not the artifacts."""
         ...
 
+    def sampling_rates(self) -> list[int]:
+        """Return the different rates for which layers such as MelSpectrogram were made, in Hz."""
+        ...
+
     def weights(self) -> list[tuple[str, np.ndarray]]:
         """Return every weight with the name of its layer, as in ``layers``."""
         ...

@@ -24,6 +24,8 @@ OPSETS = range(13, 19)
 DEFAULT_OPSET = 18
 # The largest size of a fixed axis: Keras runs the probes at this size, step by step.
 MAX_SIZE = 100_000
+# Far above any sound card's rate.
+MAX_SAMPLE_RATE = 10_000_000
 
 
 class ExportSettings(TypedDict, total=False):
@@ -49,6 +51,7 @@ class ExportSettings(TypedDict, total=False):
     threshold: float | None
     crf: str | None
     ctc: str | None
+    sample_rate: int | None
     tokenizer: Any
     max_tokens: int | None
     padding: str | None
@@ -100,6 +103,8 @@ class ExportOptions:
         ctc: ``"blank=last"`` or ``"blank=0"``, and ``",beam=N"`` for a beam search: an output
             holds the characters of a text with blanks; ``labels`` are the characters.
             ``Model.transcribe`` then returns texts.
+        sample_rate: The number of samples in a second of the sound that the model takes, so that
+            ``run-bilstm`` takes WAV files; by default that of a MelSpectrogram layer.
         tokenizer: How text becomes the ids that the model takes: a file (``tokenizer.json``, the
             ``to_json()`` of Keras's ``Tokenizer``, an object of ids by token, or one token a line),
             such an object in Python, or a dict of these by input.
@@ -139,6 +144,7 @@ class ExportOptions:
     threshold: float | None = None
     crf: str | None = None
     ctc: str | None = None
+    sample_rate: int | None = None
     tokenizer: Any = None
     max_tokens: int | None = None
     padding: str | None = None
@@ -207,6 +213,12 @@ class ExportOptions:
             raise OptionError(message)
 
     def _check_decoders(self) -> None:
+        if self.sample_rate is not None and not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
+            message = (
+                f"sample_rate: {self.sample_rate}; it is the number of samples in a second, from 1 "
+                f"to {MAX_SAMPLE_RATE}"
+            )
+            raise OptionError(message)
         check_alone(self.crf, self.ctc, self.threshold)
         if self.crf is not None:
             parse_crf(self.crf)

@@ -51,6 +51,7 @@ from bilstm_exporter.report import (
     make_report,
     report_streaming,
 )
+from bilstm_exporter.sound import with_sample_rate
 from bilstm_exporter.streaming.export import export_streaming
 from bilstm_exporter.targets.registry import default_formats
 from bilstm_exporter.tokenizers import Length, preprocessing_of
@@ -195,7 +196,9 @@ def load_model(
             keras_model, origin, batch=options.batch, time=options.time, report=stages.report
         )
     check_fixed_axes(loaded, options)
-    return with_decoding(with_tokenizers(loaded, options), probes, options), probes
+    spec = with_sample_rate(loaded.spec, options.sample_rate, keras_model.sampling_rates())
+    loaded = with_tokenizers(replace(loaded, spec=spec), options)
+    return with_decoding(loaded, probes, options), probes
 
 
 def with_tokenizers(loaded: LoadedModel, options: ExportOptions) -> LoadedModel:

@@ -110,6 +110,15 @@ def _axes_violation(axes: tuple[Axis, ...]) -> Violation | None:
     return None
 
 
+def _sizes_violation(axes: tuple[Axis, ...]) -> Violation | None:
+    """The rule that the axes of an input break, if any."""
+    if any(axis.name is None and axis.size is None for axis in axes):
+        return "axes", "a name on every axis of free size of an input"
+    if math.prod(axis.size or axis.min for axis in axes) > MAX_VALUES:
+        return "axes", f"sizes, or minima, whose product is at most {MAX_VALUES}"
+    return None
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """One input of the model.
@@ -121,6 +130,7 @@ class InputSpec:
         range: The lowest and the highest allowed value, both included: the vocabulary, for ids.
         mask_value: The value that marks a step as padding; None without a mask. A float that
             is not finite is written as the string "NaN", "Infinity" or "-Infinity".
+        sample_rate: The number of steps in a second, for an input of sound.
     """
 
     name: str
@@ -128,22 +138,22 @@ class InputSpec:
     axes: _Axes
     range: Annotated[tuple[Number, Number], Flag.OF_DTYPE] | None = None
     mask_value: _DtypeNumber | None = None
+    sample_rate: Annotated[Annotated[int, Range(1, MAX_AXIS)] | None, Flag.OMIT_DEFAULT] = None
 
     def violation(self) -> Violation | None:
         """The rule of the manifest that this breaks, if any."""
-        wrong = _axes_violation(self.axes)
+        wrong = _axes_violation(self.axes) or _sizes_violation(self.axes)
         if wrong:
             return wrong
-        if any(axis.name is None and axis.size is None for axis in self.axes):
-            return "axes", "a name on every axis of free size of an input"
-        if math.prod(axis.size or axis.min for axis in self.axes) > MAX_VALUES:
-            return "axes", f"sizes, or minima, whose product is at most {MAX_VALUES}"
         if self.range is not None:
             low, high = self.range
             if not low <= high or math.isinf(low) or math.isinf(high):
                 return "range", "two finite numbers, the lower first"
             if self.mask_value is not None and not low <= self.mask_value <= high:
                 return "mask_value", f"a value in the range {low} to {high} of the same input"
+        takes_sound = len(self.axes) in (2, 3) and np.dtype(self.dtype).kind == "f"
+        if self.sample_rate is not None and not takes_sound:
+            return "sample_rate", "an input of sound, [batch, time] or [batch, time, channels]"
         return None
 
 

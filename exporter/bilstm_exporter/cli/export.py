@@ -98,6 +98,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "blank=0, and ,beam=N for a beam search",
     )
     parser.add_argument(
+        "--sample-rate",
+        type=int,
+        metavar="N",
+        help="the model takes sound of N samples in a second: run-bilstm then takes .wav files "
+        "(default: that of a MelSpectrogram layer)",
+    )
+    parser.add_argument(
         "--threshold",
         type=float,
         metavar="P",

@@ -126,6 +126,11 @@ class BaseModel(ABC):
         """Return name and class of the layers that the manifest describes, not the artifacts."""
         return []
 
+    def sampling_rates(self) -> list[int]:
+        """Return the different rates for which layers such as MelSpectrogram were made, in Hz."""
+        found = (getattr(layer, "sampling_rate", None) for layer in self._all_layers())
+        return sorted({int(rate) for rate in found if isinstance(rate, (int, float)) and rate >= 1})
+
     def weights(self) -> list[tuple[str, np.ndarray]]:
         """Return every weight with the name of its layer, as in ``layers``."""
         return _weights_by_layer(self._all_layers(), self.layers(), self._to_numpy)

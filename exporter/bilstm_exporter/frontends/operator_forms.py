@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.ir.operator_forms import Form, in_other_dtypes, write_operator
+from bilstm_exporter.frontends.spectra import SPECTRUM_FORMS
+from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes, write_operator
 
 
 def _strided_slice(  # noqa: PLR0913, PLR0917 - the attributes of StridedSlice
@@ -356,7 +357,7 @@ def _shape_n(input: Sequence[Any], out_type: Any = tf.int32) -> Any:  # noqa: A0
 # The dtypes in which an operator runs where onnxruntime lacks its own.
 _BOOL = {tf.bool: tf.int32}
 
-COMMON_FORMS: dict[str, Form] = {
+_REAL_FORMS: dict[str, Form] = {
     "AddN": _add_n,
     "ArgMax": in_other_dtypes("ArgMax", _BOOL),
     "ArgMin": in_other_dtypes("ArgMin", _BOOL),
@@ -391,5 +392,13 @@ COMMON_FORMS: dict[str, Form] = {
     "Xdivy": _xdivy,
     "Xlog1py": _xlog1py,
     "Xlogy": _xlogy,
+}
+
+COMMON_FORMS: dict[str, Form] = {
+    **_REAL_FORMS,
+    **{
+        operator: combined(form, *([_REAL_FORMS[operator]] if operator in _REAL_FORMS else []))
+        for operator, form in SPECTRUM_FORMS.items()
+    },
 }
 """The forms by the type of operator."""

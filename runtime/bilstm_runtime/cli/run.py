@@ -32,6 +32,8 @@ input formats:
   npy    one array with a batch axis
   npz    arrays with a batch axis, by input name
   txt    one text per line, as it is, for a model that takes text
+  wav    one recording, 16-bit or float PCM, for a model exported with a sampling rate; its
+         rate and its channels must be those of the model
 
   If the export was given the names of classes, a line of the output is the answer in
   words: {"label": "good", "score": 0.93}, or {"tags": [{"token": ..., "tag": ...}, ...]}; --raw

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bilstm_runtime import numpy_files
 from bilstm_runtime.errors import DataFileError, DataFileProblem
+from bilstm_runtime.io.wav import read_clip
 from bilstm_runtime.numpy_files import Archive, NumpyFileError, is_archive
 
 if TYPE_CHECKING:
@@ -260,6 +261,17 @@ def read_npy(
         return numpy_files.read_npy(content)
     except NumpyFileError as error:
         raise _numpy_error(error, label) from error
+
+
+@reader("wav")
+def read_wav(
+    content: Content,
+    inputs: Sequence[InputSpec],
+    label: str,
+    ignored: Collection[str] = (),  # noqa: ARG001
+) -> Values:
+    """Read one recording as one example; see `Reader`."""
+    return read_clip(content, inputs, label)
 
 
 @reader("npz")
