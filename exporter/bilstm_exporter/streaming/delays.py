@@ -15,7 +15,7 @@ from bilstm_exporter.streaming.files import StreamFile, run_stream
 from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.stream_spec import StreamSpec
 
-_LOOKAHEADS = (0, 1, 2, 5, 10, 20, 40, 80, 160, 320)
+_LOOKAHEADS = (0, 1, 2, 3, 4, 5, 10, 20, 40, 80, 160, 320)
 
 
 @dataclass(frozen=True)

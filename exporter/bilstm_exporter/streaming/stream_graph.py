@@ -320,7 +320,12 @@ class _Writer:
             if any(attr.HasField("func") for attr in operation.node_def.attr.values()):
                 what = f"has control flow of its own ({operation.type})"
                 node.refuse(what, "which cannot be streamed; export without --streaming")
-            return convert(node, inputs, self._carried)
+            try:
+                return convert(node, inputs, self._carried)
+            except (ValueError, TypeError, IndexError, tf.errors.OpError) as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                what = f"cannot be computed for a part of the sequence ({lines[0][:150]})"
+                node.refuse(what)
 
     def _write_marker(self, node: Node, inputs: Sequence[Value]) -> list[Value]:
         marker = self._markers[node.operation.get_attr("token").decode()]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bilstm_exporter.errors import StreamingError
+from bilstm_exporter.errors import StreamingError, UnsupportedModelError
 from bilstm_exporter.ir.markers import mark_recurrences
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel
@@ -66,7 +66,14 @@ def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamM
         DeclaredInput(spec.name, one.shape, spec.dtype)
         for spec, one in zip(loaded.spec.file_inputs, inputs, strict=True)
     ]
-    graph = mark_recurrences(lambda lowering: loaded.keras.trace(lowering, declared))
+    try:
+        graph = mark_recurrences(lambda lowering: loaded.keras.trace(lowering, declared))
+    except UnsupportedModelError as error:
+        message = (
+            f"the model cannot be traced for a sequence of any length, which a stream needs; "
+            f"export without --streaming, or build it without a fixed length: {error}"
+        )
+        raise StreamingError(message, layers=error.layers) from error
     with loaded.keras.convertible_forms(_NO_LOWERING):
         stream = StreamGraph(
             graph, inputs, len(loaded.spec.outputs), loaded.keras.layers(), one_step=one_step
