@@ -32,7 +32,7 @@ from bilstm_exporter.verification.parity import (
     measure_parity,
     require_parity,
 )
-from bilstm_exporter.verification.runtimes import check_operators, prove
+from bilstm_exporter.verification.runtimes import check_dtypes, check_operators, prove
 from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.bundle.manifest import Artifact
 from bilstm_runtime.errors import BackendMissingError, BackendRunError
@@ -175,6 +175,7 @@ class ArtifactBuilder:
         kinds = dict(self.loaded.keras.layers())
         proofs = []
         for profile in self.profiles_of(artifact.format):
+            check_dtypes(profile, artifact, self.loaded.spec)
             if profile.kernels is not None:
                 operators = verified.built.operator_uses or self._target(artifact.format).operators(
                     content

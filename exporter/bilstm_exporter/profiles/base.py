@@ -195,6 +195,7 @@ class Profile:
         forms: The forms of operators that it needs.
         fixed: The axes, ``"batch"`` and ``"time"``, that must be fixed: the size to use if the
             user gives none, or None if the user must give one.
+        dtypes: The dtypes that inputs and outputs may have; None for any.
         backend: The backend of `bilstm_runtime` that is this runtime. Every artifact was run by
             it already, so it needs no verifier. Or "".
         verifier: Runs an artifact; None if the runtime is no Python package.
@@ -210,6 +211,7 @@ class Profile:
     default_recipes: tuple[str, ...] = ()
     forms: frozenset[Form] = frozenset()
     fixed: Mapping[str, int | None] = field(default_factory=dict)
+    dtypes: frozenset[str] | None = None
     backend: str = ""
     verifier: Verifier | None = None
 

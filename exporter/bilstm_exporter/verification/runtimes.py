@@ -63,6 +63,26 @@ def check_operators(
     raise TargetError(message, target=profile.name, reasons=reasons)
 
 
+def check_dtypes(profile: Profile, artifact: Artifact, spec: ModelSpec) -> None:
+    """Check that a runtime takes the dtypes of a model's inputs and outputs.
+
+    Raises:
+        TargetError: It does not.
+    """
+    tensors = [*spec.file_inputs, *spec.file_outputs]
+    wrong = [
+        one for one in tensors if profile.dtypes is not None and one.dtype not in profile.dtypes
+    ]
+    if wrong:
+        one = wrong[0]
+        takes = ", ".join(sorted(profile.dtypes or ()))
+        message = (
+            f"{artifact.file}: {profile.label} passes tensors of {takes} only, and {one.name!r} is "
+            f"{one.dtype}. --target web passes any dtype in a browser, --target litert elsewhere"
+        )
+        raise TargetError(message, target=profile.name, reasons={})
+
+
 def _sentence(refusal: Refusal) -> str:
     instead = f" ({refusal.instead})" if refusal.instead else ""
     return f"{refusal.text}{instead}"

@@ -412,7 +412,8 @@ _NO_SMALL_INTEGERS = (
     "MatrixBandPart", "MirrorPad", "Pad", "PadV2", "ReverseSequence", "ReverseV2", "Select",
     "SelectV2", "SpaceToBatchND", "Split", "SplitV", "TensorScatterUpdate", "Tile",
 )  # fmt: skip
-_NO_BOOLS = ("MirrorPad", "ReverseSequence", "Split", "SplitV")
+# PAD takes bools from its version 5 on, which LiteRT alone has.
+_NO_BOOLS = ("MirrorPad", "Pad", "PadV2", "ReverseSequence", "Split", "SplitV")
 
 
 def _lacking() -> dict[str, dict[Any, Any]]:
