@@ -213,7 +213,9 @@ def test_golden_cases_and_predictions_in_chromium(bundles, chromium, onnxruntime
     judge(bundles, found)
 
 
-@pytest.mark.parametrize("name", ["speaker", "words", "pair", "meter", "lookup", "batchwise"])
+@pytest.mark.parametrize(
+    "name", ["speaker", "words", "pair", "meter", "lookup", "batchwise", "entities", "speech"]
+)
 def test_the_example_page_predicts_at_once(name, bundles, chromium, onnxruntime_web, tmp_path):
     """Served from this machine alone, with onnxruntime-web copied beside it."""
     example = tmp_path / "web"
@@ -241,6 +243,9 @@ def test_the_example_page_predicts_at_once(name, bundles, chromium, onnxruntime_
     assert f"{manifest.spec.name} in the browser" in page
     for spec in manifest.spec.outputs:
         assert f"<h3>{spec.name}</h3>" in page
+    for item in manifest.spec.decoding:
+        shown = "a b" if item.kind == "ctc" else item.labels  # a text is made of the characters
+        assert any(f">{label}" in page for label in shown if label)
     assert "the mean of the middle half of" in page
 
 

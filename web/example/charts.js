@@ -15,7 +15,7 @@ const number = (value) => {
 };
 
 /** The largest values as horizontal bars, with the index of each in the output. */
-export function barChart(values, { most, isShare }) {
+export function barChart(values, { most, isShare, names }) {
   const order = values.map((_, i) => i).sort((a, b) => values[b] - values[a]);
   const kept = order.slice(0, most);
   const low = isShare ? 0 : Math.min(0, ...values);
@@ -32,7 +32,7 @@ export function barChart(values, { most, isShare }) {
     const text = isShare ? `${(values[index] * 100).toFixed(1)} %` : number(values[index]);
     const className = isBest ? "best" : "";
     chart.append(
-      element("span", String(index), className),
+      element("span", names?.[index] ?? String(index), className),
       track,
       element("span", text, className),
     );
@@ -119,6 +119,17 @@ export function runsChart(times, format) {
   const figure = element("figure");
   figure.append(chart, element("figcaption", `From first to last: ${range} a call`));
   return figure;
+}
+
+/** Tokens with the tag of each; the outside tag "O" stays pale. */
+export function tagged(tags) {
+  const found = element("div", undefined, "tagged");
+  for (const { token, tag, start } of tags) {
+    const one = element("span", token ?? String(start), tag === "O" ? "" : "marked");
+    one.append(element("small", tag));
+    found.append(one);
+  }
+  return found;
 }
 
 export function table(heads, rows) {

@@ -2,7 +2,7 @@
 
 import { NdArray, load, openBundle } from "../bilstm-edge.js";
 import { check, compare, readExamples, readNpz } from "../files.js";
-import { barChart, chips, element, heatmap, runsChart, table } from "./charts.js";
+import { barChart, chips, element, heatmap, runsChart, table, tagged } from "./charts.js";
 
 const MAX_BARS = 12;
 const TIMED_RUNS = 100;
@@ -221,10 +221,36 @@ function showOutputs() {
   const parts = outputs.map((output, i) => {
     const spec = model.outputs[i];
     const part = element("div", undefined, "output");
-    part.append(element("h3", spec.name), drawn(exampleOf(output, spec)));
+    part.append(element("h3", spec.name));
+    const answer = answerFor(spec.name);
+    part.append(...(answer ? [answer] : [drawn(exampleOf(output, spec))]));
     return part;
   });
   find("outputs").replaceChildren(...parts);
+}
+
+/** The shown example's answer in words, if the bundle names the classes of this output. */
+function answerFor(name) {
+  const decoding = model.manifest.decoding.find(({ output }) => output === name);
+  if (!decoding) return null;
+  const all = { topK: MAX_BARS, threshold: 0 };
+  const answer = model.answers(
+    input.x,
+    outputs,
+    decoding,
+    decoding.exclusive ? { topK: MAX_BARS } : all,
+  )[shownExample];
+  if (decoding.kind === "tags") return tagged(answer);
+  if (decoding.kind === "ctc") return element("p", answer[0].text || "(no characters)", "big");
+  if (answer[0].score === null) return element("p", answer[0].label, "big");
+  const scores = answer.map(({ score }) => score);
+  const names = answer.map(({ label }) => label);
+  const chart = element("div", undefined, "output");
+  chart.append(
+    element("p", names[0], "big"),
+    barChart(scores, { most: MAX_BARS, isShare: isShare(scores, false), names }),
+  );
+  return chart;
 }
 
 /** A vector as bars, a sequence of vectors as a heat map, other shapes as their values. */
