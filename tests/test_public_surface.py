@@ -214,6 +214,7 @@ def test_a_model():
         "answers",
         "backend",
         "classify",
+        "classify_windows",
         "close",
         "decode",
         "inputs",
@@ -303,8 +304,8 @@ FLAGS = {
     "json labels lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite "
     "padding quiet recipes sample-rate streaming target threshold time tokenizer truncating "
     "trust-code weights",
-    "run-bilstm": "backend batch-size beam-width chunk debug input input-format lookahead output "
-    "quiet raw recipe sha256 spans stream text threads threshold top-k words",
+    "run-bilstm": "backend batch-size beam-width chunk debug hop input input-format lookahead "
+    "output quiet raw recipe sha256 spans stream text threads threshold top-k window words",
     "check-bilstm": "backend debug json quiet sha256",
     "bench-bilstm": "against backend batches cold-runs custom-objects debug html json lengths "
     "markdown only output padding quiet recipes rounds seconds seed sha256 soak threads "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
 from bilstm_runtime.errors import OptionError
 from bilstm_runtime.inputs import InputReader, Values
 from bilstm_runtime.spec import AnyArray
+from bilstm_runtime.windows import sliding_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -197,6 +199,41 @@ class Predictor:
         options = DecodingOptions(top_k=top_k, threshold=threshold)
         (labels,) = self._decoded(x, [decoding], options, batch_size)
         return labels
+
+    def classify_windows(
+        self,
+        recording: Any,
+        *,
+        window: int | None = None,
+        hop: int | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+    ) -> list[list[Label]]:
+        """Predict the classes of each window of a long recording.
+
+        Args:
+            recording: `[time, ...]`, the steps of one recording, without a batch axis.
+            window: The number of steps of a window; by default the fixed length of the model.
+            hop: The number of steps from one window to the next; by default that of a window.
+            top_k: As for `classify`.
+            threshold: As for `classify`.
+
+        Returns:
+            For each window its labels, with its first step in `start` and the step after its last
+            one in `end`.
+
+        Raises:
+            InputError: The recording is not valid for the model, or shorter than a window.
+            OptionError: No output has labels, or an option is impossible.
+            BackendRunError: The backend failed.
+        """
+        windows, starts = sliding_windows(recording, self.spec, window, hop)
+        found = self.classify(windows, top_k=top_k, threshold=threshold)
+        length = windows.shape[1]
+        return [
+            [replace(label, start=start, end=start + length) for label in labels]
+            for labels, start in zip(found, starts, strict=True)
+        ]
 
     def tag(
         self,

@@ -305,3 +305,59 @@ def test_top_k_and_where_it_does_not_apply(
 def test_text_for_a_model_of_numbers(classifier: str, capsys: Any) -> None:
     assert cli_run.main([classifier, "--text", "so good"]) == 2
     assert "the input 'series' takes numbers, not text" in capsys.readouterr().err
+
+
+# --- windows
+
+
+@pytest.fixture
+def sensor(bundle: Any) -> str:
+    """A classifier of exactly 20 steps."""
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["inputs"][0]["axes"][1] = {"name": "time", "size": 20}
+        manifest["decoding"] = [decoding()]
+
+    return str(bundle("classifier", edit))
+
+
+def test_windows_of_a_recording(sensor: str, tmp_path: Path, capsys: Any) -> None:
+    model = bilstm_runtime.load(sensor, backend="onnx")
+    recording = np.random.default_rng(0).normal(size=(73, 4)).astype(np.float32)
+    found = model.classify_windows(recording, hop=15)
+    assert [(row[0].start, row[0].end) for row in found] == [
+        (start, start + 20) for start in (0, 15, 30, 45)
+    ]
+    for row in found:
+        (wanted,) = model.classify(recording[None, row[0].start : row[0].end])
+        assert (row[0].label, row[0].score) == (wanted[0].label, pytest.approx(wanted[0].score))
+    assert len(model.classify_windows(recording)) == 3
+    np.savetxt(tmp_path / "r.csv", recording, delimiter=",")
+    np.save(tmp_path / "r.npy", recording)
+    for name in ("r.csv", "r.npy"):
+        command = [sensor, "--input", str(tmp_path / name), "--hop", "15", "--backend", "onnx"]
+        assert cli_run.main(command) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(line["start"], line["end"], line["label"]) for line in lines] == [
+            (row[0].start, row[0].end, row[0].label) for row in found
+        ]
+
+
+def test_impossible_windows(sensor: str) -> None:
+    model = bilstm_runtime.load(sensor, backend="onnx")
+    for options, rows, message in (
+        ({}, 19, "the recording has 19 steps, fewer than the window of 20"),
+        ({"window": 21}, 30, "this model takes exactly 20 steps"),
+        ({"hop": 0}, 30, "hop is 0"),
+    ):
+        with pytest.raises(bilstm_runtime.BilstmRuntimeError, match=message):
+            model.classify_windows(np.zeros((rows, 4)), **options)
+    with pytest.raises(bilstm_runtime.InputError, match=r"shape \[1, 30, 4\]; expected \[20, 4\]"):
+        model.classify_windows(np.zeros((1, 30, 4)))
+
+
+def test_windows_for_a_model_of_any_length(classifier: str) -> None:
+    free = bilstm_runtime.load(classifier)
+    with pytest.raises(OptionError, match="give the length of a window"):
+        free.classify_windows(np.zeros((30, 4)), hop=5)
+    assert len(free.classify_windows(np.zeros((30, 4)), window=7)) == 4

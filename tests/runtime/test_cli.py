@@ -116,7 +116,7 @@ def test_two_inputs_by_name(fixtures: Path, tmp_path: Path, capsys: Any) -> None
     ("argv", "code", "message"),
     [
         (["{tagger}", "--input", "{tmp}/none.jsonl"], 2, "cannot be read: No such file"),
-        (["{tagger}", "--input", "{tmp}/in.md"], 2, "must end in one of .jsonl, .csv, .npy, .npz, .txt"),
+        (["{tagger}", "--input", "{tmp}/in.md"], 2, "must end in one of ."),
         (["{tagger}", "--input", "{lines}", "--output", "{tmp}/out.pkl"], 2, "must end in one of"),
         (["{tagger}", "--input", "{lines}", "--output", "{tmp}/none/out.npz"], 2, "cannot be written"),
         (["{tagger}", "--input", "{lines}", "--output", "{tmp}/out.npy"], 2, "write .npz or .jsonl"),

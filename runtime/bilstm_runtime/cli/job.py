@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from bilstm_runtime.errors import DataFileError, InputError
 from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.io.readers import (
@@ -17,6 +19,7 @@ from bilstm_runtime.io.readers import (
 )
 from bilstm_runtime.io.sources import line_blocks, read_all
 from bilstm_runtime.io.writers import Table
+from bilstm_runtime.windows import sliding_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,6 +142,32 @@ class PredictionJob:
             return self.answer(read_text_lines(content, inputs, self._label))
         ignored = label_keys(inputs, self._model.outputs)
         return self.answer(READERS[input_format](content, inputs, self._label, ignored))
+
+    def answer_windows(
+        self, source: BinaryIO, input_format: str, window: int | None, hop: int | None
+    ) -> int:
+        """Answer each window of one recording; returns the number of windows."""
+        spec = self._model.spec
+        if input_format == TEXT_LINES:
+            message = f"{self._label}: windows are cut from numbers, not from text"
+            raise DataFileError(message)
+        content = read_all(source, self._label)
+        values = READERS[input_format](content, self._model.inputs, self._label)
+        recording = np.asarray(next(iter(values.values())) if isinstance(values, dict) else values)
+        rank = len(spec.inputs[0].axes)
+        if recording.ndim == rank and len(recording) == 1:
+            recording = recording[0]
+        elif rank == 2 and recording.ndim == 2 and recording.shape[1] == 1:
+            recording = recording[:, 0]
+        windows, starts = sliding_windows(recording, spec, window, hop)
+        if self._answerer is None:
+            return self.answer(windows)
+        for line, start in zip(
+            self._answerer.lines(windows, self._batch_size), starts, strict=True
+        ):
+            place = {"start": start, "end": start + windows.shape[1]}
+            self._file.write((json.dumps({**place, **json.loads(line)}) + "\n").encode())
+        return len(starts)
 
     def answer_texts(self, texts: Sequence[str]) -> int:
         """Answer texts of the command line; returns their number."""

@@ -117,6 +117,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="steps to wait for after a chunk (default: that of the export)",
     )
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="cut one long recording into windows of N steps, each of which is an example "
+        "(default with --hop: the fixed length of the model)",
+    )
+    parser.add_argument(
+        "--hop", type=int, metavar="M", help="steps from one window to the next (default: N)"
+    )
     answers = parser.add_argument_group("answers", "for a bundle that names its classes")
     answers.add_argument("--top-k", type=int, metavar="K", help="the K best labels (default: 1)")
     answers.add_argument(
@@ -186,6 +196,8 @@ def run(args: argparse.Namespace) -> int:
         job = PredictionJob(model, args.batch_size, label, write, file, progress, answerer)
         if source is None:
             count = job.answer_texts(args.text)
+        elif args.window is not None or args.hop is not None:
+            count = job.answer_windows(source, input_format, args.window, args.hop)
         elif answers_lines(model, input_format, output_format, answerer):
             count = job.answer_lines(source, input_format)
         else:
