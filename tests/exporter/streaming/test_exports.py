@@ -101,3 +101,46 @@ def test_weights_are_stored_once(tagger):
     for name in ("onnx", "tflite"):
         whole = (report.bundle / f"model.{name}").stat().st_size
         assert (report.bundle / f"stream.{name}").stat().st_size < 4 * whole
+
+
+@pytest.mark.slow
+def test_files_of_one_step(tmp_path):
+    """Without a backward layer, a chunk may be exactly one step: no loop is left."""
+    model = floats(
+        kl.Masking(0.0),
+        kl.LSTM(3, return_sequences=True),
+        kl.Conv1D(4, 3, padding="causal", activation="relu"),
+        kl.GRU(3, return_sequences=True),
+        kl.Dense(2, name="tags"),
+    )
+    randomize(model, 3)
+    report = export(model, tmp_path / "edge", streaming=True, chunk=1)
+    assert report.streaming.is_exact
+    assert report.streaming.lookahead == 0
+    x = np.random.default_rng(2).normal(size=(15, 3)).astype("float32")
+    x[6:9] = 0
+    for backend in ("onnx", "litert"):
+        loaded = bilstm_runtime.load(report.bundle, backend=backend)
+        with pytest.raises(bilstm_runtime.BilstmRuntimeError, match="exactly 1 step at a time"):
+            loaded.stream(chunk=40)
+        stream = loaded.stream()
+        found = np.concatenate([*stream.feed(x), *stream.finish()])
+        np.testing.assert_allclose(found, model(x[None]).numpy()[0], atol=1e-5, rtol=1e-4)
+    tflite = (report.bundle / "stream.tflite").read_bytes()
+    assert b"while" not in tflite.lower()
+
+
+@pytest.mark.slow
+def test_a_page_with_curves(tmp_path, saved):
+    from bilstm_exporter.cli.export import main
+
+    page = tmp_path / "delays.html"
+    arguments = [str(saved("stacked")), "--out", str(tmp_path / "edge"), "--formats", "onnx"]
+    assert main([*arguments, "--html", str(page)]) == 2
+    options = ["--streaming", "--chunk", "2", "--quiet", "--html", str(page)]
+    assert main([*arguments, *options]) == 0
+    text = page.read_text()
+    assert "agreement by delay" in text
+    assert "Only probes were used" in text
+    pytest.importorskip("matplotlib")
+    assert text.count("<svg") == 2
