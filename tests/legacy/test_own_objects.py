@@ -211,10 +211,12 @@ def pruning_wrapper(keras):
     return PruneLowMagnitude
 
 
-@pytest.mark.parametrize("functional", [True, False])
-@pytest.mark.parametrize("container", ["h5", "json"])
+@pytest.mark.parametrize("form", ["sequential", "functional", "nested"])
+@pytest.mark.parametrize(
+    "container", ["h5", "keras", "saved_model", "json and h5", "json and weights", "json and tf"]
+)
 @pytest.mark.slow
-def test_pruned_layers_load_without_the_package(functional, container, tmp_path):
+def test_pruned_layers_load_without_the_package(form, container, tmp_path):
     import tf_keras
 
     prune, layers = pruning_wrapper(tf_keras), tf_keras.layers
@@ -225,23 +227,54 @@ def test_pruned_layers_load_without_the_package(functional, container, tmp_path)
         prune(layers.Dense(2)),
     ]
     model = tf_keras.Sequential([layers.Input((None, 4)), *chain])
-    if functional:
+    if form == "functional":
         model = tf_keras.Model(model.input, model.output)
+    elif form == "nested":
+        outer = tf_keras.Input((None, 4))
+        model = tf_keras.Model(outer, layers.Dense(2)(model(outer)))
     model.set_weights(
         [rng.normal(size=w.shape).astype("float32") ** 2 for w in model.get_weights()]
     )
     for wrapper in chain:
         for weight, mask in wrapper.pairs:
             mask.assign(rng.integers(2, size=weight.shape).astype("float32"))
-    saved = save(model, container, tmp_path)
-    if container == "json":
-        saved["weights"] = tmp_path / "weights.h5"
+            if container in {"saved_model", "json and tf"}:  # the masks are not read
+                weight.assign(weight * mask)
+    first, _, ending = container.partition(" and ")
+    if ending:
+        saved = {"model": tmp_path / "model.json"}
+        saved["model"].write_text(model.to_json())
+        saved["weights"] = tmp_path / {"h5": "w.h5", "tf": "w", "weights": "w.weights.h5"}[ending]
         model.save_weights(saved["weights"])
+    else:
+        saved = save(model, first, tmp_path)
     for wrapper in chain:  # as the wrapper does in every call
         for weight, mask in wrapper.pairs:
             weight.assign(weight * mask)
     source = check(model, saved)
-    assert [kind for _, kind in source.layers()] == ["LSTM", "BatchNormalization", "Dense"]
+    kinds = ["LSTM", "BatchNormalization", "Dense", *(["Dense"] if form == "nested" else [])]
+    assert [kind for _, kind in source.layers()] == kinds
+
+
+@pytest.mark.slow
+def test_a_pruned_layer_passes_no_mask_on(tmp_path):
+    """As the wrapper of the package: the second layer runs over the padding."""
+    import tf_keras
+
+    prune, layers = pruning_wrapper(tf_keras), tf_keras.layers
+
+    class PruneLowMagnitude(prune):
+        def call(self, inputs, **settings):
+            return self.layer.call(inputs, **settings)
+
+    inputs = tf_keras.Input((None, 4))
+    y = PruneLowMagnitude(layers.LSTM(3, return_sequences=True))(layers.Masking(7.0)(inputs))
+    model = tf_keras.Model(inputs, layers.LSTM(3)(y))
+    model.save(tmp_path / "model.keras")
+    padded = x.copy()
+    padded[:, 3:] = 7.0
+    source, _ = read(tmp_path / "model.keras")
+    np.testing.assert_array_equal(source.reference([padded])[0], model(padded))
 
 
 @pytest.mark.parametrize("container", ["h5", "keras"])

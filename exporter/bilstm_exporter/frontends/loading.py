@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from keyword import iskeyword
@@ -57,7 +57,7 @@ from bilstm_exporter.frontends.model_file import (
 from bilstm_exporter.frontends.submodel import named_weights, select_outputs, training_head
 from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
 from bilstm_exporter.frontends.tracing import observed_failures
-from bilstm_exporter.frontends.training_settings import pruned_layers, without_training
+from bilstm_exporter.frontends.training_settings import without_training
 from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
@@ -165,7 +165,7 @@ def _read_file(
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # raises a clear error for a file without weights
-        _load_weights(model, weights, _pruned(file, custom_objects))
+        _load_weights(model, weights)
     why = file.why
     if file.kind == "saved_model":
         from bilstm_exporter.frontends.keras2.loading import saved_by  # noqa: PLC0415
@@ -326,6 +326,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             keras2_library,
             only_functions_of_tensors,
         )
+        from bilstm_exporter.frontends.keras2.pruning import WRAPPERS  # noqa: PLC0415
     except ImportError as error:
         if error.name != "tf_keras":
             raise
@@ -345,7 +346,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             used_by = [layer.name for layer in config_layers(file.config) if layer.kind == name]
             raise UnknownObjectError(message, layers=used_by)
     configs = loading.saved_configs(file.path) if file.kind == "saved_model" else file.config
-    custom_objects = with_registered_names(configs, custom_objects)
+    custom_objects = with_registered_names(configs, {**WRAPPERS, **custom_objects})
     custom_objects |= crf_layers.known_layers(configs, custom_objects)
     known = KnownObjects(tf_keras, custom_objects)
     config = crf_layers.with_units(without_training(configs, known), file.path)
@@ -361,7 +362,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             observed_failures(tf_keras.layers.Layer) as failed,
         ):
             return loading.load(
-                replace(file, config=config, pruned=pruned_layers(file.config, known)),
+                replace(file, config=config),
                 custom_objects,
                 known,
                 trust_code=trust_code,
@@ -407,21 +408,14 @@ def _load_checkpoint(model: Any, prefix: Path) -> None:
     raise ValueError(message)
 
 
-def _pruned(file: ModelFile, custom_objects: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of a Keras 2 file's layers that stand in pruning wrappers."""
-    if file.generation == KERAS3:
-        return frozenset()
-    return pruned_layers(file.config, KnownObjects(sys.modules["tf_keras"], custom_objects))
-
-
-def _load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
+def _load_weights(model: Any, path: Path) -> None:
     try:
         if checkpoint_files(path):
             _load_checkpoint(model, checkpoint_prefix(path))
         elif _is_keras2(model):
             from bilstm_exporter.frontends.keras2.loading import load_weights  # noqa: PLC0415
 
-            load_weights(model, path, pruned)
+            load_weights(model, path)
         else:
             model.load_weights(path)
     except _LOADING_ERRORS as error:
@@ -476,7 +470,10 @@ def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
         )
         return ModelFileError(message, layers=[layer.name for layer in coded])
     # Keras adds a text for each level of the model; the cause is the last one.
-    cause = _CLASS.sub(r"\1", text.rpartition("Exception encountered: ")[2].splitlines()[0])[:500]
+    lines = text.rpartition("Exception encountered: ")[2].splitlines()
+    if lines[0].endswith("in user code:"):  # TensorFlow's frames follow, then the error
+        lines = [line.strip() for line in lines if line.strip()][-1:]
+    cause = _CLASS.sub(r"\1", lines[0])[:500]
     labels = [(type(layer).__name__, layer.name) for layer in failed[:1]]
     labels = labels or _FAILED_LAYER.findall(text)
     where = "in the {} layer '{}': ".format(*labels[-1]) if labels else ""

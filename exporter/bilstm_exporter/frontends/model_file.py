@@ -63,7 +63,6 @@ class ModelFile:
         version: The version of the Keras that wrote it, or "" if the file does not contain it.
         generation: The library that must read it.
         why: The reason for the generation, in a few words.
-        pruned: The names of the layers that stand in pruning wrappers.
     """
 
     path: Path
@@ -72,7 +71,6 @@ class ModelFile:
     version: str
     generation: str
     why: str
-    pruned: frozenset[str] = frozenset()
 
 
 def inspect(path: Path) -> ModelFile:

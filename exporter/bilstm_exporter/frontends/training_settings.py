@@ -1,25 +1,24 @@
 """Removes from a configuration what only training needs, so that it loads without it.
 
 The weights come from the file. Initializers, regularizers, constraints, losses, metrics and
-optimizers of the user's own are therefore not needed, nor are the wrappers that prune weights
-while a model is trained.
+optimizers of the user's own are therefore not needed, nor is the schedule of wrappers that prune
+weights while a model is trained.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from bilstm_exporter.frontends.known_objects import Config, KnownObjects, package_of, python_name
+from bilstm_exporter.frontends.known_objects import KnownObjects, package_of, python_name
 
 _KINDS = {
     "_initializer": "initializers",
     "_regularizer": "regularizers",
     "_constraint": "constraints",
 }
-# Wrappers of tensorflow_model_optimization that compute what the layer inside them computes. Their
-# setting "layer" holds it.
-_PRUNING_WRAPPERS = frozenset({"PruneLowMagnitude"})
-_INPUT_SHAPES = ("batch_input_shape", "batch_shape")
+# Wrappers of tensorflow_model_optimization, and their settings for training.
+PRUNING_WRAPPERS = frozenset({"PruneLowMagnitude"})
+_PRUNING_SETTINGS = frozenset({"pruning_schedule", "block_size", "block_pooling_type"})
 
 
 def without_training(config: Any, known: KnownObjects) -> Any:
@@ -58,8 +57,9 @@ def _without_training(value: Any, known: KnownObjects, *, is_own: bool) -> Any:
         return value
     name, settings = value.get("class_name"), value.get("config")
     if isinstance(name, str) and isinstance(settings, dict):
-        if is_pruning_wrapper(value, known):
-            return _without_training(_unwrapped(value), known, is_own=is_own)
+        if python_name(name) in PRUNING_WRAPPERS:
+            kept = {k: item for k, item in settings.items() if k not in _PRUNING_SETTINGS}
+            value = {**value, "config": kept}
         value = {key: item for key, item in value.items() if key != "compile_config"}
         is_own = known.has_own(name, value.get("registered_name")) or not (
             known.has_layer(name) or package_of(value.get("module")) == "keras"
@@ -89,37 +89,3 @@ def _name(value: Any) -> str:
         return value
     name = value.get("config") if value["class_name"] == "function" else value["class_name"]
     return name if isinstance(name, str) else str(value["class_name"])
-
-
-def is_pruning_wrapper(layer: Config, known: KnownObjects) -> bool:
-    """Whether a layer's configuration is a wrapper that prunes the layer inside it."""
-    registered = layer.get("registered_name")
-    return (
-        python_name(layer["class_name"]) in _PRUNING_WRAPPERS
-        and not known.has_own(layer["class_name"], registered)
-        and isinstance(layer["config"].get("layer"), dict)
-        and isinstance(layer["config"]["layer"].get("config"), dict)
-    )
-
-
-def _unwrapped(wrapper: Config) -> Config:
-    """Return the layer inside a wrapper, under the name and at the place of the wrapper."""
-    settings, inner = wrapper["config"], wrapper["config"]["layer"]
-    shapes = {key: settings[key] for key in _INPUT_SHAPES if settings.get(key) is not None}
-    named = {"name": settings["name"]} if "name" in settings else {}
-    place = {key: wrapper[key] for key in ("name", "inbound_nodes") if key in wrapper}
-    return {**inner, **place, "config": {**shapes, **inner["config"], **named}}
-
-
-def pruned_layers(config: Any, known: KnownObjects) -> frozenset[str]:
-    """Return the names of the layers of a model that stand in pruning wrappers."""
-    settings = config.get("config") if isinstance(config, dict) else None
-    layers = settings.get("layers", []) if isinstance(settings, dict) else settings
-    return frozenset(
-        str(layer["config"].get("name"))
-        for layer in (layers if isinstance(layers, list) else [])
-        if isinstance(layer, dict)
-        and isinstance(layer.get("class_name"), str)
-        and isinstance(layer.get("config"), dict)
-        and is_pruning_wrapper(layer, known)
-    )

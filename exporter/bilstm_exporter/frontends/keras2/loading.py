@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tf_keras.src.saving.legacy.saved_model.constants import METRIC_IDENTIFIER
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.keras2.allowed_operators import refused_operators
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
+from bilstm_exporter.frontends.keras2.pruning import pruned_layers, without_wrappers
 from bilstm_exporter.frontends.known_objects import KnownObjects
 from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, with_config
 from bilstm_exporter.frontends.training_settings import own_training_settings
@@ -55,7 +56,7 @@ def load(
     with tf_keras.utils.custom_object_scope(dict(custom_objects)):
         model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
     if file.kind == "h5":
-        load_weights(model, file.path, file.pruned)
+        load_weights(model, file.path)
     return model
 
 
@@ -63,18 +64,19 @@ def _load_zip(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code:
     with tempfile.TemporaryDirectory() as folder:
         # tf_keras requires the extension .keras.
         named = with_config(file, file.config, Path(folder) / "model.keras")
-        return tf_keras.models.load_model(
+        model = tf_keras.models.load_model(
             named, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
         )
+    _apply_masks(model)
+    return model
 
 
-def load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
+def load_weights(model: Any, path: Path) -> None:
     """Load the weights of an HDF5 file, of a whole model or of weights only.
 
     Args:
         model: The model.
         path: The file.
-        pruned: The names of the layers that stand in pruning wrappers in the file.
 
     Raises:
         ValueError: The weights do not fit the model.
@@ -84,9 +86,10 @@ def load_weights(model: Any, path: Path, pruned: Collection[str] = ()) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 copy = shutil.copy(path, Path(folder) / "model.weights.h5")
                 model.load_weights(copy)
+            _apply_masks(model)
             return
         group = file.get("model_weights", file)
-        with _readable(group, model, pruned) as weights:
+        with _readable(group, model) as weights:
             if _is_in_another_order(weights, model):
                 hdf5_format.load_weights_from_hdf5_group_by_name(weights, model)
             else:
@@ -101,15 +104,22 @@ def _is_in_another_order(weights: Any, model: Any) -> bool:
     return saved != own and sorted(saved) == sorted(own) and len(set(own)) == len(own)
 
 
+def _apply_masks(model: Any) -> None:
+    """Multiply the weights of pruned layers by the masks that their wrappers have read."""
+    for wrapper in pruned_layers(model):
+        wrapper.apply_masks()
+
+
 @contextlib.contextmanager
-def _readable(group: Any, model: Any, pruned: Collection[str]) -> Iterator[Any]:
+def _readable(group: Any, model: Any) -> Iterator[Any]:
     """Yield the weights in a form that tf_keras reads.
 
-    That is, for Keras 1, with the version "1"; and for pruned layers, without the wrappers'.
+    That is, for Keras 1, with the version "1"; and without the weights of pruning wrappers.
     """
     version = group.attrs.get("keras_version", "1")
     version = version.decode() if isinstance(version, bytes) else str(version)
     is_first = version.startswith("1.")
+    pruned = [layer for layer in model.layers if pruned_layers(layer)]
     if not is_first and not pruned:
         yield group
         return
@@ -120,58 +130,26 @@ def _readable(group: Any, model: Any, pruned: Collection[str]) -> Iterator[Any]:
             memory.attrs[name] = value
         if is_first:
             memory.attrs["keras_version"] = b"1"
-        for name in pruned:
-            _write_pruned(memory, name, model.get_layer(name))
+        masks: dict[str, list[np.ndarray]] = {}
+        for layer in pruned:
+            masks.update(_without_wrappers(memory, layer))
         yield memory
+        for wrapper in pruned_layers(model):
+            wrapper.apply_masks(masks.get(wrapper.name, ()))
 
 
-def _write_pruned(weights: Any, name: str, layer: Any) -> None:
-    """Replace the weights of a pruning wrapper by those of the layer inside it."""
+def _without_wrappers(weights: Any, layer: Any) -> dict[str, list[np.ndarray]]:
+    """Replace the weights of a layer by its own; returns those of pruning wrappers."""
+    name = layer.name
     group = weights[name]
-    stored = [group[key][()] for key in hdf5_format.load_attributes_from_hdf5_group(
-        group, "weight_names")]  # fmt: skip
-    own = _pruned_weights(stored, layer)
+    stored = hdf5_format.load_attributes_from_hdf5_group(group, "weight_names")
+    own, others = without_wrappers(layer, stored, [group[key][()] for key in stored])
     del weights[name]
     keys = [f"{name}/{i}" for i in range(len(own))]
     for key, value in zip(keys, own, strict=True):
         weights[f"{name}/{key}"] = value
     weights.require_group(name).attrs["weight_names"] = [key.encode() for key in keys]
-
-
-def _pruned_weights(stored: Sequence[np.ndarray], layer: Any) -> Sequence[np.ndarray]:
-    """Return the weights of a layer from those of its pruning wrapper.
-
-    The wrapper's own are masks, thresholds and a counter of steps. They stand between the
-    trainable and the other weights of the layer, or before all of them in a frozen one.
-
-    Raises:
-        ValueError: The weights do not fit.
-    """
-    shapes = [tuple(weight.shape) for weight in layer.trainable_weights]
-    others = [tuple(weight.shape) for weight in layer.non_trainable_weights]
-    extra = len(stored) - len(shapes) - len(others)
-    for start in (len(shapes), 0):
-        own = [*stored[:start], *stored[start + extra :]]
-        if extra >= 0 and [value.shape for value in own] == [*shapes, *others]:
-            return _masked_weights(own, stored[start : start + extra])
-    message = (
-        f"the weights of layer {layer.name!r}, which stands in a pruning wrapper, do not fit it: "
-        f"strip the wrapper with tfmot.sparsity.keras.strip_pruning, and save the model again"
-    )
-    raise ValueError(message)
-
-
-def _masked_weights(weights: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Multiply weights by their masks of zeros and ones, as a wrapper does in every call."""
-    masks = [value for value in own if value.ndim]
-    result = []
-    for weight in weights:
-        if masks and masks[0].shape == weight.shape:
-            mask = masks.pop(0)
-            result.append(weight * mask if np.isin(mask, (0, 1)).all() else weight)
-        else:
-            result.append(weight)
-    return result
+    return others
 
 
 def _load_saved_model(
