@@ -345,7 +345,7 @@ def test_the_flags_of_a_command(command, capsys):
 
 
 def test_the_exit_codes_of_the_export(capsys):
-    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 130, 143}
+    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 130, 141, 143}
     shown = shown_help("bilstm_exporter.cli", capsys)
     for code, meaning in EXIT_CODES.items():
         assert re.search(rf"^ +{code} +{re.escape(meaning)}$", shown, re.MULTILINE)

@@ -17,7 +17,7 @@ from bilstm_exporter.errors import (
 from bilstm_exporter.evaluation.evaluator import Evaluation
 from bilstm_exporter.explanation import FormatOutcome
 from bilstm_exporter.inspection.probes import ProbeSet
-from bilstm_exporter.keras_model import layer_of_node
+from bilstm_exporter.keras_model import in_terms_of_layers, layer_of_node
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.profiles import Profile
@@ -112,11 +112,12 @@ class ArtifactBuilder:
                 with self._stages.stage(f"checking {name} against Keras"):
                     verified = self._verify_exact(name, FLOAT32, built)
             except BackendRunError as error:
+                reason, layers = in_terms_of_layers(str(error), self.loaded.keras.layers())
                 message = (
-                    f"{name} can store the model's operators, but not run them: {error}. Leave "
+                    f"{name} can store the model's operators, but not run them: {reason}. Leave "
                     f"this format out with --formats, and please report the model's layers"
                 )
-                raise UnsupportedModelError(message) from error
+                raise UnsupportedModelError(message, layers=layers) from error
             self._float32[name] = self.prove(verified)
         return self._float32[name]
 
@@ -127,6 +128,11 @@ class ArtifactBuilder:
             kinds = dict(self.loaded.keras.layers())
             others = [other for other in TARGETS if other != name]
             raise error.located(lambda node: layer_of_node(node, kinds), kinds, others) from error
+        except UnsupportedModelError as error:
+            if error.layers:
+                raise
+            message, layers = in_terms_of_layers(str(error), self.loaded.keras.layers())
+            raise UnsupportedModelError(message, layers=layers) from error
 
     def recipe(
         self, name: str, recipe: str, plan: PrecisionPlan, calibration: Calibration | None = None

@@ -249,3 +249,29 @@ def layer_of_node(node: str, layers: Collection[str]) -> str | None:
         if found:
             return max(found, key=len)
     return None
+
+
+_NODE = re.compile(r"\'?\b\w[\w.>-]*(?:/[\w.>-]+)+(?::\d+)?\'?")
+
+
+def in_terms_of_layers(text: str, layers: Sequence[NamedLayer]) -> tuple[str, list[str]]:
+    """Replace the nodes of a traced graph in a converter's or runtime's message by their layers.
+
+    Args:
+        text: The message.
+        layers: The layers of the model.
+
+    Returns:
+        The message, and the names of the layers in it.
+    """
+    kinds = dict(layers)
+    found: list[str] = []
+
+    def layer(match: re.Match[str]) -> str:
+        name = layer_of_node(match[0].strip("'").partition(":")[0], kinds)
+        if name is None:
+            return match[0]
+        found.append(name)
+        return f"layer {name!r} ({kinds[name]})"
+
+    return _NODE.sub(layer, text), list(dict.fromkeys(found))

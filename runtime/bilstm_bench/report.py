@@ -73,7 +73,11 @@ def print_rich(result: Result, console: Console | None = None) -> None:
     from rich.console import Console  # noqa: PLC0415 (an extra)
     from rich.text import Text  # noqa: PLC0415
 
-    console = console or Console()
+    class Shown(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich would exit with code 1; the command handles it
+
+    console = console or Shown()
     console.print(Text(printable(_title(result)), "bold"))
     facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
     console.print(Text(printable(facts), "dim"))

@@ -198,7 +198,7 @@ def test_python_code_as_a_setting_names_the_layer(fails, tmp_path, ending):
     model = floats(kl.Dense(3, activation=lambda x: x * 2, name="doubles"), kl.LSTM(2))
     model.save(tmp_path / f"own{ending}")
     message = fails(MODEL, f"own{ending}")
-    assert "Python code as a setting of the Dense layer 'doubles'" in message
+    assert "Python code as a setting of layer 'doubles' (Dense)" in message
     assert "--builder" in message
 
 

@@ -318,3 +318,25 @@ def test_the_module_in_a_file_is_named(tmp_path):
 class Doubler(keras.layers.Layer):
     def call(self, inputs):
         return inputs * 2
+
+
+@pytest.mark.slow
+def test_every_layer_with_a_lambda_in_a_saved_model_is_named(tmp_path):
+    import tf_keras
+
+    def build():
+        layers = tf_keras.layers
+        first = layers.LSTM(3, return_sequences=True, activation=lambda t: t * 0.1, name="one")
+        last = layers.Dense(2, activation=lambda t: t * 2, name="two")
+        inputs = tf_keras.Input((None, 4))
+        return tf_keras.Model(inputs, last(first(inputs)))
+
+    model, path = build(), tmp_path / "saved"
+    model.save(path, save_format="tf")
+    with pytest.raises(ModelFileError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert "'one' (LSTM), 'two' (Dense)" in message
+    weights = message.split("--weights ")[1]
+    source, _ = read(build(), weights=weights)
+    np.testing.assert_allclose(source.reference([x])[0], model(x), 1e-6, 1e-6)

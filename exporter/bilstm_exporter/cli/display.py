@@ -45,6 +45,14 @@ _KIB = 1024
 _COLOURED = {"pass": "[green]pass[/green]", "FAIL": "[red]FAIL[/red]"}
 
 
+class OutputConsole(Console):
+    """Raises the error of a closed pipe, which the command handles; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled."""
+        raise  # noqa: PLE0704
+
+
 @contextlib.contextmanager
 def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
     """Show the current stage and its elapsed time on stderr.
@@ -60,7 +68,7 @@ def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
     if quiet:
         yield None
         return
-    console = Console(stderr=True)
+    console = OutputConsole(stderr=True)
     # Rich treats a pipe as a terminal if FORCE_COLOR is set.
     if not (console.is_terminal and console.file.isatty()):
         yield lambda name: console.print(f"{name} ...", highlight=False)
@@ -71,7 +79,7 @@ def progress_listener(*, quiet: bool) -> Iterator[Listener | None]:
         os.fdopen(os.dup(console.file.fileno()), "w", encoding=console.encoding) as terminal,
         Progress(
             *columns,
-            console=Console(file=terminal),
+            console=OutputConsole(file=terminal),
             transient=True,
             redirect_stderr=False,
         ) as progress,
@@ -90,7 +98,7 @@ def print_report(report: ExportReport, *, as_json: bool) -> None:
         json.dump(report.to_dict(), sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    console = Console()
+    console = OutputConsole()
     _print_line(console, f"{report.model} -> {report.bundle}")
     if not all(result.user_data for result in report.searches.values()):
         _print_line(console, NO_DATA)
@@ -124,7 +132,7 @@ def print_searches(searches: Mapping[str, SearchResult], console: Console | None
     """
     if console is None:
         for result in searches.values():
-            Console(stderr=True).print(pareto_table(result))
+            OutputConsole(stderr=True).print(pareto_table(result))
         return
     for result in searches.values():
         console.print(pareto_table(result))
@@ -200,7 +208,7 @@ def print_explanation(
         sys.stdout.write("\n")
         return
     reported = None if failed is None else str(failed)
-    console = Console(stderr=failed is not None)
+    console = OutputConsole(stderr=failed is not None)
     _print_line(console, f"{explanation.model} ({explanation.generation})")
     table = WholeTable()
     formats = list(explanation.layers[0].formats) if explanation.layers else []

@@ -32,7 +32,7 @@ from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import default_formats
-from bilstm_runtime.cli.interrupts import Interrupts
+from bilstm_runtime.cli.interrupts import Interrupts, discard_stdout
 from bilstm_runtime.preprocessing_spec import SIDES
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ EXIT_CODES = {
     5: "an internal error in bilstm-edge",
     6: "no artifact is within the limits; nothing is written",
     130: "interrupted",
+    141: "the reader of the output closed it",
     143: "terminated (SIGTERM)",
 }
 
@@ -331,7 +332,7 @@ def run_guarded(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     else:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
-        return run(args, interrupts)
+        return _run_for_reader(args, interrupts)
     except KeyboardInterrupt:
         interrupts.number = interrupts.number or signal.SIGINT
     except (ExportError, MemoryError) as error:
@@ -353,6 +354,16 @@ def run_guarded(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     if args.debug:
         traceback.print_exc()
     return interrupts.exit_code
+
+
+def _run_for_reader(args: argparse.Namespace, interrupts: Interrupts) -> int:
+    """Run; end quietly if the reader of the output closes it."""
+    try:
+        code = run(args, interrupts)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return discard_stdout()
+    return code
 
 
 def _watched(listener: Listener | None, interrupts: Interrupts) -> Listener:

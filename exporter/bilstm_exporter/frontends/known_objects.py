@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bilstm_exporter.frontends.model_file import LAMBDA
+
 Config = dict[str, Any]
 
 # The modules of Keras whose classes and functions a configuration may name.
@@ -181,7 +183,8 @@ def _missing(
         yield python_name(missing), str(module) if is_own else "", layer
     for key, item in value.items():
         if key in _ACTIVATIONS and isinstance(item, str):
-            found = [] if known.has_own(item) or known.has_builtin(item) else [item]
+            is_known = known.has_own(item) or known.has_builtin(item) or item == LAMBDA
+            found = [] if is_known else [item]
             yield from ((python_name(one), "", layer) for one in found)
         elif key in _CELLS:  # they belong to the layer around them
             yield from ((found, module, layer) for found, module, _ in _missing(item, known, layer))

@@ -461,14 +461,18 @@ def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
             f"Build the model with a function instead: --builder my_module:build --weights {path}"
         )
         return ModelFileError(message)
-    coded = [layer for layer in layers if layer.has_code]
+    coded = {layer.name: layer.kind for layer in layers if layer.has_code}
     if coded:
+        # The variables of a SavedModel are a TensorFlow checkpoint.
+        weights = path / "variables" / "variables" if path.is_dir() else path
+        one = "a setting of layer" if len(coded) == 1 else "settings of layers"
         message = (
-            f"{path} contains Python code as a setting of the {coded[0].kind} layer "
-            f"{coded[0].name!r}, such as activation=lambda x: ..., which {reader} does not read. "
-            f"Build the model with a function instead: --builder my_module:build --weights {path}"
+            f"{path} contains Python code as {one} "
+            f"{', '.join(f'{name!r} ({kind})' for name, kind in coded.items())}, such as "
+            f"activation=lambda x: ..., which {reader} does not read. Build the model with a "
+            f"function instead: --builder my_module:build --weights {weights}"
         )
-        return ModelFileError(message, layers=[layer.name for layer in coded])
+        return ModelFileError(message, layers=list(coded))
     # Keras adds a text for each level of the model; the cause is the last one.
     lines = text.rpartition("Exception encountered: ")[2].splitlines()
     if lines[0].endswith("in user code:"):  # TensorFlow's frames follow, then the error

@@ -22,6 +22,7 @@ from bilstm_exporter.frontends import tfjs
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"
+LAMBDA = "<lambda>"  # what a SavedModel records of a function without a name
 NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
 
 # The settings in which a wrapper stores its inner layers.
@@ -192,7 +193,7 @@ class ConfigLayer:
         name: The name of the layer.
         kind: Its class.
         words: The class and every string in its settings; names without their package.
-        has_code: Whether a setting is pickled code, such as a lambda.
+        has_code: Whether a setting is code, such as a lambda.
     """
 
     name: str
@@ -223,7 +224,12 @@ def config_layers(config: Any) -> Iterator[ConfigLayer]:
 
 
 def _has_pickled_setting(value: Any) -> bool:
-    """Whether a setting is a pickled function, ``{"value": [code, defaults, closure]}``."""
+    """Whether a setting is a function without a name.
+
+    It is pickled, ``{"value": [code, defaults, closure]}``, or missing from a SavedModel.
+    """
+    if value == LAMBDA:
+        return True
     if isinstance(value, dict):
         pickled = value.get("value") if len(value) == 1 else None
         if isinstance(pickled, list) and len(pickled) == 3 and isinstance(pickled[0], str):

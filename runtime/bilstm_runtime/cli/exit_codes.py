@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import enum
-import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
-from bilstm_runtime.cli.interrupts import Interrupts, quiet_libraries
+from bilstm_runtime.cli.interrupts import (
+    BROKEN_PIPE,
+    Interrupts,
+    discard_stdout,
+    quiet_libraries,
+)
 from bilstm_runtime.errors import (
     BackendMissingError,
     BackendRunError,
@@ -30,7 +34,7 @@ class ExitCode(enum.IntEnum):
     BUNDLE = 3
     BACKEND_MISSING = 4
     INTERRUPTED = 130
-    BROKEN_PIPE = 141
+    BROKEN_PIPE = BROKEN_PIPE
     TERMINATED = 143
 
 
@@ -107,9 +111,7 @@ def _run_reported(
             code = run(args)
             sys.stdout.flush()
     except BrokenPipeError:
-        # Otherwise Python would try to write the rest of the buffer at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.BROKEN_PIPE
+        return discard_stdout()
     except KeyboardInterrupt:
         return interrupts.report(prog)
     # An interrupted library may raise any error.

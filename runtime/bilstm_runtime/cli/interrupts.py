@@ -105,6 +105,21 @@ class Interrupts:
         os.dup2(stderr, 2)
 
 
+BROKEN_PIPE: Final = 141
+"""The exit code if the reader of stdout closes it: 128 and the number of SIGPIPE."""
+
+
+def discard_stdout() -> int:
+    """Discard what is left for a closed stdout; returns the exit code.
+
+    Otherwise Python would try to write the rest of its buffer at exit.
+    """
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
+    return BROKEN_PIPE
+
+
 @contextlib.contextmanager
 def quiet_libraries(*, quiet: bool = True) -> Iterator[None]:
     """Discard what native code writes to stderr; Python's own writes still appear.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 from exporter.models import MODELS
@@ -221,3 +222,28 @@ def test_two_processes_write_the_same_bytes(seeded, name):
     first, second = (folder / f"{name}-edge" for folder in seeded)
     for path in sorted(first.iterdir()):
         assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("--json",), ("--json", "--explain"), ()])
+def test_a_reader_that_closes_the_output_is_no_error(flags, tmp_path):
+    """As ``export-bilstm --json | head -1``."""
+    saved = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2)]).save(saved)
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [str(saved), "--out", str(tmp_path / "out"), "--formats", "onnx", "--quiet", *flags]
+    arguments = arguments if "--json" in flags else [one for one in arguments if one != "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bilstm_exporter.cli", *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert "error" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert (tmp_path / "out" / "manifest.json").exists() == ("--explain" not in flags)

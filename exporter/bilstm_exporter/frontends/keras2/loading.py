@@ -250,16 +250,17 @@ def _refuse_revived(path: Path, model: Any) -> None:
     if not isinstance(model, tf_keras.Model):
         message = f"{path} holds a {type(model).__name__}, not a Keras model"
         raise ModelFileError(message)
-    for layer in model._flatten_layers():  # noqa: SLF001 - no public way to nested layers
-        if type(layer).__module__ != keras_loader.__name__:
-            continue
-        kind = type(layer).__name__
-        if not hasattr(tf_keras.layers, kind):
-            message = f"Unknown layer: '{kind}'"
-            raise ValueError(message)
+    layers = model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
+    revived = [layer for layer in layers if type(layer).__module__ == keras_loader.__name__]
+    unknown = [one for one in revived if not hasattr(tf_keras.layers, type(one).__name__)]
+    if unknown:
+        message = f"Unknown layer: '{type(unknown[0]).__name__}'"
+        raise ValueError(message)
+    if revived:
+        named = ", ".join(f"{one.name!r} ({type(one).__name__})" for one in revived)
         message = (
-            f"{path} does not hold all settings of the {kind} layer {layer.name!r}; one of "
-            f"them may be Python code, such as activation=lambda x: ... Build the model with "
-            f"a function instead: --builder my_module:build"
+            f"{path} does not hold all settings of {'layer' if len(revived) == 1 else 'layers'} "
+            f"{named}; one of them may be Python code, such as activation=lambda x: ... Build the "
+            f"model with a function instead: --builder my_module:build"
         )
-        raise ModelFileError(message, layers=(layer.name,))
+        raise ModelFileError(message, layers=[one.name for one in revived])
