@@ -65,6 +65,21 @@ def test_changed_results_stay_within_rounding(library):
     np.testing.assert_array_equal(again, expected)  # the weights are the model's again
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("layer", ["LSTM", "GRU"])
+def test_masked_layers_are_called_with_changed_results(library, layer):
+    library.utils.set_random_seed(2)
+    x = library.Input((None,), dtype="int32")
+    embedded = library.layers.Embedding(9, 4, mask_zero=True)(x)
+    model = library.Model(
+        x, library.layers.Bidirectional(getattr(library.layers, layer)(3))(embedded)
+    )
+    ids = np.array([[1, 2, 0, 0], [0, 3, 4, 5]], np.int32)
+    expected = np.asarray(model(ids, training=False))
+    assert 0 < np.abs(off_by(model, [ids], 0) - expected).max() < 1e-4
+
+
 def rounded(call, value, seed):
     return np.asarray(RoundedCalls(lambda x: [call(x)]).with_seed(seed)(tf.constant(value))[0])
 

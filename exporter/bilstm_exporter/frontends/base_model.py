@@ -182,6 +182,10 @@ class BaseModel(ABC):
         """Make the layers of ``keras_model`` compute in float32."""
         return contextlib.nullcontext()
 
+    def _without_alternatives(self) -> contextlib.AbstractContextManager[None]:
+        """Let layers trace no functions for other devices."""
+        return contextlib.nullcontext()
+
     @staticmethod
     @abstractmethod
     def _to_numpy(tensor: Any) -> np.ndarray:
@@ -205,7 +209,8 @@ class BaseModel(ABC):
     @functools.cached_property
     def _rounded_calls(self) -> RoundedCalls:
         def call(*tensors: Any) -> list[Any]:
-            return self._flat_outputs(self.keras_model, tensors)
+            with self._without_alternatives():
+                return self._flat_outputs(self.keras_model, tensors)
 
         return RoundedCalls(call)
 

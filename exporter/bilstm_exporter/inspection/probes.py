@@ -213,7 +213,10 @@ class ProbeSet:
         """Leave out the probes whose outputs rounding decides, if all of these are such probes."""
         reasons = {}
         for probe in failed:
-            sensitivity = _sensitivity(probe, self._model.rounded_reference, _DECISION_SEEDS, 1)
+            try:
+                sensitivity = _sensitivity(probe, self._model.rounded_reference, _DECISION_SEEDS, 1)
+            except Exception:  # noqa: BLE001 - user code may raise anything while it is traced
+                return
             if sensitivity <= 1:
                 return  # the artifact is wrong
             reasons[probe.name] = _badly_conditioned(

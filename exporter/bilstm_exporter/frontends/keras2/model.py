@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from tf_keras.src.layers.rnn import gru_lstm_utils
 
 from bilstm_exporter.errors import ModelFileError, UnsupportedModelError
 from bilstm_exporter.frontends.base_model import (
@@ -34,6 +35,7 @@ from bilstm_exporter.frontends.keras2.recurrent import (
 from bilstm_exporter.frontends.tracing import (
     random_layer,
     refuse_python,
+    replaced,
     trace_function,
     with_lowered_loops,
 )
@@ -152,6 +154,11 @@ class Keras2Model(BaseModel):
 
     def _observed_states(self) -> contextlib.AbstractContextManager[list[Any]]:
         return observed_states()
+
+    def _without_alternatives(self) -> contextlib.AbstractContextManager[None]:
+        # Keras registers a function for GPUs beside each recurrence, with its gradient.
+        register = (gru_lstm_utils, "function_register")
+        return replaced({register: lambda function, *_, **__: function})
 
     @staticmethod
     def _to_numpy(tensor: Any) -> np.ndarray:
