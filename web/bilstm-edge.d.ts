@@ -172,7 +172,7 @@ export interface Span {
   readonly end: number;
 }
 
-/** The text of an example, and the logarithm of the probability of its path. */
+/** The text of an example, and the logarithm of its probability (greedily, of its path). */
 export interface Transcription {
   readonly text: string;
   readonly score: number;
@@ -304,8 +304,11 @@ export class Model {
   tag(x: Input, options?: DecodeOptions): Promise<Tag[][]>;
   /** Predicts the spans that tags such as B-PER and I-PER form. */
   spans(x: Input, options?: DecodeOptions): Promise<Span[][]>;
-  /** Predicts the text of each example of a CTC model, by greedy decoding. */
-  transcribe(x: Input, options?: DecodeOptions & { beamWidth?: 1 }): Promise<Transcription[][]>;
+  /** Predicts the texts of each example of a CTC model, the best first. */
+  transcribe(
+    x: Input,
+    options?: DecodeOptions & { beamWidth?: number; topK?: number },
+  ): Promise<Transcription[][]>;
   /** Decodes outputs that were predicted before, one for each output of the model. */
   answers(
     x: Input,

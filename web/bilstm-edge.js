@@ -109,15 +109,20 @@ export class Model {
     return this.#decoded(x, decoding, batchSize, { spans: true });
   }
 
-  /** Predicts the texts of each example of a CTC model, by greedy decoding. */
-  async transcribe(x, { output, batchSize, beamWidth } = {}) {
-    const decoding = findDecoding(this.manifest, "ctc", output);
-    if ((beamWidth ?? decoding.beam_width) !== 1) {
-      throw new OptionError(
-        "this module decodes CTC greedily, without a beam search; give beamWidth: 1",
-      );
+  /**
+   * Predicts the texts of each example of a CTC model, the best first.
+   *
+   * `beamWidth` is the number of prefixes that a beam search keeps; 1 takes the best class of each
+   * step. By default that of the bundle.
+   */
+  async transcribe(x, { output, batchSize, beamWidth, topK } = {}) {
+    for (const [name, value] of Object.entries({ beamWidth, topK })) {
+      if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
+        throw new OptionError(`${name} is ${shown(value)}; expected a whole number from 1`);
+      }
     }
-    return this.#decoded(x, decoding, batchSize, {});
+    const decoding = findDecoding(this.manifest, "ctc", output);
+    return this.#decoded(x, decoding, batchSize, { beamWidth, topK });
   }
 
   async #decoded(x, decoding, batchSize, options) {
@@ -132,7 +137,7 @@ export class Model {
     if (decoding.kind === "labels") return labelsOf(outputs[number], decoding, options);
     const sequences = this.#sequences(x, this.outputs[number]);
     const examples = examplesOf(outputs[number]);
-    if (decoding.kind === "ctc") return transcriptionsOf(examples, sequences, decoding);
+    if (decoding.kind === "ctc") return transcriptionsOf(examples, sequences, decoding, options);
     const tags = tagsOf(examples, sequences, decoding);
     if (!options.spans) return tags;
     return tags.map((one, i) => spansOf(one, sequences?.[i].text ?? null));

@@ -41,7 +41,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the bundles of `models`."""
+    """A folder of the bundles of `models`; BILSTM_TEST_BUNDLES may name one that is kept."""
     pytest.importorskip("keras")
     from .models import export_all
 

@@ -547,6 +547,19 @@ DECODINGS: Final[list[tuple[Decoding, list[int], dict[str, Any]]]] = [
     ),
     (CtcDecoding(output="y", labels=("", "b", "c"), blank=0), [2, 9, 3], {}),
     (CtcDecoding(output="y", labels=("", "b", "c"), blank=0, merge_repeated=False), [2, 9, 3], {}),
+    (
+        CtcDecoding(
+            output="y", labels=tuple("abcdef "), blank=6, activation="softmax", beam_width=3
+        ),
+        [9, 25, 7], {},
+    ),
+    (CtcDecoding(output="y", labels=("", "b", "c"), blank=0), [6, 14, 3], {"beam_width": 2}),
+    (
+        CtcDecoding(
+            output="y", labels=tuple("abcde "), blank=5, activation="softmax", beam_width=25
+        ),
+        [4, 20, 6], {"top_k": 4},
+    ),
 ]  # fmt: skip
 
 

@@ -189,7 +189,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
         "tokenizer": {"the": 1, "été": 2, "cat": 3, "sat": 4, "on": 5, "mat": 6},
         "max_tokens": 6,
     },
-    "speech": {"labels": ["a", "b", " "], "ctc": "blank=last"},
+    "speech": {"labels": ["a", "b", " "], "ctc": "blank=last,beam=5"},
 }
 """The options of an export, beside the recipes."""
 

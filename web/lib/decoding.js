@@ -1,6 +1,7 @@
 /** Turns outputs into answers: labels, tags, spans and texts, as the manifest's `decoding` says. */
 
 import { DTYPES, NdArray, product } from "./arrays.js";
+import { beamSearch } from "./beam_search.js";
 import { InputError, OptionError, RunError } from "./errors.js";
 import { quoted, shown } from "./messages.js";
 
@@ -191,23 +192,41 @@ export function spansOf(tags, text) {
   });
 }
 
-/** The text of each example by greedy CTC decoding: a list of one `{ text, score, classes }`. */
-export function transcriptionsOf(outputs, sequences, decoding) {
-  const { blank, labels, merge_repeated: merges } = decoding;
+/** The texts of each example of a CTC model, the best first: `{ text, score, classes }`. */
+export function transcriptionsOf(outputs, sequences, decoding, { beamWidth, topK } = {}) {
+  const { blank, labels, activation } = decoding;
+  const width = beamWidth ?? decoding.beam_width;
   return outputs.map((output, number) => {
     const { tokens } = sequences?.[number] ?? everyStep(output.shape[0]);
     const all = rowsOf(output);
-    let [score, last] = [0, -1];
-    const classes = [];
-    for (const { step } of tokens.filter((token) => token.step < all.length)) {
-      const logs = logProbabilities(all[step], decoding.activation);
-      const best = bestOf(logs, null);
-      score += logs[best];
-      if (best !== blank && !(merges && best === last)) classes.push(best);
-      last = best;
-    }
-    return [{ text: classes.map((n) => labels[n]).join(""), score, classes }];
+    const steps = tokens.filter(({ step }) => step < all.length);
+    const logs = steps.map(({ step }) => logProbabilities(all[step], activation));
+    const found =
+      width === 1
+        ? [greedy(logs, decoding)]
+        : beamSearch(
+            // As in TensorFlow, the sum of the probabilities is made 1 once more.
+            logs.map((row) => logProbabilities(row, "softmax")),
+            { blank, width, most: topK ?? 1 },
+          );
+    return found.map(({ classes, score }) => ({
+      text: classes.map((n) => labels[n]).join(""),
+      score,
+      classes,
+    }));
   });
+}
+
+function greedy(logs, { blank, merge_repeated: merges }) {
+  let [score, last] = [0, -1];
+  const classes = [];
+  for (const row of logs) {
+    const best = bestOf(row, null);
+    score += row[best];
+    if (best !== blank && !(merges && best === last)) classes.push(best);
+    last = best;
+  }
+  return { classes, score };
 }
 
 /** Logarithms of probabilities; Keras's `ctc_decode` adds 1e-7 to probabilities. */

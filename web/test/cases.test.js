@@ -117,7 +117,8 @@ cases.decodings.forEach(({ decoding: written, options, output, answers, spans },
         answers,
       );
     } else if (decoding.kind === "ctc") {
-      const found = transcriptionsOf(examplesOf(array), null, decoding);
+      const chosen = { beamWidth: options.beam_width, topK: options.top_k };
+      const found = transcriptionsOf(examplesOf(array), null, decoding, chosen);
       same(
         found.map((row) => row.map(({ text, score }) => [text, score])),
         answers,
