@@ -90,14 +90,17 @@ def lowered(
     clean(model)
     for output, name in zip(model.graph.outputs, names, strict=True):
         output.name = name
-    if Form.FORWARD_ONLY in forms:
-        check_forward_only(model.graph)
+    check_forms(model.graph, forms)
     content = ir.to_proto(model).SerializeToString()
     return ort.InferenceSession(content, providers=["CPUExecutionProvider"]), form.form
 
 
-def check_forward_only(graph: ir.Graph) -> None:
-    for node in graph:
+def check_forms(graph: ir.Graph, forms: frozenset[Form]) -> None:
+    """No node is one that the runtimes of these forms lack."""
+    if Form.NO_REVERSE in forms:
+        directions = [node.attributes.get("direction") for node in graph]
+        assert "reverse" not in [one.as_string() for one in directions if one is not None]
+    for node in graph if Form.FORWARD_ONLY in forms else ():
         assert node.op_type != "ReverseSequence"
         assert not any(name.startswith("scan_") for name in node.attributes)
         if node.op_type in {"LSTM", "GRU", "RNN"}:
@@ -119,7 +122,7 @@ def check(session: Any, one: Layer, x: Any, mask: Any = None, states: Any = None
 every_kind = pytest.mark.parametrize("kind", KINDS)
 FORMS = {
     "default": frozenset(),
-    "no lengths": frozenset({Form.NO_LENGTHS}),
+    "no lengths": frozenset({Form.NO_LENGTHS, Form.NO_REVERSE}),
     "forward only": frozenset({Form.FORWARD_ONLY}),
 }
 every_form = pytest.mark.parametrize("forms", FORMS.values(), ids=FORMS)

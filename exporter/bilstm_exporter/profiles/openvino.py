@@ -32,7 +32,9 @@ register(
         "2026.4",
         kernels={"LSTM": _recurrent(3), "GRU": _recurrent(2), "RNN": _recurrent(1)},
         lists_all=False,
-        forms=frozenset({Form.NO_LENGTHS, Form.COMMON_ACTIVATIONS}),
+        # With one of batch and time fixed, a forward and a reverse operator over one input compute
+        # wrong values together, and right ones alone.
+        forms=frozenset({Form.NO_LENGTHS, Form.NO_REVERSE, Form.COMMON_ACTIVATIONS}),
         verifier=Verifier("openvino", "openvino", f"{__name__}:open_artifact"),
     )
 )

@@ -15,6 +15,7 @@ class Form(enum.Enum):
     """
 
     NO_LENGTHS = "ONNX: recurrent operators may ignore sequence_lens"
+    NO_REVERSE = "ONNX: recurrent operators run forward only"
     FORWARD_ONLY = "ONNX: recurrent operators run forward only, and without sequence_lens"
     COMMON_ACTIVATIONS = "ONNX: the activations of recurrent operators are Sigmoid, Tanh or Relu"
     DEFAULT_ACTIVATIONS = "ONNX: recurrent operators have their default activations only"

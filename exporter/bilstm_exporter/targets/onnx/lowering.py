@@ -243,7 +243,7 @@ class _MarkerWriter:
             # Without the operator's lengths, a row's cell state after its last step is not known.
             fused, reason = None, CELL_STATE_REASON
         if fused is not None:
-            values = _write_fused(build, call, fused, step_order, forward_only=self._forward_only)
+            values = _write_fused(build, call, fused, step_order, self._forms)
             build.replace(node, values)
             return [RecurrenceForm(layer, fused.op_type)]
         values, body = write_scan(build, call, name, self._opset, forward_only=self._forward_only)
@@ -265,17 +265,14 @@ def _write_fused(
     call: MarkerCall,
     fused: FusedOperator,
     step_order: masking.StepOrder,
-    *,
-    forward_only: bool,
+    forms: frozenset[Form],
 ) -> Sequence[ir.Value]:
-    plan = (
-        None if call.mask is None else masking.compaction(build, call.mask, keep_time=forward_only)
-    )
-    if plan is None:
-        last_output, outputs, states = _write_unmasked(
-            build, call, fused, forward_only=forward_only
-        )
+    forward_only = Form.FORWARD_ONLY in forms
+    if call.mask is None:
+        turned = forward_only or Form.NO_REVERSE in forms
+        last_output, outputs, states = _write_unmasked(build, call, fused, turned=turned)
     else:
+        plan = masking.compaction(build, call.mask, keep_time=forward_only)
         last_output, outputs, states = _write_masked(
             build, call, fused, step_order, plan, forward_only=forward_only
         )
@@ -323,16 +320,15 @@ def _write_operator(  # noqa: PLR0913 - the inputs of the operator
 
 
 def _write_unmasked(
-    build: Builder, call: MarkerCall, fused: FusedOperator, *, forward_only: bool
+    build: Builder, call: MarkerCall, fused: FusedOperator, *, turned: bool
 ) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
+    """Write an operator over all steps; if ``turned``, a backward one runs over reversed steps."""
     backwards = call.marker.recurrence.go_backwards
     steps = build.op("Transpose", call.sequences, perm=[1, 0, 2])
-    turned = forward_only and backwards
+    turned = turned and backwards
     if turned:
         steps = build.reverse(steps)
-    outputs, states = _write_operator(
-        build, call, fused, steps, reverse=backwards and not forward_only
-    )
+    outputs, states = _write_operator(build, call, fused, steps, reverse=backwards and not turned)
     if turned:
         outputs = build.reverse(outputs)
     return states[0], build.op("Transpose", outputs, perm=[1, 0, 2]), states
