@@ -18,6 +18,7 @@ from bilstm_runtime.comparison import EXACT, Difference, compare, replay
 from bilstm_runtime.decoding.recorded import agree
 from bilstm_runtime.errors import BackendMissingError, BilstmRuntimeError, GoldenError
 from bilstm_runtime.model import load_artifact
+from bilstm_runtime.streams import run_stream
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.bundle.manifest import Manifest
     from bilstm_runtime.model import Model
     from bilstm_runtime.spec import AnyArray, Artifact
+    from bilstm_runtime.stream_spec import StreamSpec
 
 _MAX_DRIFT: Final = 0.75
 """The maximum error against the recorded outputs, as a fraction of the error against Keras.
@@ -130,6 +132,13 @@ def check(
         if artifact.format not in formats:
             reason = f"no backend runs the format {artifact.format}"
             checks.append(_unchecked(artifact, "", reason))
+    if bundle.manifest.streaming is not None:
+        checks += [
+            _check_stream_file(bundle, backend, artifact, bundle.manifest.streaming, cases)
+            for artifact in bundle.manifest.stream_artifacts
+            for backend in chosen
+            if backend.format == artifact.format
+        ]
     return CheckReport(bundle.manifest.spec.name, tuple(checks))
 
 
@@ -166,6 +175,50 @@ def _check_artifact(
         max_abs_error=total.max_abs_error,
         max_error_ratio=total.max_error_ratio,
         reason=reason,
+    )
+
+
+def _check_stream_file(
+    bundle: Bundle,
+    backend: Backend,
+    artifact: Artifact,
+    spec: StreamSpec,
+    cases: Sequence[Case],
+) -> ArtifactCheck:
+    """Open a stream file, and stream the first row of each case with all of its look-ahead.
+
+    Files in float32 then reproduce Keras's outputs. Others must run.
+    """
+    found = _unchecked(artifact, backend.name, f"not installed ({backend.install_command})")
+    if not backend.is_installed:
+        return found
+    is_exact = artifact.recipe == "float32"
+    total, used = Difference(), 0
+    timed = [item.name for item in bundle.manifest.spec.inputs].index(spec.timed[0])
+    try:
+        session = backend.open(bundle.read(artifact), artifact, spec.files, 1)
+        for case in cases:
+            rows = [len(output) for output in case.outputs if output.ndim]
+            if rows != [len(case.inputs[0])] * len(case.outputs):
+                continue
+            length = -(-case.inputs[timed].shape[1] // spec.unit) * spec.unit
+            inputs = [array[:1] for array in case.inputs]
+            outputs = run_stream(spec, session, inputs, spec.chunk, length)
+            used += 1
+            for output, reference in zip(outputs, case.outputs, strict=True):
+                total += compare(output, reference[:1], bundle.manifest.tolerance)
+    except BackendMissingError as error:
+        return replace(found, reason=str(error))
+    except BilstmRuntimeError as error:
+        return replace(found, passed=False, reason=str(error))
+    wrong = total.mismatch or ("" if total.passed or not is_exact else "differs from Keras")
+    return replace(
+        found,
+        passed=not wrong,
+        cases=used,
+        max_abs_error=total.max_abs_error,
+        max_error_ratio=total.max_error_ratio if is_exact else 0.0,
+        reason=f"as a stream, {wrong}" if wrong else "",
     )
 
 

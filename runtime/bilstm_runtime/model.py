@@ -123,7 +123,7 @@ class Model(Predictor):
     def _long_arrays(self, x: Values) -> dict[str, AnyArray] | None:
         """Return the inputs by name if they are arrays of a length for streams."""
         spec = self._streaming
-        if spec is None or self.is_stateful or self._is_closed:
+        if spec is None or not self.spec.rows_independent or self._is_closed:
             return None
         names = [item.name for item in self.inputs]
         if isinstance(x, np.ndarray) and len(names) == 1:

@@ -415,6 +415,37 @@ def predict_long(
     return [whole.values() for whole in wholes]
 
 
+def run_stream(
+    spec: StreamSpec, session: Session, inputs: Sequence[AnyArray], chunk: int, lookahead: int
+) -> list[AnyArray]:
+    """Stream a whole sequence.
+
+    Args:
+        spec: The stream files.
+        session: One of them.
+        inputs: One array per input of the model, with a batch of 1.
+        chunk: The number of steps at once.
+        lookahead: The look-ahead in steps.
+
+    Returns:
+        One array per output, with a batch of 1: all steps of a sequence output, or the last
+        running answer.
+    """
+    names = [item.name for item in spec.files.inputs[: len(inputs)]]
+    given = dict(zip(names, inputs, strict=True))
+    fixed = {name: array for name, array in given.items() if name not in spec.timed}
+    stream = Stream(spec, session, owner="", chunk=chunk, lookahead=lookahead, inputs=fixed)
+    timed = {name: given[name] for name in spec.timed}
+    items = [*stream.feed(timed), *stream.finish()]
+    flat = [_flat(item) for item in items]
+    outputs = []
+    for number, kind in enumerate(spec.outputs):
+        parts = [item[number] for item in flat]
+        whole = np.concatenate(parts) if kind.is_sequence else parts[-1]
+        outputs.append(whole[None])
+    return outputs
+
+
 class _Whole:
     """One output for whole sequences, put together from those of chunks."""
 

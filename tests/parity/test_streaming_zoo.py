@@ -25,7 +25,7 @@ NAMES = """
     gru-bidirectional-sequences gru-masked-sequences rnn-bidirectional-own-backward
     stacked-mixed-cells-masked-sequences own-two-state-cell-bidirectional
     own-cell-masked-sequences conv-lstm2d-bidirectional states-lstm-given-bidirectional
-    stateful-lstm-masked custom-residual-bilstm-masked
+    custom-residual-bilstm-masked subclassed-two-inputs around-conv1d-valid-dilation
 """.split()
 
 

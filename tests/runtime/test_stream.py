@@ -406,3 +406,30 @@ def test_options_of_the_command(run_stream, options, message):
     code, found, err = run_stream(["[1, 2, 3]"], *options)
     assert (code, found) == (2, [])
     assert message in err
+
+
+# --- check-bilstm
+
+
+def test_stream_files_are_checked(fixtures):
+    report = bilstm_runtime.check(fixtures / "streamed")
+    found = {one.file: one for one in report.checks}
+    assert report.passed
+    assert set(found) == {"model.onnx", "model.tflite", "stream.onnx", "stream.tflite"}
+    ran = [one for one in found.values() if one.passed is not None]
+    assert all(one.cases == 3 and one.max_error_ratio < 1 for one in ran)
+
+
+def test_a_damaged_stream_file_fails_its_check(fixtures, bundle, backend):
+    name = {"onnx": "stream.onnx", "litert": "stream.tflite"}[backend]
+
+    def edit(manifest):
+        for one in manifest["streaming"]["artifacts"]:
+            if one["file"] == name:
+                one["sha256"] = "0" * 64
+
+    folder = bundle("streamed", edit)
+    report = bilstm_runtime.check(folder)
+    (found,) = [one for one in report.checks if one.file == name]
+    assert found.passed is False
+    assert "sha256" in found.reason

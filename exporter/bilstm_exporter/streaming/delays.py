@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from bilstm_exporter.evaluation.evaluator import Evaluation, EvaluationSet
-from bilstm_exporter.streaming.files import StreamFile, run_stream
+from bilstm_exporter.streaming.files import StreamFile
 from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.stream_spec import StreamSpec
+from bilstm_runtime.streams import run_stream
 
 _LOOKAHEADS = (0, 1, 2, 3, 4, 5, 10, 20, 40, 80, 160, 320)
 

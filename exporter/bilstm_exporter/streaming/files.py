@@ -24,7 +24,7 @@ from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.comparison import Difference, compare
 from bilstm_runtime.spec import Artifact
 from bilstm_runtime.stream_spec import StreamOutputSpec, StreamSpec
-from bilstm_runtime.streams import Stream
+from bilstm_runtime.streams import run_stream
 
 # Rows of probes that each file is verified on, and the longest of them.
 _MAX_ROWS, _MAX_STEPS = 8, 48
@@ -232,43 +232,6 @@ class StreamFileBuilder:
         for output, reference in zip(found, case.outputs, strict=True):
             total += compare(output, reference, TOLERANCE)
         return total
-
-
-def run_stream(
-    spec: StreamSpec, session: Session, inputs: Sequence[np.ndarray], chunk: int, lookahead: int
-) -> list[np.ndarray]:
-    """Stream a whole sequence.
-
-    Args:
-        spec: The stream files.
-        session: One of them.
-        inputs: One array per input of the model, with a batch of 1.
-        chunk: The number of steps at once.
-        lookahead: The look-ahead in steps.
-
-    Returns:
-        One array per output, with a batch of 1: all steps of a sequence output, or the last
-        running answer.
-    """
-    names = [item.name for item in spec.files.inputs[: len(inputs)]]
-    given = dict(zip(names, inputs, strict=True))
-    fixed = {name: array for name, array in given.items() if name not in spec.timed}
-    stream = Stream(spec, session, owner="", chunk=chunk, lookahead=lookahead, inputs=fixed)
-    timed = {name: given[name] for name in spec.timed}
-    items = [*stream.feed(timed), *stream.finish()]
-    flat = [_flat(item) for item in items]
-    outputs = []
-    for number, kind in enumerate(spec.outputs):
-        parts = [item[number] for item in flat]
-        whole = np.concatenate(parts) if kind.is_sequence else parts[-1]
-        outputs.append(whole[None])
-    return outputs
-
-
-def _flat(item: Any) -> list[np.ndarray]:
-    if isinstance(item, dict):
-        return list(item.values())
-    return item if isinstance(item, list) else [item]
 
 
 def stream_cases(loaded: LoadedModel, probes: ProbeSet) -> Iterator[StreamCase]:
