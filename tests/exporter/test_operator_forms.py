@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
@@ -584,3 +585,39 @@ def test_a_format_has_the_values_of_the_operator(name, run, forms):
         for one, other in zip(found, wanted, strict=True):
             assert one.dtype == other.dtype
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+# --- rows of -inf
+
+
+class PaddedScores(keras.layers.Layer):
+    """Attention of a user's own: scores of padding are -inf, and a text may be all padding."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def call(self, x):
+        mask, scores = x[..., 0] > 0, x[..., 1]
+        if self.kind == "log of the mask":
+            scores += tf.math.log(tf.cast(mask, tf.float32))
+        else:
+            scores = tf.where(mask, scores, tf.fill(tf.shape(scores), -np.inf))
+        return tf.nn.softmax(scores)
+
+
+@pytest.mark.parametrize("kind", ["constant", "log of the mask"])
+def test_a_softmax_of_minus_infinity_is_not_a_number(kind):
+    layer = PaddedScores(kind)
+    x = np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32)
+    x[0, :, 0] = -1  # a row of padding
+    function = traced(layer.call, "float32", (None, None, 2), forms=TFLITE_FORMS)
+    ((found,),) = run_tflite(function, [x])
+    expected = layer.call(tf.constant(x)).numpy()
+    assert np.isnan(expected[0]).all()
+    np.testing.assert_allclose(found, expected, 1e-6, 1e-6)
+
+
+def test_another_softmax_stays_one_operator():
+    function = traced(lambda x: tf.nn.softmax(x * 2), "float32", (None, 3), forms=TFLITE_FORMS)
+    assert "Softmax" in types_in(function)

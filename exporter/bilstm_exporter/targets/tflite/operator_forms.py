@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes
+from bilstm_exporter.ir.traversal import ancestors
 from bilstm_exporter.targets.tflite.tensor_ops import limited_sigmoid
 
 # The converter writes an Einsum as one BatchMatMul, which needs these labels: some that are
@@ -271,6 +272,41 @@ def _is_finite(x: Any) -> Any:
     return tf.abs(x) <= x.dtype.max
 
 
+def _softmax(logits: Any) -> Any:
+    """Let the result be NaN for a row of -inf only, as of a text that is all padding.
+
+    TFLite's operator returns numbers. The converter takes exponentials over their sum for it.
+    """
+    if not _may_be_infinite(logits):
+        return None
+    exponentials = tf.exp(logits - tf.reduce_max(logits, -1, keepdims=True))
+    result = exponentials / tf.reduce_sum(exponentials, -1, keepdims=True)
+    return _where_finite(logits, result)
+
+
+def _where_finite(logits: Any, result: Any) -> Any:
+    """Return the rows of a result whose logits are not all -inf; NaN for the others."""
+    # The converter writes the lowest number for a constant of -inf.
+    finite = tf.cast(logits > logits.dtype.min, logits.dtype)
+    nan = tf.constant(np.nan, result.dtype)
+    return tf.where(tf.reduce_max(finite, -1, keepdims=True) > 0, result, nan)
+
+
+def _may_be_infinite(tensor: Any) -> bool:
+    """Whether the operators before a tensor put -inf into it: a constant, or the log of a mask."""
+    names, _ = ancestors([tensor], ())
+    operations = [tensor.graph.get_operation_by_name(name) for name in names]
+    return any(
+        operation.type == "Log"
+        or (
+            operation.type == "Const"
+            and operation.outputs[0].dtype.is_floating
+            and np.isneginf(tf.get_static_value(operation.outputs[0])).any()
+        )
+        for operation in operations
+    )
+
+
 def _rsqrt(x: Any) -> Any:
     """Sum squares over several axes in two steps, so that the converter does not fuse an L2 norm.
 
@@ -453,6 +489,7 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "Sign": _sign,
     "Sinh": _sinh,
     "Split": _split,
+    "Softmax": _softmax,
     "SplitV": _split_v,
     "Tan": _tan,
     "TensorScatterSub": _scatter_sub,
