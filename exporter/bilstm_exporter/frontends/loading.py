@@ -53,6 +53,7 @@ from bilstm_exporter.frontends.model_file import (
     sha256,
     weights_version,
     with_config,
+    without_unneeded_code,
 )
 from bilstm_exporter.frontends.submodel import named_weights, select_outputs, training_head
 from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
@@ -157,8 +158,12 @@ def _read_file(
         raise OptionError(message)
     load = _load_keras3 if file.generation == KERAS3 else _load_keras2
     is_tfjs = file.kind == "tfjs"  # its topology is loaded as an architecture
+    needed = file
+    if outputs and not trust_code and file.kind != "saved_model":
+        config = without_unneeded_code(file.config, outputs)
+        needed = file if config is file.config else replace(file, config=config, is_edited=True)
     model = load(
-        replace(file, kind="json") if is_tfjs else file, custom_objects, trust_code=trust_code
+        replace(needed, kind="json") if is_tfjs else needed, custom_objects, trust_code=trust_code
     )
     if is_tfjs and weights is None:
         _load_tfjs_weights(model, file.path)
@@ -276,9 +281,12 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
     with tempfile.TemporaryDirectory() as folder:
         path = file.path
         # Keras ignores how the model itself was compiled: that alone needs no copy.
-        unchanged = isinstance(file.config, dict) and config == {
-            key: value for key, value in file.config.items() if key != "compile_config"
-        }
+        unchanged = (
+            not file.is_edited
+            and isinstance(file.config, dict)
+            and config
+            == {key: value for key, value in file.config.items() if key != "compile_config"}
+        )
         if not unchanged and file.kind != "json":
             path = with_config(file, config, Path(folder) / f"model.{file.kind}")
         elif path.suffix != f".{file.kind}":  # Keras requires the right extension

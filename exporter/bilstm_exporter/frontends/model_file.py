@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class ModelFile:
         version: The version of the Keras that wrote it, or "" if the file does not contain it.
         generation: The library that must read it.
         why: The reason for the generation, in a few words.
+        is_edited: Whether ``config`` is only a part of the one in the file.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class ModelFile:
     version: str
     generation: str
     why: str
+    is_edited: bool = False
 
 
 def inspect(path: Path) -> ModelFile:
@@ -261,7 +263,78 @@ def refuse_code(path: Path, config: Any) -> None:
             f"{path} contains Python code in {', '.join(labels)}, which could do anything when it "
             f"runs. If you trust the source of the file, export it with --trust-code"
         )
+        read = _read_by_output(config, layers)
+        if read:
+            message += (
+                f". If it only computes the loss of training, export the part of the model before "
+                f"it: --outputs {','.join(read)}"
+            )
         raise UntrustedCodeError(message, layers=layers)
+
+
+def _read_by_output(config: Any, names: Sequence[str]) -> list[str]:
+    """Return the layers that the only output of a functional model reads, if it is one of these."""
+    settings = config.get("config") if isinstance(config, dict) else None
+    layers = settings.get("layers") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or not isinstance(layers, list):
+        return []
+    kinds = {_layer_name(one): one for one in layers if isinstance(one, dict)}
+    last = [one for one in _strings(settings.get("output_layers")) if one in kinds]
+    if len(last) != 1 or last[0] not in names:
+        return []
+    read = _strings(kinds[last[0]].get("inbound_nodes"))
+    found = [
+        one for one in read if kinds.get(one, {}).get("class_name") not in (None, "InputLayer")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def without_unneeded_code(config: Any, outputs: Sequence[str]) -> Any:
+    """Remove what the chosen outputs do not need from a functional model that contains code.
+
+    A model for training often ends in a Lambda that computes its loss.
+
+    Args:
+        config: The configuration of a model; it is not changed.
+        outputs: The layers whose outputs are exported, as ``"softmax"`` or ``"encoder/lstm"``.
+
+    Returns:
+        The configuration of the needed part; the same object if nothing with code is removed.
+    """
+    settings = config.get("config") if isinstance(config, dict) else None
+    layers = settings.get("layers") if isinstance(settings, dict) else None
+    if not isinstance(layers, list) or not all(isinstance(one, dict) for one in layers):
+        return config
+    assert isinstance(settings, dict)  # noqa: S101 - it holds the layers
+    before = {_layer_name(one): one.get("inbound_nodes") for one in layers}
+    needed: set[str] = set()
+    pending = [name for name in before if any(f"{one}/".startswith(f"{name}/") for one in outputs)]
+    ends = list(pending)
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending += [one for one in _strings(before[name]) if one in before]
+    unneeded = [one for one in layers if _layer_name(one) not in needed]
+    if not needed or not any(True for one in unneeded for _ in _layers_with_code(one, None)):
+        return config
+    part = {
+        **settings,
+        "layers": [one for one in layers if _layer_name(one) in needed],
+        "input_layers": [
+            [_layer_name(one), 0, 0]
+            for one in layers
+            if one.get("class_name") == "InputLayer" and _layer_name(one) in needed
+        ],
+        "output_layers": [[name, 0, 0] for name in ends],
+    }
+    return {**config, "config": part}
+
+
+def _layer_name(layer: dict[str, Any]) -> str:
+    settings = layer.get("config")
+    inner = settings.get("name") if isinstance(settings, dict) else None
+    return str(layer.get("name") or inner)
 
 
 def sha256(path: Path) -> str:

@@ -232,6 +232,8 @@ def _copied(operation: Any, inputs: Sequence[Tensor]) -> dict[int, Tensor]:
     graph = tf.compat.v1.get_default_graph()
     for attribute in FUNCTION_ATTRIBUTES.get(operation.type, ()):
         _copy_functions(operation.graph, operation.get_attr(attribute).name, graph)
+    # The type of an operator may be the name of a function, as in tf.nn.ctc_loss.
+    _copy_functions(operation.graph, operation.type, graph)
     copy = graph._create_op_internal(  # noqa: SLF001 - no public way to copy an operator
         operation.type,
         list(inputs),
@@ -258,6 +260,7 @@ def _copy_functions(source: Any, name: str, target: Any) -> None:
         return
     target._add_function_recursive(function)  # noqa: SLF001
     for node in function.cached_definition.node_def:
+        _copy_functions(source, node.op, target)
         for attribute in node.attr.values():
             if attribute.HasField("func"):
                 _copy_functions(source, attribute.func.name, target)
