@@ -14,9 +14,21 @@ import numpy as np
 from bilstm_runtime.backends import BACKENDS, find_backend
 from bilstm_runtime.bundle.folder import open_bundle
 from bilstm_runtime.bundle.golden import read_cases
+from bilstm_runtime.bundle.golden_texts import (
+    arrays_of,
+    equals,
+    plain_answers,
+    read_text_cases,
+)
 from bilstm_runtime.comparison import EXACT, Difference, compare, replay
 from bilstm_runtime.decoding.recorded import agree
-from bilstm_runtime.errors import BackendMissingError, BilstmRuntimeError, GoldenError
+from bilstm_runtime.errors import (
+    BackendMissingError,
+    BilstmRuntimeError,
+    GoldenError,
+    MissingPackageError,
+)
+from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.model import load_artifact
 from bilstm_runtime.streams import run_stream
 
@@ -155,7 +167,7 @@ def _check_artifact(
         return found
     try:
         model = load_artifact(bundle, backend, artifact, threads=1)
-        wrong_answer = _wrong_answer(model, cases)
+        wrong_answer = _wrong_answer(model, cases) or _wrong_text(bundle, artifact, model)
         (first, reason), (second, again) = (
             _compare_cases(bundle.manifest, artifact, cases, outputs)
             for outputs in replay(model.run_case, cases)
@@ -238,6 +250,35 @@ def _wrong_answer(model: Model, cases: Sequence[Case]) -> str:
             decoding = model.spec.decoding[entry]
             if not agree(model.answers(inputs, case.outputs, decoding), recorded):
                 return f"the answer of case {number} for {decoding.output!r} is wrong"
+    return ""
+
+
+def _wrong_text(bundle: Bundle, artifact: Artifact, model: Model) -> str:
+    """Compare ids, outputs and answers for the recorded texts; see `_wrong_answer`."""
+    spec = bundle.manifest.spec
+    reader = InputReader(spec, bundle.read)
+    for number, case in enumerate(read_text_cases(bundle)):
+        try:
+            columns = reader.read(dict(case.texts)).columns
+        except MissingPackageError:  # reads the tokenizer; ids are checked without it
+            return ""
+        for item, column in zip(spec.inputs, columns, strict=True):
+            if not equals(np.asarray(column[0]).tolist(), case.ids[item.name]):
+                return f"the ids of text {number} for {item.name!r} are wrong"
+        recorded = arrays_of(case.outputs, [item.dtype for item in spec.outputs])
+        for decoding in spec.decoding:
+            answers = plain_answers(model.answers(dict(case.texts), recorded, decoding)[0])
+            if not equals(answers, case.answers[decoding.output]):
+                return f"the answer to text {number} for {decoding.output!r} is wrong"
+        if artifact.recorded_at_export:
+            continue
+        found = model.predict(dict(case.texts))
+        outputs = found.values() if isinstance(found, dict) else found
+        outputs = [outputs] if spec.output_structure == "single" else list(outputs)
+        tolerance = artifact.tolerance or bundle.manifest.tolerance
+        for one, output, reference in zip(spec.outputs, outputs, recorded, strict=True):
+            if not compare(np.asarray(output), reference, tolerance).passed:
+                return f"the output {one.name!r} for text {number} is wrong"
     return ""
 
 

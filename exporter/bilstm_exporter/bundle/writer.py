@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bilstm_exporter.artifacts import VerifiedArtifact
+from bilstm_exporter.bundle.golden_texts import text_cases
 from bilstm_exporter.bundle.micro import micro_files
 from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.keras_model import TOLERANCE
@@ -19,6 +20,7 @@ from bilstm_exporter.recipe_selection import Selection
 from bilstm_exporter.streaming.export import Streaming
 from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.golden import Case, golden_content
+from bilstm_runtime.bundle.golden_texts import text_content
 from bilstm_runtime.bundle.manifest import (
     MANIFEST_FILE,
     Golden,
@@ -32,11 +34,12 @@ from bilstm_runtime.predictor import Predictor
 from bilstm_runtime.spec import ModelSpec
 
 GOLDEN_FILE = "golden.npz"
+TEXTS_FILE = "golden_texts.json"
 
 
-def golden_entry(content: bytes, cases: int) -> Golden:
-    """Return the manifest's entry for ``golden.npz``."""
-    return Golden(GOLDEN_FILE, len(content), hashlib.sha256(content).hexdigest(), cases)
+def golden_entry(content: bytes, cases: int, file: str = GOLDEN_FILE) -> Golden:
+    """Return the manifest's entry for a file of golden cases."""
+    return Golden(file, len(content), hashlib.sha256(content).hexdigest(), cases)
 
 
 def write_bundle(
@@ -75,6 +78,8 @@ def write_bundle(
             for number, probe in enumerate(golden)
         ]
     )
+    texts = text_cases(loaded)
+    text_bytes = text_content(texts)
     extra = target_files(artifacts, golden)
     manifest = Manifest(
         spec=loaded.spec,
@@ -83,6 +88,7 @@ def write_bundle(
         ),
         artifacts=tuple(one.artifact for one in artifacts),
         golden=golden_entry(content, len(golden)),
+        golden_texts=golden_entry(text_bytes, len(texts), TEXTS_FILE) if texts else None,
         tolerance=TOLERANCE,
         recommended_recipe=selection.recommended,
         recommended_reason=selection.reason,
@@ -94,6 +100,8 @@ def write_bundle(
         ),
     )
     (folder / GOLDEN_FILE).write_bytes(content)
+    if texts:
+        (folder / TEXTS_FILE).write_bytes(text_bytes)
     for name, file_content in loaded.files.items():
         (folder / name).write_bytes(file_content)
     for one in artifacts:

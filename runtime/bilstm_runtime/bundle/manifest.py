@@ -90,6 +90,7 @@ class Manifest:
         source: The Keras file that the bundle was made from.
         artifacts: The model files.
         golden: The recorded inputs and outputs.
+        golden_texts: The recorded texts with their ids and answers; None without text.
         tolerance: The tolerance for differences from Keras's outputs.
         recommended_recipe: The recipe that `load` runs by default.
         recommended_reason: The reason in a sentence, if a search chose the recipe.
@@ -106,6 +107,7 @@ class Manifest:
     recommended_recipe: Annotated[str, WORD, Key(("recommended", "recipe"))]
     recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
     versions: Annotated[Mapping[str, str], Items(MAX_TENSORS)] = field(default_factory=dict)
+    golden_texts: Annotated[Golden | None, Flag.OMIT_DEFAULT] = None
     streaming: Annotated[StreamSpec | None, Flag.OMIT_DEFAULT] = None
     target_files: Annotated[tuple[TargetFile, ...], Flag.OMIT_DEFAULT, Items(MAX_FILES)] = ()
 
@@ -122,6 +124,7 @@ class Manifest:
         return [
             *(item.file for item in (*self.artifacts, *self.stream_artifacts)),
             self.golden.file,
+            *([] if self.golden_texts is None else [self.golden_texts.file]),
             *sorted(tokenizers),
             *(item.file for item in self.target_files),
         ]
