@@ -340,3 +340,45 @@ def test_every_layer_with_a_lambda_in_a_saved_model_is_named(tmp_path):
     weights = message.split("--weights ")[1]
     source, _ = read(build(), weights=weights)
     np.testing.assert_allclose(source.reference([x])[0], model(x), 1e-6, 1e-6)
+
+
+def named_checkpoint(folder, variables):
+    """A checkpoint as TensorFlow 1's Saver writes it, with what an optimizer keeps."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, value in variables.items():
+            tf.compat.v1.get_variable(name, initializer=tf.constant(value))
+            tf.compat.v1.get_variable(f"{name}/Adam", initializer=tf.zeros_like(value))
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver().save(session, str(folder / "model.ckpt"))
+    return folder / "model.ckpt"
+
+
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+@pytest.mark.parametrize("scope", ["", "model/"])
+def test_checkpoints_of_names_are_read(library, scope, tmp_path):
+    keras = importlib.import_module(library)
+    layers = keras.layers
+    inputs = keras.Input((None, 4))
+    first = layers.Bidirectional(layers.LSTM(3, name="lstm"), name="both")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(first))
+    rng = np.random.default_rng(1)
+    kinds = {"kernel": (4, 12), "recurrent_kernel": (3, 12), "bias": (12,)}
+    stored = {
+        f"{scope}both/{side}_lstm/{kind}": rng.normal(size=shape).astype("float32")
+        for side in ("forward", "backward")
+        for kind, shape in kinds.items()
+    }
+    stored[f"{scope}head/kernel"] = rng.normal(size=(6, 2)).astype("float32")
+    stored[f"{scope}head/bias"] = rng.normal(size=2).astype("float32")
+    source, _ = read(model, weights=named_checkpoint(tmp_path, stored))
+    for weight, value in zip(source.keras_model.get_weights(), stored.values(), strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_a_checkpoint_of_other_names_is_refused_with_both_lists(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    saved = named_checkpoint(tmp_path, {"dense_7/kernel": np.ones((4, 2), "float32")})
+    with pytest.raises(ModelFileError, match=r"found dense_7/kernel.*expected .*head/kernel"):
+        read(model, weights=saved)

@@ -55,6 +55,7 @@ from bilstm_exporter.frontends.model_file import (
     with_config,
     without_unneeded_code,
 )
+from bilstm_exporter.frontends.named_checkpoint import assign_by_name, has_only_names
 from bilstm_exporter.frontends.submodel import named_weights, select_outputs, training_head
 from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
 from bilstm_exporter.frontends.tracing import observed_failures
@@ -401,6 +402,10 @@ def _load_checkpoint(model: Any, prefix: Path) -> None:
     Raises:
         ValueError: The checkpoint does not have all weights of the model.
     """
+    if has_only_names(prefix):
+        names = [getattr(one, "path", one.name) for one in model.weights]
+        assign_by_name(names, model.weights, prefix)
+        return
     failure: Exception | None = None
     # Keras 2 saves the model itself; tf.train.Checkpoint(model=model) saves it under a name.
     for checkpoint in (tf.train.Checkpoint(root=model), tf.train.Checkpoint(model=model)):
