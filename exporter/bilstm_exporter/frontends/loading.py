@@ -49,6 +49,7 @@ from bilstm_exporter.frontends.model_file import (
     checkpoint_prefix,
     config_layers,
     inspect,
+    parsing,
     refuse_code,
     sha256,
     weights_version,
@@ -77,11 +78,6 @@ _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 _FAILED_LAYER = re.compile(
     r"Error when deserializing class '(\w+)' using config=\{'name': '([^']*)'"
 )
-# The errors that Keras 2 and 3 raise for a file that they cannot read.
-_LOADING_ERRORS = (
-    ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, ImportError,
-    NotImplementedError, RuntimeError,
-)  # fmt: skip
 
 
 def read(  # noqa: PLR0913 - the options of a user are independent
@@ -221,9 +217,10 @@ def layers_of(model: Any) -> ModelLayers | None:
     if isinstance(model, (str, Path)):
         try:
             file = inspect(Path(model))
+            with parsing(file.path):
+                layers = [(layer.name, layer.kind) for layer in config_layers(file.config)]
         except ExportError:
             return None
-        layers = [(layer.name, layer.kind) for layer in config_layers(file.config)]
         return ModelLayers(file.path.stem, file.why, layers) if layers else None
     try:
         _, named_layers = _front_end(model)
@@ -273,11 +270,12 @@ def _version_of(model: Any) -> str:
 
 
 def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
-    custom_objects = with_registered_names(file.config, custom_objects)
-    known = KnownObjects(keras, custom_objects)
-    config = without_training(file.config, known)
-    if not trust_code:
-        refuse_code(file.path, config)
+    with parsing(file.path):
+        custom_objects = with_registered_names(file.config, custom_objects)
+        known = KnownObjects(keras, custom_objects)
+        config = without_training(file.config, known)
+        if not trust_code:
+            refuse_code(file.path, config)
     safe_mode = keras.src.saving.serialization_lib.SafeModeScope(safe_mode=not trust_code)
     with tempfile.TemporaryDirectory() as folder:
         path = file.path
@@ -310,7 +308,7 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                     compile=False,
                     safe_mode=not trust_code,
                 )
-        except _LOADING_ERRORS as error:
+        except Exception as error:
             _raise_own(error)
             reader = f"Keras {keras.__version__}"
             raise _explained(file.path, error, reader, config, known, failed) from error
@@ -354,14 +352,15 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             )
             used_by = [layer.name for layer in config_layers(file.config) if layer.kind == name]
             raise UnknownObjectError(message, layers=used_by)
-    configs = loading.saved_configs(file.path) if file.kind == "saved_model" else file.config
-    custom_objects = with_registered_names(configs, {**WRAPPERS, **custom_objects})
-    custom_objects |= crf_layers.known_layers(configs, custom_objects)
-    known = KnownObjects(tf_keras, custom_objects)
-    config = crf_layers.with_units(without_training(configs, known), file.path)
-    if not trust_code:
-        for part in config if file.kind == "saved_model" else [config]:
-            refuse_code(file.path, part)
+    with parsing(file.path):
+        configs = loading.saved_configs(file.path) if file.kind == "saved_model" else file.config
+        custom_objects = with_registered_names(configs, {**WRAPPERS, **custom_objects})
+        custom_objects |= crf_layers.known_layers(configs, custom_objects)
+        known = KnownObjects(tf_keras, custom_objects)
+        config = crf_layers.with_units(without_training(configs, known), file.path)
+        if not trust_code:
+            for part in config if file.kind == "saved_model" else [config]:
+                refuse_code(file.path, part)
     try:
         with (
             SafeModeScope(safe_mode=not trust_code),
@@ -378,7 +377,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             )
     except ExportError:
         raise
-    except _LOADING_ERRORS as error:
+    except Exception as error:
         _raise_own(error)
         reader = f"tf_keras {tf_keras.__version__}"
         raise _explained(file.path, error, reader, config, known, failed) from error
@@ -391,7 +390,7 @@ def _load_tfjs_weights(model: Any, path: Path) -> None:
         assign_weights(variables, names, read_weights(path))
     except ExportError:
         raise
-    except _LOADING_ERRORS as error:
+    except Exception as error:
         reader = f"{'tf_keras' if _is_keras2(model) else 'Keras'} {_version_of(model)}"
         raise _explained(path, error, reader) from error
 
@@ -431,7 +430,7 @@ def _load_weights(model: Any, path: Path) -> None:
             load_weights(model, path)
         else:
             model.load_weights(path)
-    except _LOADING_ERRORS as error:
+    except Exception as error:
         reader = "tf_keras" if _is_keras2(model) else "Keras"
         raise _explained(path, error, f"{reader} {_version_of(model)}") from error
 
@@ -457,10 +456,11 @@ def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
         known: The classes and functions that are defined.
         failed: The layers whose call raised the error, innermost first.
     """
-    missing = [] if known is None else missing_objects(config, known)
+    with parsing(path):
+        missing = [] if known is None else missing_objects(config, known)
+        layers = list(config_layers(config))
     if missing:
         return _missing_objects(path, missing, reader)
-    layers = list(config_layers(config))
     text = plain_text(error).strip() or type(error).__name__
     found = (pattern.search(text) for pattern in _UNKNOWN_OBJECT)
     unknown = next((match for match in found if match is not None), None)

@@ -5,6 +5,7 @@ It reads the bytes of the file, not its name, and does not trust them.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -17,7 +18,12 @@ from typing import Any
 
 import h5py
 
-from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+from bilstm_exporter.errors import (
+    ExportError,
+    ModelFileError,
+    UntrustedCodeError,
+    plain_text,
+)
 from bilstm_exporter.frontends import tfjs
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
@@ -40,6 +46,8 @@ _OTHER_MODELS = {
     ".tflite": "a TFLite model",
 }
 _CONFIG_LIMIT = 256 * 2**20
+# Keras stores weights without compression, and people who compress them gain little.
+_UNPACKED_LIMIT, _RATIO_LIMIT = 2**30, 50
 # Keys that one generation writes and the other does not.
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
 _KERAS2_KEYS = frozenset({"batch_input_shape", "time_major"})
@@ -99,16 +107,37 @@ def inspect(path: Path) -> ModelFile:
         why = "a SavedModel folder, which Keras 3 does not read"
         return ModelFile(path, "saved_model", None, "", TF_KERAS, why)
     start = _first_bytes(path)
-    if start.startswith(_ZIP_SIGNATURE):
-        kind, (config, version) = "keras", _inspect_zip(path)
-    elif start == _HDF5_SIGNATURE:
-        kind, (config, version) = "h5", _inspect_hdf5(path)
-    elif start.lstrip()[:1] in {b"{", b"[", b'"'}:
-        kind, config, version = _inspect_json(path)
-    else:
-        raise ModelFileError(_no_model(path, start))
-    generation, why = _generation(config, version)
+    with parsing(path):
+        if start.startswith(_ZIP_SIGNATURE):
+            kind, (config, version) = "keras", _inspect_zip(path)
+        elif start == _HDF5_SIGNATURE:
+            kind, (config, version) = "h5", _inspect_hdf5(path)
+        elif start.lstrip()[:1] in {b"{", b"[", b'"'}:
+            kind, config, version = _inspect_json(path)
+        else:
+            raise ModelFileError(_no_model(path, start))
+        _check_names(path, config)
+        generation, why = _generation(config, version)
     return ModelFile(path, kind, config, version, generation, why)
+
+
+@contextlib.contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Turn whatever a parser raises for a damaged file into the error for it.
+
+    h5py, zipfile and functions that walk a configuration raise errors of many types.
+
+    Raises:
+        ModelFileError: Something was raised in this context that is no error of this project.
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        cause = plain_text(error).strip().partition("\n")[0][:300] or type(error).__name__
+        message = f"{path} is damaged or truncated: {cause}. Copy or save it again"
+        raise ModelFileError(message) from error
 
 
 def with_config(file: ModelFile, config: Any, copy: Path) -> Path:
@@ -138,14 +167,15 @@ def weights_version(path: Path) -> str:
         return ""
     start = _first_bytes(path)
     if start.startswith(_ZIP_SIGNATURE):
-        return _inspect_zip(path)[1]
+        with parsing(path):
+            return _inspect_zip(path)[1]
     if start != _HDF5_SIGNATURE:
         message = (
             f"{path} holds no weights: expected an HDF5 file, such as model.save_weights('x.h5') "
             f"or model.save writes, or a TensorFlow checkpoint, such as x.ckpt for x.ckpt.index"
         )
         raise ModelFileError(message)
-    with _open_hdf5(path) as file:
+    with parsing(path), _open_hdf5(path) as file:
         group = file.get("model_weights", file)
         version = file.attrs.get("keras_version") or group.attrs.get("keras_version", "")
     return _text(version)
@@ -354,7 +384,31 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _check_names(path: Path, config: Any) -> None:
+    """Check that the classes which a configuration names are named by strings.
+
+    Raises:
+        ModelFileError: One is not.
+    """
+    pending = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending += value
+        elif isinstance(value, dict):
+            pending += value.values()
+            if {"class_name", "config"} <= value.keys():
+                for key in ("class_name", "module", "registered_name"):
+                    found = value.get(key)
+                    if not isinstance(found, str) and (found is not None or key == "class_name"):
+                        message = f"{path} is damaged: its configuration has {found!r:.80} as {key}"
+                        raise ModelFileError(message)
+
+
 def _first_bytes(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        message = f"{path} is neither a file nor a folder: reading it could wait forever"
+        raise ModelFileError(message)
     try:
         with path.open("rb") as file:
             return file.read(8)
@@ -390,6 +444,13 @@ def _no_model(path: Path, start: bytes) -> str:
 def _inspect_zip(path: Path) -> tuple[Any, str]:
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > max(_UNPACKED_LIMIT, _RATIO_LIMIT * path.stat().st_size):
+                message = (
+                    f"{path} would unpack to {unpacked} bytes, which no model does: it is damaged, "
+                    f"or made to fill memory"
+                )
+                raise ModelFileError(message)
             broken = archive.testzip()
             if broken is not None:
                 message = f"{path} is damaged: {broken} does not match its checksum"

@@ -26,6 +26,9 @@ def build_model(spec: str) -> Any:
             raise OptionError(message)
         try:
             return function()
+        except SystemExit as error:
+            message = f"--builder {spec} ended with sys.exit({error.code!r}) instead of a model"
+            raise OptionError(message) from error
         except TypeError as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
                 raise  # from inside the function
@@ -76,8 +79,8 @@ def _imported(option: str, module_name: str, name: str, expected: str) -> Any:
     try:
         module = importlib.import_module(module_name)
         return getattr(module, name) if name else module
-    # Importing runs the user's own code, which may raise anything.
-    except Exception as error:
+    # Importing runs the user's own code, which may raise anything, and may call sys.exit.
+    except (Exception, SystemExit) as error:
         message = (
             f"{option}: {type(error).__name__}: {error}. Expected {expected}, importable from the "
             f"current folder"
