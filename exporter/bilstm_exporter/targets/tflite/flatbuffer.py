@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from ai_edge_litert.schema_py_generated import (
 )
 from ai_edge_litert.tools import flatbuffer_utils
 
+from bilstm_exporter.errors import OutputFolderError
 from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, operator_name
 
 _IDENTIFIER = b"TFL3"
@@ -38,8 +40,18 @@ def read_converted(content: bytes) -> Any:
     Args:
         content: A model with one signature, whose inputs and outputs are named ``input_0``, ...
             and ``output_0``, ... (numbered in order).
+
+    Raises:
+        OutputFolderError: It has no signature: the converter writes the model to the temporary
+            folder, and loses the signature without an error if it cannot.
     """
     model = read(content)
+    if not model.signatureDefs:
+        message = (
+            f"TensorFlow could not write the model to the temporary folder {tempfile.gettempdir()} "
+            f"to convert it: free space there, or name another folder in TMPDIR"
+        )
+        raise OutputFolderError(message)
     signature, subgraph = model.signatureDefs[0], model.subgraphs[0]
     signature.inputs.sort(key=position)
     signature.outputs.sort(key=position)
