@@ -12,6 +12,7 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import (
     BufferT,
     BuiltinOperator,
+    MetadataT,
     ReshapeOptionsT,
     ShapeOptionsT,
     TensorType,
@@ -20,6 +21,9 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from bilstm_exporter.errors import OutputFolderError
 from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, operator_name
+from bilstm_exporter.targets.tflite.metadata import NAME as METADATA
+from bilstm_exporter.targets.tflite.metadata import make_metadata
+from bilstm_runtime.spec import ModelSpec
 
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # of a constant: required by the schema; also the widest load of a kernel
@@ -93,13 +97,19 @@ def _copied(model: Any, number: int) -> int:
     return copy
 
 
-def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
+def finish(
+    model: Any,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    spec: ModelSpec | None = None,
+) -> bytes:
     """Give inputs and outputs the model's names, remove duplicates, and serialize.
 
     Args:
         model: A model read by `read_converted`.
         input_names: The model's input names, in that order.
         output_names: The model's output names, in that order.
+        spec: The model, for the standard metadata; None for a file without.
     """
     signature = model.signatureDefs[0]
     tensors = model.subgraphs[0].tensors
@@ -114,7 +124,19 @@ def finish(model: Any, input_names: Sequence[str], output_names: Sequence[str]) 
     _drop_unused_metadata(model, named)
     _share_equal_buffers(model)
     _number_tensors_by_use(model)
-    return _packed(model)
+    if spec is None:
+        return _packed(model)
+    metadata = make_metadata(spec, input_names, output_names)
+    _add_metadata(model, metadata.buffer)
+    return metadata.appended_to(_packed(model))
+
+
+def _add_metadata(model: Any, content: bytes) -> None:
+    buffer, entry = BufferT(), MetadataT()
+    buffer.data = np.frombuffer(content, np.uint8)
+    model.buffers.append(buffer)
+    entry.name, entry.buffer = METADATA, len(model.buffers) - 1
+    model.metadata = [entry]
 
 
 def position(tensor_map: Any) -> int:

@@ -63,6 +63,7 @@ class FullInteger:
             raise OptionError(message)
         self._names = loaded.input_names, loaded.output_names
         self._runtime_forms = forms
+        self._spec = loaded.spec
         self._examples = _checked(loaded.call_inputs, calibration)
         lowering = IntegerLowering(_read_carries(loaded.first_graph))
         with operator_forms(TFLITE_FORMS):
@@ -86,7 +87,7 @@ class FullInteger:
             for maps, names in zip((signature.inputs, signature.outputs), self._names, strict=True)
         )
         return Built(
-            flatbuffer.finish(model, *self._names),
+            flatbuffer.finish(model, *self._names, self._spec),
             self._forms,
             weights,
             reset_between_runs=self._resets,

@@ -56,7 +56,7 @@ class TfliteTarget:
         weights = store_weights(model, plan, WeightOwners([]) if exact else loaded.weight_owners)
         write_forms(model, self._forms)
         operators, uses = flatbuffer.operators(model), tuple(operators_of(model))
-        content = flatbuffer.finish(model, loaded.input_names, loaded.output_names)
+        content = flatbuffer.finish(model, loaded.input_names, loaded.output_names, loaded.spec)
         return Built(
             content, converted.recurrences, weights, operators=operators, operator_uses=uses
         )
