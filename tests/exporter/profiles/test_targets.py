@@ -134,25 +134,26 @@ def test_an_operator_that_a_runtime_lacks_is_named_with_its_layer(toy, run, save
 
 
 @pytest.mark.slow
-def test_an_explanation_has_a_column_for_each_target(toy, run, saved):
+def test_an_explanation_has_a_column_for_each_target(toy, run, tmp_path):
     lacks = Kernel(attributes={"direction": ["forward"]}, instead="train it forward only")
     toy(kernels={"LSTM": [lacks]}, lists_all=False)
-    ran = run(saved("stacked"), "--explain", "--target", "toy,onnxruntime,onnx-reference")
+    floats(kl.Bidirectional(kl.LSTM(3, name="cell"))).save(tmp_path / "both.keras")
+    ran = run("both.keras", "--explain", "--target", "toy,onnxruntime,onnx-reference")
     assert ran.code == 3
     header = next(line for line in ran.out.splitlines() if line.split()[:1] == ["layer"])
     assert header.split() == ["layer", "class", "onnxruntime", "onnx-reference", "toy"]
-    assert ran.table["backward_lstm"][-1] == "refused"
-    assert ran.table["forward_lstm"][-1].startswith("LSTM, exact")
-    assert "backward_lstm in toy: refused; Toy 3.2 has no LSTM" in ran.out
+    assert ran.table["backward_cell"][-1] == "refused"
+    assert ran.table["forward_cell"][-1].startswith("LSTM, exact")
+    assert "backward_cell in toy: refused; Toy 3.2 has no LSTM" in ran.out
     assert "(train it forward only)" in ran.out
 
 
 @pytest.mark.slow
 def test_activations_that_a_runtime_ignores_become_a_scan(run, tmp_path):
-    model = floats(kl.LSTM(3, recurrent_activation="hard_sigmoid"), kl.Dense(2, name="label"))
-    model.save(tmp_path / "hard.keras")
+    cell = kl.LSTM(3, recurrent_activation="hard_sigmoid", name="cell")
+    floats(cell, kl.Dense(2, name="label")).save(tmp_path / "hard.keras")
     ran = run("hard.keras", "--explain", "--target", "tract,openvino,onnxruntime")
-    assert [cell.split(",")[0] for cell in ran.table["lstm"][1:]] == ["LSTM", "Scan", "Scan"]
+    assert [form.split(",")[0] for form in ran.table["cell"][1:]] == ["LSTM", "Scan", "Scan"]
     assert "in tract: Scan; an LSTM with the activations HardSigmoid and Tanh" in ran.out
 
 
