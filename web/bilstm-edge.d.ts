@@ -97,6 +97,8 @@ export interface Artifact extends FileEntry {
   readonly reset_between_runs: boolean;
   readonly own_answers: boolean;
   readonly tolerance: Tolerance | null;
+  /** The largest absolute value of float inputs that the file was tested for; null for any. */
+  readonly largest_input: number | null;
 }
 
 /** How the strings of one input become ids, as a text layer of Keras does. */

@@ -260,6 +260,7 @@ function decodeArtifact(field) {
     reset_between_runs: flag("reset_between_runs"),
     own_answers: flag("own_answers"),
     tolerance: tolerance.isNull ? null : decodeTolerance(tolerance),
+    largest_input: optional(field, "largest_input", (item) => item.number(0, Number.MAX_VALUE)),
   });
 }
 

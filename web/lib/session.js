@@ -1,9 +1,12 @@
 /** Runs an ONNX file with onnxruntime. */
 
 import { DTYPES, NdArray, product, shapeText } from "./arrays.js";
-import { ArtifactError, RunError } from "./errors.js";
+import { ArtifactError, InputError, RunError } from "./errors.js";
 import { quoted, shown } from "./messages.js";
 import { dequantize, fromTensor, quantize, toTensor } from "./tensors.js";
+
+/** The smallest float32 of full precision. */
+const SMALLEST_NORMAL = 2 ** -126;
 
 /** One opened ONNX file, which takes and returns an `NdArray` per input and output of the model. */
 export class OnnxFile {
@@ -79,8 +82,30 @@ export class OnnxFile {
     this.states = null;
   }
 
-  async run(arrays) {
+  /** Refuses values beyond what the file was tested for. */
+  #limited(array, spec) {
+    if (DTYPES[spec.dtype].kind !== "float") return array;
+    const limit = this.artifact.largest_input ?? Infinity;
+    const large = array.data.find((x) => Math.abs(x) > limit);
+    if (large !== undefined) {
+      throw new InputError(
+        `input '${spec.name}' has the value ${large}, but ${this.artifact.file} gives numbers only up to ` +
+          `${limit}, as was measured at export: scale the values`,
+      );
+    }
+    // Keras takes numbers that float32 holds with fewer digits for zeros, in masks too.
+    const isSmall = (x) => x !== 0 && Math.abs(x) < SMALLEST_NORMAL;
+    if (spec.mask_value !== 0 || !array.data.some(isSmall)) return array;
+    return new NdArray(
+      array.dtype,
+      array.shape,
+      array.data.map((x) => (isSmall(x) ? 0 : x)),
+    );
+  }
+
+  async run(given) {
     const { ort, artifact, manifest } = this;
+    const arrays = given.map((array, i) => this.#limited(array, manifest.inputs[i]));
     this.states ??= manifest.states.map((spec) => {
       const shape = spec.axes.map((axis) => axis.size);
       return toTensor(

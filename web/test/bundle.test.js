@@ -217,6 +217,18 @@ test("outputs that contradict the manifest are errors", async () => {
   }
 });
 
+test("values beyond what a file was tested for are refused, and denormals are zeros", async () => {
+  const limited = edited((m) => {
+    m.artifacts[0].largest_input = 100;
+    m.inputs[0].mask_value = 0;
+  });
+  const { model, runs } = await loadEcho(limited);
+  await model.predict([[[100, 1e-40]]]);
+  assert.deepEqual([...runs[0][0].data], [100, 0]);
+  const wrong = model.predict([[[-101, 1]]]);
+  await assert.rejects(wrong, { name: "InputError", message: /has the value -101, .* up to 100/ });
+});
+
 test("calls run in the order in which they were made, also a reset", async () => {
   const { model, runs } = await loadEcho(manifests.stateful);
   const x = [[[1], [2]]];

@@ -394,7 +394,9 @@ def _large_probes(loaded: LoadedModel) -> dict[float, Probe]:
         return {}
     rng = np.random.default_rng(38)
     found: dict[float, Probe] = {}
-    for size in _LARGE_VALUES:
+    dtypes = [np.dtype(spec.dtype) for spec in loaded.spec.inputs]
+    largest = min(float(np.finfo(dtype).max) for dtype in dtypes if dtype.kind == "f")
+    for size in (size for size in _LARGE_VALUES if size <= largest):
         values = Distribution(f"up to {size:.2g}", _either(size), None)
         arrays = _drawn(loaded, values, _shapes(loaded, 2, 2), rng)
         probes, _ = _probes_of(loaded, [Candidate(ProbeKind.LARGE, values.name, arrays)])
