@@ -332,10 +332,11 @@ def without_unneeded_code(config: Any, outputs: Sequence[str]) -> Any:
         The configuration of the needed part; the same object if nothing with code is removed.
     """
     settings = config.get("config") if isinstance(config, dict) else None
-    layers = settings.get("layers") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        return config
+    layers = settings.get("layers")
     if not isinstance(layers, list) or not all(isinstance(one, dict) for one in layers):
         return config
-    assert isinstance(settings, dict)  # noqa: S101 - it holds the layers
     before = {_layer_name(one): one.get("inbound_nodes") for one in layers}
     needed: set[str] = set()
     pending = [name for name in before if any(f"{one}/".startswith(f"{name}/") for one in outputs)]
