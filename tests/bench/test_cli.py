@@ -398,6 +398,7 @@ def test_children_do_not_import_from_the_current_folder(tmp_path, monkeypatch, b
     folder = bundle()
     task = {
         "bundle": str(folder),
+        "sha256": None,
         "variant": {"backend": INSTALLED[0], "recipe": "float32", "threads": 1},
         "shape": {"length": 3, "batch": 1},
         "padding": 0.0,
