@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from bilstm_runtime import load
 from bilstm_runtime.backends import BACKENDS, find_backend, register
 from bilstm_runtime.backends.onnx_wire import ExternalDataError, check_encoding
+from bilstm_runtime.backends.quantized import quantize
 from bilstm_runtime.backends.tflite_wire import ExternalBuffersError, check_indices
 from bilstm_runtime.errors import (
     ArtifactError,
@@ -30,6 +31,7 @@ from bilstm_runtime.errors import (
     NoArtifactError,
     UnknownBackendError,
 )
+from bilstm_runtime.spec import Quantization
 
 BundleMaker = Any
 PACKAGES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}
@@ -352,3 +354,9 @@ def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(predict, range(200)))
+
+
+def test_the_largest_floats_are_clipped_without_a_warning() -> None:
+    scale = Quantization("int8", 1e-3, 0)
+    values = np.array([np.finfo(np.float32).max, -np.finfo(np.float32).max, 0.0], np.float32)
+    np.testing.assert_array_equal(quantize(values, scale), np.array([127, -128, 0], np.int8))

@@ -12,7 +12,8 @@ def quantize(values: AnyArray, quantization: Quantization | None) -> AnyArray:
     if quantization is None:
         return values
     low, high = integer_limits(quantization.dtype)
-    steps = np.rint(values / np.float32(quantization.scale)) + quantization.zero_point
+    with np.errstate(over="ignore"):  # infinity is clipped like any large value
+        steps = np.rint(values / np.float32(quantization.scale)) + quantization.zero_point
     integers: AnyArray = np.clip(steps, low, high).astype(quantization.dtype)
     return integers
 
