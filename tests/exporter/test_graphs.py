@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +226,7 @@ def test_masked_lstms_need_a_bounded_number_of_other_nodes(exported):
     assert counts.pop("LSTM") == 4
     assert counts["TopK"] == 1
     assert counts["CumSum"] <= 1
-    assert counts.total() <= 30, counts  # 24 on the day this was written
+    assert counts.total() <= 40, counts  # 37 on the day this was written
 
 
 @pytest.mark.parametrize(("name", "source"), [("stacked", "x"), ("classifier", "ids")])
@@ -397,16 +396,14 @@ def test_the_same_model_gives_the_same_onnx(twice, name, file):
 
 
 def test_an_unused_direction_or_output_leaves_no_nodes(tmp_path):
-    """Of a BiLSTM whose sequences nobody wants, only the last outputs are computed."""
+    """Of a masked BiLSTM whose sequences nobody wants, none is put back in order."""
     model = tokens(kl.Bidirectional(kl.LSTM(2), merge_mode="sum"))
     export(model, tmp_path / "b", formats=("onnx",))
     proto = onnx.load(tmp_path / "b" / "model.onnx")
     assert dead(proto) == []
-    lstms = [node for node in proto.graph.node if node.op_type == "LSTM"]
-    read = {name for node in proto.graph.node for name in node.input}
-    assert len(lstms) == 2
-    assert not any(node.output[0] in read for node in lstms)
-    directions = sorted(
-        a.s.decode() for node in lstms for a in node.attribute if a.name == "direction"
-    )
-    assert [key for key, _ in groupby(directions)] == ["forward", "reverse"]
+    counts = Counter(node.op_type for node in proto.graph.node)
+    assert counts["LSTM"] == 2
+    # One moves the valid steps to the front; two take the last valid step of a direction.
+    assert counts["GatherND"] == 3
+    # Both read the steps that are in front; the backward LSTM reads them reversed.
+    assert counts["TopK"] == counts["ReverseSequence"] == 1

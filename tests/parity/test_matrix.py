@@ -87,6 +87,8 @@ def _same(outputs, others):
     )
 
 
+# Keras divides by zero for a row that is all padding; the runtime reports the NaN.
+@pytest.mark.filterwarnings("ignore:output .* has NaN:RuntimeWarning")
 @pytest.mark.parametrize("name", selected())
 def test_parity(exported, name):
     model, bundle = exported(name)

@@ -173,8 +173,9 @@ def _locate(path: str | os.PathLike[str]) -> tuple[Path, str, int]:
     """
     file = Path(path)
     ending = file.suffix.removeprefix(".").lower()
-    if ending not in READERS:
-        endings = ", ".join(f".{name}" for name in READERS)
+    readable = [name for name in READERS if name != "wav"]  # sound without labels
+    if ending not in readable:
+        endings = ", ".join(f".{name}" for name in readable)
         message = f"{file}: data is read from files that end in {endings}"
         raise DataError(message)
     try:

@@ -141,7 +141,7 @@ def test_a_layer_that_no_graph_can_hold(run, own, tmp_path, name):
 
 def test_a_refusal_before_the_model_can_be_called(run, tmp_path):
     x = keras.Input((None,), dtype="int32", name="ids")
-    keys = kl.IntegerLookup(vocabulary=[5, 6], name="look")(x)
+    keys = kl.IntegerLookup(vocabulary=[5, 6], num_oov_indices=0, name="look")(x)
     keras.Model(x, kl.LSTM(2, name="memory")(kl.Embedding(4, 3, name="table")(keys))).save(
         tmp_path / "m.keras"
     )
