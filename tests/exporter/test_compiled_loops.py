@@ -86,7 +86,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOW = {"keras 2", "keras 2, gates of no fused kernel", "time distributed"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS],
+)
 def test_loops_have_the_bits_of_the_eager_loop(name, rng, monkeypatch):
     shapes = counted(monkeypatch)
     model = read(MODELS[name]())[0]

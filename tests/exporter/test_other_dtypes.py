@@ -113,6 +113,7 @@ def test_initial_states(dtype):
     assert_traced(keras.Model([x, state], [alone, both]))
 
 
+@pytest.mark.slow
 def test_a_cell_that_needs_integers():
     x = keras.Input((None, 1), dtype="int32")
     assert_traced(keras.Model(x, kl.RNN(Table(2), return_sequences=True)(x)))

@@ -59,6 +59,7 @@ def metadata_of(content: bytes) -> Table:
     return Table(data, struct.unpack_from("<I", data)[0])
 
 
+@pytest.mark.slow
 def test_names_shapes_and_ranges(exported):
     found = metadata_of(exported("classifier").tflite)
     (graph,) = found.tables(3)

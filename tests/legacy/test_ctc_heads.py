@@ -57,6 +57,7 @@ def saved(library, folder):
     return model, path
 
 
+@pytest.mark.slow
 @both
 def test_the_code_of_a_loss_is_not_needed_for_the_layer_before_it(library, tmp_path):
     model, path = saved(library, tmp_path)

@@ -150,6 +150,7 @@ def test_fixed_shapes(kind, name, masked, time, batch):
     check(function, layers, x, masks(batch, time)["holes"] if masked else None)
 
 
+@pytest.mark.slow
 def test_chunks_of_a_long_sequence():
     """Outputs that are expensive to copy are filled in chunks."""
     for layers in ([layer("LSTM", 96)], [layer("GRU", 96, go_backwards=True)]):

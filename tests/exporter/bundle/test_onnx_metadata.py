@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import onnxruntime as ort
+import pytest
 
 
 def read(folder) -> dict[str, str]:
@@ -12,6 +13,7 @@ def read(folder) -> dict[str, str]:
     return session.get_modelmeta().custom_metadata_map
 
 
+@pytest.mark.slow
 def test_a_masked_model(exported):
     found = read(exported("classifier").folder)
     (ids,) = json.loads(found["inputs"])

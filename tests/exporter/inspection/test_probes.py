@@ -363,6 +363,7 @@ def one_hot_model() -> keras.Model:
     return floats(AwayFromOneHot(), kl.LSTM(3), shape=(6, 4))
 
 
+@pytest.mark.slow
 def test_ordinary_probes_are_drawn_again_where_the_model_is_well_conditioned():
     probes = inspect(one_hot_model()).probes
     assert probes.keep_well_conditioned()

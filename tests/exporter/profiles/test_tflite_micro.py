@@ -138,6 +138,7 @@ def test_a_missing_operator_is_named_with_its_layer(tmp_path):
     assert "--target litert runs this file" in message
 
 
+@pytest.mark.slow
 def test_time_must_be_fixed(tmp_path):
     with pytest.raises(OptionError, match="needs fixed shapes, and time is free: add --time N"):
         export(built(masked_stack), tmp_path / "bundle", target="tflite-micro")
