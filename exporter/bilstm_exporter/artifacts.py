@@ -28,8 +28,8 @@ from bilstm_exporter.targets.registry import TARGETS
 from bilstm_exporter.verification.agreement import Agreement, measure_agreement
 from bilstm_exporter.verification.parity import (
     Parity,
+    conditioned_parity,
     largest_input,
-    measure_parity,
     require_parity,
 )
 from bilstm_exporter.verification.runtimes import check_dtypes, check_operators, prove
@@ -207,9 +207,7 @@ class ArtifactBuilder:
         Badly conditioned probes are searched for only if an output differs.
         """
         artifact, session = self._open(name, recipe, built)
-        parity = measure_parity(session.run, self.probes.probes, artifact.outputs)
-        while not parity.passed and self.probes.keep_well_conditioned(parity.failed_probes):
-            parity = measure_parity(session.run, self.probes.probes, artifact.outputs)
+        parity = conditioned_parity(session.run, self.probes, artifact.outputs)
         require_parity(artifact.file, parity, self.probes.values_tried)
         limit = largest_input(session.run, self.probes.large)
         artifact = replace(artifact, parity=parity.to_dict(), largest_input=limit)

@@ -154,13 +154,11 @@ class Verifier:
         distribution: The name of the package.
         opener: ``"module:function"``, an `ArtifactOpener`; imported only where it is used, in a
             process of its own, because some runtimes end the process that they fail in.
-        min_version: The oldest version that gives right answers, such as ``"2026.4"``.
     """
 
     package: str
     distribution: str
     opener: str
-    min_version: str = ""
 
     @property
     def is_installed(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bilstm_exporter.errors import ParityError
-from bilstm_exporter.inspection.probes import Probe
+from bilstm_exporter.inspection.probes import Probe, ProbeSet
 from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_runtime.comparison import Run, compare, replay
 from bilstm_runtime.sampling import FLOAT_ENDS
@@ -85,6 +85,23 @@ def measure_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str
                 ratio, reason = found.max_error_ratio, found.mismatch
                 worst = Parity(len(probes), largest, ratio, probe.name, name, reason)
     return replace(worst, max_abs_error=largest, failed_probes=tuple(failed))
+
+
+def conditioned_parity(run: Run, probes: ProbeSet, output_names: Sequence[str]) -> Parity:
+    """Measure parity, and leave out badly conditioned probes as long as an output differs.
+
+    Args:
+        run: Runs the artifact once.
+        probes: The probes; those that are left out stay so for other artifacts.
+        output_names: The names of the outputs, for the report.
+
+    Returns:
+        The last comparison. It may have no probes left: `require_parity` raises then.
+    """
+    parity = measure_parity(run, probes.probes, output_names)
+    while not parity.passed and probes.keep_well_conditioned(parity.failed_probes):
+        parity = measure_parity(run, probes.probes, output_names)
+    return parity
 
 
 def largest_input(run: Run, large: Mapping[float, Probe]) -> float | None:

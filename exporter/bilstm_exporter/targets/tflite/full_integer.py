@@ -27,9 +27,9 @@ from bilstm_exporter.targets.tflite.converter import (
 )
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED, IntegerLowering
+from bilstm_exporter.targets.tflite.micro_forms import write_forms
 from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
 from bilstm_exporter.targets.tflite.operators import operators_of
-from bilstm_exporter.targets.tflite.runtime_forms import write_forms
 from bilstm_exporter.targets.tflite.weights import MIN_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
 from bilstm_runtime.spec import InputSpec

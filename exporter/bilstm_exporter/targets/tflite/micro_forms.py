@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from bilstm_exporter.targets.operators import Form
 from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, operator_code, operator_name
 
 _BUILTIN = schema.BuiltinOperator
@@ -42,12 +44,15 @@ _AS_FLOATS: dict[str, tuple[tuple[int, ...] | None, frozenset[int]]] = {
 }  # fmt: skip
 
 
-def write_micro_forms(model: Any) -> None:
-    """Write operators in dtypes that TFLite Micro has, in place.
+def write_forms(model: Any, forms: AbstractSet[Form]) -> None:
+    """Write operators in dtypes that TFLite Micro has, in place, if the runtimes need that.
 
     Args:
         model: The model, before `flatbuffer.finish`.
+        forms: The forms that the runtimes need; those of other formats are ignored.
     """
+    if Form.MICRO not in forms:
+        return
     for subgraph in model.subgraphs:
         edit = GraphEditor(model, subgraph)
         for operator in list(subgraph.operators):

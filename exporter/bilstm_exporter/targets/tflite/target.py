@@ -14,9 +14,9 @@ from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.full_integer import FullInteger
+from bilstm_exporter.targets.tflite.micro_forms import write_forms
 from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FLOAT_FORMS
 from bilstm_exporter.targets.tflite.operators import list_operators, operators_of
-from bilstm_exporter.targets.tflite.runtime_forms import write_forms
 from bilstm_exporter.targets.tflite.tiling import has_same_tiling
 from bilstm_exporter.targets.tflite.weights import store_weights
 
