@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -361,3 +362,15 @@ def test_version(command: Any, capsys: Any) -> None:
         command.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"{command.PROG} {bilstm_runtime.__version__}\n"
+
+
+def test_a_warning_is_one_line(tagger: str, lines: str, capsys: Any, monkeypatch: Any) -> None:
+    def run(_: Any) -> int:
+        warnings.warn("output 'y' has NaN", RuntimeWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(cli_run, "run", run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert cli_run.main([tagger, "--input", lines]) == 0
+    assert capsys.readouterr().err == "run-bilstm: warning: output 'y' has NaN\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,13 +204,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             count = job.answer_all(source, input_format)
     progress.clear()
-    if not args.quiet and sys.stderr.isatty():
-        sys.stderr.write(f"{PROG}: {count} examples, {model!r}\n")
-    if job.errors:
-        first = " ".join(job.errors[0].split())
-        sys.stderr.write(f"{PROG}: error: {len(job.errors)} of {count} examples: {first}\n")
-        return ExitCode.USAGE
-    return ExitCode.OK
+    failed = f"{len(job.errors)} of {count} examples"
+    return _report_end(args, f"{count} examples, {model!r}", failed, job.errors)
 
 
 def _run_stream(args: argparse.Namespace) -> int:
@@ -241,11 +237,18 @@ def _run_stream(args: argparse.Namespace) -> int:
         job = StreamJob(model, label, file, progress, **steps)
         count = job.run(source, input_format)
     progress.clear()
+    failed = f"{len(job.errors)} lines were not taken"
+    return _report_end(args, f"{count} steps, {model!r}", failed, job.errors)
+
+
+def _report_end(
+    args: argparse.Namespace, done: str, failed: str, errors: Sequence[str]
+) -> ExitCode:
+    """Write what was done to a terminal, and the first of the errors; returns the exit code."""
     if not args.quiet and sys.stderr.isatty():
-        sys.stderr.write(f"{PROG}: {count} steps, {model!r}\n")
-    if job.errors:
-        first = " ".join(job.errors[0].split())
-        sys.stderr.write(f"{PROG}: error: {len(job.errors)} lines were not taken: {first}\n")
+        sys.stderr.write(f"{PROG}: {done}\n")
+    if errors:
+        sys.stderr.write(f"{PROG}: error: {failed}: {' '.join(errors[0].split())}\n")
         return ExitCode.USAGE
     return ExitCode.OK
 
@@ -302,7 +305,14 @@ def _words(file: str) -> tuple[str, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_guarded(PROG, partial(parse_args, argv), run)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment] # called by position
+        return run_guarded(PROG, partial(parse_args, argv), run)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """Write a warning, such as that of an output with NaN, in one line."""
+    sys.stderr.write(f"{PROG}: warning: {' '.join(str(message).split())}\n")
 
 
 def _format_of(file: str | None, default: str, known: Collection[str]) -> str:
