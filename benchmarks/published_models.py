@@ -28,9 +28,9 @@ from rich.table import Table
 import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import ExportError
+from bilstm_exporter.frontends.files.model_file import KERAS3, inspect
+from bilstm_exporter.frontends.files.user_code import import_objects
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.frontends.model_file import KERAS3, inspect
-from bilstm_exporter.frontends.user_code import import_objects
 from bilstm_exporter.inspection.probes import (
     PADDINGS,
     Probe,

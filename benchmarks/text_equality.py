@@ -23,7 +23,7 @@ from tf_keras.preprocessing.sequence import pad_sequences
 from tf_keras.preprocessing.text import Tokenizer
 
 from bilstm_exporter.frontends.keras3.text import split_off_text
-from bilstm_exporter.tokenizers import Length, preprocessing_of, read_tokenizers
+from bilstm_exporter.processing.tokenizers import Length, preprocessing_of, read_tokenizers
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 from bilstm_runtime.text import make_encoder
 

@@ -82,8 +82,8 @@ def _read(model: str, threads: int, custom_objects: Sequence[str]) -> Any:
         with contextlib.suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
+        from bilstm_exporter.frontends.files.user_code import import_objects  # noqa: PLC0415
         from bilstm_exporter.frontends.loading import read  # noqa: PLC0415
-        from bilstm_exporter.frontends.user_code import import_objects  # noqa: PLC0415
 
         try:
             source, _ = read(model, custom_objects=import_objects(custom_objects))

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from bilstm_exporter.decoders import check_alone, parse_crf, parse_ctc
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.evaluation.task import check_metrics
-from bilstm_exporter.labels import read_labels
+from bilstm_exporter.processing.decoders import check_alone, parse_crf, parse_ctc
+from bilstm_exporter.processing.labels import read_labels
+from bilstm_exporter.processing.tokenizers import read_tokenizers
 from bilstm_exporter.profiles import Profile, default_profiles, parse_targets
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, RECIPES, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS, default_formats
-from bilstm_exporter.tokenizers import read_tokenizers
 from bilstm_runtime.preprocessing_spec import SIDES
 
 # From opset 13, in which Squeeze and ReduceSum take their axes as inputs, to the last that

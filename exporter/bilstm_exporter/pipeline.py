@@ -16,7 +16,6 @@ from bilstm_exporter.bundle.folder import (
     staged,
 )
 from bilstm_exporter.bundle.writer import write_bundle
-from bilstm_exporter.decoders import crf_decoding, ctc_decoding, parse_crf, parse_ctc
 from bilstm_exporter.errors import (
     ExportError,
     OptionError,
@@ -39,9 +38,12 @@ from bilstm_exporter.frontends.loading import layers_of, read
 from bilstm_exporter.inspection.probes import ProbeSet, golden_probes
 from bilstm_exporter.inspection.properties import inspect_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers
-from bilstm_exporter.labels import decodings_of
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.processing.decoders import crf_decoding, ctc_decoding, parse_crf, parse_ctc
+from bilstm_exporter.processing.labels import decodings_of
+from bilstm_exporter.processing.sample_rate import with_sample_rate
+from bilstm_exporter.processing.tokenizers import Length, preprocessing_of
 from bilstm_exporter.progress import Listener, Stages
 from bilstm_exporter.quantization.recipes import ALL, parse_recipes
 from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection
@@ -51,10 +53,8 @@ from bilstm_exporter.report import (
     make_report,
     report_streaming,
 )
-from bilstm_exporter.sound import with_sample_rate
 from bilstm_exporter.streaming.export import export_streaming
 from bilstm_exporter.targets.registry import default_formats
-from bilstm_exporter.tokenizers import Length, preprocessing_of
 from bilstm_runtime.decoding_spec import Decoding
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
 

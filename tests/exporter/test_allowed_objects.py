@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras
 
 from bilstm_exporter.errors import ExportError, UntrustedCodeError
-from bilstm_exporter.frontends.allowed_objects import keras3_library, only_allowed_objects
+from bilstm_exporter.frontends.files.allowed_objects import keras3_library, only_allowed_objects
 from bilstm_exporter.frontends.keras2.allowed_symbols import keras2_library
 from bilstm_exporter.frontends.loading import read
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 import tf_keras
 from keras import layers as kl
 
-from bilstm_exporter.frontends import compiled_loops
 from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.frontends.reference import compiled_loops
 
 from .models import floats
 

@@ -9,7 +9,9 @@ from keras import layers as kl
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.decoders import (
+from bilstm_exporter.errors import OptionError
+from bilstm_exporter.frontends.submodel import named_weights
+from bilstm_exporter.processing.decoders import (
     CrfOption,
     CtcOption,
     crf_decoding,
@@ -17,8 +19,6 @@ from bilstm_exporter.decoders import (
     parse_crf,
     parse_ctc,
 )
-from bilstm_exporter.errors import OptionError
-from bilstm_exporter.frontends.submodel import named_weights
 from bilstm_runtime.decoding.crf import MASKED, best_paths, chain_of
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import ExportError, ModelFileError, OptionError
+from bilstm_exporter.frontends.files.model_file import inspect
+from bilstm_exporter.frontends.files.user_code import build_model, import_objects
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.frontends.model_file import inspect
-from bilstm_exporter.frontends.user_code import build_model, import_objects
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

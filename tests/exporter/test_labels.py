@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.labels import decodings_of, read_labels
 from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.processing.labels import decodings_of, read_labels
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 
 BATCH, TIME = Axis("batch", None), Axis("time", None)

@@ -11,7 +11,7 @@ import tf_keras
 from bilstm_exporter import export
 from bilstm_exporter.errors import ParityError
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.frontends.roundings import RoundedCalls, moved_weights
+from bilstm_exporter.frontends.reference.roundings import RoundedCalls, moved_weights
 from bilstm_exporter.inspection.probes import Probe, ProbeKind, ProbeSet
 
 LIBRARIES = (keras, tf_keras)

@@ -8,7 +8,7 @@ from keras import layers as kl
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.frontends.operator_forms import COMMON_FORMS
+from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
 from bilstm_exporter.ir.operator_forms import operator_forms
 
 RNG = np.random.default_rng(0)

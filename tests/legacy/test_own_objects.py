@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import ModelFileError, UnknownObjectError, UntrustedCodeError
-from bilstm_exporter.frontends.known_objects import KnownObjects, missing_objects
+from bilstm_exporter.frontends.files.known_objects import KnownObjects, missing_objects
 from bilstm_exporter.frontends.loading import read
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from bilstm_exporter.errors import ModelFileError
+from bilstm_exporter.frontends.files.model_file import is_legacy
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.frontends.model_file import is_legacy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")

@@ -19,7 +19,7 @@ from bilstm_exporter import export
 from bilstm_exporter.cli.export import main
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.tokenizers import Length, preprocessing_of, read_tokenizers
+from bilstm_exporter.processing.tokenizers import Length, preprocessing_of, read_tokenizers
 from bilstm_runtime.errors import InputError, InputTypeError, MissingPackageError
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 from bilstm_runtime.text import make_encoder

@@ -245,7 +245,7 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
         _choose_keras(args)
         listener("loading TensorFlow")
         with contextlib.nullcontext() if args.debug else captured_stderr():
-            from bilstm_exporter.frontends.user_code import import_objects  # noqa: PLC0415
+            from bilstm_exporter.frontends.files.user_code import import_objects  # noqa: PLC0415
             from bilstm_exporter.pipeline import explain, run_export  # noqa: PLC0415
             from bilstm_exporter.report import FailedExport  # noqa: PLC0415
         options = replace(options, custom_objects=import_objects(args.custom_objects))
@@ -299,7 +299,7 @@ def _choose_keras(args: argparse.Namespace) -> None:
 
     TensorFlow reads the environment variable once, at import.
     """
-    from bilstm_exporter.frontends.model_file import is_legacy  # noqa: PLC0415 - loads h5py
+    from bilstm_exporter.frontends.files.model_file import is_legacy  # noqa: PLC0415 - loads h5py
 
     if is_legacy(args.model, args.weights) and importlib.util.find_spec("tf_keras"):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import UnsupportedModelError
-from bilstm_exporter.frontends.compiled_calls import Call, CompiledCalls
-from bilstm_exporter.frontends.compiled_loops import CompiledLoops
-from bilstm_exporter.frontends.roundings import RoundedCalls, moved_weights
+from bilstm_exporter.frontends.reference.compiled_calls import Call, CompiledCalls
+from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
+from bilstm_exporter.frontends.reference.roundings import RoundedCalls, moved_weights
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
 from bilstm_runtime.preprocessing_spec import Preprocessing

@@ -32,16 +32,16 @@ from bilstm_exporter.errors import (
     UnknownObjectError,
     plain_text,
 )
-from bilstm_exporter.frontends.allowed_objects import keras3_library, only_allowed_objects
-from bilstm_exporter.frontends.known_objects import (
+from bilstm_exporter.frontends.files.allowed_objects import keras3_library, only_allowed_objects
+from bilstm_exporter.frontends.files.known_objects import (
     KnownObjects,
     MissingObject,
     missing_objects,
     python_name,
     with_registered_names,
 )
-from bilstm_exporter.frontends.lambda_names import resolved_names
-from bilstm_exporter.frontends.model_file import (
+from bilstm_exporter.frontends.files.lambda_names import resolved_names
+from bilstm_exporter.frontends.files.model_file import (
     KERAS3,
     NOTHING_SHA256,
     ModelFile,
@@ -56,12 +56,12 @@ from bilstm_exporter.frontends.model_file import (
     with_config,
     without_unneeded_code,
 )
-from bilstm_exporter.frontends.named_checkpoint import assign_by_name, has_only_names
+from bilstm_exporter.frontends.files.named_checkpoint import assign_by_name, has_only_names
+from bilstm_exporter.frontends.files.tfjs import assign_weights, read_weights
+from bilstm_exporter.frontends.files.training_settings import without_training
+from bilstm_exporter.frontends.files.user_code import build_model
 from bilstm_exporter.frontends.submodel import named_weights, select_outputs, training_head
-from bilstm_exporter.frontends.tfjs import assign_weights, read_weights
 from bilstm_exporter.frontends.tracing import observed_failures
-from bilstm_exporter.frontends.training_settings import without_training
-from bilstm_exporter.frontends.user_code import build_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers, NamedLayer, Origin
 
 # The messages of Keras 2 and 3 for an unknown class or function.

@@ -15,6 +15,7 @@ from tensorflow.python.framework.function import Defun
 from tensorflow.python.ops import ctc_ops
 
 from bilstm_exporter.errors import ExportError, UnsupportedModelError, plain_text
+from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.ir.loop_lowering import lower_loops
 from bilstm_exporter.ir.loops import UnsupportedLoopError
 from bilstm_exporter.ir.markers import UnknownReadError
@@ -37,35 +38,6 @@ def _uniquely_named(*types: Any, **settings: Any) -> Any:
 
 
 _CTC_FUNCTIONS = SimpleNamespace(Defun=_uniquely_named)
-
-
-@contextlib.contextmanager
-def replaced(replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
-    """Set attributes ``{(owner, name): value}``, and restore the old ones on exit."""
-    saved = {key: vars(key[0]).get(key[1]) for key in replacements}
-    try:
-        for (owner, name), value in replacements.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name), value in saved.items():
-            if value is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)
-
-
-def before_flip(tensor: Any, axis: int) -> Any:
-    """Return the tensor before a reversal of this axis, or None if it is not a reversal.
-
-    Bidirectional flips the output of its backward layer, which is already a flip.
-    """
-    operation = getattr(tensor, "op", None)
-    if operation is not None and operation.type == "ReverseV2":
-        before, axes = operation.inputs
-        if list(tf.get_static_value(axes)) == [axis % len(tensor.shape)]:
-            return before
-    return None
 
 
 def trace_function(

@@ -22,9 +22,9 @@ from tf_keras.src.layers.preprocessing.index_lookup import IndexLookup
 from tf_keras.src.saving import object_registration
 from tf_keras.src.saving.legacy import serialization
 
-from bilstm_exporter.frontends.allowed_objects import Library, base_classes, refuse
+from bilstm_exporter.frontends.files.allowed_objects import Library, base_classes, refuse
 from bilstm_exporter.frontends.keras2.allowed_operators import is_allowed_operator
-from bilstm_exporter.frontends.tracing import replaced
+from bilstm_exporter.frontends.patching import replaced
 
 _OPS = "tensorflow.python.ops."
 _FUNCTION_MODULES = frozenset(

@@ -21,12 +21,12 @@ from tf_keras.src.saving.legacy.saved_model import load as keras_loader
 from tf_keras.src.saving.legacy.saved_model.constants import METRIC_IDENTIFIER
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+from bilstm_exporter.frontends.files.known_objects import KnownObjects
+from bilstm_exporter.frontends.files.model_file import SAVED_MODEL_FILE, ModelFile, with_config
+from bilstm_exporter.frontends.files.training_settings import own_training_settings
 from bilstm_exporter.frontends.keras2.allowed_operators import refused_operators
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
 from bilstm_exporter.frontends.keras2.pruning import pruned_layers, without_wrappers
-from bilstm_exporter.frontends.known_objects import KnownObjects
-from bilstm_exporter.frontends.model_file import SAVED_MODEL_FILE, ModelFile, with_config
-from bilstm_exporter.frontends.training_settings import own_training_settings
 
 _METADATA_FILE = "keras_metadata.pb"
 

@@ -23,7 +23,6 @@ from bilstm_exporter.frontends.base_model import (
     structure_name,
     unique_names,
 )
-from bilstm_exporter.frontends.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.keras2.operators import convertible_operators
 from bilstm_exporter.frontends.keras2.recurrent import (
     check_contract,
@@ -32,10 +31,11 @@ from bilstm_exporter.frontends.keras2.recurrent import (
     lowered_recurrences,
     observed_states,
 )
+from bilstm_exporter.frontends.patching import replaced
+from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.tracing import (
     random_layer,
     refuse_python,
-    replaced,
     trace_function,
     with_lowered_loops,
 )

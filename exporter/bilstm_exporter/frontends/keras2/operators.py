@@ -18,9 +18,9 @@ from tf_keras.src.engine import sequential
 from tf_keras.src.layers.convolutional import base_conv
 from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
-from bilstm_exporter.frontends.keras3.operators import per_group, softplus
-from bilstm_exporter.frontends.operator_forms import COMMON_FORMS
-from bilstm_exporter.frontends.tracing import before_flip, replaced
+from bilstm_exporter.frontends.operators.functions import before_flip, per_group, softplus
+from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
+from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.ir.cells import StepCell
 from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from bilstm_exporter.frontends.training_settings import PRUNING_WRAPPERS
+from bilstm_exporter.frontends.files.training_settings import PRUNING_WRAPPERS
 
 _OWN_WEIGHT = re.compile(r"(mask|threshold|pruning_step)(_\d+)?")
 

@@ -23,7 +23,7 @@ from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.layers.rnn import gru, gru_v1, lstm, lstm_v1, simple_rnn
 
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
-from bilstm_exporter.frontends.compiled_loops import CompiledLoops, LoopArguments
+from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.frontends.recurrent_layers import (
     LayerCall,
     RecurrentLayers,
@@ -31,7 +31,7 @@ from bilstm_exporter.frontends.recurrent_layers import (
     describe_gates,
     in_dtypes,
 )
-from bilstm_exporter.frontends.tracing import replaced
+from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops, LoopArguments
 from bilstm_exporter.ir.cells import (
     Activation,
     Cell,

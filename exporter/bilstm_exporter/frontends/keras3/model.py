@@ -21,7 +21,6 @@ from bilstm_exporter.frontends.base_model import (
     refuse_kind,
     structure_name,
 )
-from bilstm_exporter.frontends.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.keras3.operators import convertible_operators
 from bilstm_exporter.frontends.keras3.recurrent import (
     check_contract,
@@ -30,6 +29,7 @@ from bilstm_exporter.frontends.keras3.recurrent import (
     observed_states,
 )
 from bilstm_exporter.frontends.keras3.text import split_off_text
+from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.tracing import (
     random_layer,
     refuse_python,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -17,8 +17,9 @@ from keras.src.ops import nn as nn_ops
 from keras.src.utils import numerical_utils
 
 from bilstm_exporter.frontends.keras3.lookups import encode_classes, lookup_integers
-from bilstm_exporter.frontends.operator_forms import COMMON_FORMS
-from bilstm_exporter.frontends.tracing import before_flip, replaced
+from bilstm_exporter.frontends.operators.functions import before_flip, per_group, softplus
+from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
+from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.ir.operator_forms import operator_forms
 
 
@@ -104,21 +105,6 @@ def _signbit(x: Any) -> Any:
     return tf.logical_or(x < 0, 1 / x < 0)
 
 
-def softplus(x: Any) -> Any:
-    """Compute softplus as exactly as TensorFlow's kernel; TFLite's log(1 + exp(x)) is inexact.
-
-    Args:
-        x: A float tensor of any shape.
-
-    Returns:
-        A tensor of the same shape and dtype.
-    """
-    x = tf.convert_to_tensor(x)
-    small = tf.exp(-tf.abs(x))
-    # log1p: if small < 2**-12, log(1 + small) is small to 24 bits.
-    return tf.maximum(x, 0) + tf.where(small < 2**-12, small, tf.math.log(1 + small))
-
-
 def _normalize(original: Any) -> Any:
     def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Any:
         """Use a form that TFLite does not fuse; its fused operator returns NaN for zeros."""
@@ -140,27 +126,6 @@ def _conv(original: Any) -> Any:
         return per_group(original, groups, inputs, kernel, *args, **kwargs)
 
     return conv
-
-
-def per_group(
-    original: Callable[..., Any], groups: int, inputs: Any, kernel: Any, *args: Any, **kwargs: Any
-) -> Any:
-    """Call a convolution once per group, and concatenate the channels of the outputs.
-
-    Args:
-        original: The convolution, ``original(inputs, kernel, *args, **kwargs)``.
-        groups: The number of groups.
-        inputs: ``[batch, ..., groups * channels]``.
-        kernel: ``[..., channels, filters]``; each group has its share of the filters.
-        *args: Further arguments of the convolution.
-        **kwargs: The same.
-    """
-    parts = zip(
-        tf.split(inputs, groups, axis=-1),
-        tf.split(tf.convert_to_tensor(kernel), groups, axis=-1),
-        strict=True,
-    )
-    return tf.concat([original(x, k, *args, **kwargs) for x, k in parts], axis=-1)
 
 
 def _pool(original: Any) -> Any:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras import tree
 
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
-from bilstm_exporter.frontends.compiled_loops import CompiledLoops, LoopArguments
+from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.frontends.recurrent_layers import (
     LayerCall,
     RecurrentLayers,
@@ -28,7 +28,7 @@ from bilstm_exporter.frontends.recurrent_layers import (
     describe_gates,
     in_dtypes,
 )
-from bilstm_exporter.frontends.tracing import replaced
+from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops, LoopArguments
 from bilstm_exporter.ir.cells import (
     Activation,
     Cell,

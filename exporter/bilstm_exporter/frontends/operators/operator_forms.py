@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.frontends.spectra import SPECTRUM_FORMS
+from bilstm_exporter.frontends.operators.spectra import SPECTRUM_FORMS
 from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes, write_operator
 
 

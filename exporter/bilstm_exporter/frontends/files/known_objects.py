@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bilstm_exporter.frontends.model_file import LAMBDA
+from bilstm_exporter.frontends.files.model_file import LAMBDA
 
 Config = dict[str, Any]
 

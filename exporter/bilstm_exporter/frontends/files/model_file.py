@@ -24,7 +24,7 @@ from bilstm_exporter.errors import (
     UntrustedCodeError,
     plain_text,
 )
-from bilstm_exporter.frontends import tfjs
+from bilstm_exporter.frontends.files import tfjs
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.frontends.compiled_loops import CompiledLoops, without_graph_optimizer
+from bilstm_exporter.frontends.reference.compiled_loops import (
+    CompiledLoops,
+    without_graph_optimizer,
+)
 
 Call = Callable[..., list[Any]]
 Run = Callable[[Call, Sequence[np.ndarray]], list[np.ndarray]]

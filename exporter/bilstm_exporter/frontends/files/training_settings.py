@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bilstm_exporter.frontends.known_objects import KnownObjects, package_of, python_name
+from bilstm_exporter.frontends.files.known_objects import KnownObjects, package_of, python_name
 
 _KINDS = {
     "_initializer": "initializers",

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from bilstm_exporter.errors import UntrustedCodeError
-from bilstm_exporter.frontends.known_objects import package_of
-from bilstm_exporter.frontends.tracing import replaced
+from bilstm_exporter.frontends.files.known_objects import package_of
+from bilstm_exporter.frontends.patching import replaced
 
 # Modules that define functions of tensors, relative to the package of the library.
 _FUNCTION_MODULES = (

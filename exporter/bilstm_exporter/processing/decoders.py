@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bilstm_exporter.errors import OptionError
-from bilstm_exporter.labels import Labels, Names
+from bilstm_exporter.processing.labels import Labels, Names
 from bilstm_runtime.decoding.tags import scheme_of
 from bilstm_runtime.decoding_spec import (
     MAX_BEAM,

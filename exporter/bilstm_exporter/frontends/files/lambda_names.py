@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import UnknownObjectError
-from bilstm_exporter.frontends.tracing import replaced
+from bilstm_exporter.frontends.patching import replaced
 
 _ATTRIBUTE_READS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})

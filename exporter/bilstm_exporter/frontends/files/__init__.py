@@ -1,0 +1,1 @@
+"""Finding out what a model file is, and reading it without running its code."""

@@ -1,0 +1,1 @@
+"""Operators in forms that the converters of both formats support."""

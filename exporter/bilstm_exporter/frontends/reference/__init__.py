@@ -1,0 +1,1 @@
+"""Keras's own outputs: eager calls, equal compiled calls, calls off by roundings."""

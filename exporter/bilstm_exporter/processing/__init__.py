@@ -1,0 +1,1 @@
+"""What the options say of texts, sound and labels, checked and stored in the ModelSpec."""
