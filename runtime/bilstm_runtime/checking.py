@@ -1,4 +1,4 @@
-"""Checks the model files of a bundle on its golden cases.
+"""Checks the model files of a bundle on its golden cases, and its other files by their checksums.
 
 The reference is Keras's outputs. For a quantized file, it is the outputs recorded at export:
 quantization errors could hide a wrong file from a comparison with Keras.
@@ -25,11 +25,13 @@ from bilstm_runtime.decoding.recorded import agree
 from bilstm_runtime.errors import (
     BackendMissingError,
     BilstmRuntimeError,
+    BundleError,
     GoldenError,
     MissingPackageError,
 )
 from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.model import load_artifact
+from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 from bilstm_runtime.streams import run_stream
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.backends import Backend
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.golden import Case
-    from bilstm_runtime.bundle.manifest import Manifest
+    from bilstm_runtime.bundle.manifest import Manifest, TargetFile
     from bilstm_runtime.model import Model
     from bilstm_runtime.spec import AnyArray, Artifact
     from bilstm_runtime.stream_spec import StreamSpec
@@ -61,7 +63,8 @@ class ArtifactCheck:
         file: The model file.
         recipe: How its numbers are stored.
         backend: The backend; empty if none runs this format.
-        reference: "Keras", or "export" for the outputs recorded at export.
+        reference: "Keras", or "export" for the outputs recorded at export; "manifest" for a file
+            that no backend runs and whose size or checksum is wrong.
         passed: Whether all outputs agree with the reference; None if the file was not run.
         cases: The number of golden cases, each of which was run twice.
         max_abs_error: The largest absolute error, or None if nothing was compared.
@@ -86,7 +89,8 @@ class CheckReport:
 
     Attributes:
         name: The name of the model.
-        checks: One entry for each model file and backend.
+        checks: One entry for each model file and backend, and for each other file that is not
+            the one in the manifest, such as a tokenizer or a target file.
     """
 
     name: str
@@ -95,7 +99,7 @@ class CheckReport:
     @property
     def ran(self) -> bool:
         """Whether any model file could be run."""
-        return any(check.passed is not None for check in self.checks)
+        return any(check.backend and check.passed is not None for check in self.checks)
 
     @property
     def passed(self) -> bool:
@@ -151,7 +155,26 @@ def check(
             for backend in chosen
             if backend.format == artifact.format
         ]
+    checks += _wrong_files(bundle)
     return CheckReport(bundle.manifest.spec.name, tuple(checks))
+
+
+def _wrong_files(bundle: Bundle) -> list[ArtifactCheck]:
+    """Compare the files that no backend runs with the manifest; returns those that differ."""
+    texts = bundle.manifest.spec.preprocessing
+    tokenizers = {one.file: one for one in texts if isinstance(one, TokenizerFilePreprocessing)}
+    others: list[TargetFile | TokenizerFilePreprocessing] = [
+        *bundle.manifest.target_files,
+        *tokenizers.values(),
+    ]
+    wrong = []
+    for item in others:
+        try:
+            bundle.read(item)
+        except BundleError as error:
+            found = ArtifactCheck(item.file, "", "", "manifest", passed=False, reason=str(error))
+            wrong.append(found)
+    return wrong
 
 
 def _unchecked(artifact: Artifact, backend: str, reason: str) -> ArtifactCheck:

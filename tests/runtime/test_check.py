@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 import zipfile
@@ -213,3 +214,58 @@ def test_golden_answers_of_another_shape(bundle: BundleMaker) -> None:
     arrays["case0_input0"] = arrays["case0_input0"] + 100
     report = check(bundle(files={"golden.npz": npz(**arrays)}))
     assert all("outside of the vocabulary" in item.reason for item in report.checks)
+
+
+def with_target_file(bundle: BundleMaker) -> Path:
+    content = b"int main() { return 0; }"
+
+    def edit(manifest: dict[str, Any]) -> None:
+        digest = hashlib.sha256(content).hexdigest()
+        entry = {"file": "micro/main.cc", "bytes": len(content), "sha256": digest}
+        manifest["target_files"] = [entry]
+
+    folder: Path = bundle(edit=edit)
+    (folder / "micro").mkdir()
+    (folder / "micro" / "main.cc").write_bytes(content)
+    return folder
+
+
+def test_files_of_other_runtimes_pass_unseen(bundle: BundleMaker) -> None:
+    report = check(with_target_file(bundle))
+    assert report.passed
+    assert [item.backend for item in report.checks] == ["onnx", "litert"]
+
+
+@pytest.mark.parametrize("how", ["changed", "cut", "missing", "linked", "folder"])
+def test_files_of_other_runtimes_are_compared_with_the_manifest(
+    bundle: BundleMaker, tmp_path: Path, how: str
+) -> None:
+    folder = with_target_file(bundle)
+    file = folder / "micro" / "main.cc"
+    content = file.read_bytes()
+    file.unlink()
+    if how == "changed":
+        file.write_bytes(content.replace(b"0", b"1"))
+    elif how == "cut":
+        file.write_bytes(content[:-1])
+    elif how != "missing":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "main.cc").write_bytes(content)
+        if how == "folder":
+            file.parent.rmdir()
+        link = file if how == "linked" else file.parent
+        link.symlink_to(tmp_path / "elsewhere" / ("main.cc" if how == "linked" else ""))
+    report = check(folder)
+    assert not report.passed
+    *_, found = report.checks
+    assert (found.file, found.backend, found.passed) == ("micro/main.cc", "", False)
+    assert "main.cc" in found.reason
+
+
+def test_without_a_backend_a_wrong_file_is_found_too(bundle: BundleMaker) -> None:
+    folder = with_target_file(bundle)
+    (folder / "micro" / "main.cc").write_bytes(b"")
+    report = check(folder, backends=[])
+    assert not report.ran
+    assert not report.passed
+    assert [item.reason for item in report.checks] != []

@@ -22,7 +22,7 @@ from bilstm_runtime.errors import (
 if TYPE_CHECKING:
     import os
 
-    from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest
+    from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, TargetFile
     from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 
 _MAX_MANIFEST_BYTES: Final = 32 * 2**20
@@ -44,7 +44,7 @@ class Bundle:
     manifest: Manifest
     sha256: str = ""
 
-    def read(self, item: Artifact | Golden | TokenizerFilePreprocessing) -> bytes:
+    def read(self, item: Artifact | Golden | TokenizerFilePreprocessing | TargetFile) -> bytes:
         """Read a file of the bundle once, and verify its size and checksum.
 
         Raises:
@@ -63,7 +63,9 @@ class Bundle:
         self._check(item, hashlib.sha256(content).hexdigest())
         return content
 
-    def _check(self, item: Artifact | Golden | TokenizerFilePreprocessing, checksum: str) -> None:
+    def _check(
+        self, item: Artifact | Golden | TokenizerFilePreprocessing | TargetFile, checksum: str
+    ) -> None:
         if checksum != item.sha256:
             message = (
                 f"{self.folder / item.file} has the sha256 {checksum[:12]}..., "
@@ -139,7 +141,8 @@ def _regular_file_size(folder: Path, name: str) -> int:
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         message = f"{path} cannot be opened: {error}"
         raise BundleError(message) from error
-    if real.parent != folder.resolve():
+    # A target file lies in a folder inside the bundle, which may be no link either.
+    if real.parent != folder.resolve() / Path(name).parent:
         message = f"{path} leads out of the bundle folder, to {real}. That is not opened."
         raise BundleError(message)
     if not stat.S_ISREG(status.st_mode):

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     report = check(args.bundle, backends=args.backend, sha256=args.sha256)
     sys.stdout.write((_json(report) if args.json else _table(report)) + "\n")
-    if not report.ran:
+    if not report.ran and not any(item.passed is False for item in report.checks):
         sys.stderr.write(f"{PROG}: error: nothing could be run\n")
         missing = any(item.backend for item in report.checks)
         return ExitCode.BACKEND_MISSING if missing else ExitCode.BUNDLE
