@@ -21,9 +21,8 @@ from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.targets.base import TargetOptions
 from bilstm_exporter.targets.registry import TARGETS
-
-from .conftest import inspect
-from .models import MODELS, floats
+from exporter.conftest import inspect
+from exporter.models import MODELS, floats
 
 RECURRENT = (kl.RNN, kl.LSTM, kl.GRU, kl.SimpleRNN, kl.Bidirectional, kl.ConvLSTM1D, kl.ConvLSTM2D)
 OWNERS = (*RECURRENT, kl.TimeDistributed, kl.Embedding, kl.Layer, kl.LSTMCell, kl.GRUCell)

@@ -11,8 +11,7 @@ from keras import layers as kl
 
 from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.frontends.reference import compiled_loops
-
-from .models import floats
+from exporter.models import floats
 
 
 def counted(monkeypatch):

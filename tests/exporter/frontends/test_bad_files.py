@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from .models import MODELS, floats
+from exporter.models import MODELS, floats
 
 OPTION, MODEL = 2, 3
 
