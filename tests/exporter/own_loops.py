@@ -14,6 +14,8 @@ from keras import ops
 FEATURES = 4
 LOOPS = {}
 ONLY_KERAS3 = set()
+NOT_INFERRED = {"ops_associative_scan", "ops_associative_scan_reverse"}
+"""Loops of a shape that Keras cannot infer for a free time axis; it equals that of the input."""
 
 
 def loop(function):
@@ -326,6 +328,21 @@ def autoregressive(x, w):
 
 
 @loop
+def transposes_in_a_loop(x, w):
+    """Moves axes inside and outside of loops, next to functions that the TFLite converter moves."""
+    swap = lambda y: tf.transpose(y, [1, 0, 2])  # noqa: E731
+
+    def inner(i, y):
+        return i + 1, swap(tf.nn.relu(swap(y)) + 0.1)
+
+    def body(i, y):
+        y = swap(tf.tanh(swap(y)) @ w)
+        return i + 1, tf.while_loop(lambda i, _: i < 2, inner, (0, y))[1]
+
+    return swap(tf.while_loop(lambda i, _: i < 3, body, (0, swap(x)))[1])
+
+
+@loop
 def grows_a_tensor(x, w):
     """Each iteration reads all tokens before, and appends one."""
 
@@ -414,6 +431,25 @@ def ops_fori_loop_slice_update(x, w):
     return ops.transpose(ops.fori_loop(1, ops.shape(rows)[0], body, rows), (1, 0, 2))
 
 
+def linear_recurrence(one, other):
+    """Combines two steps ``(a, b)`` of ``h = a * h + b``."""
+    return one[0] * other[0], one[1] * other[0] + other[1]
+
+
+@keras3_loop
+def ops_associative_scan(x, w):
+    gates = ops.sigmoid(ops.matmul(x, w))
+    return ops.associative_scan(linear_recurrence, (gates, x), axis=1)[1]
+
+
+@keras3_loop
+def ops_associative_scan_reverse(x, w):
+    """Over the first axis; the order of the factors matters."""
+    gates = ops.softmax(ops.matmul(ops.transpose(x, (1, 0, 2)), w))[..., None] * w
+    products = ops.associative_scan(ops.matmul, gates, reverse=True)
+    return ops.transpose(ops.sum(products, -1), (1, 0, 2))
+
+
 @keras3_loop
 def ops_map(x, w):
     return ops.map(lambda row: ops.softmax(ops.matmul(row, w)), x)
@@ -453,6 +489,8 @@ def make_layer(library, name):
         def call(self, x):
             return LOOPS[name](x, tf.convert_to_tensor(self.kernel))
 
+    if name in NOT_INFERRED:
+        OwnLoop.compute_output_shape = lambda _self, shape: shape
     return OwnLoop(name="own_loop")
 
 

@@ -15,12 +15,14 @@ from ai_edge_litert.interpreter import Interpreter
 from bilstm_exporter.frontends.keras2.model import Keras2Model
 from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.ir.markers import MARKER_TYPE, mark_recurrences
+from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.targets.onnx.cleanup import clean
 from bilstm_exporter.targets.onnx.lowering import lower_markers
 from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, keep_marker
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
+from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FLOAT_FORMS
 
 from .own_loops import FEATURES, LOOPS, ONLY_KERAS3, make_model
 
@@ -74,7 +76,9 @@ def test_onnx(library, name):
 @pytest.mark.slow
 def test_tflite(library, name):
     model, examples, expected = loaded(library, name)
-    content = convert_function(model.trace(LoopLowering(4), model.flat_inputs))
+    with operator_forms(TFLITE_FLOAT_FORMS):
+        function = model.trace(LoopLowering(4), model.flat_inputs)
+    content = convert_function(function)
     interpreter = Interpreter(model_content=content)
     found = []
     for x in examples:

@@ -17,6 +17,7 @@ from keras.src.ops import nn as nn_ops
 from keras.src.utils import numerical_utils
 
 from bilstm_exporter.frontends.keras3.lookups import encode_classes, lookup_integers
+from bilstm_exporter.frontends.keras3.scans import associative_scan
 from bilstm_exporter.frontends.operators.functions import before_flip, per_group, softplus
 from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
 from bilstm_exporter.frontends.patching import replaced
@@ -32,6 +33,7 @@ def convertible_operators() -> Iterator[None]:
         replaced(
             {
                 (tf, "name_scope"): _name_scope(tf.name_scope),
+                (backend.core, "associative_scan"): associative_scan,
                 (numpy, "flip"): _flip(numpy.flip),
                 (numpy, "isin"): _isin,
                 (numpy, "matmul"): _matmul(numpy.matmul),

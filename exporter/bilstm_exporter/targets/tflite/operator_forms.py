@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph  # no public name
 
 from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes
 from bilstm_exporter.ir.traversal import ancestors
@@ -98,6 +99,30 @@ def _aligned(tensor: Any, term: str, labels: str) -> Any:
         if label not in term:
             tensor = tf.expand_dims(tensor, axis)
     return tensor
+
+
+def _transpose(x: Any, perm: Any) -> Any:
+    """Give each level of loops its own constant for an order of axes.
+
+    The converter stores one constant for the same order inside and outside of a loop. Next to a
+    ReLU or tanh it moves that constant into the loop, and then refuses the file.
+    """
+    order = tf.get_static_value(perm)
+    if order is None or perm.dtype == tf.int64:
+        return None
+    graph, depth = tf.compat.v1.get_default_graph(), 0
+    while graph is not None:
+        depth += isinstance(graph, WhileBodyFuncGraph)
+        graph = getattr(graph, "outer_graph", None)
+    if not depth:
+        return None
+    added = range(len(order), len(order) + depth - 1)  # axes of size 1
+    for _ in added:
+        x = tf.expand_dims(x, -1)
+    result = tf.transpose(x, tf.constant([*order, *added], tf.int64))
+    for _ in added:
+        result = tf.gather(result, 0, axis=-1)
+    return result
 
 
 def _roll(input: Any, shift: Any, axis: Any) -> Any:  # noqa: A002
@@ -493,6 +518,7 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "SplitV": _split_v,
     "Tan": _tan,
     "TensorScatterSub": _scatter_sub,
+    "Transpose": _transpose,
     "TruncateDiv": _truncate_div,
     "Unpack": _unpack,
 }
