@@ -356,6 +356,21 @@ def test_one_model_in_several_threads(load_one: Any, backend: str) -> None:
         assert all(pool.map(predict, range(200)))
 
 
+def test_a_file_of_fixed_shapes_runs_in_its_own_buffers(load_one: Any) -> None:
+    """Answers are the caller's own, also with several threads, and other shapes are refused."""
+    model = load_one("fixed", "onnx")
+    session = model._file._session
+    assert session._buffers is not None
+    inputs = [np.full((2, 6), number, np.int32) for number in range(1, 5)]
+    wanted = [session._run(None, {session._inputs[0]: array})[0] for array in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: session.run([inputs[number % 4]])[0], range(200)))
+    for number, array in enumerate(found):
+        np.testing.assert_array_equal(array, wanted[number % 4])
+    with pytest.raises(BackendRunError, match=r"inputs of shape \(1, 6\)"):
+        session.run([inputs[0][:1]])
+
+
 def test_the_largest_floats_are_clipped_without_a_warning() -> None:
     scale = Quantization("int8", 1e-3, 0)
     values = np.array([np.finfo(np.float32).max, -np.finfo(np.float32).max, 0.0], np.float32)

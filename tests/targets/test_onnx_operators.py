@@ -80,7 +80,9 @@ def lowered(
     graph = ir.Graph(inputs, outputs, nodes=[node], opset_imports={"": OPSET, DOMAIN: 1})
     model = ir.Model(graph, ir_version=9)
     step = _trace_step(recurrence, tf.zeros((1, 1, FEATURES)), [None] * count)
-    marker = Marker(recurrence, (states,) * count, masked, step)
+    kept = [outputs[0], *outputs[1 : 1 + one.return_sequences], *node.outputs[-count:]]
+    shapes = [tuple(d if isinstance(d, int) else None for d in v.shape or ()) for v in kept]
+    marker = Marker(recurrence, (states,) * count, masked, step, None, tuple(shapes))
     (form,) = lower_markers(model, {"layer:0": marker}, OPSET, forms)
     if Form.NO_LENGTHS in forms:
         for item in model.graph:

@@ -52,12 +52,16 @@ class Marker:
         step: One step ``(inputs, *states) -> [output, *states]`` as a ``tf.ConcreteFunction``
             without captured inputs. A target without an operator for the cell writes this step. It
             is traced with the model, while the front end's replacements are active.
+        steps: The number of steps; None if it may be any.
+        shapes: The shapes of the outputs; None for an axis of any size.
     """
 
     recurrence: Recurrence
     has_state: tuple[bool, ...]
     has_mask: bool
     step: Any
+    steps: int | None
+    shapes: tuple[tuple[int | None, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -120,16 +124,18 @@ class MarkerLowering(Lowering):
         output, *states = step.structured_outputs
         output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
         token = f"{recurrence.layer}:{len(self.markers)}"
+        shapes = [(batch, *output_shape)]
+        if recurrence.return_sequences:
+            shapes.append((batch, time, *output_shape))
+        shapes.extend((batch, *shape) for shape in state_shapes)
         self.markers[token] = Marker(
             recurrence=recurrence,
             has_state=tuple(state is not None for state in initial_state),
             has_mask=mask is not None,
             step=step,
+            steps=time,
+            shapes=tuple(shapes),
         )
-        shapes = [[batch, *output_shape]]
-        if recurrence.return_sequences:
-            shapes.append([batch, time, *output_shape])
-        shapes.extend([batch, *shape] for shape in state_shapes)
         inputs = [sequences, *([mask] if mask is not None else [])]
         inputs.extend(state for state in initial_state if state is not None)
         results = tf.raw_ops.PyFuncStateless(

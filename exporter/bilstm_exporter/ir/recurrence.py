@@ -86,11 +86,9 @@ class Lowering(abc.ABC):
 
     Attributes:
         own_functions: The functions in the graph that the lowering wrote, such as bodies of loops.
-        unrolls: Whether a known number of steps is written in another form than an unknown one.
     """
 
     own_functions: frozenset[str] = frozenset()
-    unrolls: bool = False
 
     @abc.abstractmethod
     def lower(

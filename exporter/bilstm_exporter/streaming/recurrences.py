@@ -142,7 +142,7 @@ class _Parts:
         return RecurrenceResult(last, outputs, result.states)
 
     def _result(self, steps: Tensor, mask: Tensor, starts: Sequence[Tensor]) -> RecurrenceResult:
-        if not (self.carried.one_step and self.lowering.unrolls):
+        if not self.carried.one_step:
             return _lower(self.call, self.lowering, steps, mask, starts)
         one = tf.reshape(steps, [1, 1, *steps.shape[2:]])
         one_mask = None if mask is None else tf.reshape(mask, [1, 1])

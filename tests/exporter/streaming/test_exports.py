@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 from keras import layers as kl
 
@@ -128,6 +129,8 @@ def test_files_of_one_step(tmp_path):
         np.testing.assert_allclose(found, model(x[None]).numpy()[0], atol=1e-5, rtol=1e-4)
     tflite = (report.bundle / "stream.tflite").read_bytes()
     assert b"while" not in tflite.lower()
+    operators = {node.op_type for node in onnx.load(report.bundle / "stream.onnx").graph.node}
+    assert not operators & {"GatherND", "Loop", "Scan", "Shape", "TopK"}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ they cancel, for example between two stacked BiLSTMs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -31,6 +31,7 @@ def clean(model: ir.Model) -> None:
                 common.DeduplicateHashedInitializersPass(),
                 common.CommonSubexpressionEliminationPass(),
                 MergeTransposes(),
+                ReplaceIdle(),
                 RemoveDoubleNegation(),
                 common.IdentityEliminationPass(),
                 common.RemoveUnusedNodesPass(),
@@ -90,6 +91,26 @@ class MergeTransposes(ir.passes.InPlacePass):
             elif node.op_type == "Concat" or node.op_type in _ELEMENTWISE:
                 modified |= _push_down(node)
         return ir.passes.PassResult(model, modified)
+
+
+class ReplaceIdle(ir.passes.InPlacePass):
+    """Replace nodes that return their input by Identity.
+
+    These are Transposes that move only axes of size 1, and Slices of whole axes: what recurrences
+    over one step leave.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph."""
+        idle = [node for node in model.graph if _is_idle(node)]
+        for node in idle:
+            identity = ir.Node("", "Identity", [node.inputs[0]], name=node.name)
+            result, old = identity.outputs[0], node.outputs[0]
+            result.name, result.type, result.shape = old.name, old.type, old.shape
+            ir.convenience.replace_nodes_and_values(
+                model.graph, node, [node], [identity], [old], [result]
+            )
+        return ir.passes.PassResult(model, modified=bool(idle))
 
 
 class RemoveDoubleNegation(ir.passes.InPlacePass):
@@ -194,6 +215,41 @@ def _remove_symbols(value: ir.Value) -> None:
     """Remove the names of free dimensions, which tf2onnx numbers consecutively too."""
     if value.shape is not None:
         value.shape = ir.Shape([size if isinstance(size, int) else None for size in value.shape])
+
+
+def _is_idle(node: ir.Node) -> bool:
+    """Whether shapes show that a Transpose moves only axes of size 1, or that a Slice takes all."""
+    if node.domain or node.op_type not in {"Transpose", "Slice"}:
+        return False
+    before, after = _sizes(node.inputs[0]), _sizes(node.outputs[0])
+    if node.op_type == "Slice":
+        return before is not None and _takes_all(node, before)
+    perm = list(node.attributes["perm"].as_ints())
+    if before is None and after is not None:
+        before = [after[perm.index(axis)] for axis in range(len(perm))]
+    if before is None or [before[axis] for axis in perm] != before:
+        return False
+    moved = [axis for axis in perm if before[axis] != 1]
+    return moved == sorted(moved)
+
+
+def _takes_all(node: ir.Node, sizes: Sequence[int]) -> bool:
+    """Whether a Slice of a tensor of these sizes returns all of it."""
+    parts = [None if value is None else value.const_value for value in node.inputs[1:]]
+    starts, ends, axes, steps = ([None if v is None else v.numpy() for v in parts] + [None] * 2)[:4]
+    if starts is None or ends is None or axes is None or (steps is None and len(parts) > 3):
+        return False
+    return not starts.any() and (steps is None or bool((steps == 1).all())) and all(
+        end >= sizes[axis] for axis, end in zip(axes.tolist(), ends.tolist(), strict=True)
+    )  # fmt: skip
+
+
+def _sizes(value: ir.Value | None) -> list[int] | None:
+    """The shape of a value, if all of its sizes are known."""
+    if value is None or value.shape is None:
+        return None
+    sizes = [size for size in value.shape if isinstance(size, int)]
+    return sizes if len(sizes) == len(value.shape) else None
 
 
 def _transpose_input(value: ir.Value | None) -> ir.Value | None:

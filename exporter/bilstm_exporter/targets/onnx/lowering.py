@@ -239,17 +239,27 @@ class _MarkerWriter:
             names = " and ".join(dict.fromkeys(fused.attributes["activations"]))
             reason = ACTIVATIONS_REASON.format(fused.op_type, names)
             fused = None
-        if self._ignores_lengths and call.mask is not None and call.reads_cell_state:
+        masked = call.mask is not None and marker.steps != 1
+        if self._ignores_lengths and masked and call.reads_cell_state:
             # Without the operator's lengths, a row's cell state after its last step is not known.
             fused, reason = None, CELL_STATE_REASON
         if fused is not None:
             values = _write_fused(build, call, fused, step_order, self._forms)
+            _set_shapes(values, marker)
             build.replace(node, values)
             return [RecurrenceForm(layer, fused.op_type)]
         values, body = write_scan(build, call, name, self._opset, forward_only=self._forward_only)
+        _set_shapes(values, marker)
         build.replace(node, values)
         inner = self.lower(body, f"{name}/body/")
         return [RecurrenceForm(layer, "Scan", reason), *inner]
+
+
+def _set_shapes(values: Sequence[ir.Value], marker: Marker) -> None:
+    """Set the shapes of a marker's outputs, which tf2onnx does not keep."""
+    for value, shape in zip(values, marker.shapes, strict=True):
+        if value.shape is None:
+            value.shape = ir.Shape(shape)
 
 
 def _has_activations(fused: FusedOperator, forms: frozenset[Form]) -> bool:
@@ -271,6 +281,8 @@ def _write_fused(
     if call.mask is None:
         turned = forward_only or Form.NO_REVERSE in forms
         last_output, outputs, states = _write_unmasked(build, call, fused, turned=turned)
+    elif call.marker.steps == 1:
+        last_output, outputs, states = _write_masked_step(build, call, fused)
     else:
         plan = masking.compaction(build, call.mask, keep_time=forward_only)
         last_output, outputs, states = _write_masked(
@@ -332,6 +344,22 @@ def _write_unmasked(
     if turned:
         outputs = build.reverse(outputs)
     return states[0], build.op("Transpose", outputs, perm=[1, 0, 2]), states
+
+
+def _write_masked_step(
+    build: Builder, call: MarkerCall, fused: FusedOperator
+) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
+    """Write an operator over one step, and undo it in rows in which the step is masked."""
+    steps = build.op("Transpose", call.sequences, perm=[1, 0, 2])
+    _, states = _write_operator(build, call, fused, steps)
+    zeros = build.constant(0.0, "float32")
+    last_output = build.op("Where", call.mask, states[0], zeros)
+    outputs = build.op("Unsqueeze", last_output, build.constant([1]))
+    states = [
+        build.op("Where", call.mask, state, zeros if start is None else start)
+        for state, start in zip(states, call.states, strict=True)
+    ]
+    return last_output, outputs, states
 
 
 def _write_masked(  # noqa: PLR0913 - the mask's plan and the form are independent

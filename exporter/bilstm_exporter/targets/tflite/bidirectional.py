@@ -45,8 +45,6 @@ class LoopLowering(Lowering):
         forms: How each recurrence was written.
     """
 
-    unrolls = True
-
     def __init__(self, weight_bytes: int) -> None:
         self.cells: list[Cell] = []
         self.forms: list[RecurrenceForm] = []
