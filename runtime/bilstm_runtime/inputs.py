@@ -73,6 +73,8 @@ class InputReader:
             for item in spec.inputs
         ]
         self._names = [item.name for item in spec.inputs]
+        # A text takes the longest to read: an array that is not ready is found before.
+        self._order = sorted(range(len(self._names)), key=lambda n: self._names[n] in texts)
         self._axes = list(shared)
         named: dict[str, list[tuple[int, int]]] = {}
         for i, item in enumerate(spec.inputs):
@@ -83,25 +85,32 @@ class InputReader:
         self._equal = [(places[0], other) for places in named.values() for other in places[1:]]
 
     def ready(self, values: Values) -> list[AnyArray] | None:
-        """Return the arrays if they are valid without conversion or padding; else None."""
-        arrays: Sequence[Any]
-        if type(values) is np.ndarray:
-            arrays = (values,)
-        elif type(values) is dict and len(values) == len(self._names):
-            arrays = [values.get(name) for name in self._names]
-        elif len(self._names) > 1 and type(values) in (list, tuple):
-            arrays = values
+        """Return the arrays of one run that need no conversion or padding; else None.
+
+        These are valid arrays, and the ids of a single text.
+
+        Raises:
+            InputError: A text is not valid.
+        """
+        parts: Sequence[Any]
+        if type(values) is dict and len(values) == len(self._names):
+            parts = [values.get(name) for name in self._names]
+        elif len(self._names) == 1:
+            parts = (values,)
+        elif type(values) in (list, tuple) and len(values) == len(self._names):
+            parts = values
         else:
             return None
-        if len(arrays) != len(self._columns):
-            return None
-        for column, array in zip(self._columns, arrays, strict=True):
-            if not column.is_ready(array):
+        arrays: list[Any] = [None] * len(parts)
+        for number in self._order:
+            array = self._columns[number].ready(parts[number])
+            if array is None:
                 return None
+            arrays[number] = array
         for (i, j), (k, m) in self._equal:
             if arrays[i].shape[j] != arrays[k].shape[m]:
                 return None
-        return list(arrays)
+        return arrays
 
     def read(self, values: Values) -> Request:
         """Read input of any accepted form.
@@ -238,21 +247,25 @@ class _ColumnReader:
             else TextReader(preprocessing, spec, can_pad=can_pad, read_file=read_file)
         )
 
-    def is_ready(self, array: Any) -> bool:
-        """Whether this is a valid array that needs no conversion or padding."""
-        if (
-            type(array) is not np.ndarray
-            or array.dtype != self._dtype
-            or array.ndim != self._rank
-            or not array.flags.c_contiguous
-        ):
-            return False
+    def ready(self, value: Any) -> AnyArray | None:
+        """Return a valid array that needs no conversion or padding, or the ids of a single text."""
+        if type(value) is np.ndarray:
+            array: AnyArray = value
+        elif self._text is not None and type(value) is list and len(value) == 1:
+            found = self._text.single(value[0], self._dtype)
+            if found is None:
+                return None
+            array = found
+        else:
+            return None
+        if array.dtype != self._dtype or array.ndim != self._rank or not array.flags.c_contiguous:
+            return None
         if array.shape != self._last_shape:
             for size, (low, high) in zip(array.shape, self._bounds, strict=True):
                 if size < low or (high is not None and size > high):
-                    return False
+                    return None
             self._last_shape = array.shape
-        return self._rule.accepts(array)
+        return array if self._rule.accepts(array) else None
 
     def texts(self, value: Values) -> list[TokenSequence] | None:
         """Return the tokens of each example; None if this input does not take text, or has none."""

@@ -76,8 +76,8 @@ def test_hashes_of_every_length() -> None:
     texts = ["".join(chr(rng.randrange(1, 0xD800)) for _ in range(n)) for n in range(150)]
     fast = tf.strings.to_hash_bucket_fast(texts, 2**60).numpy()
     strong = tf.strings.to_hash_bucket_strong(texts, 2**60, key=[5, 2**62]).numpy()
-    assert [bucket(text, 2**60, None) for text in texts] == fast.tolist()
-    assert [bucket(text, 2**60, (5, 2**62)) for text in texts] == strong.tolist()
+    assert [bucket(text.encode(), 2**60, None) for text in texts] == fast.tolist()
+    assert [bucket(text.encode(), 2**60, (5, 2**62)) for text in texts] == strong.tolist()
     assert fingerprint64(b"") == 0x9AE16A3B2F90404F
     assert siphash(b"", 0, 0) == 0x1E924B9D737700D7
 

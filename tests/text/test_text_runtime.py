@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
+from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.preprocessing_spec import TextPreprocessing
 from bilstm_runtime.text import TextEncoder
 
@@ -101,3 +102,25 @@ print(sorted({{m.split(".")[0] for m in sys.modules}} & {{"tensorflow", "keras",
         capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("backend", ["onnx", "litert"])
+def test_a_single_text_takes_the_short_way_to_the_same_outputs(bundle, backend) -> None:
+    model = bilstm_runtime.load(bundle, backend=backend)
+    reader = InputReader(model.spec)
+    for text in ("A good film", "film", "", "zzz a"):
+        (ready,), read = reader.ready([text]) or [None], reader.read([text])
+        np.testing.assert_array_equal(ready, read.columns[0])
+        assert ready.dtype == read.columns[0].dtype == model.inputs[0].dtype
+    for value in ("a", ["a", "b"], [["a"]], [1], [], [b"a"], (), [None]):
+        assert reader.ready(value) is None
+    with pytest.raises(bilstm_runtime.InputError, match=r"example 0: .* lone surrogate"):
+        reader.ready(["a \ud800"])
+
+
+def test_the_places_of_tokens() -> None:
+    words = encoder().tokens('"Good", ... a-b\tİ!', "text")
+    found = [(token.text, token.start, token.end, token.step) for token in words.tokens]
+    assert found == [("Good", 1, 5, 0), ("a-b", 12, 15, 1), ("İ", 16, 17, 2)]
+    letters = encoder(split="character").tokens("a-É", "text")
+    assert [(token.text, token.start) for token in letters.tokens] == [("a", 0), ("É", 2)]

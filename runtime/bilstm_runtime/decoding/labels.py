@@ -36,7 +36,7 @@ def labels_of(
     scores = scores_of(rows, decoding.activation, len(decoding.labels))
     is_binary = scores.shape[-1] != rows.shape[-1]
     # A stable order: the class with the lower number is first among equals.
-    order = np.argsort(-scores, axis=-1, kind="stable")
+    order = (-scores).argsort(axis=-1, kind="stable")
     if decoding.exclusive and is_binary and threshold is not None:
         best = best_of(scores, threshold)
         order = np.stack([best, 1 - best], axis=-1)

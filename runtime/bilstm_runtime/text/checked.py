@@ -11,7 +11,13 @@ _SHOWN: Final = 40
 
 
 def checked_text(text: Any, label: str) -> str:
-    """Return a text that UTF-8 can encode.
+    """Return a text that UTF-8 can encode; raises the errors of `utf8_of`."""
+    utf8_of(text, label)
+    return str(text)
+
+
+def utf8_of(text: Any, label: str) -> bytes:
+    """Return the UTF-8 of a text.
 
     Raises:
         InputTypeError: It is no `str`.
@@ -19,14 +25,13 @@ def checked_text(text: Any, label: str) -> str:
     """
     if isinstance(text, str):
         try:
-            text.encode()
+            return text.encode()
         except UnicodeEncodeError as error:
             message = (
                 f"{label}: {shown(text)} contains a lone surrogate, or comes from bytes that are "
                 f"not UTF-8, at position {error.start}"
             )
             raise InputError(message) from error
-        return text
     if isinstance(text, bytes):
         message = f"{label} holds bytes; decode them first: [text.decode() for text in texts]"
     elif isinstance(text, (list, tuple)):

@@ -14,15 +14,14 @@ _K1: Final = 0xB492B66FBE98F273
 _K2: Final = 0x9AE16A3B2F90404F
 
 
-def bucket(text: str, count: int, key: tuple[int, int] | None) -> int:
+def bucket(data: bytes, count: int, key: tuple[int, int] | None) -> int:
     """Return the number of the bucket of a text, from 0 to `count` - 1.
 
     Args:
-        text: The text; its UTF-8 bytes are hashed.
+        data: The UTF-8 of the text.
         count: The number of buckets.
         key: The two numbers of the strong hash; None for the fast one.
     """
-    data = text.encode()
     return (fingerprint64(data) if key is None else siphash(data, *key)) % count
 
 

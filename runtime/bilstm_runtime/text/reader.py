@@ -100,6 +100,27 @@ class TextReader:
             self._example(item, f"{self._label}, example {i}") for i, item in enumerate(examples)
         ]
 
+    def single(self, text: Any, dtype: np.dtype[Any]) -> AnyArray | None:
+        """Return the ids of one text with a batch axis, in a dtype.
+
+        Args:
+            text: The only example.
+            dtype: What the model takes.
+
+        Returns:
+            `[1, ...]`; None if the example is no `str`, or the dtype may not hold every id.
+
+        Raises:
+            InputError: The text is not valid for the model.
+        """
+        if type(text) is not str:
+            return None
+        ids = self._example(text, f"{self._label}, example 0")
+        # No id of a manifest, and of a tokenizer's file, needs more than 32 bits.
+        if ids.dtype == dtype or (ids.dtype.kind == dtype.kind == "i" and dtype.itemsize >= 4):
+            return ids.astype(dtype, copy=False)[None]
+        return None
+
     def tokens(self, value: Any) -> list[TokenSequence] | None:
         """Return the tokens of each example; None if the value is not text."""
         if not _holds_text(value):

@@ -27,6 +27,10 @@ class KerasTokenizer:
         self._characters = item.characters
         self._separator = item.separator
         self._table = str.maketrans(dict.fromkeys(item.filters, item.separator))
+        filters = dict.fromkeys(one for one in item.filters if one != item.separator)
+        # If no character becomes another one that is filtered, they can be replaced in turn. That
+        # is as fast for ASCII and 20 times as fast for other texts: few are in a text.
+        self._filters = None if filters.keys() & set(item.separator) else tuple(filters)
         self._unknown = item.unknown_id
         ids = item.ids or range(item.first_id, item.first_id + len(item.vocabulary))
         self._ids = dict(zip(item.vocabulary, ids, strict=True))
@@ -90,7 +94,17 @@ class KerasTokenizer:
             text = text.lower()
         if self._is_character:
             return text
-        return [word for word in text.translate(self._table).split(self._separator) if word]
+        return list(filter(None, self._filtered(text).split(self._separator)))
+
+    def _filtered(self, text: str) -> str:
+        """Replace the characters that separate words by the separator."""
+        if self._filters is None:
+            return text.translate(self._table)
+        separator = self._separator
+        for character in self._filters:
+            if character in text:
+                text = text.replace(character, separator)
+        return text
 
     def _located(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
         """Return the tokens, and their places in the text as it was before lower-casing."""
@@ -128,12 +142,10 @@ class KerasTokenizer:
 
     def _fitted(self, ids: list[int], length: int | None) -> AnyArray:
         """Cut or pad to a length."""
-        if length is None or length == len(ids):
-            return np.array(ids, dtype=np.int64)
-        if len(ids) > length:
-            cut = ids[-length:] if self._fit.truncating == "pre" else ids[:length]
-            return np.array(cut, dtype=np.int64)
-        found = np.full(length, self._fit.padding_id, dtype=np.int64)
-        if ids:
-            found[slice(-len(ids), None) if self._fit.padding == "pre" else slice(len(ids))] = ids
-        return found
+        fit, missing = self._fit, 0 if length is None else length - len(ids)
+        if missing > 0:
+            padding = [fit.padding_id] * missing
+            ids = [*padding, *ids] if fit.padding == "pre" else [*ids, *padding]
+        elif missing < 0:
+            ids = ids[-missing:] if fit.truncating == "pre" else ids[:missing]
+        return np.array(ids, dtype=np.int64)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilstm_runtime.decoding.tags import Token, TokenSequence
-from bilstm_runtime.errors import BundleError, MissingPackageError
-from bilstm_runtime.text.checked import checked_text
+from bilstm_runtime.errors import BundleError, InputError, MissingPackageError
+from bilstm_runtime.text.checked import checked_text, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ class FileTokenizer:
         """Return the ids of one text, `[tokens] int64`.
 
         Raises:
-            InputError: The text is not Unicode.
+            InputError: The text is not Unicode, or the library fails on it.
             InputTypeError: The example is not text.
             MissingPackageError: The library is not installed.
             BundleError: The library cannot read the file.
@@ -85,7 +85,14 @@ class FileTokenizer:
     def _encoding(self, example: Any, label: str) -> Any:
         if isinstance(example, (list, tuple)) and len(example) == 1:
             example = example[0]
-        return self._loaded().encode(checked_text(example, label))
+        text, tokenizer = checked_text(example, label), self._loaded()
+        try:
+            return tokenizer.encode(text)
+        except Exception as error:  # the library raises plain exceptions
+            message = (
+                f"{label}: {shown(text)} cannot be tokenized by {self._item.file}: {error!s:.200}"
+            )
+            raise InputError(message) from error
 
     def _loaded(self) -> Any:
         with self._lock:

@@ -10,41 +10,38 @@ import numpy as np
 
 from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import InputError
-from bilstm_runtime.text.checked import checked_text, shown
+from bilstm_runtime.text.checked import checked_text, shown, utf8_of
 from bilstm_runtime.text.hashing import bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from bilstm_runtime.preprocessing_spec import TextPreprocessing
     from bilstm_runtime.spec import AnyArray
 
 # Keras calls tf.strings.lower without an encoding, which changes only ASCII letters. It strips
-# ASCII punctuation. tf.strings.split splits at the characters of C's isspace.
-_LOWER: Final[dict[int, int | None]] = {
-    ord(upper): ord(lower)
-    for upper, lower in zip(string.ascii_uppercase, string.ascii_lowercase, strict=True)
-}
-_STRIP: Final[dict[int, int | None]] = dict.fromkeys(map(ord, string.punctuation))
-_STANDARDIZE: Final = {
-    "lower": _LOWER,
-    "strip_punctuation": _STRIP,
-    "lower_and_strip_punctuation": {**_LOWER, **_STRIP},
-}
-_SPLIT: Final[dict[str, Callable[[str], list[str]]]] = {
-    "whitespace": re.compile(r"[^\t\n\v\f\r ]+").findall,
-    "character": list,
-}
+# ASCII punctuation. tf.strings.split splits at the characters of C's isspace, as `bytes.split`
+# does. None of these bytes is part of another character in UTF-8.
+_LOWERS: Final = ("lower", "lower_and_strip_punctuation")
+_STRIPS: Final = ("strip_punctuation", "lower_and_strip_punctuation")
+_LOWER: Final = bytes.maketrans(string.ascii_uppercase.encode(), string.ascii_lowercase.encode())
+_WORD: Final = re.compile(r"[^\t\n\v\f\r ]+")
 
 
 class TextEncoder:
-    """Converts texts to ids, as one entry of a manifest's `preprocessing` describes."""
+    """Converts texts to ids, as one entry of a manifest's `preprocessing` describes.
+
+    Texts are standardized and split as UTF-8, as in TensorFlow, which is faster than as `str`.
+    Tokens are `bytes`; only characters are `str`.
+    """
 
     def __init__(self, preprocessing: TextPreprocessing) -> None:
         """Build the table of ids."""
         item = preprocessing
-        self._table = _STANDARDIZE[item.standardize] if item.standardize else None
-        self._split = _SPLIT[item.split] if item.split else None
+        self._lower = _LOWER if item.standardize in _LOWERS else None
+        self._stripped = string.punctuation if item.standardize in _STRIPS else ""
+        self._deleted = self._stripped.encode()
+        self._split = item.split
         self._ngrams = item.ngrams
         self._length = item.output_sequence_length
         self._padding = item.padding_id
@@ -54,9 +51,14 @@ class TextEncoder:
         self._mode = item.output_mode
         self._size = item.size or 0
         self._weights = np.array(item.weights, dtype=np.float32)
-        self._ids = {word: item.first_id + i for i, word in enumerate(item.vocabulary)}
+        words = {word: item.first_id + i for i, word in enumerate(item.vocabulary)}
         if item.mask_token is not None and item.padding_id is not None:
-            self._ids[item.mask_token] = item.padding_id
+            words[item.mask_token] = item.padding_id
+        is_character = item.split == "character"
+        self._space: Any = " " if is_character else b" "
+        self._ids: dict[Any, int] = (
+            words if is_character else {word.encode(): number for word, number in words.items()}
+        )
 
     def encode(self, example: Any, label: str) -> AnyArray:
         """Return the ids of one example, or what they become.
@@ -76,9 +78,10 @@ class TextEncoder:
         if self._split is not None:
             if isinstance(example, (list, tuple)) and len(example) == 1:
                 example = example[0]
-            tokens = self._joined(self._split(self._standardized(example, label)))
-            ids = np.array(self._fitted(self._lookup(tokens, label)), dtype=np.int64)
-            return self._encoded(ids)
+            text = self._standardized(example, label)
+            tokens: Sequence[Any] = text.split() if self._split == "whitespace" else text.decode()
+            ids = self._fitted(self._lookup(self._joined(tokens), label))
+            return self._encoded(np.array(ids, dtype=np.int64))
         try:
             return self._encoded(np.array(self._nested(example, label), dtype=np.int64))
         except ValueError as error:
@@ -99,15 +102,8 @@ class TextEncoder:
             return TokenSequence(None, tokens[: self._length])
         if isinstance(example, (list, tuple)) and len(example) == 1:
             example = example[0]
-        text = self._standardized(example, label)
-        # The place in the original of each character that is left.
-        table = self._table or {}
-        kept = [n for n, one in enumerate(example) if table.get(ord(one), 0) is not None]
-        places, end = [], 0
-        for token in self._split(text):
-            start = text.index(token, end)
-            end = start + len(token)
-            places.append((kept[start], kept[end - 1] + 1))
+        text = checked_text(example, label)
+        places = self._places(text)
         if self._ngrams:
             places = [
                 (places[n][0], places[n + width - 1][1])
@@ -115,10 +111,22 @@ class TextEncoder:
                 for n in range(len(places) - width + 1)
             ]
         found = [
-            Token(example[first:last], first, last, step)
+            Token(text[first:last], first, last, step)
             for step, (first, last) in enumerate(places[: self._length])
         ]
-        return TokenSequence(example, found)
+        return TokenSequence(text, found)
+
+    def _places(self, text: str) -> list[tuple[int, int]]:
+        """Return the place of each token: from its first to its last character that is kept."""
+        if self._split == "character":
+            return [(n, n + 1) for n, one in enumerate(text) if one not in self._stripped]
+        places = []
+        for match in _WORD.finditer(text):
+            run = match[0].lstrip(self._stripped)
+            if run:
+                start = match.end() - len(run)
+                places.append((start, start + len(run.rstrip(self._stripped))))
+        return places
 
     def _nested(self, example: Any, label: str) -> Any:
         """Return the ids of strings in lists, in lists of the same structure."""
@@ -129,36 +137,37 @@ class TextEncoder:
         tokens = self._joined([self._standardized(item, label) for item in example])
         return self._fitted(self._lookup(tokens, label))
 
-    def _standardized(self, text: Any, label: str) -> str:
-        found = checked_text(text, label)
-        return found if self._table is None else found.translate(self._table)
+    def _standardized(self, text: Any, label: str) -> bytes:
+        return utf8_of(text, label).translate(self._lower, self._deleted)
 
-    def _joined(self, tokens: list[str]) -> list[str]:
+    def _joined(self, tokens: Sequence[Any]) -> Sequence[Any]:
         """Join neighbouring tokens: first all of the first number of tokens, then of the next."""
         if not self._ngrams:
             return tokens
         return [
-            " ".join(tokens[n : n + width])
+            self._space.join(tokens[n : n + width])
             for width in self._ngrams
             for n in range(len(tokens) - width + 1)
         ]
 
-    def _lookup(self, tokens: list[str], label: str) -> list[int]:
+    def _lookup(self, tokens: Sequence[Any], label: str) -> list[int]:
         find, unknown = self._ids.get, self._unknown
         if unknown is not None and self._buckets == 1:
             return [find(token, unknown) for token in tokens]
         if unknown is not None:
             found = [(token, find(token)) for token in tokens]
             return [
-                unknown + bucket(token, self._buckets, self._hash_key) if one is None else one
+                unknown + bucket(_utf8(token), self._buckets, self._hash_key)
+                if one is None
+                else one
                 for token, one in found
             ]
         ids = [one for one in map(find, tokens) if one is not None]
         if len(ids) < len(tokens):
-            token = next(token for token in tokens if token not in self._ids)
+            token = next(_utf8(token) for token in tokens if token not in self._ids)
             message = (
-                f"{label}: {shown(token)} is not in the vocabulary, and this model has no id for "
-                "unknown tokens (its layer has num_oov_indices=0)"
+                f"{label}: {shown(token.decode())} is not in the vocabulary, and this model has "
+                "no id for unknown tokens (its layer has num_oov_indices=0)"
             )
             raise InputError(message)
         return ids
@@ -182,3 +191,7 @@ class TextEncoder:
         if self._mode == "multi_hot":
             return np.minimum(counts, np.float32(1))
         return counts * self._weights if self._mode == "tf_idf" else counts
+
+
+def _utf8(token: str | bytes) -> bytes:
+    return token.encode() if isinstance(token, str) else token
