@@ -173,16 +173,21 @@ def _valid_steps(emissions: AnyArray, chain: Chain, mask: AnyArray | None) -> _S
         message = f"the mask has the shape {list(valid.shape)}; expected {[batch, time]}"
         raise ValueError(message)
     lengths = np.count_nonzero(valid, axis=1)
-    order = np.argsort(-lengths, kind="stable")
-    lengths, longest = lengths[order], int(lengths.max(initial=0))
-    places = np.argsort(~valid[order], axis=1, kind="stable")[:, :longest]
-    steps = emissions[order[None, :], places.T]
+    if batch and valid.all():
+        longest, order = time, np.arange(batch)
+        places = np.broadcast_to(np.arange(time), (batch, time))
+        steps = emissions.transpose(1, 0, 2).copy()
+    else:
+        order = np.argsort(-lengths, kind="stable")
+        lengths, longest = lengths[order], int(lengths.max(initial=0))
+        places = np.argsort(~valid[order], axis=1, kind="stable")[:, :longest]
+        steps = emissions[order[None, :], places.T]
     rows = np.arange(np.count_nonzero(lengths))
     if chain.start is not None and longest:
         steps[0, rows] += chain.start.astype(steps.dtype)
     if chain.end is not None and longest:
         steps[lengths[rows] - 1, rows] += chain.end.astype(steps.dtype)
-    counts = [int(np.count_nonzero(lengths > step)) for step in range(longest)]
+    counts = np.count_nonzero(lengths > np.arange(longest)[:, None], axis=1).tolist()
     return _Steps(steps, lengths, counts, places, order)
 
 
@@ -225,9 +230,9 @@ def best_paths(
     columns = np.ascontiguousarray(chain.transitions.T, values.dtype)
     before = np.empty_like(ends)
     for step in range(time - 1, 0, -1):
-        np.take(columns, found[step], axis=0, out=before, mode="clip")
+        columns.take(found[step], axis=0, out=before, mode="clip")
         np.add(before, values[step - 1], out=before)
-        np.argmax(before, axis=1, out=found[step - 1])
+        before.argmax(axis=1, out=found[step - 1])
         count = steps.counts[step]
         if count < batch:  # the others end here, or before
             found[step - 1, count:] = last[count:]
@@ -239,8 +244,9 @@ def best_paths(
 def _best_scores(emissions: AnyArray, transitions: AnyArray) -> AnyArray:
     """Return the score of the best path that ends in each tag of each step.
 
-    For each distance d, the tags j follow the tags (j + d) modulo the number of tags. So one
-    addition of two contiguous arrays computes all candidates of a distance, of the whole batch.
+    For each distance d, the tags j follow the tags (j + d) modulo the number of tags. So one copy
+    and one addition of contiguous arrays compute all candidates of a step, of the whole batch. The
+    two took three quarters of the time of one addition of the shifted view (numpy 2.4, x86-64).
 
     Args:
         emissions: `[time, batch, tags]`.
@@ -261,12 +267,13 @@ def _best_scores(emissions: AnyArray, transitions: AnyArray) -> AnyArray:
     item = values.itemsize
     shifted = np.lib.stride_tricks.as_strided(before, (tags, row), (batch * item, item))
     best = _aligned(row, values.dtype)
+    twice = before.reshape(2, row)
     for step in range(1, time):
-        before[:row] = values[step - 1]
-        before[row:] = values[step - 1]
-        np.add(shifted, weights, out=candidates)
+        twice[...] = values[step - 1]
+        candidates[...] = shifted
+        np.add(candidates, weights, out=candidates)
         np.maximum.reduce(candidates, axis=0, out=best)
-        values[step] += best
+        np.add(values[step], best, out=values[step])
     return np.ascontiguousarray(values.reshape(time, tags, batch).transpose(0, 2, 1))
 
 
