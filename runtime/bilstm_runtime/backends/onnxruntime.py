@@ -8,6 +8,7 @@ is opened from bytes, with a folder for external data in which no file can exist
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -122,20 +123,21 @@ class _Buffers:
 
 def _buffers(session: Any, artifact: Artifact) -> _Buffers | None:
     """Make the buffers of a file; None if a shape is not fixed, or if copies would cost more."""
-    made: list[dict[str, AnyArray]] = []
-    for names, nodes in (
-        (artifact.inputs, session.get_inputs()),
-        (artifact.outputs, session.get_outputs()),
-    ):
-        by_name = {node.name: node for node in nodes}
-        sizes = {name: by_name[name].shape for name in names}
-        if any(type(size) is not int for shape in sizes.values() for size in shape):
+    nodes = {node.name: node for node in (*session.get_inputs(), *session.get_outputs())}
+    forms, total = {}, 0
+    for name in (*artifact.inputs, *artifact.outputs):
+        shape, dtype = nodes[name].shape, np.dtype(_dtype(nodes[name].type))
+        if any(type(size) is not int or size < 0 for size in shape):
             return None
-        dtypes = {name: np.dtype(_dtype(by_name[name].type)) for name in names}
-        made.append({name: np.zeros(sizes[name], dtypes[name]) for name in names})
-    if sum(array.nbytes for arrays in made for array in arrays.values()) > _MAX_BUFFERS:
+        forms[name] = shape, dtype
+        total += math.prod(shape) * dtype.itemsize
+    if total > _MAX_BUFFERS:
         return None
-    return _Buffers(session, *made)
+    return _Buffers(
+        session,
+        {name: np.zeros(*forms[name]) for name in artifact.inputs},
+        {name: np.zeros(*forms[name]) for name in artifact.outputs},
+    )
 
 
 @register(
