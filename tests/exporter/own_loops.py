@@ -125,6 +125,18 @@ def while_loop_of_values_with_list(x, w):
 
 
 @loop
+def variables_that_change_places(x, w):
+    """As in Fibonacci's numbers, and two that are exchanged."""
+
+    def body(i, a, b, c, d):
+        return i + 1, tf.tanh(a @ w + b), a, d, tf.reshape(c, tf.shape(c))
+
+    start = (0, x[:, 0], x[:, 0] * 0.5, x[:, 0] > 0, x[:, 0] < 1.0)
+    _, a, b, c, d = tf.while_loop(lambda i, *_: i < 3, body, start)
+    return tf.concat([a, b, tf.cast(c, tf.float32), 2.0 * tf.cast(d, tf.float32)], -1)
+
+
+@loop
 def maximum_iterations(x, w):
     body = lambda h: (tf.tanh(h @ w + x[:, 0]),)  # noqa: E731
     (h,) = tf.while_loop(lambda h: True, body, (x[:, 0],), maximum_iterations=3)
@@ -174,6 +186,76 @@ def array_read_at_computed_positions(x, w):
         return i + 1, array.write(i, tf.tanh(source.read((2 * i) % n) + before @ w))
 
     return steps_first(tf.while_loop(lambda i, _: i < n, body, (1, array))[1].stack())
+
+
+@loop
+def array_of_the_step_before(x, w):
+    """Reads what the two iterations before wrote, and the element after the own one."""
+    rows = steps_first(x)
+    n = tf.shape(rows)[0]
+    array = tf.TensorArray(
+        tf.float32, n + 3, clear_after_read=False, element_shape=(None, FEATURES)
+    )
+    array = array.unstack(tf.concat([rows, tf.tile(rows[:1], [3, 1, 1])], 0))
+
+    def body(i, array):
+        before = array.read(i - 1) @ w + array.read(i - 2)
+        h = tf.tanh(before + array.read(i) - array.read(i + 1))
+        array = array.write(i, h)
+        return i + 1, array.write(i, array.read(i) * 0.9)
+
+    return steps_first(tf.while_loop(lambda i, _: i < n + 2, body, (2, array))[1].stack())
+
+
+@loop
+def array_backwards_of_the_step_after(x, w):
+    """As in backward algorithms; the list starts as zeros, but for its last element."""
+    rows = steps_first(x)
+    n = tf.shape(rows)[0]
+    array = tf.TensorArray(tf.float32, n, clear_after_read=False)
+    array = array.write(n - 1, rows[n - 1])
+
+    def body(i, array):
+        k = n - 1 - i
+        return i + 1, array.write(k, tf.tanh(array.read(k + 1) @ w + rows[k]))
+
+    return steps_first(tf.while_loop(lambda i, _: i < n, body, (1, array))[1].stack())
+
+
+@loop
+def array_that_grows_from_its_last(x, w):
+    """As in decoders: the first element is written before, each other one from the one before."""
+    rows = steps_first(x)
+    array = tf.TensorArray(tf.float32, 0, dynamic_size=True, clear_after_read=False)
+    array = array.write(0, rows[0])
+
+    def body(i, array):
+        return i + 1, array.write(i, tf.tanh(array.read(i - 1) @ w + rows[i]))
+
+    n = tf.shape(rows)[0]
+    return steps_first(tf.while_loop(lambda i, _: i < n, body, (1, array))[1].stack())
+
+
+@loop
+def autograph_that_writes_some(x, w):
+    """Leaves zeros, or the element of the step before, where a condition does not hold."""
+
+    @tf.function
+    def run(x):
+        n = tf.shape(x)[1]
+        h = tf.zeros_like(x[:, 0])
+        some = tf.TensorArray(tf.float32, n)
+        held = tf.TensorArray(tf.float32, n, clear_after_read=False)
+        for t in tf.range(n):
+            h = tf.tanh(x[:, t] + h @ w)
+            if tf.reduce_max(h) > 0.7:
+                some = some.write(t, h)
+                held = held.write(t, h * 2.0)
+            elif t > 0:
+                held = held.write(t, held.read(t - 1) + tf.cast(held.size(), tf.float32))
+        return steps_first(some.stack() + held.stack())
+
+    return run(x)
 
 
 @loop

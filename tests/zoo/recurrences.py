@@ -221,7 +221,30 @@ class NestedCell(L.Layer):
         return {**super().get_config(), "units": self.units}
 
 
+@registered
+class DelayLineCell(L.Layer):
+    """A user's cell whose states are the outputs of the last three steps."""
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.state_size = [units, units, units]
+        self.output_size = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel")
+
+    def call(self, inputs, states, training=False):
+        first, second, third = states
+        h = ops.tanh(ops.matmul(inputs, self.kernel) + 0.5 * second - third)
+        return h + first, [h, first, second]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
 OWN_CELLS = {
+    "own-delay-line-cell": lambda: DelayLineCell(3),
     "own-cell": lambda: MinimalGatedCell(4),
     "own-two-state-cell": lambda: TwoStateCell(3),
     "own-nested-cell": lambda: NestedCell(4),

@@ -5,13 +5,15 @@ Whatever a layer calls (``tf.scan``, ``tf.while_loop``, ``keras.ops.fori_loop``,
 in a variant. No format has such lists. `lower_loops` copies a graph; each list becomes a tensor
 ``[size, ...]``, and each loop is described as a `Loop` for the target. A list to which a loop
 writes one element per iteration, at positions that follow each other, is collected in linear
-time. Any other list that a loop writes is one of its carried tensors.
+time, also if an iteration reads this element or those of the iterations before (`list_uses`).
+Any other list that a loop writes is one of its carried tensors.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -19,6 +21,7 @@ import tensorflow as tf
 from bilstm_exporter.ir.loops import Loop, LoopResult, UnsupportedLoopError
 from bilstm_exporter.ir.tensor_lists import (
     LIST_OPERATORS,
+    LoopElement,
     TensorList,
     elements,
     from_tensor,
@@ -192,7 +195,10 @@ class Copier:
                 results = self.copy(graph, known, [graph.outputs[number] for number in wanted])
                 tensors = []
                 for place, result in enumerate(results):
-                    if isinstance(result, TensorList):
+                    if isinstance(result, LoopElement):
+                        sizes[place] = result
+                        tensors.append(tf.identity(result.current()))
+                    elif isinstance(result, TensorList):
                         if result.tensor is None and result.written is None:
                             raise self.error(
                                 operation.name,
@@ -211,7 +217,10 @@ class Copier:
         results = tf.cond(condition, branch("then_branch"), branch("else_branch"))
         values: dict[int, Any] = {}
         for number, result, made in zip(wanted, results, sizes, strict=True):
-            values[number] = result if made is None else from_tensor(result, made.dtype)
+            if isinstance(made, LoopElement):
+                values[number] = replace(made, element=result)
+            else:
+                values[number] = result if made is None else from_tensor(result, made.dtype)
         return values
 
     def error(self, node: str, reason: str) -> UnsupportedLoopError:

@@ -6,7 +6,7 @@ the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.ir.counts import static_number
-from bilstm_exporter.ir.traversal import WHILE_OPERATORS, function_graph
+from bilstm_exporter.ir.traversal import IF_OPERATORS, WHILE_OPERATORS, function_graph
 
 Tensor = Any
 Sources = list[tuple[Tensor, int]]
@@ -27,8 +27,8 @@ class WrittenItem:
 
     Attributes:
         item: The tensor.
-        loops: The loops inside of the outer loop whose body has the tensor, with their bodies,
-            innermost first.
+        loops: The loops and conditions inside of the outer loop whose body has the tensor, with
+            their bodies or branches, innermost first.
     """
 
     item: Tensor
@@ -42,11 +42,17 @@ def written_item(handle: Tensor) -> WrittenItem | None:
     operation = handle.op
     if operation.type in {"TensorListSetItem", "TensorListPushBack"}:
         return WrittenItem(operation.inputs[-1])
-    if operation.type not in WHILE_OPERATORS:
-        return None
-    body = function_graph(operation, "body")
-    inner = written_item(body.outputs[handle.value_index])
-    return None if inner is None else replace(inner, loops=(*inner.loops, (operation, body)))
+    names: Sequence[str] = ()
+    if operation.type in WHILE_OPERATORS:
+        names = ("body",)
+    elif operation.type in IF_OPERATORS:
+        names = ("then_branch", "else_branch")
+    for name in names:
+        body = function_graph(operation, name)
+        inner = written_item(body.outputs[handle.value_index])
+        if inner is not None:
+            return replace(inner, loops=(*inner.loops, (operation, body)))
+    return None
 
 
 def size_sources(tensor: Tensor, axis: int, known: set[int]) -> Sources | None:
@@ -93,26 +99,9 @@ def _row_of_product(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
 
 
 def _element(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
-    """For ``tensor[i]`` and an element of a list."""
+    """For an element of a list."""
     operation = tensor.op
-    if operation.type == "TensorListGetItem":
-        return operation.inputs[0], axis
-    if operation.type == "GatherV2":
-        takes_one = (
-            static_number(operation.inputs[2]) == 0
-            and operation.inputs[1].shape.rank == 0
-            and not operation.get_attr("batch_dims")
-        )
-        return (operation.inputs[0], axis + 1) if takes_one else None
-    if operation.type == "StridedSlice":
-        masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask")
-        takes_one = (
-            not any(operation.get_attr(name) for name in masks)
-            and operation.get_attr("shrink_axis_mask") == 1
-            and operation.inputs[1].shape == [1]
-        )
-        return (operation.inputs[0], axis + 1) if takes_one else None
-    return None
+    return (operation.inputs[0], axis) if operation.type == "TensorListGetItem" else None
 
 
 def _passed_through_loop(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
@@ -180,6 +169,30 @@ def _concat(operation: Any, rank: int) -> _Kept | None:
     return None if axes is None else [None if n == axes[0] % rank else n for n in range(rank)]
 
 
+def _gather(operation: Any, rank: int) -> _Kept | None:
+    axis, index_rank = static_number(operation.inputs[2]), operation.inputs[1].shape.rank
+    if axis is None or index_rank is None or operation.get_attr("batch_dims"):
+        return None
+    axis %= rank
+    return [*range(axis), *[None] * index_rank, *range(axis + 1, rank)]
+
+
+def _strided_slice(operation: Any, rank: int) -> _Kept | None:
+    strides = tf.get_static_value(operation.inputs[3])
+    if (
+        strides is None
+        or operation.get_attr("ellipsis_mask")
+        or operation.get_attr("new_axis_mask")
+    ):
+        return None
+    whole = operation.get_attr("begin_mask") & operation.get_attr("end_mask")
+    kept: _Kept = []
+    for n, stride in enumerate(strides):
+        if not operation.get_attr("shrink_axis_mask") >> n & 1:
+            kept.append(n if whole >> n & 1 and stride == 1 else None)
+    return [*kept, *range(len(strides), rank)]
+
+
 def _transpose(operation: Any, rank: int) -> _Kept | None:
     del rank
     return _constant_axes(operation)
@@ -189,8 +202,10 @@ _AXES: dict[str, Callable[[Any, int], _Kept | None]] = {
     **dict.fromkeys(("ArgMax", "Max", "Mean", "Min", "Sum"), _reduce),
     "ConcatV2": _concat,
     "ExpandDims": _expand,
+    "GatherV2": _gather,
     "Pack": _pack,
     "Squeeze": _squeeze,
+    "StridedSlice": _strided_slice,
     "Transpose": _transpose,
 }
 _ELEMENTWISE = frozenset(

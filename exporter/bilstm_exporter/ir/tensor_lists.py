@@ -16,6 +16,7 @@ from bilstm_exporter.ir.counts import (
     static_count,
     static_number,
 )
+from bilstm_exporter.ir.list_uses import ListUses, key_of
 
 if TYPE_CHECKING:
     from bilstm_exporter.ir.loops import GraphCopier
@@ -47,8 +48,47 @@ class TensorList:
         return self.tensor is not None or bool(self.written)
 
 
+@dataclass(frozen=True)
+class LoopElement:
+    """A list in one iteration of a loop that uses it only as `ListUses` describes.
+
+    Attributes:
+        values: The list before the loop.
+        uses: How the loop uses it.
+        position: The position that the iteration writes.
+        earlier: The elements of the iterations before, the last first.
+        element: The element that is written; None if none is yet.
+    """
+
+    values: TensorList
+    uses: ListUses
+    position: Tensor
+    earlier: Sequence[Tensor]
+    element: Tensor | None = None
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the elements."""
+        return self.values.dtype
+
+    def current(self) -> Tensor:
+        """The element at the position of the iteration."""
+        if self.element is not None:
+            return self.element
+        return tf.gather(elements(self.values), self.position)
+
+    def read_by(self, operation: Any, index: Tensor) -> Tensor:
+        """The element that an operator reads."""
+        distance = self.uses.reads[key_of(operation)]
+        if distance < 0:
+            return self.earlier[-distance - 1]
+        return self.current() if not distance else tf.gather(elements(self.values), index)
+
+
 def inside(value: Any) -> Any:
     """A value from outside of a loop, for its body; constants are repeated there."""
+    if isinstance(value, LoopElement):
+        return value
     if isinstance(value, TensorList):
         return replace(value, size=_count_inside(value.size))
     static = tf.get_static_value(value)
@@ -127,8 +167,10 @@ def _from(_copier: GraphCopier, _operation: Any, tensor: Any, _shape: Any) -> di
 
 
 def _get(
-    copier: GraphCopier, operation: Any, values: TensorList, index: Any, _s: Any
+    copier: GraphCopier, operation: Any, values: TensorList | LoopElement, index: Any, _s: Any
 ) -> dict[int, Any]:
+    if isinstance(values, LoopElement):
+        return {0: values.read_by(operation, index)}
     static = static_number(index)
     if values.tensor is None and static is not None and static in (values.written or {}):
         return {0: (values.written or {})[static]}
@@ -139,8 +181,10 @@ def _get(
 
 
 def _set(
-    copier: GraphCopier, operation: Any, values: TensorList, index: Any, item: Any
+    copier: GraphCopier, operation: Any, values: TensorList | LoopElement, index: Any, item: Any
 ) -> dict[int, Any]:
+    if isinstance(values, LoopElement):
+        return {0: replace(values, element=item)}
     grows = operation.get_attr("resize_if_index_out_of_bounds")
     static = static_number(index)
     if values.size.static == 1 and not grows:
@@ -191,8 +235,11 @@ def _stack(copier: GraphCopier, operation: Any, values: TensorList, _shape: Any)
     return {0: _elements(copier, operation, values)}
 
 
-def _length(_copier: GraphCopier, _operation: Any, values: TensorList) -> dict[int, Any]:
-    return {0: values.size.tensor}
+def _length(
+    _copier: GraphCopier, _operation: Any, values: TensorList | LoopElement
+) -> dict[int, Any]:
+    outside = values.values if isinstance(values, LoopElement) else values
+    return {0: outside.size.tensor}
 
 
 def _gather(

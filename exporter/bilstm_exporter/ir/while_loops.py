@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from bilstm_exporter.ir.counts import Count, count_of, plus, static_count, static_number
+from bilstm_exporter.ir.list_uses import ListUses, list_uses
 from bilstm_exporter.ir.loops import Loop, UnsupportedLoopError, WrittenList
 from bilstm_exporter.ir.sizes import Sources, WrittenItem, size_sources, written_item
 from bilstm_exporter.ir.tensor_lists import (
     UNKNOWN_ELEMENT,
+    LoopElement,
     TensorList,
     elements,
     from_tensor,
@@ -42,17 +44,11 @@ class _Collected:
 
     Attributes:
         variable: The loop variable.
-        index: The position that an iteration writes, in the graph of the body.
-        item: The element, in the graph of the body.
-        stride: 1 or -1.
-        grows: Whether writing after the end adds elements.
+        uses: The positions that an iteration reads and writes.
     """
 
     variable: int
-    index: Tensor
-    item: Tensor
-    stride: int
-    grows: bool
+    uses: ListUses
 
 
 class WhileLoop:
@@ -99,6 +95,12 @@ class WhileLoop:
         shapes = [
             self._loop_shape(n, tensor) for n, tensor in zip(self._carried, initial, strict=True)
         ]
+        for one in self._collected:
+            if one.uses.needs_old:
+                self._inputs[one.variable] = self._with_tensor(one.variable)
+            earlier = self._earlier(one)
+            initial += earlier
+            shapes += [element.shape for element in earlier]
         iterations, exact = self._iterations()
         item_shapes = functools.cache(lambda: self._item_shapes(initial, shapes))
         loop = Loop(
@@ -120,32 +122,71 @@ class WhileLoop:
         )
         result = self._copier.lower(loop)
         after = {n: self._inputs[n] for n in self._read if self._invariant[n]}
-        for n, tensor in zip(self._carried, result.carried, strict=True):
+        for n, tensor in zip(self._carried, result.carried, strict=False):
             after[n] = from_tensor(tensor) if n in self._lists else tensor
         for one, tensor in zip(self._collected, result.lists, strict=True):
             values = from_tensor(tensor)
-            if not one.grows:
+            if not one.uses.grows:
                 values = replace(values, size=self._inputs[one.variable].size)
             after[one.variable] = values
         return {n: value for n, value in after.items() if n in self._read}
 
+    def _earlier(self, one: _Collected) -> list[Tensor]:
+        """The elements of a list that iterations before the first one would have written."""
+        if not one.uses.earlier:
+            return []
+        first = self._initial_count(one.uses.index, self._body).tensor
+        values = self._inputs[one.variable]
+        # A position outside of the list is not read: TensorFlow raises an error for it.
+        last = values.size.tensor - 1
+        return [
+            tf.gather(
+                elements(values),
+                tf.clip_by_value(first - one.uses.stride * distance, 0, last),
+            )
+            for distance in range(1, one.uses.earlier + 1)
+        ]
+
     def _step(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """See `Loop.step`."""
-        carried = [self._body.outputs[n] for n in self._carried]
-        items = [one.item for one in self._collected]
-        results = self._copier.copy(
-            self._body, self._inner(self._body, tensors), [*carried, *items]
-        )
+        body, count = self._body, len(self._carried)
+        known, lists = self._inner(body, tensors[:count]), self._loop_elements(tensors)
+        known |= {id(body.inputs[n]): value for n, value in lists.items()}
+        wanted = [body.outputs[n] for n in (*self._carried, *lists)]
+        results = self._copier.copy(body, known, wanted)
+        written, results = results[count:], results[:count]
+        items = [one.current() for one in written]
+        for one, item in zip(written, items, strict=True):
+            results += [item, *one.earlier][: one.uses.earlier]
         # Without an Identity, a tensor could be two outputs, or an input and an output.
         results = [
             tf.identity(elements(value) if isinstance(value, TensorList) else value)
             for value in results
         ]
-        return results[: len(carried)], results[len(carried) :]
+        return results, [tf.identity(item) for item in items]
+
+    def _loop_elements(self, tensors: Sequence[Tensor]) -> dict[int, LoopElement]:
+        """The collected lists in one iteration, by variable.
+
+        Args:
+            tensors: The carried tensors; see `Loop.initial`.
+        """
+        known = self._inner(self._body, tensors[: len(self._carried)])
+        rest = list(tensors[len(self._carried) :])
+        found = {}
+        for one in self._collected:
+            earlier, rest = rest[: one.uses.earlier], rest[one.uses.earlier :]
+            position = None
+            if one.uses.needs_old:
+                (position,) = self._copier.copy(self._body, known, [one.uses.index])
+                position = tf.reshape(position, [])
+            values = inside(self._inputs[one.variable])
+            found[one.variable] = LoopElement(values, one.uses, position, earlier)
+        return found
 
     def _goes_on(self, tensors: Sequence[Tensor]) -> Tensor:
         """See `Loop.condition`."""
-        known = self._inner(self._condition, tensors)
+        known = self._inner(self._condition, tensors[: len(self._carried)])
         (result,) = self._copier.copy(self._condition, known, self._condition.outputs)
         return tf.reshape(result, [])
 
@@ -221,49 +262,33 @@ class WhileLoop:
 
     def _describe_collected(self, n: int) -> _Collected | None:
         """Describe a list that is collected; None if it must be carried."""
-        writer = self._sources[n].op
-        if writer.type != "TensorListSetItem" or self._inputs[n].size.static == 1:
+        size = self._inputs[n].size.static
+        if n in self._read_by_condition():
             return None
-        handle, index, item = writer.inputs
-        stride = self._coefficient(index, self._own)
-        if (
-            before(handle) is not self._body.inputs[n]
-            or stride not in {1, -1}
-            or n in self._read_by_condition()
-            or self._is_read_elsewhere(n, writer)
-        ):
+        uses = list_uses(
+            self._body, n, self._live, lambda index: self._coefficient(index, self._own)
+        )
+        if uses is None or (size == 0 and uses.needs_old) or (size == 1 and not uses.grows):
             return None
-        grows = bool(writer.get_attr("resize_if_index_out_of_bounds"))
-        return _Collected(n, index, item, stride, grows)
-
-    def _is_read_elsewhere(self, n: int, writer: Any) -> bool:
-        """Whether an iteration reads a list other than by this operator, before or after it."""
-        waiting = [self._body.inputs[n], writer.outputs[0]]
-        while waiting:
-            for reader in waiting.pop().consumers():
-                if reader.name in self._live and reader is not writer:
-                    if reader.type != "Identity":
-                        return True
-                    waiting.extend(reader.outputs)
-        return False
+        return _Collected(n, uses)
 
     def _written_list(
         self, one: _Collected, iterations: Count | None, element_shape: Any, *, exact: bool
     ) -> WrittenList:
         values = self._inputs[one.variable]
-        first = self._initial_count(one.index, self._body)
-        begin = 0 if one.stride > 0 else plus(values.size, -1).key
+        first = self._initial_count(one.uses.index, self._body)
+        begin = 0 if one.uses.stride > 0 else plus(values.size, -1).key
         return WrittenList(
             dtype=values.dtype,
             first=first,
-            stride=one.stride,
+            stride=one.uses.stride,
             size=values.size,
-            grows=one.grows,
+            grows=one.uses.grows,
             before=elements(values) if values.has_elements else None,
             iterations=iterations,
             filled=exact
             and iterations is not None
-            and not one.grows
+            and not one.uses.grows
             and iterations.key == values.size.key
             and first.key == begin,
             element_shape=element_shape,
@@ -285,12 +310,14 @@ class WhileLoop:
             raise self._error(UNKNOWN_ELEMENT)
         if shape.is_fully_defined():
             return [int(size) for size in shape]
-        item = before(self._collected[place].item)
-        for n, tensor in zip(self._carried, initial, strict=True):
-            if self._sources[n] is item and n not in self._lists:
-                given = sizes_of(tensor)
-                return [a if a is not None else b for a, b in zip(shape, given, strict=True)]
-        sizes = self._sizes(WrittenItem(item), shape)
+        written = written_item(self._sources[self._collected[place].variable])
+        if written is not None:
+            item = before(written.item)
+            for n, tensor in zip(self._carried, initial, strict=False):
+                if self._sources[n] is item and n not in self._lists:
+                    given = sizes_of(tensor)
+                    return [a if a is not None else b for a, b in zip(shape, given, strict=True)]
+        sizes = None if written is None else self._sizes(written, shape)
         return sizes_of(self._step(initial)[1][place]) if sizes is None else sizes
 
     def _with_tensor(self, n: int) -> TensorList:
@@ -331,7 +358,8 @@ class WhileLoop:
                     return None
                 found += more
             if operation is not None:
-                found = [(operation.inputs[own.index(id(t))], place) for t, place in found]
+                given = list(operation.inputs)[-len(own) :]  # without the condition of an If
+                found = [(given[own.index(id(t))], place) for t, place in found]
             sources = found
         sizes = []
         for tensor, place in sources:

@@ -33,7 +33,7 @@ def clean(model: ir.Model) -> None:
                 MergeTransposes(),
                 ReplaceIdle(),
                 RemoveDoubleNegation(),
-                common.IdentityEliminationPass(),
+                RemoveIdentities(),
                 common.RemoveUnusedNodesPass(),
             ],
             steps=8,
@@ -127,6 +127,24 @@ class RemoveDoubleNegation(ir.passes.InPlacePass):
                 node.outputs[0].replace_all_uses_with(inner.inputs[0])
                 modified = True
         return ir.passes.PassResult(model, modified)
+
+
+class RemoveIdentities(common.IdentityEliminationPass):
+    """Remove Identity nodes, but for those by which a body or branch returns an outer value.
+
+    onnx_ir would make one value the output of two graphs, which it then refuses.
+    """
+
+    def _try_eliminate_identity_node(self, node: ir.Node) -> bool:
+        value = node.inputs[0] if node.op_type == "Identity" else None
+        producer = None if value is None else value.producer()
+        if (
+            producer is not None
+            and producer.graph is not node.graph
+            and node.outputs[0].is_graph_output()
+        ):
+            return False
+        return super()._try_eliminate_identity_node(node)
 
 
 class OwnOutputs(ir.passes.InPlacePass):
@@ -224,7 +242,9 @@ def _is_idle(node: ir.Node) -> bool:
     before, after = _sizes(node.inputs[0]), _sizes(node.outputs[0])
     if node.op_type == "Slice":
         return before is not None and _takes_all(node, before)
-    perm = list(node.attributes["perm"].as_ints())
+    perm = _perm(node)
+    if perm is None:
+        return False
     if before is None and after is not None:
         before = [after[perm.index(axis)] for axis in range(len(perm))]
     if before is None or [before[axis] for axis in perm] != before:
@@ -272,16 +292,26 @@ def _permutation(value: ir.Value | None) -> tuple[int, ...] | None:
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Transpose":
         return None
-    return tuple(producer.attributes["perm"].as_ints())
+    perm = _perm(producer)
+    return None if perm is None else tuple(perm)
+
+
+def _perm(node: ir.Node) -> list[int] | None:
+    """The permutation of a Transpose; None if it is the reversal of an unknown number of axes."""
+    if "perm" in node.attributes:
+        return list(node.attributes["perm"].as_ints())
+    shapes = [value.shape for value in (*node.inputs, *node.outputs) if value is not None]
+    rank = next((len(shape) for shape in shapes if shape is not None), None)
+    return None if rank is None else list(range(rank))[::-1]
 
 
 def _merge(node: ir.Node) -> bool:
     """Replace two consecutive Transposes by one, or by none if they cancel."""
-    first = _permutation(node.inputs[0])
-    if first is None:
+    first, second = _permutation(node.inputs[0]), _perm(node)
+    if first is None or second is None:
         return False
     source = _transpose_input(node.inputs[0])
-    perm = [first[axis] for axis in node.attributes["perm"].as_ints()]
+    perm = [first[axis] for axis in second]
     if source is not None and perm == sorted(perm) and not node.outputs[0].is_graph_output():
         node.outputs[0].replace_all_uses_with(source)
         _graph_of(node).remove(node, safe=True)

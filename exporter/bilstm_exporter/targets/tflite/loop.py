@@ -24,6 +24,7 @@ from bilstm_exporter.targets.tflite.tensor_ops import (
     leading_elements,
     limited_gates,
     limited_sigmoids,
+    loop_results,
     reverse_time,
     select,
     time_major,
@@ -317,6 +318,7 @@ class _TimeLoop:
             carry, buffer = list(variables[:count]), variables[count:]
             carry, new = body(start, carry, buffer[0] if buffer else None)
             results = [start + stride, *carry, *([new] if buffer else [])]
+            results = loop_results(results, [start, *variables])
             # The step loses a batch size that only the states define, as in a stateful model.
             for result, shape in zip(results, shapes, strict=True):
                 result.set_shape(shape)

@@ -8,12 +8,13 @@ puts the chunk in its place. Both test the condition of the loop.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
 from bilstm_exporter.ir.loops import Loop, LoopResult, UnsupportedLoopError, WrittenList
-from bilstm_exporter.targets.tflite.tensor_ops import write_rows
+from bilstm_exporter.targets.tflite.tensor_ops import loop_results, write_rows
 
 # With c steps per chunk, t steps copy about t * (c + t / c) elements: for 100 to 1,000 steps, few
 # more than with the best c.
@@ -32,6 +33,7 @@ def lower_loop(loop: Loop) -> LoopResult:
     Raises:
         UnsupportedLoopError: A list grows, and no limit of its size is known.
     """
+    loop = _with_separate_variables(loop)
     if not loop.lists:
         return loop.as_while()
     count, shapes = len(loop.initial), [tf.TensorShape(shape) for shape in loop.shapes]
@@ -103,6 +105,14 @@ def lower_loop(loop: Loop) -> LoopResult:
         for one, buffer, capacity in zip(loop.lists, results[count:], capacities, strict=True)
     ]
     return LoopResult(results[:count], lists)
+
+
+def _with_separate_variables(loop: Loop) -> Loop:
+    def step(tensors: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        carried, items = loop.step(tensors)
+        return loop_results(carried, tensors), items
+
+    return replace(loop, step=step)
 
 
 def _shaped(tensors: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:

@@ -10,6 +10,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
 
+from bilstm_exporter.ir.traversal import before
+
+# Operators whose result may lie in the memory of their input.
+_SAME_BUFFER = frozenset({"EnsureShape", "ExpandDims", "Identity", "Reshape", "Squeeze"})
 # XNNPACK's sigmoid (seen in LiteRT 2.3 on x86) gives NaN beyond 1e26. A float32 sigmoid is 0 or 1,
 # to 4e-44, beyond 100.
 _SATURATING = 100.0
@@ -66,6 +70,26 @@ def write_rows(buffer: Any, block: Any, start: Any) -> Any:
         return None
     indices = tf.stack([start, *[0] * (len(buffer.shape) - 1)])
     return xla_dynamic_update_slice(buffer, block, indices)
+
+
+def loop_results(results: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+    """Copy each result of a loop's body that is another variable, such as the state before.
+
+    LiteRT moves the results to the variables one by one, so that such a variable would have its new
+    value already.
+
+    Args:
+        results: The results of the body, in the order of the variables.
+        variables: The inputs of the body.
+    """
+    copies = []
+    for place, result in enumerate(results):
+        source = before(tf.convert_to_tensor(result), _SAME_BUFFER)
+        if any(source is variable for n, variable in enumerate(variables) if n != place):
+            # Not an Identity or Reshape, which the converter or LiteRT would not compute.
+            result = tf.gather(tf.expand_dims(result, 0), 0)  # noqa: PLW2901
+        copies.append(result)
+    return copies
 
 
 def leading_elements(steps: Any, shape: Sequence[int], index: Any = slice(None)) -> Any:
