@@ -350,3 +350,15 @@ def test_other_precisions_are_exported_in_float32(name, tmp_path):
     export(model, tmp_path / "bundle")
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert manifest["outputs"][0]["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(("inbound", "index"), [("b", 0), ("a", 0), ("b", 7), ("b", -1)])
+def test_layers_that_wait_for_each_other(tmp_path, inbound, index):
+    """tf_keras itself would wait forever."""
+    x = L.Input((3,), name="x")
+    parsed = json.loads(tf_keras.Model(x, L.Dense(3, name="b")(L.Dense(3, name="a")(x))).to_json())
+    parsed["config"]["layers"][1]["inbound_nodes"] = [[[inbound, index, 0, {}]]]
+    (tmp_path / "model.json").write_text(json.dumps(parsed))
+    (tmp_path / "model.h5").write_bytes((FIXTURES / "tf_keras.h5").read_bytes())
+    with pytest.raises(ModelFileError, match=r"wait for each other, or are missing: '[ab]'"):
+        read(tmp_path / "model.json", weights=tmp_path / "model.h5")

@@ -41,6 +41,7 @@ from bilstm_exporter.frontends.files.known_objects import (
     with_registered_names,
 )
 from bilstm_exporter.frontends.files.lambda_names import resolved_names
+from bilstm_exporter.frontends.files.limits import limited_weights
 from bilstm_exporter.frontends.files.model_file import (
     KERAS3,
     NOTHING_SHA256,
@@ -52,6 +53,7 @@ from bilstm_exporter.frontends.files.model_file import (
     parsing,
     refuse_code,
     sha256,
+    stored_size,
     weights_version,
     with_config,
     without_unneeded_code,
@@ -159,9 +161,12 @@ def _read_file(
     if outputs and not trust_code and file.kind != "saved_model":
         config = without_unneeded_code(file.config, outputs)
         needed = file if config is file.config else replace(file, config=config, is_edited=True)
-    model = load(
-        replace(needed, kind="json") if is_tfjs else needed, custom_objects, trust_code=trust_code
+    needed = replace(
+        needed,
+        kind="json" if is_tfjs else file.kind,
+        stored_bytes=stored_size(file.path) + (0 if weights is None else stored_size(weights)),
     )
+    model = load(needed, custom_objects, trust_code=trust_code)
     if is_tfjs and weights is None:
         _load_tfjs_weights(model, file.path)
     version = file.version or _version_of(model)
@@ -295,6 +300,7 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                 safe_mode,
                 contextlib.nullcontext() if trust_code else only_allowed_objects(keras3_library()),
                 resolved_names(keras, keras.src.utils.python_utils, custom_objects),
+                limited_weights(keras.layers.Layer, file.path, file.stored_bytes),
                 observed_failures(keras.layers.Layer) as failed,
             ):
                 if file.kind == "json":
@@ -367,6 +373,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             contextlib.nullcontext() if trust_code else only_functions_of_tensors(),
             contextlib.nullcontext() if trust_code else only_allowed_objects(keras2_library()),
             resolved_names(tf_keras, tf_keras.src.utils.generic_utils, custom_objects),
+            limited_weights(tf_keras.layers.Layer, file.path, file.stored_bytes),
             observed_failures(tf_keras.layers.Layer) as failed,
         ):
             return loading.load(

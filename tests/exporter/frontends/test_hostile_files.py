@@ -14,6 +14,7 @@ import pytest
 
 from bilstm_exporter.errors import ExportError, ModelFileError, OptionError
 from bilstm_exporter.frontends.files.model_file import inspect
+from bilstm_exporter.frontends.files.tfjs import read_weights
 from bilstm_exporter.frontends.files.user_code import build_model, import_objects
 from bilstm_exporter.frontends.loading import read
 
@@ -56,13 +57,104 @@ def test_names_of_other_types(saved, tmp_path, key, value):
         assert str(path) in str(error)
 
 
-@pytest.mark.slow
-def test_sizes_that_no_memory_holds(saved, tmp_path):
+@pytest.mark.parametrize("units", [10**8, 2**63, 10**30])
+def test_weights_that_the_file_does_not_hold(saved, tmp_path, units):
     def change(layer):
-        layer["config"]["units"] = 10**12
+        layer["config"]["units"] = units
 
-    with pytest.raises(ModelFileError):
+    with pytest.raises(ModelFileError, match=r"bytes of weights, but its layer 'dense.*' takes"):
         read(with_dense(saved, tmp_path / "model.keras", change))
+
+
+@pytest.mark.parametrize("shape", [(2**16, 2**16), (2**40,)])
+@pytest.mark.parametrize("kind", ["keras", "h5"])
+def test_datasets_that_were_never_written(saved, tmp_path, kind, shape):
+    """A dataset in chunks takes no space in the file until it is written."""
+    path = tmp_path / f"model.{kind}"
+    path.write_bytes((saved / f"model.{kind}").read_bytes())
+    inner = path if kind == "h5" else tmp_path / "weights.h5"
+    with zipfile.ZipFile(saved / "model.keras") as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    if kind == "keras":
+        inner.write_bytes(members["model.weights.h5"])
+    with h5py.File(inner, "r+") as file:
+        file.create_dataset("more", shape, "float32", chunks=(1024,) * len(shape))
+    if kind == "keras":
+        members["model.weights.h5"] = inner.read_bytes()
+        with zipfile.ZipFile(path, "w") as target:
+            for name, content in members.items():
+                target.writestr(name, content)
+    with pytest.raises(ModelFileError, match="would unpack to"):
+        inspect(path)
+
+
+def test_a_file_that_is_a_hole(saved, tmp_path):
+    path = tmp_path / "model.h5"
+    path.write_bytes((saved / "model.h5").read_bytes())
+    os.truncate(path, 2**40)
+    if getattr(path.stat(), "st_blocks", 2**31) >= 2**31:
+        pytest.skip("the file system stores holes")
+    with pytest.raises(ModelFileError, match="would unpack to"):
+        inspect(path)
+
+
+def test_an_architecture_that_is_too_long(tmp_path):
+    path = tmp_path / "model.json"
+    with path.open("wb") as file:
+        file.write(b"{")
+        file.truncate(2**29)
+    with pytest.raises(ModelFileError, match="more than any architecture"):
+        inspect(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("main", ["saved_model.pb", "model.json"])
+@pytest.mark.parametrize("trick", ["pipe", "link", "folder", "dangling", "loop"])
+def test_files_of_a_folder_that_lie_elsewhere(tmp_path, main, trick):
+    folder, other = tmp_path / "model", tmp_path / "other"
+    (folder / "variables").mkdir(parents=True)
+    other.mkdir()
+    (other / "secret").write_bytes(bytes(16))
+    topology = {"class_name": "Sequential", "keras_version": "2.15.0", "config": {"layers": []}}
+    weights = [{"name": "w", "shape": [4], "dtype": "float32"}]
+    groups = [{"paths": ["variables/secret"], "weights": weights}]
+    config = {"modelTopology": {"model_config": topology}, "weightsManifest": groups}
+    (folder / main).write_text(json.dumps(config))
+    path = folder / "variables" / "secret"
+    if trick == "pipe":
+        os.mkfifo(path)
+    elif trick == "folder":
+        path.parent.rmdir()
+        path.parent.symlink_to(other)
+    else:
+        path.symlink_to({"link": other / "secret", "dangling": "nothing", "loop": path}[trick])
+    with pytest.raises(ModelFileError, match=r"leads out|neither a file|cannot be opened"):
+        read_weights(folder / main) if main == "model.json" else inspect(folder)
+
+
+@pytest.mark.parametrize("change", [
+    {"paths": ["w", "./w"]},
+    {"weights": [{"name": "w", "shape": [1], "dtype": "S1000000000"}]},
+    {"weights": [{"name": "w", "shape": [1], "dtype": "O"}]},
+    {"weights": [{"name": "w", "shape": [2**40], "dtype": "float32"}]},
+])  # fmt: skip
+def test_weights_of_tensorflow_js_that_claim_more(tmp_path, change):
+    (tmp_path / "w").write_bytes(bytes(8))
+    group = {"paths": ["w"], "weights": [{"name": "w", "shape": [2], "dtype": "float32"}]}
+    (tmp_path / "model.json").write_text(json.dumps({"weightsManifest": [group | change]}))
+    with pytest.raises((ModelFileError, ValueError), match=r"twice|the type|end within"):
+        read_weights(tmp_path / "model.json")
+
+
+def test_links_within_a_cache_of_downloads(tmp_path):
+    """Files of a snapshot are links to one folder of contents."""
+    blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    blobs.mkdir()
+    folder.mkdir(parents=True)
+    for name in ("saved_model.pb", "keras_metadata.pb"):
+        (blobs / name).write_bytes(b"")
+        (folder / name).symlink_to(blobs / name)
+    assert inspect(folder).kind == "saved_model"
 
 
 @pytest.mark.parametrize("flag", [1, 64])

@@ -25,6 +25,12 @@ from bilstm_exporter.errors import (
     plain_text,
 )
 from bilstm_exporter.frontends.files import tfjs
+from bilstm_exporter.frontends.files.limits import (
+    check_file,
+    check_folder,
+    check_unpacked,
+    hdf5_size,
+)
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -46,8 +52,6 @@ _OTHER_MODELS = {
     ".tflite": "a TFLite model",
 }
 _CONFIG_LIMIT = 256 * 2**20
-# Keras stores weights without compression, and people who compress them gain little.
-_UNPACKED_LIMIT, _RATIO_LIMIT = 2**30, 50
 # Keys that one generation writes and the other does not.
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
 _KERAS2_KEYS = frozenset({"batch_input_shape", "time_major"})
@@ -73,6 +77,7 @@ class ModelFile:
         generation: The library that must read it.
         why: The reason for the generation, in a few words.
         is_edited: Whether ``config`` is only a part of the one in the file.
+        stored_bytes: The number of bytes of weights that belong to the configuration.
     """
 
     path: Path
@@ -82,6 +87,7 @@ class ModelFile:
     generation: str
     why: str
     is_edited: bool = False
+    stored_bytes: int = 0
 
 
 def inspect(path: Path) -> ModelFile:
@@ -104,6 +110,7 @@ def inspect(path: Path) -> ModelFile:
                 f"or a folder saved by Keras 2's model.save"
             )
             raise ModelFileError(message)
+        check_folder(path / SAVED_MODEL_FILE)
         why = "a SavedModel folder, which Keras 3 does not read"
         return ModelFile(path, "saved_model", None, "", TF_KERAS, why)
     start = _first_bytes(path)
@@ -181,6 +188,27 @@ def weights_version(path: Path) -> str:
     return _text(version)
 
 
+def stored_size(path: Path) -> int:
+    """Return the number of bytes of weights that a file, a folder or a checkpoint holds.
+
+    Raises:
+        ModelFileError: The file is damaged, or claims far more than it stores.
+    """
+    files = checkpoint_files(path)
+    if path.is_dir():
+        files = list(path.rglob("*"))
+    if not files:
+        start = _first_bytes(path)
+        if start == _HDF5_SIGNATURE:
+            with parsing(path), _open_hdf5(path) as file:
+                return hdf5_size(file, path, path.stat().st_size)
+        if start.startswith(_ZIP_SIGNATURE):
+            with parsing(path), zipfile.ZipFile(path) as archive:
+                return _check_weights(archive, path)
+        files = list(path.parent.iterdir())  # TensorFlow.js has the weights beside its JSON
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def checkpoint_files(path: Path) -> list[Path]:
     """Return the files of a TensorFlow checkpoint; [] if a path is not one.
 
@@ -191,9 +219,10 @@ def checkpoint_files(path: Path) -> list[Path]:
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         return []
     escaped = glob.escape(prefix.name)
-    return sorted(
-        [*prefix.parent.glob(f"{escaped}.index"), *prefix.parent.glob(f"{escaped}.data-*")]
-    )
+    found = [*prefix.parent.glob(f"{escaped}.index"), *prefix.parent.glob(f"{escaped}.data-*")]
+    for file in found:
+        check_file(file)
+    return sorted(found)
 
 
 def checkpoint_prefix(path: Path) -> Path:
@@ -407,9 +436,7 @@ def _check_names(path: Path, config: Any) -> None:
 
 
 def _first_bytes(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        message = f"{path} is neither a file nor a folder: reading it could wait forever"
-        raise ModelFileError(message)
+    check_file(path)
     try:
         with path.open("rb") as file:
             return file.read(8)
@@ -446,19 +473,12 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-            if unpacked > max(_UNPACKED_LIMIT, _RATIO_LIMIT * path.stat().st_size):
-                message = (
-                    f"{path} would unpack to {unpacked} bytes, which no model does: it is damaged, "
-                    f"or made to fill memory"
-                )
-                raise ModelFileError(message)
+            check_unpacked(path, unpacked, path.stat().st_size)
             broken = archive.testzip()
             if broken is not None:
                 message = f"{path} is damaged: {broken} does not match its checksum"
                 raise ModelFileError(message)
-            if "model.weights.h5" in archive.namelist():
-                with archive.open("model.weights.h5") as member, h5py.File(member, "r") as file:
-                    _refuse_other_files(file, path)
+            _check_weights(archive, path)
             config = json.loads(_member(archive, "config.json"))
             metadata = json.loads(_member(archive, "metadata.json"))
     except KeyError as error:
@@ -470,6 +490,15 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
         message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
     return config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+
+
+def _check_weights(archive: zipfile.ZipFile, path: Path) -> int:
+    """Check the weights of a ``.keras`` file; returns their number of bytes."""
+    name = "model.weights.h5"
+    if name not in archive.namelist():
+        return 0
+    with archive.open(name) as member, h5py.File(member, "r") as file:
+        return hdf5_size(file, path, archive.getinfo(name).file_size)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -510,43 +539,17 @@ def _open_hdf5(path: Path) -> Any:
         message = f"{path} is damaged or truncated: {error}. Copy or save it again"
         raise ModelFileError(message) from error
     try:
-        _refuse_other_files(file, path)
+        hdf5_size(file, path, path.stat().st_size)
     except ModelFileError:
         file.close()
         raise
     return file
 
 
-def _refuse_other_files(file: Any, path: Path) -> None:
-    """Raise an error if the content of an HDF5 file lies in another file.
-
-    Raises:
-        ModelFileError: It has a link, external storage or a virtual dataset.
-    """
-    pending, seen = [file], set()
-    while pending:
-        group = pending.pop()
-        for name in group:
-            link = group.get(name, getlink=True)
-            item = group[name] if isinstance(link, h5py.HardLink) else None
-            is_dataset = isinstance(item, h5py.Dataset)
-            if item is None or (
-                is_dataset
-                and (item.is_virtual or item.id.get_create_plist().get_external_count() > 0)
-            ):
-                message = (
-                    f"{path} takes {group.name.rstrip('/')}/{name} from another place or file "
-                    f"(an HDF5 link, external storage or a virtual dataset), which Keras never "
-                    f"writes: save the model again with model.save"
-                )
-                raise ModelFileError(message)
-            address = h5py.h5o.get_info(item.id).addr
-            if isinstance(item, h5py.Group) and address not in seen:
-                seen.add(address)
-                pending.append(item)
-
-
 def _inspect_json(path: Path) -> tuple[str, Any, str]:
+    if path.stat().st_size > _CONFIG_LIMIT:
+        message = f"{path} has {path.stat().st_size} bytes, more than any architecture"
+        raise ModelFileError(message)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(config, str):  # json.dump(model.to_json(), file)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bilstm_exporter.errors import ModelFileError
+from bilstm_exporter.frontends.files.limits import check_beside
 
 _LAYERS_FORMAT = "layers-model"
 
@@ -50,11 +51,15 @@ def read_weights(path: Path) -> list[tuple[str, np.ndarray]]:
     """
     found = []
     for group in json.loads(path.read_text(encoding="utf-8")).get("weightsManifest", []):
-        content = b"".join(_shard(path, name) for name in group["paths"])
+        paths = group["paths"]
+        if len({PurePosixPath(name) for name in paths}) < len(paths):
+            message = f"{path} names a file of weights twice"
+            raise ModelFileError(message)
+        content = b"".join(_shard(path, name) for name in paths)
         start = 0
         for entry in group["weights"]:
             stored = entry.get("quantization", {})
-            dtype = np.dtype(stored.get("dtype", entry["dtype"])).newbyteorder("<")
+            dtype = _dtype(stored.get("dtype", entry["dtype"])).newbyteorder("<")
             count = int(np.prod(entry["shape"], dtype=np.int64))
             part = content[start : start + count * dtype.itemsize]
             if count < 0 or len(part) < count * dtype.itemsize:
@@ -65,7 +70,16 @@ def read_weights(path: Path) -> list[tuple[str, np.ndarray]]:
             if "scale" in stored:
                 values = values * np.float32(stored["scale"]) + np.float32(stored["min"])
             original = stored.get("original_dtype", entry["dtype"])
-            found.append((str(entry["name"]), values.astype(original)))
+            found.append((str(entry["name"]), values.astype(_dtype(original))))
+    return found
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    """Return a dtype of numbers, or of booleans."""
+    found: np.dtype[Any] = np.dtype(name)
+    if found.kind not in "biufc":
+        message = f"its weights have the type {name!r:.80}"
+        raise ValueError(message)
     return found
 
 
@@ -74,8 +88,11 @@ def _shard(path: Path, name: str) -> bytes:
     if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in name:
         message = f"{path} names a file of weights in another folder: {name!r}"
         raise ModelFileError(message)
+    file = path.parent / inside
     try:
-        return (path.parent / inside).read_bytes()
+        if file.is_symlink() or file.exists():
+            check_beside(file, {path.parent.resolve(), path.resolve().parent})
+        return file.read_bytes()
     except OSError as error:
         message = f"{path} needs the file of weights {name!r} beside it: {error.strerror or error}"
         raise ModelFileError(message) from error

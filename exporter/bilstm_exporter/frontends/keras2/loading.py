@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -15,6 +17,7 @@ import numpy as np
 import tf_keras
 from google.protobuf.message import DecodeError
 from tf_keras.protobuf import saved_metadata_pb2
+from tf_keras.src.engine import functional
 from tf_keras.src.saving.legacy import hdf5_format, model_config
 from tf_keras.src.saving.legacy.saved_model import json_utils
 from tf_keras.src.saving.legacy.saved_model import load as keras_loader
@@ -27,6 +30,7 @@ from bilstm_exporter.frontends.files.training_settings import own_training_setti
 from bilstm_exporter.frontends.keras2.allowed_operators import refused_operators
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
 from bilstm_exporter.frontends.keras2.pruning import pruned_layers, without_wrappers
+from bilstm_exporter.frontends.patching import replaced
 
 _METADATA_FILE = "keras_metadata.pb"
 
@@ -53,7 +57,7 @@ def load(
         return _load_zip(file, custom_objects, trust_code=trust_code)
     # tf_keras has its own JSON encoding of tuples, shapes and similar values.
     config = json_utils.decode(json.dumps(updated_config(file.config, custom_objects)))
-    with tf_keras.utils.custom_object_scope(dict(custom_objects)):
+    with tf_keras.utils.custom_object_scope(dict(custom_objects)), _acyclic_graphs():
         model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
     if file.kind == "h5":
         load_weights(model, file.path)
@@ -64,9 +68,10 @@ def _load_zip(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code:
     with tempfile.TemporaryDirectory() as folder:
         # tf_keras requires the extension .keras.
         named = with_config(file, file.config, Path(folder) / "model.keras")
-        model = tf_keras.models.load_model(
-            named, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
-        )
+        with _acyclic_graphs():
+            model = tf_keras.models.load_model(
+                named, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust_code
+            )
     _apply_masks(model)
     return model
 
@@ -166,11 +171,48 @@ def _load_saved_model(
     if not trust_code:
         _refuse_operators(path)
     inert = dict.fromkeys(own_training_settings(saved_configs(path), known), Inert)
-    model = tf_keras.models.load_model(
-        path, custom_objects={**custom_objects, **inert}, compile=False
-    )
+    with _acyclic_graphs():
+        model = tf_keras.models.load_model(
+            path, custom_objects={**custom_objects, **inert}, compile=False
+        )
     _refuse_revived(path, model)
     return model
+
+
+class _WaitingNodes(collections.defaultdict[Any, Any]):
+    """The calls of layers that tf_keras has not built yet, by layer.
+
+    It takes the calls of one layer out, and puts those back whose inputs are not built. It does so
+    forever if calls wait for each other, or for one that is not in the file.
+    """
+
+    _taken: tuple[Any, int] | None = None
+    _stalls = 0
+
+    def pop(self, layer: Any, *default: Any) -> Any:
+        if self._taken is not None:  # the calls that were taken before have all been built
+            self._stalls = 0
+        calls = super().pop(layer, *default)
+        self._taken = layer, len(calls)
+        return calls
+
+    def __setitem__(self, layer: Any, calls: Any) -> None:
+        super().__setitem__(layer, calls)
+        if self._taken is not None:
+            self._stalls = self._stalls + 1 if self._taken == (layer, len(calls)) else 0
+            self._taken = None
+            if self._stalls > len(self):
+                names = ", ".join(repr(one.name) for one in list(self)[:5])
+                message = f"the inputs of layers wait for each other, or are missing: {names}"
+                raise ValueError(message)
+
+
+@contextlib.contextmanager
+def _acyclic_graphs() -> Iterator[None]:
+    """Raise an error for a graph of layers that tf_keras would wait for forever."""
+    named = SimpleNamespace(**{**vars(collections), "defaultdict": _WaitingNodes})
+    with replaced({(functional, "collections"): named}):
+        yield
 
 
 class Inert:

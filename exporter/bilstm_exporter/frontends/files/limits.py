@@ -1,0 +1,177 @@
+"""How much memory, and which other files, a model file may claim.
+
+A few bytes can claim a weight of any size: the number of units in a configuration, the shape of an
+HDF5 dataset that was never written, a hole in a file, a member of an archive. A folder can hold
+links to other places, and pipes whose end never comes. Each is compared with what is stored before
+memory is taken or anything is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from bilstm_exporter.errors import ModelFileError
+from bilstm_exporter.frontends.patching import replaced
+
+# Keras stores weights without compression, and people who compress them gain little.
+_UNPACKED_LIMIT, _RATIO_LIMIT = 2**30, 50
+# Weights are stored in a smaller dtype than they are computed in, at most; states of a stateful
+# model are not stored at all.
+_WEIGHT_RATIO, _STATES_LIMIT = 4, 2**28
+_BLOCK = 512  # the unit of st_blocks
+
+
+def check_file(path: Path) -> None:
+    """Check that a file is a regular one whose size is not mostly a hole.
+
+    Raises:
+        ModelFileError: It is not.
+    """
+    if path.exists() and not path.is_file():
+        message = f"{path} is neither a file nor a folder: reading it could wait forever"
+        raise ModelFileError(message)
+    if path.exists():
+        status = path.stat()
+        stored = getattr(status, "st_blocks", math.inf) * _BLOCK  # not on Windows
+        check_unpacked(path, status.st_size, stored)
+
+
+def check_unpacked(path: Path, size: int, stored: float) -> None:
+    """Check the number of bytes that stored bytes claim to be.
+
+    Args:
+        path: The file, for the message.
+        size: The number that is claimed.
+        stored: The number that is stored.
+
+    Raises:
+        ModelFileError: No model is compressed so well.
+    """
+    if size > max(_UNPACKED_LIMIT, _RATIO_LIMIT * stored):
+        message = (
+            f"{path} would unpack to {size} bytes, which no model does: it is damaged, or made to "
+            f"fill memory"
+        )
+        raise ModelFileError(message)
+
+
+def check_folder(main: Path) -> None:
+    """Check that the files beside the main file of a folder are regular files, and lie in it.
+
+    Where the main file is itself a link, as in a cache of downloads, the others may be links to
+    the folder that it leads to.
+
+    Args:
+        main: The main file of the folder, such as ``saved_model.pb``.
+
+    Raises:
+        ModelFileError: One is a pipe, a device, or a link to another place.
+    """
+    roots = {main.parent.resolve(), main.resolve().parent}
+    for path in sorted(main.parent.rglob("*")):
+        check_beside(path, roots)
+
+
+def check_beside(path: Path, roots: set[Path]) -> None:
+    """Check that a file, with links resolved, is a regular file or folder within some folders.
+
+    Raises:
+        ModelFileError: It is not.
+    """
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        message = f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}"
+        raise ModelFileError(message) from error
+    if not any(real.is_relative_to(root) for root in roots):
+        message = (
+            f"{path} leads out of the folder of the model, to {real}, which is not opened. Copy "
+            f"the file itself into the folder"
+        )
+        raise ModelFileError(message)
+    if not real.is_dir():
+        check_file(path)
+
+
+def hdf5_size(file: Any, path: Path, stored: float) -> int:
+    """Return the number of bytes of all datasets of an HDF5 file.
+
+    Args:
+        file: The open file.
+        path: Its path, for the message.
+        stored: The size of the file.
+
+    Raises:
+        ModelFileError: A dataset lies in another file, or they claim far more than is stored.
+    """
+    pending, seen = [file], set()
+    total = 0
+    while pending:
+        group = pending.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            item = group[name] if isinstance(link, h5py.HardLink) else None
+            is_dataset = isinstance(item, h5py.Dataset)
+            if item is None or (
+                is_dataset
+                and (item.is_virtual or item.id.get_create_plist().get_external_count() > 0)
+            ):
+                message = (
+                    f"{path} takes {group.name.rstrip('/')}/{name} from another place or file "
+                    f"(an HDF5 link, external storage or a virtual dataset), which Keras never "
+                    f"writes: save the model again with model.save"
+                )
+                raise ModelFileError(message)
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                pending.append(item)
+            elif is_dataset and item.shape is not None:
+                total += math.prod(item.shape) * item.dtype.itemsize
+                check_unpacked(path, total, stored)
+    return total
+
+
+@contextlib.contextmanager
+def limited_weights(layer: type, path: Path, stored: int) -> Iterator[None]:
+    """Refuse to create weights in this context that are far larger than those in the file.
+
+    Args:
+        layer: The base class of the layers of a Keras.
+        path: The file, for the message.
+        stored: The number of bytes of weights that are stored.
+    """
+    add_weight = layer.add_weight  # type: ignore[attr-defined] # of either Keras
+    left = _STATES_LIMIT + _WEIGHT_RATIO * stored
+
+    def add_limited(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= sum(map(_float_bytes, (*args, *kwargs.values())))
+        if left < 0:
+            message = (
+                f"{path} holds {stored} bytes of weights, but its layer {self.name!r} takes far "
+                f"more: its configuration is damaged, or is not that of the weights"
+            )
+            raise ModelFileError(message, layers=[self.name])
+        return add_weight(self, *args, **kwargs)
+
+    with replaced({(layer, "add_weight"): add_limited}):
+        yield
+
+
+def _float_bytes(value: Any) -> int:
+    """Return the bytes of a float32 array, if the value is its shape."""
+    sizes = value.as_list() if hasattr(value, "as_list") else value
+    if not isinstance(sizes, (tuple, list)):
+        return 0
+    whole = [operator.index(size) for size in sizes if hasattr(size, "__index__")]
+    return 4 * math.prod(whole) if len(whole) == len(sizes) else 0
