@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
@@ -11,7 +12,12 @@ import tf_keras
 from tf_keras.src.layers.core import tf_op_layer
 
 from bilstm_exporter.errors import UntrustedCodeError
-from bilstm_exporter.frontends.keras2.allowed_symbols import only_functions_of_tensors
+from bilstm_exporter.frontends.files.allowed_objects import only_allowed_objects
+from bilstm_exporter.frontends.keras2.allowed_symbols import (
+    is_allowed_symbol,
+    keras2_library,
+    only_functions_of_tensors,
+)
 from bilstm_exporter.frontends.loading import read
 
 ALLOWED = [
@@ -40,6 +46,106 @@ def test_everything_else_is_refused_by_name(name):
     with only_functions_of_tensors(), pytest.raises(UntrustedCodeError, match="--trust-code") as e:
         tf_op_layer.get_symbol_from_name(name)
     assert name in str(e.value)
+
+
+MODULES = ("bitwise", "linalg", "math", "nn", "sets", "signal")
+# They take functions, make objects that are no tensors, read a file of words, or belong to models
+# that are trained with samples.
+NO_TENSORS = {
+    "linalg": {"experimental"}, "math": {"special"},
+    "nn": {"RNNCellDeviceWrapper", "RNNCellDropoutWrapper", "RNNCellResidualWrapper",
+           "all_candidate_sampler", "compute_accidental_hits", "experimental",
+           "fixed_unigram_candidate_sampler", "learned_unigram_candidate_sampler"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_functions_of_a_module_are_allowed(module):
+    found = vars(getattr(tf, module))
+    names = [
+        name
+        for name, value in found.items()
+        if name[0] != "_" and callable(value) and not isinstance(value, type)
+    ]
+    refused = [name for name in names if not is_allowed_symbol(found[name])]
+    assert set(refused) <= NO_TENSORS.get(module, set())
+    assert len(names) > 3
+
+
+LIBRARY = keras2_library()
+KINDS = (
+    "activations",
+    "constraints",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "regularizers",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_of_keras_2_resolves_by_name(kind):
+    """As in HDF5 files (by name), and in .keras files (by module and name)."""
+    module = getattr(tf_keras, kind)
+    names = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and name[0] != "_" and name not in NO_OBJECTS
+    ]
+    assert len(names) > 3
+    refused = []
+    for name in names:
+        value = getattr(module, name)
+        is_class = isinstance(value, type)
+        try:
+            with only_allowed_objects(LIBRARY), contextlib.suppress(TypeError, ValueError):
+                found = LIBRARY.serialization._retrieve_class_or_fn(
+                    name, name, f"keras.{kind}", "class" if is_class else "function", {}
+                )
+                if not is_class:
+                    config = {"class_name": "function", "config": name}
+                    LIBRARY.legacy.deserialize_keras_object(name, vars(module))
+                    LIBRARY.serialization.deserialize_keras_object(
+                        {"module": f"keras.{kind}", "registered_name": name, **config}
+                    )
+                assert found is value
+        except UntrustedCodeError:
+            refused.append(name)
+    assert refused == []
+
+
+NO_OBJECTS = frozenset({"Input", "Reduction", "deserialize", "get", "serialize"})
+
+
+def unary_functions():
+    """The functions of tensors that take one tensor and nothing else."""
+    for module in (tf.math, tf.nn, tf.linalg):
+        for name, function in sorted(vars(module).items()):
+            if callable(function) and name[0] != "_" and not isinstance(function, type):
+                yield f"{module.__name__.rpartition('.')[2]}.{name}", function
+
+
+@pytest.mark.slow
+def test_a_model_of_all_functions_of_one_tensor_loads(tmp_path):
+    """A TFOpLambda of each function that takes one square matrix of numbers."""
+    x = tf_keras.Input((3, 3))
+    outputs = {}
+    for name, function in unary_functions():
+        try:
+            found = function(x)
+            if tf_keras.backend.is_keras_tensor(found):
+                outputs[name] = found
+        except (TypeError, ValueError, AttributeError, tf.errors.OpError):
+            continue
+    assert len(outputs) > 80
+    model = tf_keras.Model(x, list(outputs.values()))
+    (tmp_path / "model.json").write_text(model.to_json())
+    parsed = json.loads(model.to_json())["config"]["layers"]
+    with only_functions_of_tensors():
+        for layer in parsed:
+            if layer["class_name"] == "TFOpLambda":
+                tf_op_layer.get_symbol_from_name(layer["config"]["function"])
 
 
 def architecture(tmp_path, **config):

@@ -161,11 +161,7 @@ def _read_file(
     if outputs and not trust_code and file.kind != "saved_model":
         config = without_unneeded_code(file.config, outputs)
         needed = file if config is file.config else replace(file, config=config, is_edited=True)
-    needed = replace(
-        needed,
-        kind="json" if is_tfjs else file.kind,
-        stored_bytes=stored_size(file.path) + (0 if weights is None else stored_size(weights)),
-    )
+    needed = replace(needed, kind="json" if is_tfjs else file.kind, weights=weights)
     model = load(needed, custom_objects, trust_code=trust_code)
     if is_tfjs and weights is None:
         _load_tfjs_weights(model, file.path)
@@ -300,7 +296,7 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                 safe_mode,
                 contextlib.nullcontext() if trust_code else only_allowed_objects(keras3_library()),
                 resolved_names(keras, keras.src.utils.python_utils, custom_objects),
-                limited_weights(keras.layers.Layer, file.path, file.stored_bytes),
+                limited_weights(keras.layers.Layer, file.path, _stored_size(file)),
                 observed_failures(keras.layers.Layer) as failed,
             ):
                 if file.kind == "json":
@@ -318,6 +314,11 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             _raise_own(error)
             reader = f"Keras {keras.__version__}"
             raise _explained(file.path, error, reader, config, known, failed) from error
+
+
+def _stored_size(file: ModelFile) -> int:
+    """Return the number of bytes of weights that belong to a configuration."""
+    return stored_size(file.path) + (0 if file.weights is None else stored_size(file.weights))
 
 
 def _raise_own(error: BaseException) -> None:
@@ -373,7 +374,7 @@ def _load_keras2(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
             contextlib.nullcontext() if trust_code else only_functions_of_tensors(),
             contextlib.nullcontext() if trust_code else only_allowed_objects(keras2_library()),
             resolved_names(tf_keras, tf_keras.src.utils.generic_utils, custom_objects),
-            limited_weights(tf_keras.layers.Layer, file.path, file.stored_bytes),
+            limited_weights(tf_keras.layers.Layer, file.path, _stored_size(file)),
             observed_failures(tf_keras.layers.Layer) as failed,
         ):
             return loading.load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -175,3 +176,69 @@ def test_a_function_of_tensors_loads_by_its_module(tmp_path):
     path = saved(keras, "keras", "activation", function("keras.ops", "tanh"), tmp_path)
     source, _ = read(path)
     assert source.keras_model.layers[-1].activation is keras.ops.tanh
+
+
+KINDS = ("activations", "constraints", "dtype_policies", "initializers", "layers", "losses",
+         "metrics", "ops", "quantizers", "regularizers")  # fmt: skip
+# They resolve names, are no objects, load files or run code.
+NO_OBJECTS = frozenset(
+    {"FlaxLayer", "Input", "JaxLayer", "TFSMLayer", "TorchModuleWrapper", "deserialize", "get",
+     "serialize"}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_of_keras_3_resolves(kind):
+    library = keras3_library()
+    module = getattr(keras, kind)
+    names = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and name[0] != "_" and name not in NO_OBJECTS
+    ]
+    assert len(names) > 3
+    refused = []
+    for name in names:
+        value = getattr(module, name)
+        kind_of = "class" if isinstance(value, type) else "function"
+        try:
+            # Keras itself does not find names that it has for old programs only.
+            with only_allowed_objects(library), contextlib.suppress(TypeError, ValueError):
+                found = library.serialization._retrieve_class_or_fn(
+                    name, None, f"keras.{kind}", kind_of, {}
+                )
+                assert found is value
+        except UntrustedCodeError:
+            refused.append(name)
+    assert refused == []
+
+
+def operations():
+    """The outputs of all functions of keras.ops that take one square matrix of numbers."""
+    x = keras.Input((3, 3), batch_size=2)
+    outputs = []
+    for name, function in sorted(vars(keras.ops).items()):
+        if not callable(function) or name[0] == "_":
+            continue
+        for arguments in ((x,), (x, x), (x, 1)):
+            try:
+                found = function(*arguments)
+            except Exception:  # noqa: BLE001 (functions of other arguments)
+                continue
+            outputs += [
+                one for one in keras.tree.flatten(found) if keras.utils.is_keras_tensor(one)
+            ]
+    return keras.Model(x, outputs)
+
+
+def test_all_operations_of_keras_3_resolve():
+    """A file names the class of each operation by its internal module."""
+    kinds = {type(one) for one in operations().operations}
+    assert len(kinds) > 150
+    library = keras3_library()
+    with only_allowed_objects(library):
+        for kind in kinds:
+            found = library.serialization._retrieve_class_or_fn(
+                kind.__name__, None, kind.__module__, "class", {}
+            )
+            assert found is kind

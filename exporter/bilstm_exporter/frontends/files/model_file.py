@@ -77,7 +77,7 @@ class ModelFile:
         generation: The library that must read it.
         why: The reason for the generation, in a few words.
         is_edited: Whether ``config`` is only a part of the one in the file.
-        stored_bytes: The number of bytes of weights that belong to the configuration.
+        weights: The file of weights that was given with it, if one was.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class ModelFile:
     generation: str
     why: str
     is_edited: bool = False
-    stored_bytes: int = 0
+    weights: Path | None = None
 
 
 def inspect(path: Path) -> ModelFile:

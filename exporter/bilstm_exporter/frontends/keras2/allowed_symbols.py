@@ -32,18 +32,21 @@ _FUNCTION_MODULES = frozenset(
         *(
             f"{_OPS}{name}"
             for name in (
-                "array_ops", "array_ops_stack", "bincount_ops", "bitwise_ops", "clip_ops",
-                "confusion_matrix", "ctc_ops", "embedding_ops", "gen_array_ops", "gen_bitwise_ops",
-                "gen_image_ops", "gen_linalg_ops", "gen_manip_ops", "gen_math_ops", "gen_nn_ops",
+                "array_ops", "array_ops_stack", "bincount_ops", "bitwise_ops", "check_ops",
+                "clip_ops", "confusion_matrix", "ctc_ops", "embedding_ops", "gen_array_ops",
+                "gen_audio_ops", "gen_bitwise_ops", "gen_image_ops", "gen_linalg_ops",
+                "gen_manip_ops", "gen_math_ops", "gen_nn_ops", "gen_set_ops", "gen_spectral_ops",
                 "histogram_ops", "image_ops_impl", "init_ops", "linalg_ops",
                 "linalg.linalg_impl", "manip_ops", "math_ops", "math_grad", "nn_impl",
-                "nn_impl_distribute", "nn_ops", "numpy_ops.np_array_ops", "numpy_ops.np_math_ops",
-                "random_ops", "ragged.ragged_math_ops", "ragged.ragged_array_ops", "sort_ops",
-                "signal.dct_ops", "signal.fft_ops", "signal.mel_ops", "signal.mfcc_ops",
-                "signal.reconstruction_ops", "signal.shape_ops", "signal.spectral_ops",
-                "signal.window_ops", "sparse_ops", "special_math_ops", "stateless_random_ops",
-                "tensor_getitem_override", "tensor_math_operator_overrides",
-                "weights_broadcast_ops",
+                "nn_impl_distribute", "nn_ops", "numerics", "numpy_ops.np_array_ops",
+                "numpy_ops.np_math_ops",
+                "random_crop_ops", "random_ops", "ragged.ragged_array_ops",
+                "ragged.ragged_concat_ops", "ragged.ragged_math_ops", "ragged.segment_id_ops",
+                "sets_impl", "sort_ops", "signal.dct_ops", "signal.fft_ops", "signal.mel_ops",
+                "signal.mfcc_ops", "signal.reconstruction_ops", "signal.shape_ops",
+                "signal.spectral_ops", "signal.window_ops", "sparse_ops", "special_math_ops",
+                "stateless_random_ops", "tensor_getitem_override",
+                "tensor_math_operator_overrides", "weights_broadcast_ops",
             )
         ),
         "tensorflow.python.framework.tensor_conversion",
@@ -62,6 +65,8 @@ _CLASS_MODULES = frozenset(
         "tensorflow.python.framework.tensor_shape",
     }
 )
+# Of modules whose other functions make queues, tables and barriers.
+_FURTHER = frozenset({"dynamic_partition", "dynamic_stitch", "parallel_dynamic_stitch"})
 # In those modules: ImmutableConst reads a file, the backend sets global state, and the
 # functions for activations and losses by name resolve names themselves.
 _REFUSED_NAMES = frozenset(
@@ -134,7 +139,7 @@ def is_allowed_symbol(symbol: Any) -> bool:
     if isinstance(symbol, type):
         return module in _CLASS_MODULES
     _, function = tf_decorator.unwrap(symbol)
-    name = getattr(function, "__name__", "")
-    return getattr(function, "__module__", None) in _FUNCTION_MODULES and (
-        name not in _REFUSED_NAMES
-    )
+    module, name = (getattr(function, key, "") for key in ("__module__", "__name__"))
+    if module == f"{_OPS}gen_data_flow_ops":
+        return name in _FURTHER
+    return module in _FUNCTION_MODULES and name not in _REFUSED_NAMES
