@@ -12,13 +12,17 @@ ratios are medians of the ratios within a round.
 - "rerun" runs the ordinary file over all steps so far for every new chunk of 40.
 - "one step" is a stream of a unidirectional layer at chunk 1, against the products of its matrices
   in numpy: `x @ kernel` and `h @ recurrent_kernel`.
+- "1,000,000 steps" is by how much resident memory grows while `predict` computes so many, beside
+  the arrays of input and output (Linux only).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,20 +31,22 @@ import keras
 import numpy as np
 
 import bilstm_runtime
+import bilstm_runtime.streams
 from bilstm_exporter import export
 
 CHUNK, AHEAD, STEPS, FEATURES = 40, 20, 400, 64
-LIMIT_CHUNK, LIMIT_STEP = 1.6, 3.0
+LIMIT_CHUNK, LIMIT_STEP, LIMIT_MB = 1.6, 3.0, 5.0
+MILLION = 1_000_000
 
 
-def tagger(units: int, depth: int) -> keras.Model:
+def tagger(units: int, depth: int, features: int = FEATURES) -> keras.Model:
     """BiLSTMs of sequences."""
     layers = [
         keras.layers.Bidirectional(keras.layers.LSTM(units, return_sequences=True))
         for _ in range(depth)
     ]
     return keras.Sequential(
-        [keras.Input((None, FEATURES), name="x"), *layers, keras.layers.Dense(8, name="tags")]
+        [keras.Input((None, features), name="x"), *layers, keras.layers.Dense(8, name="tags")]
     )
 
 
@@ -122,6 +128,34 @@ def compare_steps(folder: Path, backend: str, model: keras.Model, rounds: int) -
     return ratio(times, "one step", "its products")
 
 
+def resident() -> int:
+    """The resident memory of this process in bytes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def compare_memory(folder: Path, backend: str) -> float:
+    """Print by how much memory grows in MB while a million steps are predicted."""
+    model = bilstm_runtime.load(folder, backend=backend)
+    x = np.random.default_rng(0).normal(size=(1, MILLION, 8)).astype(np.float32)
+    model.predict(x[:, : 2 * bilstm_runtime.streams.LONG])
+    sizes, is_running = [resident()], True
+
+    def watch() -> None:
+        while is_running:
+            sizes.append(resident())
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    output = model.predict(x)
+    is_running = False
+    thread.join()
+    found = (max(sizes) - sizes[0] - np.asarray(output).nbytes) / 1e6
+    print(f"  resident memory grew by {found:.1f} MB")
+    return found
+
+
 def main() -> None:
     """Export the models, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -143,6 +177,14 @@ def main() -> None:
             print(f"1 LSTM of {options.units} units, {backend}, one step at once")
             found = compare_steps(path, backend, model, options.rounds)
             print(f"  bar {LIMIT_STEP}: {'met' if found <= LIMIT_STEP else 'MISSED'}")
+        if not Path("/proc/self/statm").exists():
+            return
+        path = Path(folder) / "small"
+        export(tagger(8, 1, 8), path, streaming=True)
+        for backend in ("onnx", "litert"):
+            print(f"1 BiLSTM of 8 units, {backend}, 1,000,000 steps")
+            found = compare_memory(path, backend)
+            print(f"  bar {LIMIT_MB}: {'met' if found <= LIMIT_MB else 'MISSED'}")
 
 
 if __name__ == "__main__":

@@ -324,26 +324,49 @@ def test_long_sequences_are_predicted_chunk_by_chunk(streamed, monkeypatch):
     assert seen == [(1, 2), (2, 2)]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_million_steps_take_less_than_5_mb(fixtures, backend):
-    code = """
-import sys, numpy as np, bilstm_runtime
+MILLION_STEPS = """
+import sys, threading, time
+import numpy as np, bilstm_runtime
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 
-stream = bilstm_runtime.load(sys.argv[1], backend=sys.argv[2]).stream(chunk=500, lookahead=100)
-piece = np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32)
-for _ in range(10):
-    stream.feed(piece)
-before, largest = resident(), 0
-while stream.steps < 1_000_000:
-    stream.feed(piece)
-    largest = max(largest, resident())
-stream.finish()
-print(stream.steps_done, largest - before)
+def largest():
+    while working:
+        sizes.append(resident())
+        time.sleep(0.01)
+
+model = bilstm_runtime.load(sys.argv[1], backend=sys.argv[2])
+x = np.tile(np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32), (500, 1))[None]
+stream, working = model.stream(chunk=500, lookahead=100), True
+for start in range(0, 20_000, 2000):
+    stream.feed(x[0, start : start + 2000])
+model.predict(x[:, :70_000])
+sizes = [resident()]
+watch = threading.Thread(target=largest)
+watch.start()
 """
+MILLION = {
+    "stream": """
+while stream.steps < 1_000_000:
+    stream.feed(x[0, :2000])
+stream.finish()
+done, output = stream.steps_done, 0
+""",
+    "predict": """
+y = model.predict(x)
+done, output = y.shape[1], y.nbytes
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("way", MILLION)
+def test_a_million_steps_take_less_than_5_mb(fixtures, backend, way):
+    """Beside the arrays of inputs and outputs."""
+    end = "working = False\nwatch.join()\nprint(done, max(sizes) - sizes[0] - output)"
+    code = MILLION_STEPS + MILLION[way] + end
     command = [sys.executable, "-c", code, str(fixtures / "streamed"), backend]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     steps_done, growth = map(int, done.stdout.split())

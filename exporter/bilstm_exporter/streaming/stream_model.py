@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bilstm_exporter.errors import StreamingError, UnsupportedModelError
-from bilstm_exporter.ir.markers import mark_recurrences
+from bilstm_exporter.ir.markers import MarkerLowering, mark_recurrences
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel
 from bilstm_exporter.loaded import LoadedModel
@@ -74,7 +74,7 @@ def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamM
             f"export without --streaming, or build it without a fixed length: {error}"
         )
         raise StreamingError(message, layers=error.layers) from error
-    with loaded.keras.convertible_forms(_NO_LOWERING):
+    with loaded.keras.convertible_forms(MarkerLowering()):
         stream = StreamGraph(
             graph, inputs, len(loaded.spec.outputs), loaded.keras.layers(), one_step=one_step
         )
@@ -136,16 +136,6 @@ def _stream_inputs(loaded: LoadedModel) -> list[StreamInput]:
 def _is_sequence(item: InputSpec | StateSpec) -> bool:
     """Whether an input of fixed sizes is a sequence: of vectors, or of ids."""
     return len(item.axes) > 2 or item.dtype not in ("float16", "float32", "float64")
-
-
-class _NoLowering(Lowering):
-    """Stands for a lowering where none is used."""
-
-    def lower(self, recurrence: Any, sequences: Any, initial_state: Any, mask: Any) -> Any:
-        raise NotImplementedError
-
-
-_NO_LOWERING = _NoLowering()
 
 
 def _spec(loaded: LoadedModel, inputs: Sequence[StreamInput], layout: StreamLayout) -> ModelSpec:
