@@ -15,6 +15,7 @@ from bilstm_runtime.spec import (
     MAX_TENSORS,
     MAX_VALUES,
     Artifact,
+    InputSpec,
     ModelSpec,
     Violation,
 )
@@ -46,7 +47,8 @@ class StreamSpec:
     Attributes:
         files: The inputs, outputs and states of each file. Inputs: those of the model, of one
             chunk; with a look-ahead, those with a time axis once more, for the steps after the
-            chunk, and `has_ahead`, 1 if these steps count, else 0.
+            chunk, and `has_ahead`, 1 if these steps count, else 0; with `starts_from_data`,
+            `goes_on`, 1 if the sequence goes on after these steps, else 0.
         artifacts: The files.
         timed: The names of the model's inputs that have a time axis; the others have one value
             per stream.
@@ -60,6 +62,8 @@ class StreamSpec:
         right_context: The look-ahead that the windows of convolutions and pooling reach.
         has_backward: Whether a backward layer starts at the end of the look-ahead. If not, every
             output is exact with a look-ahead of at least `right_context`.
+        starts_from_data: Whether backward layers start at states that were estimated from data,
+            where the sequence goes on after the look-ahead. They start as in the model at its end.
         agreement: The exporter's measurements, in free form.
     """
 
@@ -75,13 +79,20 @@ class StreamSpec:
     min_steps: Annotated[int, Range(1, MAX_MIN)] = 1
     right_context: Annotated[int, Range(0, MAX_AXIS), Key(("right_context",))] = 0
     has_backward: bool = False
+    starts_from_data: Annotated[bool, Flag.OMIT_DEFAULT] = False
     agreement: Annotated[Mapping[str, object], Flag.OPTIONAL] = field(default_factory=dict)
+
+    @property
+    def own_inputs(self) -> tuple[InputSpec, ...]:
+        """The inputs of the files that are those of the model."""
+        added = (len(self.timed) + 1 if self.has_ahead else 0) + self.starts_from_data
+        return self.files.inputs[: len(self.files.inputs) - added]
 
     def violation(self) -> Violation | None:  # noqa: PLR0911 (one return per rule)
         """The rule of the manifest that this breaks, if any."""
-        names = [item.name for item in self.files.inputs]
-        count = len(self.timed) + 1 if self.has_ahead else 0
-        own = names[: len(names) - count]
+        if self.starts_from_data and not self.has_ahead:
+            return "starts_from_data", "false without a look-ahead"
+        own = [item.name for item in self.own_inputs]
         if not own or any(name not in own for name in self.timed):
             return "timed", "names of inputs of the model, which 'files' lists first"
         by_name = {item.name: item for item in self.files.inputs}

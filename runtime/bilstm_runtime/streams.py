@@ -82,8 +82,7 @@ class Stream:
         ahead = _steps("lookahead", default if lookahead is None else lookahead, spec.unit, 0)
         # A file without a look-ahead needs none: its outputs are exact at once.
         self.lookahead = ahead if spec.has_ahead else 0
-        count = len(spec.timed) + 1 if spec.has_ahead else 0
-        own = spec.files.inputs[: len(spec.files.inputs) - count]
+        own = spec.own_inputs
         fixed = next((item.axes[1].size for item in own if item.name in spec.timed), None)
         if fixed is not None and chunk is None:
             self.chunk = fixed
@@ -98,8 +97,9 @@ class Stream:
         self._rules = [ValueRule(item) for item in self._timed]
         self._is_timed = [item.name in spec.timed for item in own]
         self._fixed = self._read_fixed([i for i in own if i.name not in spec.timed], inputs or {})
-        # Pooling must not be left with a part of a window when the sequence ends.
-        self._held = max(self.lookahead, spec.unit if spec.unit > 1 else 0)
+        # Pooling must not be left with a part of a window when the sequence ends. States of data
+        # hold only if another step follows the look-ahead.
+        self._held = max(self.lookahead + spec.starts_from_data, spec.unit if spec.unit > 1 else 0)
         self._pending: list[AnyArray] = [
             np.empty((0, *(axis.size or 1 for axis in item.axes[2:])), item.dtype)
             for item in self._timed
@@ -347,7 +347,9 @@ class Stream:
                 np.ascontiguousarray(array[None, size : size + ahead]) if ahead else nothing
                 for array, nothing in zip(self._pending, self._nothing, strict=True)
             ]
-            arrays.append(np.full((1, 1), 1.0 if ahead else 0.0, np.float32))
+            arrays.append(np.full((1, 1), ahead > 0, np.float32))
+        if spec.starts_from_data:
+            arrays.append(np.full((1, 1), len(self._pending[0]) > size + ahead, np.float32))
         results = self._session.run([*arrays, *self._states])
         count = len(spec.outputs)
         self._states = results[count:]

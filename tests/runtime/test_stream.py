@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,35 @@ def test_memory_does_not_grow_with_the_stream():
     assert len(one._pending[0]) < 8 + 4
     assert len(one.to_bytes()) < 500
     assert one._session.longest == 8
+
+
+class Flags(Sums):
+    """Records whether the sequence goes on after the look-ahead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flags = []
+
+    def run(self, arrays):
+        *others, goes_on, before = arrays
+        self.flags.append(bool(goes_on.item()))
+        return super().run([*others, before])
+
+
+@pytest.mark.parametrize(
+    ("count", "flags"), [(5, [False, False]), (6, [False, False]), (7, [True, False])]
+)
+def test_states_of_data_end_with_the_sequence(count, flags):
+    """Backward layers start as in the model if the look-ahead ends with the sequence."""
+    flag = InputSpec("goes_on", "float32", (ONE, Axis(None, 1)))
+    files = replace(spec().files, inputs=(*spec().files.inputs, flag))
+    session = Flags()
+    one = Stream(spec(files=files, starts_from_data=True), session, owner="me")
+    items = [*one.feed(steps(count)), *one.finish()]
+    assert session.flags == flags
+    expected = stream()
+    wanted = [*expected.feed(steps(count)), *expected.finish()]
+    assert [item[0].tolist() for item in items] == [item[0].tolist() for item in wanted]
 
 
 # --- a bundle

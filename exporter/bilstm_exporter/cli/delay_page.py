@@ -31,13 +31,14 @@ _HEADINGS = (
 )  # fmt: skip
 
 
-def write_delay_page(file: str, model: str, report: DelayReport | None) -> None:
+def write_delay_page(file: str, model: str, report: DelayReport | None, lookahead: int) -> None:
     """Write the page.
 
     Args:
         file: Where to; an existing file is replaced.
         model: The model's name.
         report: What was measured; None if nothing was.
+        lookahead: The look-ahead by default.
 
     Raises:
         OptionError: The file cannot be written, or there is nothing to show.
@@ -46,19 +47,21 @@ def write_delay_page(file: str, model: str, report: DelayReport | None) -> None:
         message = f"html: {file} is not written, because no delay could be measured"
         raise OptionError(message)
     try:
-        Path(file).write_text("\n".join(_page(model, report)), encoding="utf-8")
+        Path(file).write_text("\n".join(_page(model, report, lookahead)), encoding="utf-8")
     except OSError as error:
         message = f"html: {file} cannot be written: {error.strerror or error}"
         raise OptionError(message) from error
 
 
-def _page(model: str, report: DelayReport) -> list[str]:
+def _page(model: str, report: DelayReport, lookahead: int) -> list[str]:
     title = html.escape(f"{model}: agreement by delay")
     sentence = (
         f"On {report.examples}, in chunks of {report.chunk} steps, against Keras on whole "
-        f"sequences; the longest has {report.longest} steps. File: {report.file}."
+        f"sequences; the longest has {report.longest} steps. By default streams run with a "
+        f"look-ahead of {lookahead}. File: {report.file}."
     )
-    notes = [sentence, *([] if report.own_data else [ONLY_PROBES])]
+    starts = report.starts(lookahead)
+    notes = [sentence, *([] if report.own_data else [ONLY_PROBES]), *([starts] if starts else [])]
     drawn = _curves(report) if importlib.util.find_spec("matplotlib") is not None else []
     if not drawn:
         notes.append(_NO_PLOTS)

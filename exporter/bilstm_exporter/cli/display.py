@@ -169,6 +169,9 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
         f"longest has {report.longest} steps. By default streams run with a look-ahead of "
         f"{streaming.lookahead}.",
     )
+    starts = report.starts(streaming.lookahead)
+    if starts is not None:
+        _print_line(console, starts)
 
 
 def delay_table(report: DelayReport) -> WholeTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ class Delay:
 
     Attributes:
         lookahead: The look-ahead in steps.
-        delay: The longest time in steps from a step to its output: the look-ahead and the rest of
-            the chunk.
+        delay: The longest time in steps from a step to its output: the look-ahead, the rest of the
+            chunk, and one step more if backward layers start at states of data.
         agreement: The share of decisions that equal those for the whole sequence, in percent; None
             for numbers.
         metric: The metric.
@@ -61,6 +61,9 @@ class DelayReport:
         own_data: Whether they are the user's data; if not, they are the probes.
         longest: The length of the longest example in steps.
         delays: The streams, by look-ahead.
+        starts_from_data: Whether backward layers start at the mean states of the data where the
+            sequence goes on after the look-ahead; if not, they start as at its end.
+        other: What the other start gives at the chosen look-ahead; None if it was not measured.
     """
 
     file: str
@@ -69,17 +72,36 @@ class DelayReport:
     own_data: bool
     longest: int
     delays: tuple[Delay, ...]
+    starts_from_data: bool = False
+    other: Delay | None = None
+
+    def at(self, lookahead: int) -> Delay:
+        """The stream with a look-ahead, or else the next longer one."""
+        return next((one for one in self.delays if one.lookahead >= lookahead), self.delays[-1])
+
+    def starts(self, lookahead: int) -> str | None:
+        """Say where backward layers start and why; None if only one start was measured."""
+        if self.other is None:
+            return None
+        ways = ("at the mean states of your data", "as at the end of a sequence")
+        used, left = ways if self.starts_from_data else ways[::-1]
+        own, other = self.at(lookahead), self.other
+        if own.agreement is None or other.agreement is None:
+            compared = f"mean error {own.mean_error:.1e}, the other way {other.mean_error:.1e}"
+        else:
+            compared = (
+                f"{own.agreement:.2f} % of decisions unchanged; {left}: {other.agreement:.2f} %"
+            )
+        return (
+            f"Where the sequence goes on after the look-ahead, backward layers start {used} "
+            f"({compared}, at a look-ahead of {other.lookahead})."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and the manifest; None for infinite numbers."""
         plain = asdict(self)
-        plain["delays"] = [
-            {
-                k: None if isinstance(v, float) and not math.isfinite(v) else v
-                for k, v in one.items()
-            }
-            for one in plain["delays"]
-        ]
+        plain["delays"] = [_finite(one) for one in plain["delays"]]
+        plain["other"] = None if self.other is None else _finite(plain["other"])
         return plain
 
 
@@ -124,7 +146,7 @@ def measure_delays(
         delays.append(_delay(spec, lookahead, found, 1000 * seconds / total))
     return DelayReport(
         file.artifact.file, spec.chunk, dataset.described, evaluation.user_data, longest,
-        tuple(delays),
+        tuple(delays), spec.starts_from_data,
     )  # fmt: skip
 
 
@@ -152,6 +174,46 @@ def choose_delay(report: DelayReport, max_drop: float | None) -> int | None:
     return chosen
 
 
+def better_start(
+    at_zeros: DelayReport, from_data: DelayReport, lookahead: int, max_drop: float | None
+) -> DelayReport:
+    """Choose where backward layers start: where the delay is smaller, else the agreement better.
+
+    Args:
+        at_zeros: The streams that start as at the end of a sequence, which are chosen in a tie.
+        from_data: Those that start at states of data.
+        lookahead: The look-ahead by default.
+        max_drop: The largest drop of the metric that is allowed, or None.
+
+    Returns:
+        The better report, with what the other one found.
+    """
+    chosen = [
+        (report, report.at(lookahead if found is None else found), found is not None)
+        for report in (at_zeros, from_data)
+        for found in [choose_delay(report, max_drop)]
+    ]
+    (_, zeros, zeros_keep), (_, data, data_keep) = chosen
+    if data_keep != zeros_keep:
+        is_data = data_keep
+    elif data_keep and data.delay != zeros.delay:
+        is_data = data.delay < zeros.delay
+    elif data.agreement is not None and data.agreement != zeros.agreement:
+        is_data = zeros.agreement is None or data.agreement > zeros.agreement
+    else:
+        is_data = data.mean_error < zeros.mean_error
+    if is_data:
+        return replace(from_data, other=at_zeros.at(data.lookahead))
+    return replace(at_zeros, other=from_data.at(zeros.lookahead))
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
 def _delay(spec: StreamSpec, lookahead: int, found: Evaluation, ms_per_step: float) -> Delay:
     worst = max(found.outputs, key=lambda item: item.drop)
     shares = [
@@ -159,7 +221,7 @@ def _delay(spec: StreamSpec, lookahead: int, found: Evaluation, ms_per_step: flo
     ]
     return Delay(
         lookahead=lookahead,
-        delay=lookahead + spec.chunk - 1,
+        delay=lookahead + spec.chunk - 1 + spec.starts_from_data,
         agreement=min(shares) if shares else None,
         metric=worst.metric,
         value=worst.value,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bilstm_exporter.artifacts import VerifiedArtifact
 from bilstm_exporter.errors import DataError, ExportError
@@ -14,13 +14,19 @@ from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Stages
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
-from bilstm_exporter.streaming.delays import DelayReport, choose_delay, measure_delays
+from bilstm_exporter.streaming.delays import (
+    DelayReport,
+    better_start,
+    choose_delay,
+    measure_delays,
+)
 from bilstm_exporter.streaming.files import (
     StreamFile,
     StreamFileBuilder,
     default_steps,
     stream_spec,
 )
+from bilstm_exporter.streaming.starts import estimate_starts
 from bilstm_exporter.streaming.stream_model import make_stream_model
 from bilstm_runtime.stream_spec import StreamSpec
 
@@ -42,6 +48,23 @@ class Streaming:
     left_out: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """One form of the stream, with its first file.
+
+    Attributes:
+        builder: Builds its files.
+        file: The file that was measured.
+        spec: The description of that file.
+        report: What was measured; None if no example could be compared.
+    """
+
+    builder: StreamFileBuilder
+    file: StreamFile
+    spec: StreamSpec
+    report: DelayReport | None
+
+
 def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
     loaded: LoadedModel,
     probes: ProbeSet,
@@ -60,7 +83,36 @@ def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
         model = make_stream_model(loaded, one_step=options.chunk == 1 and not options.lookahead)
         steps = default_steps(model, options.chunk, options.lookahead)
         builder = StreamFileBuilder(loaded, model, probes, options.opset, options.profiles)
-    files: list[StreamFile] = []
+    wanted, left_out = _wanted(artifacts)
+    first = next((one for one in wanted if one[1] == FLOAT32), wanted[0])
+    examples = evaluation or _probes(loaded, probes, options, stages)
+    chosen = _measured(loaded, builder, first, steps, examples, stages)
+    if evaluation is not None and evaluation.user_data and model.layout.has_backward:
+        chosen = _with_better_start(loaded, chosen, first, evaluation, options, stages)
+    files = []
+    for name, recipe in wanted:
+        if (name, recipe) == first:
+            files.append(chosen.file)
+            continue
+        with stages.stage(f"writing and checking the stream file of {name}, {recipe}"):
+            files.append(chosen.builder.build(name, recipe))
+    report = chosen.report
+    if report is not None and options.lookahead is None:
+        delay = choose_delay(report, parse_budget(options.max_drop).max_drop)
+        steps = (steps[0], steps[1] if delay is None else delay)
+    spec = stream_spec(
+        loaded,
+        chosen.builder.model,
+        [one.artifact for one in files],
+        steps,
+        None if report is None else report.to_dict(),
+    )
+    return Streaming(spec, tuple(files), report, left_out)
+
+
+def _wanted(artifacts: Sequence[VerifiedArtifact]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Return format and recipe of each stream file, and why other files have none."""
+    wanted: list[tuple[str, str]] = []
     left_out: dict[str, str] = {}
     for one in artifacts:
         recipe = RECIPES.get(one.artifact.recipe)
@@ -68,36 +120,62 @@ def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
             left_out[one.artifact.file] = (
                 "a mix of precisions" if recipe is None else "integers from end to end"
             )
-            continue
-        with stages.stage(f"writing and checking the stream file for {one.artifact.file}"):
-            files.append(builder.build(one.artifact.format, recipe.name))
-    if not files:  # a mix alone: float32 is always verified
-        name = artifacts[0].artifact.format
-        files.append(builder.build(name, FLOAT32))
-    spec = stream_spec(loaded, model, [one.artifact for one in files], steps)
-    with stages.stage("measuring the agreement by delay"):
-        report = _measured(loaded, probes, spec, files, evaluation, options, stages)
-    if report is not None:
-        if options.lookahead is None:
-            chosen = choose_delay(report, parse_budget(options.max_drop).max_drop)
-            steps = (steps[0], steps[1] if chosen is None else chosen)
-        spec = stream_spec(loaded, model, [one.artifact for one in files], steps, report.to_dict())
-    return Streaming(spec, tuple(files), report, left_out)
+        else:
+            wanted.append((one.artifact.format, recipe.name))
+    if not wanted:  # a mix alone: float32 is always verified
+        wanted.append((artifacts[0].artifact.format, FLOAT32))
+    return wanted, left_out
+
+
+def _probes(
+    loaded: LoadedModel, probes: ProbeSet, options: ExportOptions, stages: Stages
+) -> EvaluationSet | None:
+    try:
+        return make_evaluation_set(loaded, probes, None, options.metric, stages)
+    except (DataError, ExportError):
+        return None
 
 
 def _measured(  # noqa: PLR0913, PLR0917 - each argument is independent
     loaded: LoadedModel,
-    probes: ProbeSet,
-    spec: StreamSpec,
-    files: Sequence[StreamFile],
-    evaluation: EvaluationSet | None,
+    builder: StreamFileBuilder,
+    wanted: tuple[str, str],
+    steps: tuple[int, int],
+    examples: EvaluationSet | None,
+    stages: Stages,
+) -> _Measured:
+    """Build a file, and measure its delays."""
+    name, recipe = wanted
+    with stages.stage(f"writing and checking the stream file of {name}, {recipe}"):
+        file = builder.build(name, recipe)
+    spec = stream_spec(loaded, builder.model, [file.artifact], steps)
+    with stages.stage("measuring the agreement by delay"):
+        report = None if examples is None else measure_delays(spec, file, examples)
+    return _Measured(builder, file, spec, report)
+
+
+def _with_better_start(  # noqa: PLR0913, PLR0917 - each argument is independent
+    loaded: LoadedModel,
+    zeros: _Measured,
+    wanted: tuple[str, str],
+    evaluation: EvaluationSet,
     options: ExportOptions,
     stages: Stages,
-) -> DelayReport | None:
-    if evaluation is None:
-        try:
-            evaluation = make_evaluation_set(loaded, probes, None, options.metric, stages)
-        except (DataError, ExportError):
-            return None
-    first = next((one for one in files if one.artifact.recipe == FLOAT32), files[0])
-    return measure_delays(spec, first, evaluation)
+) -> _Measured:
+    """Let backward layers start at the mean states of the data, if that is better."""
+    if zeros.report is None:
+        return zeros
+    model, builder, spec = zeros.builder.model, zeros.builder, zeros.spec
+    with stages.stage("finding the states at which backward layers start"):
+        file = builder.with_model(model.with_boundaries()).open(wanted[0], FLOAT32)
+        starts = estimate_starts(model, file, spec, evaluation.dataset)
+    if starts is None:
+        return zeros
+    steps = spec.chunk, spec.lookahead
+    other = builder.with_model(model.with_starts(starts))
+    data = _measured(loaded, other, wanted, steps, evaluation, stages)
+    if data.report is None:
+        return zeros
+    max_drop = parse_budget(options.max_drop).max_drop if options.lookahead is None else None
+    report = better_start(zeros.report, data.report, spec.lookahead, max_drop)
+    return replace(data if report.starts_from_data else zeros, report=report)

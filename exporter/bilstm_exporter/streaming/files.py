@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +23,29 @@ from bilstm_exporter.targets.base import Target, TargetOptions
 from bilstm_exporter.targets.registry import TARGETS
 from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.comparison import Difference, compare
-from bilstm_runtime.spec import Artifact
+from bilstm_runtime.spec import Artifact, ModelSpec
 from bilstm_runtime.stream_spec import StreamOutputSpec, StreamSpec
 from bilstm_runtime.streams import run_stream
 
 # Rows of probes that each file is verified on, and the longest of them.
 _MAX_ROWS, _MAX_STEPS = 8, 48
+
+
+@dataclass(frozen=True)
+class OpenedStreamFile:
+    """A stream file in its backend.
+
+    Attributes:
+        artifact: Its entry in the manifest.
+        content: Its bytes.
+        session: An open session of it.
+        spec: Its inputs, outputs and states.
+    """
+
+    artifact: Artifact
+    content: bytes
+    session: Session
+    spec: ModelSpec
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,7 @@ def stream_spec(
         min_steps=loaded.spec.inputs[model.timed[0]].axes[1].min,
         right_context=layout.right_context,
         has_backward=layout.has_backward,
+        starts_from_data=model.starts_from_data,
         agreement=agreement or {},
     )
 
@@ -125,6 +144,9 @@ class StreamFileBuilder:
         probes: The inputs that the files are verified on.
         opset: The ONNX opset.
         profiles: The runtimes that the export is made for.
+
+    Attributes:
+        model: The model as a stream.
     """
 
     def __init__(
@@ -135,10 +157,16 @@ class StreamFileBuilder:
         opset: int,
         profiles: Sequence[Profile] = (),
     ) -> None:
-        self._loaded, self._model = loaded, model
+        self._loaded, self.model = loaded, model
         self._opset, self._profiles = opset, profiles
         self._targets: dict[str, Target] = {}
         self._cases = list(stream_cases(loaded, probes))
+
+    def with_model(self, model: StreamModel) -> StreamFileBuilder:
+        """Return a builder for another form of the stream, verified on the same sequences."""
+        other = copy.copy(self)
+        other.model, other._targets = model, {}  # noqa: SLF001 - of this class
+        return other
 
     @property
     def cases(self) -> list[StreamCase]:
@@ -156,11 +184,31 @@ class StreamFileBuilder:
             StreamingError: Its outputs differ from Keras's where a stream is exact.
             ExportError: The format cannot represent the model.
         """
+        opened = self.open(name, recipe)
+        artifact, session = opened.artifact, opened.session
+        difference = self._verify(artifact, session, exact=recipe == FLOAT32)
+        parity = {
+            "sequences": len(self._cases),
+            "max_abs_error": difference.max_abs_error,
+            "max_error_ratio": difference.max_error_ratio,
+        }
+        return StreamFile(replace(artifact, parity=parity), opened.content, session, difference)
+
+    def open(self, name: str, recipe: str) -> OpenedStreamFile:
+        """Build and open one file, and compare nothing.
+
+        Args:
+            name: The format.
+            recipe: The recipe, which needs no calibration.
+
+        Raises:
+            ExportError: The format cannot represent the model.
+        """
         if name not in self._targets:
             forms = (profile.forms for profile in self._profiles if profile.format == name)
             options = TargetOptions(self._opset, frozenset().union(*forms))
             self._targets[name] = TARGETS[name].create(options)
-        loaded = self._model.loaded
+        loaded = self.model.loaded
         try:
             built = self._targets[name].build(loaded, RECIPES[recipe].plan)
         except UnsupportedOperatorError as error:
@@ -179,13 +227,7 @@ class StreamFileBuilder:
         backend = next(one for one in BACKENDS.values() if one.format == name)
         with captured_stderr():  # LiteRT prints a line when it starts
             session = backend.open(built.content, artifact, loaded.spec, threads=1)
-        difference = self._verify(artifact, session, exact=recipe == FLOAT32)
-        parity = {
-            "sequences": len(self._cases),
-            "max_abs_error": difference.max_abs_error,
-            "max_error_ratio": difference.max_error_ratio,
-        }
-        return StreamFile(replace(artifact, parity=parity), built.content, session, difference)
+        return OpenedStreamFile(artifact, built.content, session, loaded.spec)
 
     def _verify(self, artifact: Artifact, session: Session, *, exact: bool) -> Difference:
         """Compare with Keras where a stream is exact: with all the look-ahead that is needed."""
@@ -220,11 +262,11 @@ class StreamFileBuilder:
             case: The sequence.
             chunk: The number of steps at once, which is rounded up to a multiple of the unit.
         """
-        layout = self._model.layout
+        layout = self.model.layout
         spec = stream_spec(
-            self._loaded, self._model, [artifact], default_steps(self._model, None, None)
+            self._loaded, self.model, [artifact], default_steps(self.model, None, None)
         )
-        length = case.inputs[self._model.timed[0]].shape[1]
+        length = case.inputs[self.model.timed[0]].shape[1]
         ahead = _multiple(length if layout.has_backward else layout.right_context, layout.unit)
         size = 1 if layout.one_step else _multiple(int(chunk), layout.unit)
         found = run_stream(spec, session, case.inputs, size, ahead)

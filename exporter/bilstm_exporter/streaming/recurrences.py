@@ -2,8 +2,9 @@
 
 A forward recurrence starts the chunk from the states that the chunk before ended with, and hands
 its own on: the states after the steps by which the stream advances. A backward recurrence starts
-at the end of the look-ahead from its initial states, and hands nothing on
-(latency-controlled BLSTM, https://arxiv.org/abs/1510.08983).
+at the end of the look-ahead from its initial states, or from states that are typical of data where
+the sequence goes on, and hands nothing on (latency-controlled BLSTM,
+https://arxiv.org/abs/1510.08983).
 """
 
 from __future__ import annotations
@@ -224,9 +225,11 @@ class _Backward(_Parts):
         starts = _starts(call)
         ahead = before = None
         if self.ahead is not None:
+            starts = self.carried.backward_starts(starts)
             ahead_mask = None if call.mask is None else call.mask.ahead
             behind = self.lower(self.ahead, ahead_mask, starts, None)
             ahead = behind.outputs
+            self.carried.boundaries.append(behind.states)
             starts = [
                 self.carried.ahead_or(state, tf.zeros_like(state) if start is None else start)
                 for state, start in zip(behind.states, starts, strict=True)

@@ -122,6 +122,8 @@ def convert(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
     Raises:
         StreamingError: It needs the whole sequence.
     """
+    if node.type == "IdentityN":  # of a function with a gradient of its own, such as silu
+        return list(inputs)
     kinds = {value.kind for value in inputs}
     if kinds <= {Kind.STATIC}:
         return [Value(Kind.STATIC, tensor) for tensor in write(node, [v.chunk for v in inputs])]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import StreamingError
@@ -70,7 +71,8 @@ class StreamLayout:
         unit: Chunk and look-ahead are multiples of this number of steps.
         has_ahead: Whether any output depends on the look-ahead.
         right_context: How many steps of look-ahead the windows of convolutions and pooling reach.
-        has_backward: Whether a backward recurrence starts at the end of the look-ahead.
+        backward: The shapes of the states of each backward recurrence that starts at the end of the
+            look-ahead.
         one_step: Whether a chunk is one step.
     """
 
@@ -81,8 +83,13 @@ class StreamLayout:
     unit: int
     has_ahead: bool
     right_context: int
-    has_backward: bool
+    backward: tuple[tuple[tuple[int, ...], ...], ...]
     one_step: bool = False
+
+    @property
+    def has_backward(self) -> bool:
+        """Whether a backward recurrence starts at the end of the look-ahead."""
+        return bool(self.backward)
 
 
 class StreamGraph:
@@ -117,18 +124,33 @@ class StreamGraph:
         self.layout = self._find_layout()
         self._is_known = True
 
-    def trace(self, lowering: Lowering) -> Any:
+    def trace(
+        self,
+        lowering: Lowering,
+        starts: Sequence[Sequence[np.ndarray]] | None = None,
+        *,
+        returns_boundaries: bool = False,
+    ) -> Any:
         """Trace the stream graph.
+
+        Args:
+            lowering: Writes the recurrences.
+            starts: The states with which each backward recurrence starts where the sequence goes
+                on, in the order of `StreamLayout.backward`; None for those at its end.
+            returns_boundaries: Whether the states of the backward recurrences between look-ahead
+                and chunk are outputs too.
 
         Returns:
             A ``tf.ConcreteFunction``. Inputs: those of the model (of a chunk, or of the stream);
             with a look-ahead, the inputs with time once more and whether they count, ``[1, 1]
-            float32``; the states. Outputs: those of the model, then the states.
+            float32``; with `starts`, whether the sequence goes on after them, ``[1, 1] float32``;
+            the states. Outputs: those of the model, the boundaries, the states.
         """
         layout = self.layout
         function, _ = self._traced(
-            lowering, layout.overlap, layout.states, layout.unread, has_ahead=layout.has_ahead
-        )
+            lowering, layout.overlap, layout.states, layout.unread, has_ahead=layout.has_ahead,
+            starts=starts, returns_boundaries=returns_boundaries,
+        )  # fmt: skip
         return self._at_one_step(function) if layout.one_step else function
 
     def _at_one_step(self, function: Any) -> Any:
@@ -184,7 +206,9 @@ class StreamGraph:
             unread=whole.carried.unread,
             has_ahead=has_ahead,
             right_context=whole.right_context if has_ahead else 0,
-            has_backward=whole.has_backward and has_ahead,
+            backward=tuple(
+                tuple(tuple(state.shape) for state in states) for states in whole.carried.boundaries
+            ),
             one_step=self._one_step and not has_ahead and not overlap and unit == 1,
         )
 
@@ -211,7 +235,7 @@ class StreamGraph:
             raise StreamingError(message)
         return StreamOutput(is_sequence=False)
 
-    def _traced(
+    def _traced(  # noqa: PLR0913 - what differs between the traces
         self,
         lowering: Lowering,
         overlap: int,
@@ -219,6 +243,8 @@ class StreamGraph:
         unread: frozenset[str] = frozenset(),
         *,
         has_ahead: bool,
+        starts: Sequence[Sequence[np.ndarray]] | None = None,
+        returns_boundaries: bool = False,
     ) -> tuple[Any, _Written]:
         written: list[_Written] = []
         one_step = self._is_known and self.layout.one_step
@@ -226,6 +252,8 @@ class StreamGraph:
         ahead = [one for one in own if one.has_time] if has_ahead else []
         shapes = [*((one.shape, one.dtype) for one in (*own, *ahead))]
         if has_ahead:
+            shapes.append(((1, 1), "float32"))
+        if starts is not None:
             shapes.append(((1, 1), "float32"))
         shapes += [(state.shape, state.dtype) for state in states]
         signature = [
@@ -238,7 +266,10 @@ class StreamGraph:
             chunks = [next(rest) for _ in own]
             aheads = iter([next(rest) for _ in ahead])
             flag = tf.reshape(next(rest), []) > 0.5 if has_ahead else None
-            carried = Carried(list(rest), flag, unread, one_step=one_step)
+            goes_on = None if starts is None else tf.reshape(next(rest), []) > 0.5
+            carried = Carried(
+                list(rest), flag, unread, one_step=one_step, goes_on=goes_on, starts=starts or ()
+            )
             values = []
             given = iter(chunks)
             for one in self._inputs:
@@ -254,6 +285,8 @@ class StreamGraph:
             found = writer.write(self._graph.function, values, self._output_count)
             written.append(found)
             results = [value.chunk for value in found.outputs]
+            if returns_boundaries:
+                results += [state for states in carried.boundaries for state in states]
             results += [state.after for state in carried.states]
             return {f"output_{i:04}": tf.identity(one) for i, one in enumerate(results)}
 
@@ -269,7 +302,6 @@ class _Written:
     steps: list[Value]
     carried: Carried
     right_context: int
-    has_backward: bool
 
 
 class _Writer:
@@ -285,7 +317,6 @@ class _Writer:
         self._markers, self._layers = markers, layers
         self._lowering, self._carried = lowering, carried
         self._values: dict[str, Value] = {}
-        self._has_backward = False
 
     def write(self, function: Any, inputs: Sequence[Value], output_count: int) -> _Written:
         """Write a whole graph."""
@@ -302,7 +333,7 @@ class _Writer:
         outputs = [self._values[tensor.name] for tensor in function.outputs[:output_count]]
         steps = [value for value in self._values.values() if value.kind is Kind.STEPS]
         reach = max([value.reach for value in steps], default=0)
-        return _Written(outputs, steps, self._carried, reach, self._has_backward)
+        return _Written(outputs, steps, self._carried, reach)
 
     def _write_operation(self, operation: Any) -> list[Value]:
         name = layer_of_node(operation.name, self._layers)
@@ -336,8 +367,6 @@ class _Writer:
         kind = self._layers.get(name)
         layer = f"layer {name!r}" + (f" ({kind})" if kind else "")
         call = recurrences.read_call(marker, inputs, layer, _plain(name))
-        if call.recurrence.go_backwards and call.sequences.kind is Kind.STEPS:
-            self._has_backward = True
         return recurrences.stream(call, self._lowering, self._carried)
 
 

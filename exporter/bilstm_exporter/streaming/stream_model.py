@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from bilstm_exporter.errors import StreamingError, UnsupportedModelError
 from bilstm_exporter.ir.markers import MarkerLowering, mark_recurrences
 from bilstm_exporter.ir.recurrence import Lowering
@@ -18,6 +20,11 @@ AHEAD = "ahead"
 """The name of the axis of the look-ahead, and the ending of the names of its inputs."""
 HAS_AHEAD = "has_ahead"
 """The name of the input that says whether there is a look-ahead."""
+GOES_ON = "goes_on"
+"""The name of the input that says whether the sequence goes on after the look-ahead."""
+
+Starts = Sequence[Sequence[np.ndarray]]
+"""The states with which each backward recurrence starts where the sequence goes on."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +35,34 @@ class StreamModel:
         loaded: What targets build files from; its spec describes them.
         layout: What it needs and returns.
         timed: The numbers of the model's inputs that have a time axis.
+        starts_from_data: Whether its backward layers start at states of data where the sequence
+            goes on.
     """
 
     loaded: LoadedModel
     layout: StreamLayout
     timed: tuple[int, ...]
+    starts_from_data: bool
+    _whole: LoadedModel
+    _inputs: Sequence[StreamInput]
+    _graph: StreamGraph
+
+    def with_starts(self, starts: Starts) -> StreamModel:
+        """Return the same model with states of data at which its backward layers start."""
+        loaded = _streamed(self._whole, self._inputs, self._graph, starts=starts)
+        return replace(self, loaded=loaded, starts_from_data=True)
+
+    def with_boundaries(self) -> StreamModel:
+        """Return a model that also returns the states between its look-ahead and its chunk."""
+        loaded = _streamed(self._whole, self._inputs, self._graph, returns_boundaries=True)
+        return replace(self, loaded=loaded)
 
 
 class _StreamedKeras:
     """A `KerasModel` whose trace is the stream graph."""
 
-    def __init__(self, keras: KerasModel, graph: StreamGraph) -> None:
-        self._keras, self._graph = keras, graph
+    def __init__(self, keras: KerasModel, graph: StreamGraph, **options: Any) -> None:
+        self._keras, self._graph, self._options = keras, graph, options
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._keras, name)
@@ -48,7 +71,7 @@ class _StreamedKeras:
         """Trace the stream graph; see `KerasModel.trace`."""
         del inputs  # the graph has its own
         with self._keras.convertible_forms(lowering):
-            return self._graph.trace(lowering)
+            return self._graph.trace(lowering, **self._options)
 
 
 def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamModel:
@@ -78,18 +101,46 @@ def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamM
         stream = StreamGraph(
             graph, inputs, len(loaded.spec.outputs), loaded.keras.layers(), one_step=one_step
         )
-    keras: Any = _StreamedKeras(loaded.keras, stream)
-    spec = _spec(loaded, inputs, stream.layout)
+    return StreamModel(
+        loaded=_streamed(loaded, inputs, stream),
+        layout=stream.layout,
+        timed=tuple(number for number, one in enumerate(inputs) if one.has_time),
+        starts_from_data=False,
+        _whole=loaded,
+        _inputs=inputs,
+        _graph=stream,
+    )
+
+
+def _streamed(
+    loaded: LoadedModel,
+    inputs: Sequence[StreamInput],
+    graph: StreamGraph,
+    *,
+    starts: Starts | None = None,
+    returns_boundaries: bool = False,
+) -> LoadedModel:
+    """Make what targets build stream files from; see `StreamGraph.trace` for the options."""
+    options = {"starts": starts, "returns_boundaries": returns_boundaries}
+    keras: Any = _StreamedKeras(loaded.keras, graph, **options)
+    spec = _spec(loaded, inputs, graph.layout)
+    if starts is not None:
+        spec = replace(spec, inputs=(*spec.inputs, _flag(GOES_ON)))
+    if returns_boundaries:
+        shapes = [shape for states in graph.layout.backward for shape in states]
+        added = [
+            OutputSpec(f"boundary_{number}", "float32", tuple(Axis(None, size) for size in shape))
+            for number, shape in enumerate(shapes)
+        ]
+        spec = replace(spec, outputs=(*spec.outputs, *added), output_structure="list")
     names = {axis.name: axis.min for item in spec.inputs for axis in item.axes if axis.name}
-    streamed = replace(
+    return replace(
         loaded,
         keras=keras,
         spec=spec,
         typical_sizes={**loaded.typical_sizes, **names},
         first_graph=mark_recurrences(lambda lowering: keras.trace(lowering, ())),
     )
-    timed = tuple(number for number, one in enumerate(inputs) if one.has_time)
-    return StreamModel(streamed, stream.layout, timed)
 
 
 def _stream_inputs(loaded: LoadedModel) -> list[StreamInput]:
@@ -148,7 +199,7 @@ def _spec(loaded: LoadedModel, inputs: Sequence[StreamInput], layout: StreamLayo
         specs += [
             _renamed(spec, one, ahead, f"{spec.name}_{AHEAD}") for spec, one in own if one.has_time
         ]
-        specs.append(InputSpec(HAS_AHEAD, "float32", (Axis(BATCH, 1), Axis(None, 1))))
+        specs.append(_flag(HAS_AHEAD))
     outputs = [
         OutputSpec(spec.name, spec.dtype, tuple(Axis(None, a.size) for a in spec.axes))
         for spec in loaded.spec.outputs
@@ -172,6 +223,10 @@ def _spec(loaded: LoadedModel, inputs: Sequence[StreamInput], layout: StreamLayo
         states=states,
         output_structure=loaded.spec.output_structure,
     )
+
+
+def _flag(name: str) -> InputSpec:
+    return InputSpec(name, "float32", (Axis(BATCH, 1), Axis(None, 1)))
 
 
 def _output_axes(axes: Sequence[Axis], *, is_sequence: bool) -> tuple[Axis, ...]:

@@ -115,14 +115,22 @@ class Carried:
             written, so that it is found.
         has_ahead: A scalar bool tensor: whether the look-ahead holds steps of the sequence. None
             if the graph has no look-ahead.
+        goes_on: A scalar bool tensor: whether the sequence goes on after the look-ahead. None if
+            backward recurrences always start as at the end of the sequence.
+        starts: The states with which each backward recurrence starts where the sequence goes on,
+            in the order in which the recurrences are written.
         states: The states.
+        boundaries: The states of each backward recurrence between the look-ahead and the chunk.
     """
 
     inputs: Sequence[Tensor]
     has_ahead: Tensor = None
     unread: frozenset[str] = frozenset()
     one_step: bool = False
+    goes_on: Tensor = None
+    starts: Sequence[Sequence[np.ndarray]] = ()
     states: list[CarriedState] = field(default_factory=list)
+    boundaries: list[list[Tensor]] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
     _started: Tensor = None
 
@@ -185,6 +193,20 @@ class Carried:
         value = choose(self.started, later(state.before), first)
         self.put(state, value)
         return value
+
+    def backward_starts(self, own: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return the states of the next backward recurrence at the end of the look-ahead.
+
+        Args:
+            own: Its states at the end of the sequence; None for zeros.
+        """
+        if self.goes_on is None:
+            return list(own)
+        values = [tf.constant(value) for value in self.starts[len(self.boundaries)]]
+        return [
+            choose(self.goes_on, value, tf.zeros_like(value) if end is None else end)
+            for value, end in zip(values, own, strict=True)
+        ]
 
     def ahead_or(self, ahead: Tensor, otherwise: Tensor) -> Tensor:
         """Return the first tensor if there is a look-ahead, else the second one."""

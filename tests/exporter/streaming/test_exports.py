@@ -96,6 +96,41 @@ def test_the_bundle_streams(tagger, backend):
 
 
 @pytest.mark.slow
+def test_backward_layers_start_at_the_better_states(tmp_path):
+    """Those of the data if its sequences look alike; in either case the end is exact."""
+    model = floats(bilstm(), bilstm(), kl.Dense(3, activation="softmax", name="tags"))
+    randomize(model, 4)
+    noise = np.random.default_rng(0).normal(size=(20, 24, 3))
+    x = (1.5 + 0.3 * noise).astype("float32")
+    data = {"x": x, "y": model(x).numpy().argmax(-1)}
+    report = export(
+        model, tmp_path / "edge", streaming=True, chunk=4, lookahead=1, data=data, recipes="float32"
+    )
+    delays = report.streaming.delays
+    assert delays.starts_from_data
+    assert delays.at(1).mean_error < delays.other.mean_error
+    assert delays.at(1).delay == delays.other.delay + 1
+    assert "start at the mean states of your data" in delays.starts(1)
+    assert json.loads((report.bundle / "manifest.json").read_text())["streaming"][
+        "starts_from_data"
+    ]
+    for backend in ("onnx", "litert"):
+        loaded = bilstm_runtime.load(report.bundle, backend=backend)
+        for lookahead in (20, 24, 30):  # 20 is all the rest of the first chunk
+            stream = loaded.stream(lookahead=lookahead)
+            found = np.concatenate([*stream.feed(x[0]), *stream.finish()])
+            np.testing.assert_allclose(found, model(x[:1]).numpy()[0], atol=2e-5)
+        stream = loaded.stream()
+        state = loaded.stream()
+        parts = state.feed(x[1, :13])
+        state = loaded.restore_stream(state.to_bytes())
+        parts += [*state.feed(x[1, 13:]), *state.finish()]
+        expected = np.concatenate([*stream.feed(x[1]), *stream.finish()])
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+    assert bilstm_runtime.check(report.bundle).passed
+
+
+@pytest.mark.slow
 def test_weights_are_stored_once(tagger):
     """Both parts of a chunk read the same weights."""
     _, _, report = tagger
