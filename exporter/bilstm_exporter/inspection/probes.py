@@ -7,13 +7,14 @@ sequences that differ from their reverse, values at the ends of their range, and
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from bilstm_exporter.errors import UnsupportedModelError, plain_text
+from bilstm_exporter.inspection.decisions import is_possible, may_decide
 from bilstm_exporter.inspection.distributions import (
     STANDARD_NORMAL,
     Distribution,
@@ -36,6 +37,8 @@ _ROUNDINGS = 20
 _SEEDS = 2
 # Two equal values, of which one decides, are told apart by every second seed.
 _DECISION_SEEDS = 16
+# Calls of each take a second or two.
+_MAX_OTHER_GOLDEN = 4
 _SEARCH_ROWS, _SEARCH_STEPS, _SEARCH_ROUNDS = 32, 24, 2
 # A window of 400 samples at a stride of 160, as for speech, makes about one step of 50 samples.
 _LONG_MINIMUM, _SAMPLES = 64, 8
@@ -182,7 +185,9 @@ class ProbeSet:
         self.probes = [*probes, *self.probes]
         self.left_out.update(left_out)
 
-    def keep_well_conditioned(self, failed: Collection[str] = ()) -> bool:
+    def keep_well_conditioned(
+        self, failed: Mapping[str, Sequence[Sequence[np.ndarray]]] | None = None
+    ) -> bool:
         """Leave out probes on which rounding changes Keras's own outputs.
 
         The first call changes the weights by one rounding, for every probe. If that leaves out
@@ -194,7 +199,7 @@ class ProbeSet:
         first, from large to small values, on which the model is well conditioned.
 
         Args:
-            failed: The names of the probes that an artifact failed.
+            failed: For each probe that an artifact failed, by name, its outputs in every run.
 
         Returns:
             Whether any were left out.
@@ -204,20 +209,28 @@ class ProbeSet:
             self._is_filtered = True
             self.probes = self._well_conditioned(self.probes)
         if len(self.left_out) == before:
-            self._leave_out_undecided([probe for probe in self.probes if probe.name in failed])
+            self._leave_out_undecided(failed or {})
         if self._alternatives is not None:
             self._replace_ordinary(self._alternatives)
         return len(self.left_out) > before
 
-    def _leave_out_undecided(self, failed: Sequence[Probe]) -> None:
-        """Leave out the probes whose outputs rounding decides, if all of these are such probes."""
+    def _leave_out_undecided(self, failed: Mapping[str, Sequence[Sequence[np.ndarray]]]) -> None:
+        """Leave out the failed probes, if rounding explains every output of the artifact.
+
+        It does not if an element is wrong that rounding leaves as it is.
+        """
         reasons = {}
-        for probe in failed:
+        for probe in self.probes:
+            if probe.name not in failed:
+                continue
             try:
-                sensitivity = _sensitivity(probe, self._model.rounded_reference, _DECISION_SEEDS, 1)
+                outcomes = _outcomes(self._model, probe)
             except Exception:  # noqa: BLE001 - user code may raise anything while it is traced
                 return
-            if sensitivity <= 1:
+            sensitivity = max(_change(probe, outputs) for outputs in outcomes)
+            if sensitivity <= 1 or not all(
+                is_possible(outputs, [probe.outputs, *outcomes]) for outputs in failed[probe.name]
+            ):
                 return  # the artifact is wrong
             reasons[probe.name] = _badly_conditioned(
                 sensitivity, f"every value in it is off by up to {_ROUNDINGS} roundings"
@@ -238,7 +251,10 @@ class ProbeSet:
     def _well_conditioned(self, probes: Sequence[Probe]) -> list[Probe]:
         kept = []
         for probe in probes:
-            sensitivity = _sensitivity(probe, self._model.perturbed_reference, _SEEDS)
+            sensitivity = max(
+                _change(probe, self._model.perturbed_reference(probe.inputs, seed))
+                for seed in range(_SEEDS)
+            )
             if sensitivity <= 1 / _ROUNDINGS:
                 kept.append(probe)
             else:
@@ -341,27 +357,15 @@ def _is_identical(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs, others, strict=True))
 
 
-def _sensitivity(
-    probe: Probe,
-    changed: Callable[[list[np.ndarray], int], list[np.ndarray]],
-    seeds: int,
-    limit: float = np.inf,
-) -> float:
-    """Return the largest change of an output, in tolerances, if the model changes within rounding.
+def _change(probe: Probe, outputs: Sequence[np.ndarray]) -> float:
+    """Return the largest difference of outputs from those of a probe, in tolerances."""
+    pairs = zip(outputs, probe.outputs, strict=True)
+    return max(compare(one, other, TOLERANCE).max_error_ratio for one, other in pairs)
 
-    Args:
-        probe: The probe.
-        changed: Returns the outputs of the changed model for inputs and a seed.
-        seeds: The number of changes to try.
-        limit: A change beyond it is enough.
-    """
-    largest = 0.0
-    for seed in range(seeds):
-        for moved, output in zip(changed(probe.inputs, seed), probe.outputs, strict=True):
-            largest = max(largest, compare(moved, output, TOLERANCE).max_error_ratio)
-        if largest > limit:
-            break
-    return largest
+
+def _outcomes(model: KerasModel, probe: Probe) -> list[list[np.ndarray]]:
+    """Call a model whose values are all off by some roundings, each time by others."""
+    return [model.rounded_reference(probe.inputs, seed) for seed in range(_DECISION_SEEDS)]
 
 
 def _badly_conditioned(sensitivity: float, cause: str) -> str:
@@ -632,6 +636,9 @@ def _mutated(spec: InputSpec, array: np.ndarray, rng: np.random.Generator) -> np
 def golden_probes(loaded: LoadedModel, probes: Sequence[Probe]) -> list[Probe]:
     """Choose a few small probes for check-bilstm: padded in every way, saturated, rising, ordinary.
 
+    Rounding decides none of their outputs, which could differ on another machine, if the model
+    has such probes.
+
     For a stateful model they start from its initial states, as after loading, and do not contain
     the states.
     """
@@ -645,7 +652,26 @@ def golden_probes(loaded: LoadedModel, probes: Sequence[Probe]) -> list[Probe]:
         *ordinary[:1],
     ]
     golden = [probe for probe in chosen if probe is not None] or finite[:1]
+    if may_decide(loaded.first_graph):
+        golden = _decided(loaded.keras, golden, finite)
     return [_from_initial_states(loaded, p) for p in golden] if loaded.spec.states else golden
+
+
+def _decided(model: KerasModel, chosen: Sequence[Probe], others: Sequence[Probe]) -> list[Probe]:
+    """Return the probes whose outputs rounding leaves; some other one if there is none."""
+
+    def is_decided(probe: Probe) -> bool:
+        try:
+            return all(_change(probe, outputs) <= 1 for outputs in _outcomes(model, probe))
+        except Exception:  # noqa: BLE001 - user code may raise anything while it is traced
+            return True
+
+    kept = [probe for probe in chosen if is_decided(probe)]
+    if kept:
+        return kept
+    rest = [probe for probe in others if not any(probe is one for one in chosen)]
+    found = next((probe for probe in rest[:_MAX_OTHER_GOLDEN] if is_decided(probe)), None)
+    return list(chosen) if found is None else [found]
 
 
 def _from_initial_states(loaded: LoadedModel, probe: Probe) -> Probe:

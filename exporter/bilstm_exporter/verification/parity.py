@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class Parity:
         worst_probe: The probe with the largest ratio.
         worst_output: The output with the largest ratio.
         reason: The mismatch, such as another shape, if it is not a numeric error.
-        failed_probes: The names of the probes with an output outside of the tolerance.
+        failures: For each probe with an output outside of the tolerance, by name, the artifact's
+            outputs in the runs that failed.
     """
 
     probes: int
@@ -35,7 +36,9 @@ class Parity:
     worst_probe: str = ""
     worst_output: str = ""
     reason: str = ""
-    failed_probes: tuple[str, ...] = ()
+    failures: Mapping[str, Sequence[Sequence[np.ndarray]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def passed(self) -> bool:
@@ -74,17 +77,19 @@ def measure_parity(run: Run, probes: Sequence[Probe], output_names: Sequence[str
     first, second = replay(run, probes)
     largest = 0.0
     worst = Parity(len(probes))
-    failed: dict[str, None] = {}
+    failed: dict[str, list[Sequence[np.ndarray]]] = {}
     for probe, outputs in zip((*probes, *probes), (*first, *second), strict=True):
+        passed = True
         for name, output, reference in zip(output_names, outputs, probe.outputs, strict=True):
             found = compare(output, reference, TOLERANCE)
             largest = max(largest, found.max_abs_error)
-            if not found.passed:
-                failed[probe.name] = None
+            passed &= found.passed
             if found.max_error_ratio > worst.max_error_ratio:
                 ratio, reason = found.max_error_ratio, found.mismatch
                 worst = Parity(len(probes), largest, ratio, probe.name, name, reason)
-    return replace(worst, max_abs_error=largest, failed_probes=tuple(failed))
+        if not passed:
+            failed.setdefault(probe.name, []).append(outputs)
+    return replace(worst, max_abs_error=largest, failures=failed)
 
 
 def conditioned_parity(run: Run, probes: ProbeSet, output_names: Sequence[str]) -> Parity:
@@ -99,7 +104,7 @@ def conditioned_parity(run: Run, probes: ProbeSet, output_names: Sequence[str]) 
         The last comparison. It may have no probes left: `require_parity` raises then.
     """
     parity = measure_parity(run, probes.probes, output_names)
-    while not parity.passed and probes.keep_well_conditioned(parity.failed_probes):
+    while not parity.passed and probes.keep_well_conditioned(parity.failures):
         parity = measure_parity(run, probes.probes, output_names)
     return parity
 

@@ -114,8 +114,27 @@ def test_a_wrong_artifact_is_not_excused():
         for name, x in (("decided", np.zeros_like(near)), ("ordinary", near))
     ]
     found = ProbeSet(model, probes, {}, None)
-    assert not found.keep_well_conditioned(["decided", "ordinary"])
+    failed = {probe.name: [probe.outputs] for probe in probes}
+    assert not found.keep_well_conditioned(failed)
     assert found.probes == probes
+
+
+@pytest.mark.slow
+def test_an_error_beside_a_decision_is_not_excused():
+    """Rounding decides some elements; another one is wrong."""
+    model, _ = read(deciding_model(keras, DECISIONS["argmax"]))
+    near = np.random.default_rng(1).standard_normal((2, 3, 6)).astype(np.float32)
+    probe = Probe(ProbeKind.ORDINARY, "near", [near], model.reference([near]))
+    outcomes = np.stack([model.rounded_reference([near], seed)[0] for seed in range(16)])
+    undecided = (outcomes != outcomes[0]).any(0)
+    assert 0 < undecided.sum() < undecided.size
+    flipped = outcomes[(outcomes != probe.outputs[0]).any((1, 2))][0]
+    found = ProbeSet(model, [probe], {}, None)
+    wrong = np.where(undecided, flipped, (flipped + 1) % 5)
+    assert not found.keep_well_conditioned({"near": [[wrong]]})
+    assert found.probes == [probe]
+    assert found.keep_well_conditioned({"near": [[flipped]]})
+    assert not found.probes
 
 
 @pytest.mark.slow
