@@ -55,6 +55,7 @@ from bilstm_exporter.report import (
 )
 from bilstm_exporter.streaming.export import export_streaming
 from bilstm_exporter.targets.registry import default_formats
+from bilstm_exporter.verification.runtimes import check_rules
 from bilstm_runtime.decoding_spec import Decoding
 from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
 
@@ -198,7 +199,10 @@ def load_model(
     check_fixed_axes(loaded, options)
     spec = with_sample_rate(loaded.spec, options.sample_rate, keras_model.sampling_rates())
     loaded = with_tokenizers(replace(loaded, spec=spec), options)
-    return with_decoding(loaded, probes, options), probes
+    loaded = with_decoding(loaded, probes, options)
+    for profile in options.profiles:
+        check_rules(profile, loaded.spec)
+    return loaded, probes
 
 
 def with_tokenizers(loaded: LoadedModel, options: ExportOptions) -> LoadedModel:

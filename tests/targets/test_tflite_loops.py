@@ -297,7 +297,9 @@ def mutants(monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     elif which == "directions exchanged":
         lower_both = bidirectional.loop.lower_both
         monkeypatch.setattr(
-            bidirectional.loop, "lower_both", lambda a, b, *rest: lower_both(b, a, *rest)
+            bidirectional.loop,
+            "lower_both",
+            lambda a, b, *rest, **how: lower_both(b, a, *rest, **how),
         )
     else:
         select = bidirectional.loop.select

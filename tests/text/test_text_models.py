@@ -273,7 +273,7 @@ def test_the_manifest_says_it_all(exported) -> None:
             "unknown_id": 1,
         }
     ]
-    assert [(spec["name"], spec["dtype"]) for spec in manifest["inputs"]] == [("text", "int64")]
+    assert [(spec["name"], spec["dtype"]) for spec in manifest["inputs"]] == [("text", "int32")]
     several = exported("several").manifest
     assert [item["input"] for item in several["preprocessing"]] == ["tags", "text"]
     assert {spec["name"] for spec in several["inputs"]} == {"text", "tags", "numbers"}

@@ -33,6 +33,7 @@ from bilstm_exporter.evaluation.weight_groups import join_words
 from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
+from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
 from bilstm_runtime.spec import BATCH, RUN, Axis
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from bilstm_exporter.streaming.delays import DelayReport
 
 _KIB = 1024
+_CALLS = {LabelDecoding: "classify", TagDecoding: "tag", CtcDecoding: "transcribe"}
+"""The methods of a loaded model that give answers."""
+
 _COLOURED = {"pass": "[green]pass[/green]", "FAIL": "[red]FAIL[/red]"}
 
 
@@ -335,11 +339,21 @@ def _shape(axes: Sequence[Axis]) -> str:
 
 def _next_commands(report: ExportReport) -> Iterator[str]:
     """Yield what to run next, on the device."""
-    folder = str(report.bundle)
+    folder, spec = str(report.bundle), report.spec
+    texts = {one.input for one in spec.preprocessing}
+    if texts and all(one.name in texts for one in spec.inputs):
+        given, x = '--text "..."', '["..."]'
+    elif any(one.sample_rate is not None for one in spec.inputs):
+        given, x = "--input clip.wav", "x"
+    else:
+        given, x = "--input examples.jsonl", "x"
+    if any(isinstance(one, TagDecoding) and one.scheme for one in spec.decoding):
+        given += " --spans"
+    call = _CALLS[type(spec.decoding[0])] if spec.decoding else "predict"
     yield "Next, on the device:"
     yield f"  check-bilstm {shlex.quote(folder)}"
-    yield f"  run-bilstm {shlex.quote(folder)} --input examples.jsonl"
-    yield f"or in Python: from bilstm_runtime import load; load({folder!r}).predict(x)"
+    yield f"  run-bilstm {shlex.quote(folder)} {given}"
+    yield f"or in Python: from bilstm_runtime import load; load({folder!r}).{call}({x})"
 
 
 def _evaluation_notes(report: ExportReport) -> Iterator[str]:
@@ -370,6 +384,7 @@ def _format_notes(report: ExportReport) -> Iterator[str]:
                     f"slower: {recurrence.reason}."
                 )
     yield from _runtime_notes(report)
+    yield from _text_classifier_note(report)
     for artifact in report.artifacts:
         if artifact.recipe in RECIPES and RECIPES[artifact.recipe].calibrated:
             yield _micro_note(artifact)
@@ -397,6 +412,25 @@ def _runtime_notes(report: ExportReport) -> Iterator[str]:
         yield f"{how}: {', '.join(files)}."
 
 
+def _text_classifier_note(report: ExportReport) -> Iterator[str]:
+    """Say whether MediaPipe goes from a text to the labels of this model."""
+    spec, profile = report.spec, PROFILES[_TEXT_CLASSIFIER]
+    made = [artifact for artifact in report.artifacts if artifact.format == profile.format]
+    answers = any(isinstance(one, LabelDecoding) for one in spec.decoding)
+    if not made or not spec.preprocessing or not answers or profile.misfit is None:
+        return
+    if any(proof.name == profile.name for artifact in made for proof in artifact.runtimes):
+        return
+    problem = profile.misfit(spec)
+    yield (
+        f"No file is for {profile.runtime}: {problem}."
+        if problem
+        else f"--target {profile.name} writes a file with which {profile.runtime} gives the same "
+        f"labels."
+    )
+
+
+_TEXT_CLASSIFIER = "mediapipe"
 _MICRO = "tflite-micro"
 _MAX_SHOWN_OPERATORS = 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Protocol, runtime_checkable
@@ -187,13 +187,16 @@ class Profile:
         kernels: The kernels by operator; None if it runs all operators that the format's own
             backend runs.
         lists_all: Whether the runtime lacks an operator that ``kernels`` does not list. If not,
-            ``kernels`` lists only operators that it does not have as the format defines them.
+            ``kernels`` lists only operators that it does not have as the format defines them, with
+            no kernel if it lacks them.
         recipes: The recipes that it runs.
         default_recipes: The recipes to write if the user names none and gives data.
         forms: The forms of operators that it needs.
         fixed: The axes, ``"batch"`` and ``"time"``, that must be fixed: the size to use if the
             user gives none, or None if the user must give one.
         dtypes: The dtypes that inputs and outputs may have; None for any.
+        misfit: Tells which rule of a model, from text to labels, the runtime does not compute, or
+            "". None for a runtime that runs the file only.
         backend: The backend of `bilstm_runtime` that is this runtime. Every artifact was run by
             it already, so it needs no verifier. Or "".
         verifier: Runs an artifact; None if the runtime is no Python package.
@@ -210,6 +213,7 @@ class Profile:
     forms: frozenset[Form] = frozenset()
     fixed: Mapping[str, int | None] = field(default_factory=dict)
     dtypes: frozenset[str] | None = None
+    misfit: Callable[[ModelSpec], str] | None = None
     backend: str = ""
     verifier: Verifier | None = None
 
@@ -225,8 +229,8 @@ class Profile:
         found = []
         for use in operators:
             kernels = self.kernels.get(use.operator)
-            if kernels is None:
-                if self.lists_all:
+            if not kernels:
+                if self.lists_all or kernels is not None:
                     found.append(Refusal(use))
                 continue
             problems = [kernel.problem(use) for kernel in kernels]

@@ -19,6 +19,7 @@ class Form(enum.Enum):
     FORWARD_ONLY = "ONNX: recurrent operators run forward only, and without sequence_lens"
     COMMON_ACTIVATIONS = "ONNX: the activations of recurrent operators are Sigmoid, Tanh or Relu"
     DEFAULT_ACTIVATIONS = "ONNX: recurrent operators have their default activations only"
+    NO_LOOPS = "TFLite: recurrences are unrolled"
     MICRO = "TFLite: masks and positions in the dtypes of TFLite Micro's kernels"
 
 

@@ -83,6 +83,21 @@ def check_dtypes(profile: Profile, artifact: Artifact, spec: ModelSpec) -> None:
         raise TargetError(message, target=profile.name, reasons={})
 
 
+def check_rules(profile: Profile, spec: ModelSpec) -> None:
+    """Check that a runtime which goes from text to labels has the rules of a model.
+
+    Raises:
+        TargetError: It lacks one.
+    """
+    problem = "" if profile.misfit is None else profile.misfit(spec)
+    if problem:
+        message = (
+            f"{profile.label} computes other answers than this model: {problem}. Leave "
+            f"{profile.name} out of --target, and run the model with bilstm_runtime"
+        )
+        raise TargetError(message, target=profile.name, reasons={})
+
+
 def _sentence(refusal: Refusal) -> str:
     instead = f" ({refusal.instead})" if refusal.instead else ""
     return f"{refusal.text}{instead}"

@@ -83,6 +83,7 @@ def split_off_text(model: keras.Model) -> tuple[keras.Model, tuple[TextPreproces
 def _model_after_text(model: keras.Model, found: Sequence[_TextInput]) -> keras.Model:
     """Call the same layers on new inputs, with ids in place of text.
 
+    Ids are inputs of int32, which every runtime takes, and int64 for the layers, as in Keras.
     keras.Model(intermediate tensors, outputs) would renumber the inputs of the original model,
     which then could not be saved.
     """
@@ -101,14 +102,18 @@ def _model_after_text(model: keras.Model, found: Sequence[_TextInput]) -> keras.
     inputs = [
         keras.Input(
             batch_shape=shapes.get(id(text), text.shape),
-            dtype=tensor.dtype,
+            dtype="int32" if id(text) in ids and tensor.dtype == "int64" else tensor.dtype,
             sparse=tensor.sparse,
             name=text.name,
         )
         for tensor, text in ((ids.get(id(text), text), text) for text in graph.inputs)
     ]
+    given = [
+        keras.ops.cast(one, ids[id(text)].dtype) if id(text) in ids else one
+        for one, text in zip(inputs, graph.inputs, strict=True)
+    ]
     outputs = graph._run_through_graph(  # noqa: SLF001 - Keras calls the layers this way
-        inputs, operation_fn=lambda layer: _identity if id(layer) in layers else layer
+        given, operation_fn=lambda layer: _identity if id(layer) in layers else layer
     )
     return keras.Model(inputs, outputs, name=model.name)
 

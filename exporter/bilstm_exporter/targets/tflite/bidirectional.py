@@ -15,13 +15,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.ir.cells import Cell
 from bilstm_exporter.ir.loops import Loop, LoopResult
 from bilstm_exporter.ir.recurrence import Bidirectional, Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.ir.traversal import WHILE_OPERATORS
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.tflite import loop, own_loop
-from bilstm_exporter.targets.tflite.tiling import fits_one_loop
+from bilstm_exporter.targets.tflite.tiling import MAX_STEPS_WITHOUT_LOOPS, fits_one_loop
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,18 @@ class LoopLowering(Lowering):
 
     Args:
         weight_bytes: Size of one element of a kernel in the computation.
+        unrolled: Whether the file may have no loops.
 
     Attributes:
         cells: The cell of each recurrence, in call order.
         forms: How each recurrence was written.
     """
 
-    def __init__(self, weight_bytes: int) -> None:
+    def __init__(self, weight_bytes: int, *, unrolled: bool = False) -> None:
         self.cells: list[Cell] = []
         self.forms: list[RecurrenceForm] = []
         self._weight_bytes = weight_bytes
+        self._unrolled = unrolled
         self._waiting: list[_Single] = []
 
     def lower(
@@ -61,9 +64,9 @@ class LoopLowering(Lowering):
     def _lower(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
-        self._report(recurrence)
+        self._report(recurrence, sequences)
         if not self._fits_one_loop(recurrence, sequences, initial_state):
-            return loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
+            return self._lower_alone(recurrence, sequences, initial_state, mask)
         for other in self._waiting:
             if (
                 other.sequences is sequences
@@ -75,7 +78,7 @@ class LoopLowering(Lowering):
                 for identity, tensor in zip(_tensors(other.result), _tensors(first), strict=True):
                     _replace_input(identity, tensor)
                 return second
-        result = loop.lower(recurrence, sequences, initial_state, mask, self._weight_bytes)
+        result = self._lower_alone(recurrence, sequences, initial_state, mask)
         replaceable = RecurrenceResult(
             tf.identity(result.last_output),
             None if result.outputs is None else tf.identity(result.outputs),
@@ -102,8 +105,8 @@ class LoopLowering(Lowering):
             and _differ_in_weights_and_direction_only(pair.forward, pair.backward)
         ):
             return super().lower_bidirectional(pair, sequences, initial_states, mask)
-        self._report(pair.forward)
-        self._report(pair.backward)
+        self._report(pair.forward, sequences)
+        self._report(pair.backward, sequences)
         with self._writing():
             return self._lower_both(pair.forward, pair.backward, sequences, mask)
 
@@ -125,9 +128,26 @@ class LoopLowering(Lowering):
             if operation.type in WHILE_OPERATORS
         }
 
-    def _report(self, recurrence: Recurrence) -> None:
+    def _report(self, recurrence: Recurrence, sequences: Any) -> None:
         self.cells.append(recurrence.cell)
-        self.forms.append(RecurrenceForm(recurrence.layer, "loop"))
+        self.forms.append(
+            RecurrenceForm(recurrence.layer, "unrolled" if self._unrolled else "loop")
+        )
+        time = sequences.shape[1]
+        if self._unrolled and time > MAX_STEPS_WITHOUT_LOOPS:
+            message = (
+                f"the layer {recurrence.layer!r} is unrolled, because a runtime of --target takes "
+                f"no loops, for at most {MAX_STEPS_WITHOUT_LOOPS} steps, and it has {time}. Choose "
+                f"a shorter --time"
+            )
+            raise UnsupportedModelError(message, layers=[recurrence.layer])
+
+    def _lower_alone(
+        self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
+    ) -> RecurrenceResult:
+        return loop.lower(
+            recurrence, sequences, initial_state, mask, self._weight_bytes, unrolled=self._unrolled
+        )
 
     def _fits_one_loop(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any]
@@ -144,7 +164,9 @@ class LoopLowering(Lowering):
     ) -> tuple[RecurrenceResult, RecurrenceResult]:
         """Write two recurrences of opposite directions, in either order, as one loop."""
         forward, backward = sorted((one, other), key=lambda single: single.go_backwards)
-        first, second = loop.lower_both(forward, backward, sequences, mask, self._weight_bytes)
+        first, second = loop.lower_both(
+            forward, backward, sequences, mask, self._weight_bytes, unrolled=self._unrolled
+        )
         return (first, second) if forward is one else (second, first)
 
 

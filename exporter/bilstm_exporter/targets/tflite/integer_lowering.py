@@ -18,9 +18,8 @@ from bilstm_exporter.ir.loops import Loop, LoopResult, UnsupportedLoopError
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.targets.tflite.tensor_ops import ValidSteps
+from bilstm_exporter.targets.tflite.tiling import MAX_STEPS_WITHOUT_LOOPS
 
-# Each unrolled step adds a dozen operators to the file.
-MAX_UNROLLED_STEPS = 200
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
@@ -44,7 +43,8 @@ class IntegerLowering(Lowering):
         """Write one recurrence; see `Lowering.lower`.
 
         Raises:
-            UnsupportedModelError: It has to be unrolled and has more than `MAX_UNROLLED_STEPS`.
+            UnsupportedModelError: It has to be unrolled and has more steps than
+                `MAX_STEPS_WITHOUT_LOOPS`.
         """
         number = len(self.forms)
         reason = _why_not_fused(recurrence, initial_state)
@@ -52,10 +52,10 @@ class IntegerLowering(Lowering):
             reason = "its final cell state is read, which the fused LSTM does not return"
         self.forms.append(RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason))
         time = int(sequences.shape[1])
-        if reason and time > MAX_UNROLLED_STEPS:
+        if reason and time > MAX_STEPS_WITHOUT_LOOPS:
             message = (
                 f"int8-full: the layer {recurrence.layer!r} ({reason}) is unrolled, for "
-                f"at most {MAX_UNROLLED_STEPS} steps, and --time is {time}. Choose a shorter "
+                f"at most {MAX_STEPS_WITHOUT_LOOPS} steps, and --time is {time}. Choose a shorter "
                 f"--time, or the recipe int8"
             )
             raise UnsupportedModelError(message)
@@ -94,13 +94,13 @@ class IntegerLowering(Lowering):
             UnsupportedLoopError: It has too many iterations, or their number depends on values.
         """
         count = None if loop.iterations is None else loop.iterations.static
-        if count is None or count > MAX_UNROLLED_STEPS:
+        if count is None or count > MAX_STEPS_WITHOUT_LOOPS:
             reason = (
                 "runs a loop of its own, whose number of iterations depends on values; int8-full "
                 "unrolls loops: choose the recipe int8"
                 if count is None
                 else f"runs a loop of its own of {count} iterations; int8-full unrolls at most "
-                f"{MAX_UNROLLED_STEPS}: choose a shorter --time, or the recipe int8"
+                f"{MAX_STEPS_WITHOUT_LOOPS}: choose a shorter --time, or the recipe int8"
             )
             raise UnsupportedLoopError(loop.layer, reason)
         self.forms.append(RecurrenceForm(loop.layer, "unrolled", "a loop in the layer's own code"))

@@ -36,30 +36,41 @@ Body = Callable[[Any, list[Any], Any], tuple[list[Any], Any]]
 """``(start, carry, buffer) -> (carry, buffer)``"""
 
 
-def lower(
+def lower(  # noqa: PLR0913 - a Lowering, and how it is written
     recurrence: Recurrence,
     sequences: Any,
     initial_state: Sequence[Any],
     mask: Any,
     weight_bytes: int = 4,
+    *,
+    unrolled: bool = False,
 ) -> RecurrenceResult:
     """Write a recurrence into the graph being traced (a ``Lowering``).
 
-    ``weight_bytes`` is the size of one element of its kernel in the computation.
+    ``weight_bytes`` is the size of one element of its kernel in the computation. With
+    ``unrolled``, a fixed number of steps needs no loop.
     """
-    (result,) = _TimeLoop([recurrence], sequences, initial_state, mask, weight_bytes).run()
+    alone = _TimeLoop([recurrence], sequences, initial_state, mask, weight_bytes, unrolled=unrolled)
+    (result,) = alone.run()
     return result
 
 
-def lower_both(
-    forward: Recurrence, backward: Recurrence, sequences: Any, mask: Any, weight_bytes: int = 4
+def lower_both(  # noqa: PLR0913 - two recurrences
+    forward: Recurrence,
+    backward: Recurrence,
+    sequences: Any,
+    mask: Any,
+    weight_bytes: int = 4,
+    *,
+    unrolled: bool = False,
 ) -> tuple[RecurrenceResult, RecurrenceResult]:
     """Write two recurrences that differ in weights and direction only, as one loop.
 
     Both start at zeros, and neither has a StepCell. For the other arguments see `lower`.
     """
     states = [None] * forward.cell.state_count
-    both = _TimeLoop([forward, backward], sequences, states, mask, weight_bytes)
+    pair = [forward, backward]
+    both = _TimeLoop(pair, sequences, states, mask, weight_bytes, unrolled=unrolled)
     first, second = both.run()
     return first, second
 
@@ -73,13 +84,15 @@ class _TimeLoop:
     of the second recurrence in reversed time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - two recurrences, and how they are written
         self,
         recurrences: Sequence[Recurrence],
         sequences: Any,
         initial_state: Sequence[Any],
         mask: Any,
         weight_bytes: int,
+        *,
+        unrolled: bool,
     ) -> None:
         self.cells = [recurrence.cell for recurrence in recurrences]
         self.recurrence, self.cell = recurrences[0], recurrences[0].cell
@@ -114,6 +127,7 @@ class _TimeLoop:
             starts_at_zeros=all(state is None for state in initial_state),
             one_sequence=self.batch == 1,
             directions=len(self.cells),
+            unrolled=unrolled,
         )
         # A row of the inputs and buffers is one step, or all steps of an iteration.
         self.joined = self.tiling.joined

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import flatbuffers
 
+from bilstm_exporter.targets.tflite.text_classifier import RegexTokenizer, regex_tokenizer
 from bilstm_runtime.preprocessing_spec import TextPreprocessing
 from bilstm_runtime.spec import BATCH, Axis, InputSpec, ModelSpec, OutputSpec, StateSpec
 
@@ -21,8 +22,9 @@ NAME = "TFLITE_METADATA"
 """The name under which a model lists the buffer."""
 
 _IDENTIFIER = b"M001"
-_MIN_PARSER = "1.0.0"
+_MIN_PARSER, _TOKENIZER_PARSER = "1.0.0", "1.2.1"
 _AXIS_LABELS, _VOCABULARY = 2, 5  # AssociatedFileType
+_REGEX_TOKENIZER = 6  # ProcessUnitOptions
 _FEATURES = 1  # ContentProperties: a tensor that is no image, bounding box or sound
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -46,6 +48,8 @@ class _Tensor:
     axes: tuple[Axis, ...]
     limits: tuple[float, float] | None = None
     files: Sequence[_File] = ()
+    separators: str = ""
+    """The pattern between the tokens of a text; the first file is then their vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,17 @@ def make_metadata(
         input_names: The names of its inputs and states in the file, in order.
         output_names: The same for the outputs.
     """
+    tokenizer = regex_tokenizer(spec)
+    separators = "" if tokenizer is None else tokenizer.pattern
     inputs = [
-        _Tensor(name, _input_text(item), item.axes, _limits(item), _vocabulary(spec, name))
+        _Tensor(
+            name,
+            _input_text(item),
+            item.axes,
+            _limits(item),
+            _vocabulary(spec, name) if tokenizer is None else _word_ids(name, tokenizer),
+            separators,
+        )
         for name, item in zip(input_names, spec.file_inputs, strict=True)
     ]
     outputs = [
@@ -127,6 +140,11 @@ def _vocabulary(spec: ModelSpec, name: str) -> list[_File]:
     return []
 
 
+def _word_ids(name: str, tokenizer: RegexTokenizer) -> list[_File]:
+    """The file of the tokens with their ids, as MediaPipe reads it."""
+    return _file(f"vocab_{name}.txt", "the tokens and their ids", _VOCABULARY, tokenizer.vocabulary)
+
+
 def _labels(spec: ModelSpec, name: str) -> list[_File]:
     """The file of the classes of an output, if they have names."""
     for item in spec.decoding:
@@ -153,7 +171,9 @@ def _packed(name: str, inputs: Sequence[_Tensor], outputs: Sequence[_Tensor]) ->
     model = {
         0: builder.CreateString(name),
         3: _vector(builder, [_table(builder, 10, graph)]),
-        7: builder.CreateString(_MIN_PARSER),
+        7: builder.CreateString(
+            _TOKENIZER_PARSER if any(one.separators for one in inputs) else _MIN_PARSER
+        ),
     }
     builder.Finish(_table(builder, 8, model), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
@@ -171,6 +191,8 @@ def _tensor(builder: flatbuffers.Builder, tensor: _Tensor) -> int:
     if tensor.limits is not None:
         low, high = (_floats(builder, value) for value in tensor.limits)
         fields[5] = _table(builder, 2, {0: high, 1: low})
+    if tensor.separators:
+        fields[4] = _vector(builder, [_regex_unit(builder, tensor)])
     if tensor.files:
         fields[6] = _vector(builder, [_associated(builder, file) for file in tensor.files])
     return _table(builder, 7, fields)
@@ -179,6 +201,13 @@ def _tensor(builder: flatbuffers.Builder, tensor: _Tensor) -> int:
 def _content(builder: flatbuffers.Builder) -> int:
     properties = _table(builder, 0, {})
     return _table(builder, 3, {1: properties}, {0: _FEATURES})
+
+
+def _regex_unit(builder: flatbuffers.Builder, tensor: _Tensor) -> int:
+    """Write the ProcessUnit of a tokenizer that splits where a pattern matches."""
+    files = _vector(builder, [_associated(builder, tensor.files[0])])
+    options = _table(builder, 2, {0: builder.CreateString(tensor.separators), 1: files})
+    return _table(builder, 2, {1: options}, {0: _REGEX_TOKENIZER})
 
 
 def _associated(builder: flatbuffers.Builder, file: _File) -> int:

@@ -9,7 +9,7 @@ from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, WeightOwners
 from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, TargetOptions
-from bilstm_exporter.targets.operators import OperatorUse
+from bilstm_exporter.targets.operators import Form, OperatorUse
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
@@ -69,11 +69,15 @@ class TfliteTarget:
         """The converter's float32 file, tiled for this element size of weights; cached."""
         if weight_bytes not in self._converted:
             known = self._converted.get(_FLOAT_BYTES)
+            unrolled = Form.NO_LOOPS in self._forms
             same_tiling = known is not None and all(
-                has_same_tiling(cell, weight_bytes, _FLOAT_BYTES) for cell in known.cells
+                unrolled or has_same_tiling(cell, weight_bytes, _FLOAT_BYTES)
+                for cell in known.cells
             )
             self._converted[weight_bytes] = (
-                known if known is not None and same_tiling else _convert(loaded, weight_bytes)
+                known
+                if known is not None and same_tiling
+                else _convert(loaded, weight_bytes, unrolled=unrolled)
             )
         return self._converted[weight_bytes]
 
@@ -82,8 +86,8 @@ def _weight_bytes(plan: PrecisionPlan) -> int:
     return _INTEGER_BYTES if plan.default <= Precision.INT8 else _FLOAT_BYTES
 
 
-def _convert(loaded: LoadedModel, weight_bytes: int) -> _Converted:
-    lowering = LoopLowering(weight_bytes)
+def _convert(loaded: LoadedModel, weight_bytes: int, *, unrolled: bool) -> _Converted:
+    lowering = LoopLowering(weight_bytes, unrolled=unrolled)
     with operator_forms(TFLITE_FLOAT_FORMS):
         function = loaded.trace(lowering)
     content = convert_function(function)

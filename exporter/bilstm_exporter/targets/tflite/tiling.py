@@ -26,6 +26,8 @@ COPIES_BYTES = 1 << 19
 # at most twice COPIES_BYTES. At 64 units that is 2.7 times faster than a loop for 5 steps, 1.7 for
 # 10, 0.6 for 20.
 MAX_UNROLLED_STEPS = 10
+# Where a runtime takes no loops, more steps are unrolled. Each adds a dozen operators to the file.
+MAX_STEPS_WITHOUT_LOOPS = 200
 # One loop runs both directions if one copy of the kernel of each fits COPIES_BYTES. A file of two
 # bidirectional layers for 100 steps is then 1.5 to 1.6 times faster at 16 units, 1.2 at 64,
 # 1.3 at 96 and 1.1 at 128; in int8 1.3 at 64, 1.1 at 128, 1.2 at 192, but 0.8 at 256. The
@@ -85,6 +87,7 @@ def tile_time(  # noqa: PLR0913 - the rule depends on all of these
     starts_at_zeros: bool,
     one_sequence: bool = False,
     directions: int = 1,
+    unrolled: bool = False,
 ) -> Tiling:
     """Choose the tiling of one recurrence.
 
@@ -99,11 +102,12 @@ def tile_time(  # noqa: PLR0913 - the rule depends on all of these
         starts_at_zeros: Whether all states start at zeros.
         one_sequence: Whether the batch is fixed at 1.
         directions: Number of directions that one loop runs.
+        unrolled: Whether a fixed number of steps must be unrolled, however many they are.
     """
     weight_bytes, input_size, output_size = (
         directions * size for size in (weight_bytes, input_size, output_size)
     )
-    if isinstance(time, int) and time <= _max_unrolled_steps(cell, weight_bytes):
+    if isinstance(time, int) and (unrolled or time <= _max_unrolled_steps(cell, weight_bytes)):
         return Tiling(time, None, 0, 0, 0, 0, 0.0)
     block = steps_per_iteration(cell, weight_bytes)
     neutral = 0.0 if masked else neutral_input(cell, starts_at_zeros=starts_at_zeros)
