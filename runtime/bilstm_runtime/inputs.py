@@ -73,6 +73,9 @@ class InputReader:
             for item in spec.inputs
         ]
         self._names = [item.name for item in spec.inputs]
+        # Words and characters, say: both are computed from one text.
+        readers = [texts.get(item.name) for item in spec.inputs]
+        self._takes_one_text = all(item is not None and item.rank for item in readers)
         # A text takes the longest to read: an array that is not ready is found before.
         self._order = sorted(range(len(self._names)), key=lambda n: self._names[n] in texts)
         self._axes = list(shared)
@@ -178,8 +181,8 @@ class InputReader:
                 message = f"the model has the inputs {expected}; the dict holds {found}"
                 raise InputError(message)
             return [values[name] for name in self._names]
-        if len(self._names) == 1:
-            return [values]
+        if len(self._names) == 1 or (self._takes_one_text and _are_texts(values)):
+            return [values] * len(self._names)
         if not isinstance(values, (list, tuple)):
             message = (
                 f"the model has the inputs {expected}; give a dict by name or a list of that many "
@@ -218,6 +221,11 @@ class InputReader:
                 raise InputError(message)
             sizes.append(next(iter(found.values())))
         return sizes
+
+
+def _are_texts(values: Values) -> bool:
+    is_column = isinstance(values, (list, tuple)) and len(values) > 0
+    return is_column and all(isinstance(one, str) for one in values)
 
 
 class _ColumnReader:

@@ -25,6 +25,8 @@ from bilstm_exporter.report import ArtifactReport, EvaluatedOn, ExportReport
 from bilstm_exporter.targets.base import RecurrenceForm
 from bilstm_exporter.verification.agreement import Agreement
 from bilstm_exporter.verification.parity import Parity
+from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
+from bilstm_runtime.preprocessing_spec import Fit, TokenizerPreprocessing
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec, StateSpec
 
 from .test_search import ALL, I8, MAX_EVALUATIONS, PLAIN, SIZES, SLOW_FLOAT16, Made, timed
@@ -340,6 +342,59 @@ def test_the_report_describes_the_inputs_and_what_comes_next(tmp_path, log):
     text = log(display.print_report, report, as_json=False)
     assert "State lstm/0: [1, 4] float32" in text
     assert "must have equal lengths" in text
+
+
+WORDS = TokenizerPreprocessing(
+    input="ids", level="word", lower=True, filters="", separator=" ", vocabulary=("a",)
+)
+SOUND = InputSpec("x", "float32", (Axis("batch", None), FREE), sample_rate=16000)
+NEXT = {
+    "text": ({"preprocessing": (WORDS,)}, '--text "..."', '.predict(["..."])'),
+    "labels": (
+        {"decoding": (LabelDecoding(output="tags", labels=("a", "b")),)},
+        "--input examples.jsonl",
+        ".classify(x)",
+    ),
+    "spans": (
+        {
+            "preprocessing": (WORDS,),
+            "decoding": (TagDecoding(output="tags", labels=("O", "B-x"), scheme="bio"),),
+        },
+        '--text "..." --spans',
+        '.tag(["..."])',
+    ),
+    "sound": (
+        {
+            "inputs": (SOUND,),
+            "decoding": (CtcDecoding(output="tags", labels=("a", ""), blank=1),),
+        },
+        "--input clip.wav",
+        ".transcribe(x)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NEXT)
+def test_what_comes_next_fits_the_model(tmp_path, log, kind):
+    changes, flags, call = NEXT[kind]
+    report = made_report(tmp_path, spec=replace(SPEC, **changes))
+    lines = log(display.print_report, report, as_json=False).splitlines()
+    assert f"  run-bilstm {report.bundle} {flags}" in lines
+    assert lines[-1].endswith(call)
+
+
+def test_the_report_says_whether_mediapipe_runs_a_classifier_of_texts(tmp_path, log):
+    label = LabelDecoding(output="tags", labels=("a", "b"))
+    spec = replace(SPEC, preprocessing=(WORDS,), decoding=(label,))
+    text = log(display.print_report, made_report(tmp_path, spec=spec), as_json=False)
+    assert "MediaPipe's TextClassifier cannot run this model: it does not make a text lower" in text
+    fit = Fit(length=7, padding="post", truncating="post")
+    words = replace(WORDS, lower=False, unknown_id=0, fit=fit)
+    ids = replace(SPEC.inputs[0], axes=(Axis("batch", None), Axis("time", 7)))
+    scores = replace(SPEC.outputs[0], axes=(Axis("batch", None), Axis(None, 2)))
+    spec = replace(spec, inputs=(ids,), outputs=(scores,), preprocessing=(words,))
+    text = log(display.print_report, made_report(tmp_path, spec=spec), as_json=False)
+    assert "--target mediapipe writes a file with which MediaPipe's TextClassifier" in text
 
 
 def test_the_report_as_json_describes_the_inputs(tmp_path, log):

@@ -12,7 +12,9 @@ from bilstm_exporter import export
 
 pytestmark = pytest.mark.slow
 
-MODEL = Path(__file__).parents[2] / "examples" / "japanese_vowels.keras"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODEL = EXAMPLES / "japanese_vowels.keras"
+LABELS = EXAMPLES / "japanese_vowels_labels.txt"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def expected(utterances):
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return export(MODEL, tmp_path_factory.mktemp("export") / "bundle").bundle
+    return export(MODEL, tmp_path_factory.mktemp("export") / "bundle", labels=LABELS).bundle
 
 
 @pytest.mark.parametrize("backend", ["onnx", "litert"])
@@ -38,6 +40,15 @@ def test_the_class_of_every_utterance_is_keras_s(bundle, utterances, expected, b
     assert len(outputs) == 370
     assert np.array_equal(outputs.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(outputs, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "litert"])
+def test_every_recording_has_the_label_of_keras(bundle, utterances, expected, backend):
+    model = bilstm_runtime.load(bundle, backend=backend)
+    found = [answer[0].label for answer in model.classify(list(utterances[0]))]
+    assert found == [f"speaker {number}" for number in expected.argmax(axis=1)]
+    accuracy = np.mean(np.array(found) == [f"speaker {number}" for number in utterances[1]])
+    assert accuracy == (expected.argmax(axis=1) == utterances[1]).mean() > 0.98
 
 
 def test_the_model_is_good(utterances, expected):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bilstm_exporter.errors import OptionError
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.processing.tokenizers import Length, preprocessing_of, read_tokenizers
 from bilstm_runtime.errors import InputError, InputTypeError, MissingPackageError
+from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 from bilstm_runtime.text import make_encoder
 
@@ -250,6 +252,24 @@ def test_words_beside_their_characters() -> None:
     ]  # fmt: skip
     with pytest.raises(OptionError, match="characters of each word"):
         preprocessing_of(read_tokenizers({"chars": {"a": 1}}), Length(), spec)
+
+
+def test_one_list_of_texts_is_for_words_and_characters() -> None:
+    words = InputSpec("words", "int32", (BATCH, TIME))
+    characters = InputSpec("chars", "int32", (BATCH, TIME, Axis(None, 4)))
+    spec = ModelSpec("m", (words, characters), ())
+    given = {"words": {"so": 1, "good": 2}, "chars": {c: n for n, c in enumerate("sogd", 1)}}
+    entries, _ = preprocessing_of(read_tokenizers(given), Length(), spec)
+    reader = InputReader(replace(spec, preprocessing=entries))
+    texts = ["so good", "so", "good so"]
+    for column, wanted in zip(
+        reader.read(texts).columns, reader.read(dict.fromkeys(given, texts)).columns, strict=True
+    ):
+        assert [one.tolist() for one in column] == [one.tolist() for one in wanted]
+    tags = InputSpec("tags", "int32", (BATCH, TIME))
+    reader = InputReader(ModelSpec("m", (words, tags), (), preprocessing=entries[:1]))
+    with pytest.raises(InputError, match="the list holds 3 items"):
+        reader.read(texts)
 
 
 # --- whole exports

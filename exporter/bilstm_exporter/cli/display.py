@@ -423,7 +423,7 @@ def _text_classifier_note(report: ExportReport) -> Iterator[str]:
         return
     problem = profile.misfit(spec)
     yield (
-        f"No file is for {profile.runtime}: {problem}."
+        f"{profile.runtime} cannot run this model: {problem}."
         if problem
         else f"--target {profile.name} writes a file with which {profile.runtime} gives the same "
         f"labels."
