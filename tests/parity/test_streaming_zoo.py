@@ -26,6 +26,8 @@ NAMES = """
     stacked-mixed-cells-masked-sequences own-two-state-cell-bidirectional
     own-cell-masked-sequences conv-lstm2d-bidirectional states-lstm-given-bidirectional
     custom-residual-bilstm-masked subclassed-two-inputs around-conv1d-valid-dilation
+    custom-attention-pooling custom-attention-pooling-masked custom-attention-pooling-twice-masked
+    hierarchical-attention-documents keras2onnx-custom-masked-pooling
 """.split()
 
 

@@ -18,11 +18,12 @@ from tensorflow.python.framework import op_def_registry
 
 from bilstm_exporter.errors import StreamingError
 from bilstm_exporter.ir.operator_forms import write_operator
+from bilstm_exporter.streaming import reductions
 from bilstm_exporter.streaming.values import (
     Carried,
     Kind,
     Value,
-    choose,
+    Weights,
     static_number,
     unknown_axes,
 )
@@ -43,6 +44,13 @@ ELEMENTWISE = frozenset(
     TruncateDiv TruncateMod Xdivy Xlog1py Xlogy ZerosLike
     """.split()  # noqa: SIM905 - a list of this length is shorter as text
 )
+# Operators that are linear in a value of steps, so that its `Weights` may be applied behind them.
+_LINEAR = frozenset(
+    """
+    BatchMatMul BatchMatMulV2 BatchMatMulV3 Einsum ExpandDims Identity MatMul Mean Mul Neg Reshape
+    Snapshot Squeeze StopGradient StridedSlice Sum Tile Transpose
+    """.split()  # noqa: SIM905 - as above
+)
 _SHAPED = frozenset({"BroadcastTo", "Fill", "Reshape", "Tile"})
 _LAST_AXIS = frozenset({"Softmax", "LogSoftmax", "TopKV2", "InTopKV2"})
 _WHOLE = (
@@ -50,6 +58,10 @@ _WHOLE = (
     "replace it by a recurrence, a convolution or pooling over the sequence, or export without "
     "--streaming"
 )
+
+
+# The values of operands up to which an operator on constants is computed at once.
+_MAX_SETTINGS = 64
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,12 @@ class Node:
     def type(self) -> str:
         """The type of operator."""
         return str(self.operation.type)
+
+    def refuse_weights(self) -> NoReturn:
+        """Raise the error that this operator reads the weights of attention themselves."""
+        self.refuse(
+            "reads weights that are normalized over all steps, other than in a sum of steps"
+        )
 
     def refuse(self, what: str, advice: str = _WHOLE) -> NoReturn:
         """Raise the error that this operator cannot be streamed."""
@@ -126,16 +144,10 @@ def convert(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
         return list(inputs)
     kinds = {value.kind for value in inputs}
     if kinds <= {Kind.STATIC}:
-        return [Value(Kind.STATIC, tensor) for tensor in write(node, [v.chunk for v in inputs])]
+        return [Value(Kind.STATIC, tensor) for tensor in _folded(node, [v.chunk for v in inputs])]
     if node.type in {"Shape", "ShapeN", "Size"}:
         return _sizes(node, inputs)
     if Kind.STEPS in kinds:
-        if Kind.RUNNING in kinds:
-            what = (
-                "combines each step with a summary of the whole sequence (a mean, a maximum, "
-                "attention or a last output)"
-            )
-            node.refuse(what)
         return _convert_steps(node, inputs, carried)
     if Kind.RUNNING in kinds:
         if Kind.SIZES in kinds and node.type not in _SHAPED | {"StridedSlice", "Slice"}:
@@ -144,7 +156,25 @@ def convert(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
     return _convert_sizes(node, inputs)
 
 
+def _folded(node: Node, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Write an operator, as a constant if it computes settings, such as axes or repeats."""
+    values = [static_number(tensor) for tensor in tensors]
+    known = [value for value in values if value is not None and value.dtype.kind in "ib"]
+    if not values or len(known) < len(values) or sum(value.size for value in known) > _MAX_SETTINGS:
+        return write(node, tensors)
+    with tf.Graph().as_default() as graph:
+        results = write(node, [tf.constant(value) for value in known])
+        with tf.compat.v1.Session(graph=graph) as session:
+            found = session.run(results)
+    return [tf.constant(result) for result in found]
+
+
 def _convert_steps(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
+    weighted = [value for value in inputs if value.weights is not None]
+    if len(weighted) > 1 or (weighted and node.type not in _LINEAR):
+        node.refuse_weights()
+    if any(value.kind is Kind.RUNNING for value in inputs):
+        return [_divided(node, inputs)]
     rule = _RULES.get(node.type)
     if rule is not None:
         return rule(node, inputs, carried)
@@ -153,13 +183,30 @@ def _convert_steps(node: Node, inputs: Sequence[Value], carried: Carried) -> lis
     return stepwise(node, inputs)
 
 
+def _divided(node: Node, inputs: Sequence[Value]) -> Value:
+    """Divide steps by one number that summarizes all steps, later; see `Weights`."""
+    steps, total = inputs[0], inputs[-1]
+    if (
+        node.type not in {"Div", "RealDiv"}
+        or steps.kind is not Kind.STEPS
+        or steps.weights is not None
+        or math.prod(total.chunk.shape) != 1
+    ):
+        what = (
+            "combines each step with a summary of the whole sequence (a mean, a maximum, "
+            "attention or a last output)"
+        )
+        node.refuse(what)
+    return replace(steps, weights=Weights(tf.reshape(total.chunk, [])))
+
+
 def _sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
     """Convert the operators that read shapes."""
     source = next(value for value in inputs if value.kind in {Kind.STEPS, Kind.SIZES, Kind.RUNNING})
     if source.kind is Kind.RUNNING or unknown_axes(source.chunk) == 0:
         return [Value(Kind.STATIC, tensor) for tensor in write(node, [v.chunk for v in inputs])]
     return [
-        replace(source, kind=Kind.SIZES, chunk=chunk, ahead=ahead)
+        replace(source, kind=Kind.SIZES, chunk=chunk, ahead=ahead, weights=None)
         for chunk, ahead in both(node, inputs)
     ]
 
@@ -218,7 +265,8 @@ def stepwise(node: Node, inputs: Sequence[Value], **changed: Any) -> list[Value]
         node.refuse("relates every step to every other step")
     left, right = min(value.left for value in steps), min(value.right for value in steps)
     reach = max(value.reach for value in steps)
-    source = replace(first, left=left, right=right, reach=reach)
+    weights = next((value.weights for value in steps if value.weights is not None), None)
+    source = replace(first, left=left, right=right, reach=reach, weights=weights)
     return [_of_steps(node, source, chunk, ahead) for chunk, ahead in both(node, inputs, **changed)]
 
 
@@ -245,68 +293,13 @@ def _reduce(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
     axes = _axes(node, inputs[1], len(value.chunk.shape))
     if value.time_axis not in axes:
         return stepwise(node, inputs)
-    if node.type not in {"Sum", "Mean", "Max", "Min", "Any", "All", "Prod"}:
+    if node.type not in reductions.SUPPORTED:
         node.refuse(f"uses the operator {node.type} over all steps")
     if value.right:
         node.refuse("sums up steps that were added behind the end of the sequence")
     keep = bool(node.operation.get_attr("keep_dims"))
-    pieces = [value.chunk]
-    if value.over > 0:  # the steps beyond are not summed up twice
-        axis = value.time_axis
-        pieces = [
-            time_slice(value.chunk, axis, None, -value.over),
-            time_slice(value.chunk, axis, -value.over, None),
-        ]
-    return [Value(Kind.RUNNING, _running(node.type, pieces, axes, node.label, carried, keep=keep))]
-
-
-def _running(  # noqa: PLR0913 - what a reduction needs
-    kind: str,
-    pieces: Sequence[Tensor],
-    axes: list[int],
-    label: str,
-    carried: Carried,
-    *,
-    keep: bool,
-) -> Tensor:
-    if kind == "Mean":
-        total = _running("Sum", pieces, axes, label, carried, keep=keep)
-        ones = [tf.reduce_sum(tf.ones_like(piece), axes, keepdims=keep) for piece in pieces]
-        count = _accumulated(ones, label, carried, tf.add)
-        return total / count
-    function, join = _REDUCTIONS[kind]
-    parts = [function(piece, axes, keepdims=keep) for piece in pieces]
-    if kind == "Sum":
-        return _accumulated(parts, label, carried, tf.add)
-    first, *more = parts
-    state = carried.take(f"{label}_so_far", first.shape, first.dtype)
-    result = choose(carried.started, join(state.before, first), first)
-    carried.put(state, result)
-    for part in more:
-        result = join(result, part)
-    return result
-
-
-def _accumulated(
-    parts: Sequence[Tensor], label: str, carried: Carried, join: Callable[..., Tensor]
-) -> Tensor:
-    first, *more = parts
-    state = carried.take(f"{label}_so_far", first.shape, first.dtype)
-    result = join(state.before, first)
-    carried.put(state, result)
-    for part in more:
-        result = join(result, part)
-    return result
-
-
-_REDUCTIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "Sum": (tf.reduce_sum, tf.add),
-    "Prod": (tf.reduce_prod, tf.multiply),
-    "Max": (tf.reduce_max, tf.maximum),
-    "Min": (tf.reduce_min, tf.minimum),
-    "Any": (tf.reduce_any, tf.logical_or),
-    "All": (tf.reduce_all, tf.logical_and),
-}
+    result = reductions.reduced(node.type, value, axes, carried, node.label, keep=keep)
+    return [Value(Kind.RUNNING, result)]
 
 
 def _reshape(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
@@ -323,12 +316,16 @@ def _around_time(tensor: Tensor) -> tuple[int, int]:
     return math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
 
 
-def _matmul(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
+def _matmul(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
     first, second = (value.kind is Kind.STEPS for value in inputs)
     names = ("transpose_a", "transpose_b") if node.type == "MatMul" else ("adj_x", "adj_y")
     turned = [bool(node.operation.get_attr(name)) for name in names]
     ranks = [len(value.chunk.shape) for value in inputs]
     summed = (ranks[0] - (2 if turned[0] else 1), ranks[1] - (1 if turned[1] else 2))
+    if first and second and all(
+        value.time_axis == axis for value, axis in zip(inputs, summed, strict=True)
+    ):  # fmt: skip
+        return [_summed_products(node, inputs, carried)]
     for has_steps, value, axis in zip((first, second), inputs, summed, strict=True):
         if has_steps and value.time_axis == axis:
             node.refuse("sums products over all steps, as attention does")
@@ -339,7 +336,19 @@ def _matmul(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Valu
     return stepwise(node, inputs)
 
 
-def _einsum(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
+def _summed_products(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
+    """Sum products of two tensors of steps over time, as the weighted mean of attention does."""
+    weights = next((value.weights for value in inputs if value.weights is not None), None)
+    if inputs[0].place != inputs[1].place or any(value.right for value in inputs):
+        node.refuse("combines tensors of different steps")
+    parts = [
+        write(node, tensors)[0]
+        for tensors in zip(*(reductions.pieces(value) for value in inputs), strict=True)
+    ]
+    return Value(Kind.RUNNING, reductions.summed(parts, carried, node.label, weights))
+
+
+def _einsum(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
     equation = node.operation.get_attr("equation").decode()
     terms, _, result = equation.partition("->")
     if "." in equation:
@@ -349,15 +358,26 @@ def _einsum(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Valu
         for term, value in zip(terms.split(","), inputs, strict=True)
         if value.kind is Kind.STEPS
     }
+    steps = [value for value in inputs if value.kind is Kind.STEPS]
+    if len(steps) == 2 and len(labels) == 1 and not labels <= set(result):
+        return [_summed_products(node, inputs, carried)]
     if len(labels) > 1 or not labels <= set(result):
         node.refuse("relates every step to every other step, as attention does")
     return stepwise(node, inputs)
 
 
-def _last_axis(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
-    if inputs[0].time_axis == len(inputs[0].chunk.shape) - 1:
-        node.refuse(f"computes {node.type} over all steps, as attention does")
-    return stepwise(node, inputs)
+def _last_axis(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
+    value = inputs[0]
+    if value.time_axis != len(value.chunk.shape) - 1:
+        return stepwise(node, inputs)
+    if node.type != "Softmax":
+        node.refuse(f"computes {node.type} over all steps")
+    if math.prod(value.chunk.shape[:-1]) != 1:
+        what = "computes several softmaxes over all steps, such as one for each head or feature"
+        node.refuse(what)
+    if value.right:
+        node.refuse("computes Softmax over steps that were added behind the end of the sequence")
+    return [reductions.softmax_over_time(value, carried, node.label)]
 
 
 def _along_axis(position: int, data: int = 0) -> Callable[..., list[Value]]:
@@ -416,6 +436,8 @@ def _gather(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
 
 def _one_step(node: Node, value: Value, position: int, carried: Carried) -> Value:
     """Return the first or the last step so far, without the axis of time."""
+    if value.weights is not None:
+        node.refuse_weights()
     axis = value.time_axis
     step = tf.squeeze(time_slice(value.chunk, axis, position, None if position else 1), [axis])
     if position == 0:

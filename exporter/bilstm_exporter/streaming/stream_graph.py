@@ -214,6 +214,13 @@ class StreamGraph:
 
     def _output(self, number: int, value: Value) -> StreamOutput:
         if value.kind is Kind.STEPS:
+            if value.weights is not None:
+                message = (
+                    f"output {number} holds weights that are normalized over all steps, which are "
+                    f"known at the end only; leave the output out (--outputs), or export without "
+                    f"--streaming"
+                )
+                raise StreamingError(message)
             if value.right:
                 message = (
                     f"output {number} has steps that were added behind the end of the sequence, "
@@ -360,6 +367,8 @@ class _Writer:
 
     def _write_marker(self, node: Node, inputs: Sequence[Value]) -> list[Value]:
         marker = self._markers[node.operation.get_attr("token").decode()]
+        if any(value.weights is not None for value in inputs):
+            node.refuse_weights()
         if isinstance(marker, LoopMarker):
             what = "runs a loop of its own over the sequence"
             node.refuse(what, "which cannot be streamed; export without --streaming")

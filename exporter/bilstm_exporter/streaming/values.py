@@ -32,6 +32,19 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Weights:
+    """By what the steps of a value must still be divided: weights of attention are normalized late.
+
+    Attributes:
+        divisor: The sum of all weights so far, a scalar tensor.
+        rescale: What sums of earlier chunks must be multiplied by, a scalar tensor; None for 1.
+    """
+
+    divisor: Tensor
+    rescale: Tensor = None
+
+
+@dataclass(frozen=True)
 class Value:
     """One tensor of the model in a stream graph.
 
@@ -52,6 +65,7 @@ class Value:
             operator: TensorFlow writes a dilated convolution between SpaceToBatchND and
             BatchToSpaceND, which a stream graph leaves out.
         reach: How many input steps after a step the windows of its value reach.
+        weights: If not None, the steps must still be divided by a sum over all steps.
     """
 
     kind: Kind
@@ -64,6 +78,7 @@ class Value:
     extra: int = 0
     reach: int = 0
     dilation: int = 1
+    weights: Weights | None = None
 
     @property
     def time_axis(self) -> int:

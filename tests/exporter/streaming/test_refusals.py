@@ -14,9 +14,13 @@ LAYERS = {
         lambda: floats(bilstm(), kl.Permute((2, 1)), kl.Dense(2, name="d"), shape=(6, 3)),
         "layer 'd' .* sums products over all steps",
     ),
-    "softmax over time": (
+    "softmaxes over time": (
         lambda: floats(bilstm(), kl.Softmax(axis=1, name="weights")),
-        "layer 'weights' .*Softmax",
+        "layer 'weights' .*several softmaxes over all steps",
+    ),
+    "weights of attention as an output": (
+        lambda: floats(bilstm(), kl.Dense(1), kl.Softmax(axis=1)),
+        "output 0 holds weights that are normalized over all steps",
     ),
     "average pooling with padding": (
         lambda: floats(kl.AveragePooling1D(3, 1, padding="same", name="mean"), bilstm()),
@@ -51,6 +55,14 @@ def attention() -> keras.Model:
     return keras.Model(x, kl.Attention(name="attend")([steps, steps]))
 
 
+def weighted_steps() -> keras.Model:
+    """A recurrence reads weighted steps that are not summed up."""
+    x = keras.Input((None, 3), name="x")
+    steps = bilstm()(x)
+    weights = kl.Softmax(axis=1)(kl.Dense(1)(steps))
+    return keras.Model(x, kl.LSTM(2, name="after")(kl.Multiply()([steps, weights])))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_that_need_the_whole_sequence(name, analysed):
@@ -65,6 +77,7 @@ def test_layers_that_need_the_whole_sequence(name, analysed):
     [
         (gated, "layer 'gate' .* combines each step with a summary of the whole sequence"),
         (attention, "layer 'attend' .* as attention does"),
+        (weighted_steps, "layer 'after' .* reads weights that are normalized over all steps"),
     ],
 )
 def test_statistics_of_the_whole_sequence(build, message, analysed):

@@ -1,0 +1,125 @@
+"""Summaries of all steps so far: sums, means, extremes, and means weighed by attention.
+
+A summary is a state that each chunk continues. The weights of attention are a softmax over time,
+whose sum is known at the end only. But a weighted sum is linear in it, so the weights stay
+unnormalized until the sum over time, which divides by their sum so far. The largest score so far
+keeps the exponentials finite; when it grows, the sums of earlier chunks are scaled
+(online softmax, https://arxiv.org/abs/1805.02867).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tensorflow as tf
+
+from bilstm_exporter.streaming.values import Carried, Value, Weights, choose
+from bilstm_exporter.streaming.windows import time_slice
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    """How parts are summarized, and how two summaries become one."""
+
+    of_steps: Callable[..., Tensor]
+    join: Callable[[Tensor, Tensor], Tensor]
+
+
+_REDUCTIONS = {
+    "Sum": _Reduction(tf.reduce_sum, tf.add),
+    "Prod": _Reduction(tf.reduce_prod, tf.multiply),
+    "Max": _Reduction(tf.reduce_max, tf.maximum),
+    "Min": _Reduction(tf.reduce_min, tf.minimum),
+    "Any": _Reduction(tf.reduce_any, tf.logical_or),
+    "All": _Reduction(tf.reduce_all, tf.logical_and),
+}
+SUPPORTED = frozenset({*_REDUCTIONS, "Mean"})
+
+
+def pieces(value: Value) -> list[Tensor]:
+    """Split a chunk into the steps by which the stream advances, and the steps beyond.
+
+    The next chunk has the steps beyond too, so they are left out of what it is given.
+    """
+    if value.over <= 0:
+        return [value.chunk]
+    axis = value.time_axis
+    return [
+        time_slice(value.chunk, axis, None, -value.over),
+        time_slice(value.chunk, axis, -value.over, None),
+    ]
+
+
+def reduced(  # noqa: PLR0913 - what a reduction needs
+    kind: str, value: Value, axes: Sequence[int], carried: Carried, label: str, *, keep: bool
+) -> Tensor:
+    """Summarize all steps so far.
+
+    Args:
+        kind: A TensorFlow operator in `SUPPORTED`.
+        value: The steps.
+        axes: The axes that are summarized, time among them.
+        carried: The states.
+        label: The layer, for the names of states.
+        keep: Whether the axes stay, with size 1.
+    """
+    parts = pieces(value)
+    if kind == "Mean":
+        sums = [tf.reduce_sum(part, axes, keepdims=keep) for part in parts]
+        ones = [tf.reduce_sum(tf.ones_like(part), axes, keepdims=keep) for part in parts]
+        return summed(sums, carried, label, value.weights) / summed(ones, carried, label)
+    reduction = _REDUCTIONS[kind]
+    found = [reduction.of_steps(part, axes, keepdims=keep) for part in parts]
+    if kind == "Sum":
+        return summed(found, carried, label, value.weights)
+    first, *more = found
+    state = carried.take(f"{label}_so_far", first.shape, first.dtype)
+    result = choose(carried.started, reduction.join(state.before, first), first)
+    carried.put(state, result)
+    for part in more:
+        result = reduction.join(result, part)
+    return result
+
+
+def summed(
+    parts: Sequence[Tensor], carried: Carried, label: str, weights: Weights | None = None
+) -> Tensor:
+    """Add the sums of the `pieces` of a chunk to the sum so far.
+
+    Args:
+        parts: The sum of each piece.
+        carried: The states.
+        label: The layer, for the names of states.
+        weights: What the steps were multiplied by.
+    """
+    first, *more = parts
+    state = carried.take(f"{label}_so_far", first.shape, first.dtype)
+    before = state.before
+    if weights is not None and weights.rescale is not None:
+        before *= weights.rescale
+    result = before + first
+    carried.put(state, result)
+    for part in more:
+        result += part
+    return result if weights is None else result / weights.divisor
+
+
+def softmax_over_time(value: Value, carried: Carried, label: str) -> Value:
+    """Return the softmax of one score per step, without its division; see `Weights`."""
+    state = carried.take(f"{label}_largest", [1], value.chunk.dtype)
+    before, largest = tf.reshape(state.before, []), tf.reduce_max(value.chunk)
+    largest = choose(carried.started, tf.maximum(before, largest), largest)
+    carried.put(state, largest)
+    rescale = choose(carried.started, tf.exp(before - largest), tf.ones_like(largest))
+    scaled = replace(
+        value,
+        chunk=tf.exp(value.chunk - largest),
+        ahead=None if value.ahead is None else tf.exp(value.ahead - largest),
+    )
+    total = Weights(divisor=tf.ones_like(largest), rescale=rescale)
+    divisor = summed([tf.reduce_sum(part) for part in pieces(scaled)], carried, label, total)
+    return replace(scaled, weights=Weights(divisor, rescale))
