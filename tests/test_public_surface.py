@@ -186,7 +186,7 @@ def test_the_report():
     )
     assert names(ArtifactReport) == (
         "file format recipe bytes parity recurrences weights verdict operators missing_in_micro "
-        "runtimes"
+        "runtimes silently_wrong_in"
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from bilstm_exporter.errors import (
     ExportError,
@@ -32,7 +33,12 @@ from bilstm_exporter.verification.parity import (
     largest_input,
     require_parity,
 )
-from bilstm_exporter.verification.runtimes import check_dtypes, check_operators, prove
+from bilstm_exporter.verification.runtimes import (
+    check_dtypes,
+    check_operators,
+    prove,
+    silent_differences,
+)
 from bilstm_runtime.backends import BACKENDS, Session
 from bilstm_runtime.bundle.manifest import Artifact
 from bilstm_runtime.errors import BackendMissingError, BackendRunError
@@ -48,6 +54,8 @@ class VerifiedArtifact:
         parity: The comparison on the probes.
         session: An open session of the artifact.
         verdict: Its evaluation on the user's data; None without data.
+        silently_wrong_in: Runtimes of the format that the export is not made for and that would
+            compute other values without reporting it: their names, with the reason.
     """
 
     artifact: Artifact
@@ -55,6 +63,7 @@ class VerifiedArtifact:
     parity: Parity | Agreement
     session: Session
     verdict: Evaluation | None = None
+    silently_wrong_in: Mapping[str, str] = field(default_factory=dict)
 
     def renamed(self, recipe: str) -> VerifiedArtifact:
         """Return the same artifact under the name of another recipe."""
@@ -180,12 +189,10 @@ class ArtifactBuilder:
         content = verified.built.content
         kinds = dict(self.loaded.keras.layers())
         proofs = []
+        operators = verified.built.operator_uses or self._target(artifact.format).operators(content)
         for profile in self.profiles_of(artifact.format):
             check_dtypes(profile, artifact, self.loaded.spec)
             if profile.kernels is not None:
-                operators = verified.built.operator_uses or self._target(artifact.format).operators(
-                    content
-                )
                 check_operators(profile, artifact, operators, kinds)
             shown: contextlib.AbstractContextManager[None] = (
                 contextlib.nullcontext()
@@ -194,7 +201,11 @@ class ArtifactBuilder:
                 shown = self._stages.stage(f"checking {artifact.file} for {profile.name}")
             with shown:
                 proofs.append(prove(profile, content, artifact, self.loaded.spec, self.probes))
-        return replace(verified, artifact=replace(artifact, runtimes=tuple(proofs)))
+        return replace(
+            verified,
+            artifact=replace(artifact, runtimes=tuple(proofs)),
+            silently_wrong_in=silent_differences(artifact.format, operators, proofs),
+        )
 
     def smallest(self, name: str) -> Built:
         """Build the file of a format with all weights in the lowest precision, unverified."""

@@ -45,6 +45,8 @@ class ArtifactReport:
         missing_in_micro: The operators, with their dtypes, that TFLite Micro lacks; see
             `bilstm_exporter.profiles.tflite_micro`. Only for a file in integers.
         runtimes: The runtimes that it was made for, and how it was checked for each.
+        silently_wrong_in: Other runtimes of the format that would compute other values without
+            reporting it: their names in ``--target``, with the reason.
     """
 
     file: str
@@ -58,6 +60,7 @@ class ArtifactReport:
     operators: tuple[str, ...] = ()
     missing_in_micro: tuple[str, ...] = ()
     runtimes: tuple[RuntimeProof, ...] = ()
+    silently_wrong_in: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,7 @@ def _artifact_report(verified: VerifiedArtifact) -> ArtifactReport:
         operators=verified.built.operators,
         missing_in_micro=_missing_in_micro(verified) if in_integers else (),
         runtimes=verified.artifact.runtimes,
+        silently_wrong_in=verified.silently_wrong_in,
     )
 
 

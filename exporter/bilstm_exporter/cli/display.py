@@ -410,6 +410,15 @@ def _runtime_notes(report: ExportReport) -> Iterator[str]:
             proofs.setdefault(how, []).append(f"{artifact.file}{arena}")
     for how, files in proofs.items():
         yield f"{how}: {', '.join(files)}."
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for artifact in report.artifacts:
+        for name, reason in artifact.silently_wrong_in.items():
+            wrong.setdefault((name, reason), []).append(artifact.file)
+    for (name, reason), files in wrong.items():
+        yield (
+            f"Not for {PROFILES[name].label}, which would report nothing: {', '.join(files)}. "
+            f"{reason}. Write for it with --target {name}."
+        )
 
 
 def _text_classifier_note(report: ExportReport) -> Iterator[str]:

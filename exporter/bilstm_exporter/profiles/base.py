@@ -14,6 +14,8 @@ from bilstm_exporter.targets.operators import Form, OperatorUse
 from bilstm_runtime.backends import Session
 from bilstm_runtime.spec import Artifact, ModelSpec
 
+_IGNORES_LENGTHS = "it ignores them and computes other values"
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -26,8 +28,9 @@ class Kernel:
         max_version: The last version of the operator, or None for any.
         attributes: The values that an attribute may have. Other attributes may have any.
         constants: The positions of the inputs that must be constants, if they are there.
-        why: What the runtime does with any other use, if it does not refuse it, such as
-            "ignores the lengths". Empty for an operator that it refuses.
+        ignores_lengths: Whether it ignores ``sequence_lens`` and reports nothing.
+        why: What the runtime does with other values of attributes, if it does not refuse them, such
+            as "computes other values". Empty if it refuses them.
         instead: What to change in the model, in a sentence without a full stop; or "".
     """
 
@@ -36,14 +39,28 @@ class Kernel:
     max_version: int | None = None
     attributes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     constants: frozenset[int] = frozenset()
+    ignores_lengths: bool = False
     why: str = ""
     instead: str = ""
 
-    def problem(self, use: OperatorUse) -> str:
-        """Return what this kernel does not take, such as ``"input 1 is float16"``; "" if nothing.
+    def refusal(self, use: OperatorUse) -> Refusal | None:
+        """Return why this kernel does not take an operator, or None if it does.
 
         A dtype that is not known fits.
         """
+        problem = self._missing(use)
+        if problem:
+            return Refusal(use, problem, instead=self.instead)
+        for name, values in self.attributes.items():
+            if name in use.attributes and use.attributes[name] not in values:
+                problem = f"{name} is {use.attributes[name]}"
+                return Refusal(use, problem, self.why, self.instead)
+        if self.ignores_lengths and use.needs_lengths:
+            return Refusal(use, "it returns states after sequence_lens", _IGNORES_LENGTHS)
+        return None
+
+    def _missing(self, use: OperatorUse) -> str:
+        """Return what is not there, such as a kernel for ``"input 1 is float16"``; or ""."""
         for side, allowed, found in (
             ("input", self.inputs, use.inputs),
             ("output", self.outputs, use.outputs),
@@ -55,9 +72,6 @@ class Kernel:
                 return f"{side} {number} is {dtype}" if dtype else f"{side} {number} is absent"
         if self.max_version is not None and use.version > self.max_version:
             return f"version {use.version}"
-        for name, values in self.attributes.items():
-            if name in use.attributes and use.attributes[name] not in values:
-                return f"{name} is {use.attributes[name]}"
         for number in sorted(self.constants):
             is_there = number < len(use.inputs) and use.inputs[number] != ""
             if is_there and number not in use.constants:
@@ -233,7 +247,11 @@ class Profile:
                 if self.lists_all or kernels is not None:
                     found.append(Refusal(use))
                 continue
-            problems = [kernel.problem(use) for kernel in kernels]
-            if all(problems):
-                found.append(Refusal(use, problems[0], kernels[0].why, kernels[0].instead))
+            refusals = [kernel.refusal(use) for kernel in kernels]
+            if refusals[0] is not None and all(refusals):
+                found.append(refusals[0])
         return found
+
+    def silent_refusals(self, operators: Sequence[OperatorUse]) -> list[Refusal]:
+        """Return the operators that the runtime computes wrongly without reporting it."""
+        return [refusal for refusal in self.refusals(operators) if refusal.why]

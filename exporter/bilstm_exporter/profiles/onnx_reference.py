@@ -7,11 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from bilstm_exporter.profiles.base import Profile, Verifier
+from bilstm_exporter.profiles.base import Kernel, Profile, Verifier
 from bilstm_exporter.profiles.registry import register
 from bilstm_exporter.targets.operators import Form
 from bilstm_runtime.backends import Session
 from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
+
+
+def _recurrent(activations: Sequence[str]) -> list[Kernel]:
+    """What it computes: it reads no activations and no lengths."""
+    return [
+        Kernel(
+            attributes={"activations": [list(activations)]},
+            ignores_lengths=True,
+            why="it does not refuse that and computes other values",
+            instead="use the default activations of the layer",
+        )
+    ]
+
 
 register(
     Profile(
@@ -19,6 +32,12 @@ register(
         "onnx.reference",
         "onnx",
         "1.23",
+        kernels={
+            "LSTM": _recurrent(["Sigmoid", "Tanh", "Tanh"]),
+            "GRU": _recurrent(["Sigmoid", "Tanh"]),
+            "RNN": _recurrent(["Tanh"]),
+        },
+        lists_all=False,
         recipes=("float32", "float16", "int4"),
         forms=frozenset({Form.FORWARD_ONLY, Form.DEFAULT_ACTIVATIONS}),
         verifier=Verifier("onnx", "onnx", f"{__name__}:open_artifact"),

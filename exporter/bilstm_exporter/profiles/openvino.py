@@ -21,7 +21,7 @@ _ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
 
 def _recurrent(count: int) -> list[Kernel]:
     choices = [list(names) for names in itertools.product(_ACTIVATIONS, repeat=count)]
-    return [Kernel(attributes={"activations": choices})]
+    return [Kernel(attributes={"activations": choices}, ignores_lengths=True)]
 
 
 register(
@@ -30,11 +30,14 @@ register(
         "OpenVINO",
         "onnx",
         "2026.4",
-        kernels={"LSTM": _recurrent(3), "GRU": _recurrent(2), "RNN": _recurrent(1)},
+        kernels={
+            "LSTM": _recurrent(3),
+            "GRU": _recurrent(2),
+            "RNN": _recurrent(1),
+            "com.microsoft.DynamicQuantizeLSTM": _recurrent(3),
+        },
         lists_all=False,
-        # With one of batch and time fixed, a forward and a reverse operator over one input compute
-        # wrong values together, and right ones alone.
-        forms=frozenset({Form.NO_LENGTHS, Form.NO_REVERSE, Form.COMMON_ACTIVATIONS}),
+        forms=frozenset({Form.NO_LENGTHS, Form.COMMON_ACTIVATIONS}),
         verifier=Verifier("openvino", "openvino", f"{__name__}:open_artifact"),
     )
 )

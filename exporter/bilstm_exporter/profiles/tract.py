@@ -38,7 +38,7 @@ def _recurrent(activations: Sequence[str]) -> list[Kernel]:
         Kernel(
             attributes={"direction": ["forward"], "activations": [list(activations)]},
             constants=frozenset({4}),
-            why="tract does not refuse it and computes other values",
+            why="it does not refuse that and computes other values",
             instead="use the default activations of the layer",
         )
     ]

@@ -15,8 +15,7 @@ class Form(enum.Enum):
     """
 
     NO_LENGTHS = "ONNX: recurrent operators may ignore sequence_lens"
-    NO_REVERSE = "ONNX: recurrent operators run forward only"
-    FORWARD_ONLY = "ONNX: recurrent operators run forward only, and without sequence_lens"
+    FORWARD_ONLY = "ONNX: no sequence_lens, no ReverseSequence, and Scan runs forward only"
     COMMON_ACTIVATIONS = "ONNX: the activations of recurrent operators are Sigmoid, Tanh or Relu"
     DEFAULT_ACTIVATIONS = "ONNX: recurrent operators have their default activations only"
     NO_LOOPS = "TFLite: recurrences are unrolled"
@@ -37,6 +36,8 @@ class OperatorUse:
         attributes: Its attributes, if they are numbers, strings or lists of these.
         constants: The positions of the inputs that are constants.
         node: Its name, or that of its first output; it contains the name of its layer.
+        needs_lengths: ONNX: whether a recurrent operator has ``sequence_lens`` and something reads
+            final states that depend on them.
     """
 
     operator: str
@@ -46,3 +47,4 @@ class OperatorUse:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     constants: frozenset[int] = frozenset()
     node: str = ""
+    needs_lengths: bool = False

@@ -120,6 +120,22 @@ def _others(profile: Profile, recipe: str, operators: Sequence[OperatorUse]) -> 
     )
 
 
+def silent_differences(
+    format_name: str, operators: Sequence[OperatorUse], proofs: Sequence[RuntimeProof]
+) -> dict[str, str]:
+    """Return the runtimes that would compute other values without reporting it, with the reason.
+
+    Args:
+        format_name: The format of the artifact.
+        operators: Its operators.
+        proofs: The runtimes that it was checked for.
+    """
+    checked = {proof.name for proof in proofs}
+    others = [p for p in PROFILES.values() if p.format == format_name and p.name not in checked]
+    found = {profile.name: profile.silent_refusals(operators) for profile in others}
+    return {name: refusals[0].text for name, refusals in found.items() if refusals}
+
+
 def prove(
     profile: Profile,
     content: bytes,

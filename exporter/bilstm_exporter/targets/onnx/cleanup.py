@@ -18,6 +18,7 @@ _FOLDABLE = frozenset(
     {"Shape", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Cast",
      "ReduceProd", "Max"}
 )  # fmt: skip
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu", "Cast"})
 
 
@@ -43,6 +44,7 @@ def clean(model: ir.Model) -> None:
         # Identity: without it, onnxruntime computes wrong outputs and reports no error.
         common.OutputFixPass(),
         OwnOutputs(),
+        OwnSequences(),
         common.TopologicalSortPass(),
         RenameInOrder(),
         common.RemoveUnusedOpsetsPass(),
@@ -167,6 +169,29 @@ class OwnOutputs(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
+class OwnSequences(ir.passes.InPlacePass):
+    """Add a Slice of all steps where several recurrent operators read one sequence.
+
+    If batch or time is fixed, OpenVINO 2025.0 to 2026.4 transposes such a sequence for one operator
+    and not for the others, which then compute wrong values.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over all graphs."""
+        modified = False
+        for graph in (model.graph, *model.graph.subgraphs()):
+            readers: dict[ir.Value, int] = {}
+            for node in list(graph):
+                sequence = node.inputs[0] if node.op_type in _RECURRENT else None
+                if sequence is None:
+                    continue
+                if sequence in readers:
+                    node.replace_input_with(0, _all_steps(node, sequence, readers[sequence]))
+                    modified = True
+                readers[sequence] = readers.get(sequence, 0) + 1
+        return ir.passes.PassResult(model, modified)
+
+
 class RenameInOrder(ir.passes.InPlacePass):
     """Name nodes, values and constants by their order, so that exports are reproducible.
 
@@ -207,6 +232,26 @@ class RenameInOrder(ir.passes.InPlacePass):
         for value in constants:
             value.name = fresh("constant")
             graph.register_initializer(value)
+
+
+def _all_steps(reader: ir.Node, sequence: ir.Value, number: int) -> ir.Value:
+    """Insert a Slice of all steps of a sequence in front of its reader of this number."""
+    graph = _graph_of(reader)
+    name = f"{reader.name}/own_sequence"
+    # OpenVINO removes a Slice up to the largest int64, and merges equal ones.
+    bounds = {"start": 0, "end": np.iinfo(np.int32).max - number, "axis": 0}
+    constants = []
+    for kind, bound in bounds.items():
+        tensor = ir.tensor(np.array([bound], np.int64), name=f"{name}/{kind}")
+        shape, dtype = ir.Shape([1]), ir.TensorType(ir.DataType.INT64)
+        constant = ir.Value(name=tensor.name, shape=shape, type=dtype, const_value=tensor)
+        graph.register_initializer(constant)
+        constants.append(constant)
+    result = ir.Value(name=name, type=sequence.type, shape=sequence.shape)
+    node = ir.Node("", "Slice", [sequence, *constants], outputs=[result], name=name)
+    node.metadata_props.update(reader.metadata_props)
+    graph.insert_before(reader, node)
+    return result
 
 
 def _fold(node: ir.Node, opsets: dict[str, int]) -> np.ndarray | None:

@@ -27,6 +27,11 @@ LOOP_REASON = "a loop in the layer's own code"
 ACTIVATIONS_REASON = "an {} with the activations {}, for runtimes that lack or ignore them"
 CELL_STATE_REASON = "a cell state after masked steps, for runtimes that ignore sequence_lens"
 
+# Gates of these activations are exactly 0 or 1 for an input of -1e9 or 1e9, whatever a step adds
+# to it. An LSTM whose forget gate is 1 and whose input gate is 0 keeps its cell state.
+_SATURATING = frozenset({"sigmoid", "hard_sigmoid", "hard_sigmoid_keras2"})
+_SATURATED = 1e9
+
 # Keras's activations in ONNX's LSTM, GRU and RNN operators.
 # Functions, alpha and beta: https://onnx.ai/onnx/operators/onnx__LSTM.html
 # The table contains the functions that onnxruntime implements.
@@ -239,9 +244,7 @@ class _MarkerWriter:
             names = " and ".join(dict.fromkeys(fused.attributes["activations"]))
             reason = ACTIVATIONS_REASON.format(fused.op_type, names)
             fused = None
-        masked = call.mask is not None and marker.steps != 1
-        if self._ignores_lengths and masked and call.reads_cell_state:
-            # Without the operator's lengths, a row's cell state after its last step is not known.
+        if self._ignores_lengths and _needs_lengths(call):
             fused, reason = None, CELL_STATE_REASON
         if fused is not None:
             values = _write_fused(build, call, fused, step_order, self._forms)
@@ -262,6 +265,22 @@ def _set_shapes(values: Sequence[ir.Value], marker: Marker) -> None:
             value.shape = ir.Shape(shape)
 
 
+def _needs_lengths(call: MarkerCall) -> bool:
+    """Whether the operator for a cell computes other values in a runtime that ignores its lengths.
+
+    Only its final cell states may: what else is read are outputs of valid steps.
+    """
+    if call.mask is None or call.marker.steps == 1:
+        return False
+    return call.reads_cell_state and not _keeps_cell_state(call)
+
+
+def _keeps_cell_state(call: MarkerCall) -> bool:
+    """Whether the cell can be told to keep its cell state in a step."""
+    cell = call.marker.recurrence.cell
+    return isinstance(cell, LSTMCell) and cell.recurrent_activation.name in _SATURATING
+
+
 def _has_activations(fused: FusedOperator, forms: frozenset[Form]) -> bool:
     """Whether runtimes of these forms have the activations of an operator."""
     found = fused.attributes["activations"]
@@ -277,13 +296,12 @@ def _write_fused(
     step_order: masking.StepOrder,
     forms: frozenset[Form],
 ) -> Sequence[ir.Value]:
-    forward_only = Form.FORWARD_ONLY in forms
     if call.mask is None:
-        turned = forward_only or Form.NO_REVERSE in forms
-        last_output, outputs, states = _write_unmasked(build, call, fused, turned=turned)
+        last_output, outputs, states = _write_unmasked(build, call, fused)
     elif call.marker.steps == 1:
         last_output, outputs, states = _write_masked_step(build, call, fused)
     else:
+        forward_only = Form.FORWARD_ONLY in forms
         plan = masking.compaction(build, call.mask, keep_time=forward_only)
         last_output, outputs, states = _write_masked(
             build, call, fused, step_order, plan, forward_only=forward_only
@@ -298,7 +316,7 @@ def _write_operator(  # noqa: PLR0913 - the inputs of the operator
     steps: ir.Value,
     *,
     lengths: ir.Value | None = None,
-    reverse: bool = False,
+    keeps_cell_state: bool = False,
 ) -> tuple[ir.Value, list[ir.Value]]:
     """Write the operator.
 
@@ -308,23 +326,29 @@ def _write_operator(  # noqa: PLR0913 - the inputs of the operator
         fused: The operator.
         steps: ``[time, batch, features]``.
         lengths: The number of steps to run in each row, or None for all.
-        reverse: Whether the operator runs backwards.
+        keeps_cell_state: Whether an LSTM keeps its cell state where the last feature is 1.
 
     Returns:
         The outputs, ``[time, batch, units]``, and the final states, ``[batch, units]``.
     """
     initial: list[ir.Value | None] = [None] * len(call.states)
+    units = fused.attributes["hidden_size"]
     if any(state is not None for state in call.states):
-        units = fused.attributes["hidden_size"]
         initial = [_one_direction(build, call, state, units) for state in call.states]
+    kernel, *others = (build.constant(weight, "float32") for weight in fused.weights)
+    if keeps_cell_state:
+        # Of the gates i, o, f and c. Joined here, so that the kernel can be stored in fewer bits.
+        column = np.repeat([-_SATURATED, 0, _SATURATED, 0], units).reshape(1, -1, 1)
+        kernel = build.op("Concat", kernel, build.constant(column, "float32"), axis=2)
     sequence_output, *final = build.ops(
         fused.op_type,
         1 + len(call.states),
         steps,
-        *(build.constant(weight, "float32") for weight in fused.weights),
+        kernel,
+        *others,
         lengths,
         *initial,
-        direction="reverse" if reverse else "forward",
+        direction="forward",
         **fused.attributes,
     )
     states = [build.op("Squeeze", state, build.constant([0])) for state in final]
@@ -332,16 +356,18 @@ def _write_operator(  # noqa: PLR0913 - the inputs of the operator
 
 
 def _write_unmasked(
-    build: Builder, call: MarkerCall, fused: FusedOperator, *, turned: bool
+    build: Builder, call: MarkerCall, fused: FusedOperator
 ) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
-    """Write an operator over all steps; if ``turned``, a backward one runs over reversed steps."""
-    backwards = call.marker.recurrence.go_backwards
+    """Write an operator over all steps; a backward one runs forward over reversed steps.
+
+    In onnxruntime this takes as long as the direction ``reverse``, which tract computes wrongly.
+    """
     steps = build.op("Transpose", call.sequences, perm=[1, 0, 2])
-    turned = turned and backwards
-    if turned:
+    backwards = call.marker.recurrence.go_backwards
+    if backwards:
         steps = build.reverse(steps)
-    outputs, states = _write_operator(build, call, fused, steps, reverse=backwards and not turned)
-    if turned:
+    outputs, states = _write_operator(build, call, fused, steps)
+    if backwards:
         outputs = build.reverse(outputs)
     return states[0], build.op("Transpose", outputs, perm=[1, 0, 2]), states
 
@@ -376,13 +402,17 @@ def _write_masked(  # noqa: PLR0913 - the mask's plan and the form are independe
     if recurrence.go_backwards:
         steps = masking.reverse_valid(build, plan, steps, forward_only=forward_only)
     # A runtime may ignore the lengths, with which onnxruntime takes less time: what follows reads
-    # the outputs of valid steps only. The final states are read if a cell state is, which is no
-    # output of a step; Form.NO_LENGTHS then writes a Scan.
+    # the outputs of valid steps only, and a cell state, which the LSTM keeps after them.
     lengths = None if forward_only else plan.lengths
-    outputs, states = _write_operator(build, call, fused, steps, lengths=lengths)
+    keeps = call.reads_cell_state and _keeps_cell_state(call)
+    if keeps:
+        steps = masking.mark_ended(build, plan, steps)
+    outputs, states = _write_operator(
+        build, call, fused, steps, lengths=lengths, keeps_cell_state=keeps
+    )
     if recurrence.go_backwards and recurrence.return_sequences:
         outputs = masking.reverse_valid(build, plan, outputs, forward_only=forward_only)
-    if not call.reads_cell_state:
+    if not _needs_lengths(call):
         states[0] = (
             build.op("Gather", outputs, build.constant(0), axis=0)
             if recurrence.go_backwards and recurrence.return_sequences

@@ -79,9 +79,7 @@ class StepOrder:
         known = self._find_in_front(build, plan.mask, sequences)
         if known is not None:
             return known
-        # No two keys of valid steps are equal: runtimes differ in how TopK orders equal elements.
-        key = build.op("Mul", plan.valid, build.op("Sub", build.constant(_LAST_KEY), plan.count))
-        _, order = build.ops("TopK", 2, key, plan.longest, axis=1, largest=1, sorted=1)
+        _, order = _valid_first(build, plan)
         index = build.op("Unsqueeze", order, build.constant([2]))
         compact = build.op("GatherND", sequences, index, batch_dims=1)
         return build.op("Transpose", compact, perm=[1, 0, 2])
@@ -142,6 +140,28 @@ class StepOrder:
             return None
         attributes = {"axis": 2} if node.op_type == "Concat" else {}
         return build.op(node.op_type, *inputs, **attributes)
+
+
+def mark_ended(build: Builder, plan: Compaction, steps: ir.Value) -> ir.Value:
+    """Append a feature to steps ``[longest, batch, features]``: 1 after a row's valid steps, or 0.
+
+    The valid steps are in front.
+    """
+    key, _ = _valid_first(build, plan)
+    ended = build.op("Equal", build.op("Transpose", key, perm=[1, 0]), build.constant(0, "int32"))
+    column = build.op("Unsqueeze", ended, build.constant([2]))
+    return build.op("Concat", steps, build.op("Cast", column, to=ir.DataType.FLOAT), axis=2)
+
+
+def _valid_first(build: Builder, plan: Compaction) -> tuple[ir.Value, ir.Value]:
+    """Sort the steps, valid ones first: keys, 0 for a masked step, and indices, in time order.
+
+    Both are ``[batch, longest]``.
+    """
+    # No two keys of valid steps are equal: runtimes differ in how TopK orders equal elements.
+    key = build.op("Mul", plan.valid, build.op("Sub", build.constant(_LAST_KEY), plan.count))
+    keys, order = build.ops("TopK", 2, key, plan.longest, axis=1, largest=1, sorted=1)
+    return keys, order
 
 
 def reverse_valid(

@@ -10,6 +10,8 @@ import onnx
 
 from bilstm_exporter.targets.operators import OperatorUse
 
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
+
 
 def list_operators(content: bytes) -> list[OperatorUse]:
     """List the operators of an ONNX file, those of inner graphs too.
@@ -32,6 +34,9 @@ def _listed(
     fixed |= {tensor.name for tensor in graph.initializer}
     fixed |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
 
+    producers = {name: node for node in graph.node for name in node.output}
+    read = {name for node in graph.node for name in node.input} | {one.name for one in graph.output}
+
     def of(name: str) -> str | None:
         return dtypes.get(name) if name else ""
 
@@ -51,7 +56,18 @@ def _listed(
             attributes,
             frozenset(i for i, name in enumerate(node.input) if name in fixed),
             node.name,
+            _needs_lengths(node, read, producers),
         )
+
+
+def _needs_lengths(node: Any, read: set[str], producers: Mapping[str, Any]) -> bool:
+    """Whether final states that something reads depend on the lengths of an operator."""
+    if node.op_type not in _RECURRENT or len(node.input) <= 4 or not node.input[4]:
+        return False
+    kernel = producers.get(node.input[1])
+    # `bilstm_exporter.targets.onnx.lowering` joins a column to the kernel of an LSTM that keeps
+    # its cell state, and reads no other final state.
+    return not (kernel and kernel.op_type == "Concat") and not read.isdisjoint(node.output[1:])
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from bilstm_exporter.targets.onnx.metadata import metadata
 from bilstm_exporter.targets.onnx.operators import list_operators
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.onnx.weights import store_weights
-from bilstm_exporter.targets.operators import OperatorUse
+from bilstm_exporter.targets.operators import Form, OperatorUse
 from bilstm_runtime.spec import Axis, InputSpec, OutputSpec, StateSpec
 
 
@@ -56,7 +56,8 @@ class OnnxTarget:
         if plan.is_all(Precision.FLOAT32):
             return Built(converted.content, converted.recurrences)
         model = ir.from_proto(onnx.load_model_from_string(converted.content))
-        weights = store_weights(model, plan, loaded.weight_owners)
+        ignores_lengths = {Form.NO_LENGTHS, Form.FORWARD_ONLY} & self._forms
+        weights = store_weights(model, plan, loaded.weight_owners, uses_lengths=not ignores_lengths)
         if not weights:
             return Built(converted.content, converted.recurrences)
         return Built(_serialized(model, loaded), converted.recurrences, weights)

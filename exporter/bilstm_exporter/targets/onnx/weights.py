@@ -207,6 +207,10 @@ _CHANNELS = {
 }  # fmt: skip
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _NO_OPERATOR = "onnxruntime has no quantized {}: stored in int8, computed in float"
+_KEEPS_CELL_STATE = (
+    "stored in int8, computed in float: it keeps its cell state after masked steps, for runtimes "
+    "that ignore sequence_lens"
+)
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,11 @@ class _Use:
             axis = 0 if transposed is not None and transposed.as_int() else -1
         return axis % self.array.ndim
 
+    @property
+    def reader(self) -> tuple[ir.Node, int]:
+        """The node that reads the constant itself, and the index of its input."""
+        return _reader(self.node, self.index)
+
     def form(self, *, dynamic: bool = False, reason: str = "") -> WeightForm:
         return WeightForm(
             self.layer,
@@ -240,18 +249,21 @@ class _Use:
         )
 
 
-def store_weights(model: ir.Model, plan: PrecisionPlan, owners: WeightOwners) -> list[WeightForm]:
+def store_weights(
+    model: ir.Model, plan: PrecisionPlan, owners: WeightOwners, *, uses_lengths: bool = True
+) -> list[WeightForm]:
     """Store every weight as the plan says, in place, and report how each was stored.
 
     Args:
         model: The float32 model.
         plan: The precision of every layer's weights.
         owners: Which layer a constant belongs to.
+        uses_lengths: Whether the runtimes use the ``sequence_lens`` of recurrent operators.
 
     Returns:
         One entry per weight of at least `MIN_ELEMENTS` elements; empty if all stay float32.
     """
-    writer = _Writer()
+    writer = _Writer(uses_lengths=uses_lengths)
     for graph in (model.graph, *model.graph.subgraphs()):
         for node in list(graph):
             uses = {use.index: use for use in _uses(node, plan, owners)}
@@ -259,19 +271,19 @@ def store_weights(model: ir.Model, plan: PrecisionPlan, owners: WeightOwners) ->
                 writer.write(node, uses)
     if writer.uses_microsoft:
         model.graph.opset_imports[MICROSOFT] = 1
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for name, value in list(graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del graph.initializers[name]
+    common.RemoveUnusedNodesPass()(model)
     common.DeduplicateInitializersPass()(model)  # such as zero points
     changed = any(form.storage != Precision.FLOAT32.label for form in writer.forms)
     return writer.forms if changed else []
 
 
 def _uses(node: ir.Node, plan: PrecisionPlan, owners: WeightOwners) -> Iterator[_Use]:
+    if node.op_type == "Concat" and any(_reader(*use)[0] is node for use in node.outputs[0].uses()):
+        return  # a part of the kernel of that operator, which reports it
+    read = {index: _reader(node, index) for index in range(len(node.inputs))}
     arrays = {
         index: value.const_value.numpy()
-        for index, value in enumerate(node.inputs)
+        for index, value in ((i, one.inputs[place]) for i, (one, place) in read.items())
         if value is not None
         and value.is_initializer()
         and value.const_value is not None
@@ -292,6 +304,18 @@ def _uses(node: ir.Node, plan: PrecisionPlan, owners: WeightOwners) -> Iterator[
             )
 
 
+def _reader(node: ir.Node, index: int) -> tuple[ir.Node, int]:
+    """Return the node that reads a weight of an operator itself, and the index of its input.
+
+    The kernel of an LSTM may be joined with a column that keeps its cell state.
+    """
+    value = node.inputs[index]
+    joined = None if value is None else value.producer()
+    if node.op_type in _RECURRENT and index == 1 and joined and joined.op_type == "Concat":
+        return joined, 0
+    return node, index
+
+
 def _at_storable_precision(use: _Use) -> _Use:
     """The same use with a precision that can represent the weight."""
     groups = scale_groups(use.array, use.axis, use.precision)
@@ -302,7 +326,8 @@ def _at_storable_precision(use: _Use) -> _Use:
 class _Writer:
     """Writes weights; a weight read several times in the same way is written once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, uses_lengths: bool) -> None:
+        self._uses_lengths = uses_lengths
         self.forms: list[WeightForm] = []
         self.uses_microsoft = False
         self._restored: dict[tuple[ir.Value, Precision, int], ir.Value] = {}
@@ -332,6 +357,14 @@ class _Writer:
     def _dynamic_lstm(self, node: ir.Node, uses: dict[int, _Use]) -> bool:
         if {index for index, use in uses.items() if use.precision is Precision.INT8} != {1, 2}:
             return False
+        steps = node.inputs[0]
+        if uses[1].reader[0] is not node:
+            # The column that keeps the cell state is too large for a scale of integers. Without it,
+            # the operator depends on its lengths.
+            marked = None if steps is None else steps.producer()
+            if not self._uses_lengths or marked is None or marked.op_type != "Concat":
+                return False
+            steps = marked.inputs[0]
         self._store_bias(node)
         build = self._builder()
         stored, scales = {}, {}
@@ -344,7 +377,7 @@ class _Writer:
             scales[index] = (write_scale(build, scale), zero_point)
             self.forms.append(use.form(dynamic=True))
         inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
-        inputs[1], inputs[2] = stored[1], stored[2]
+        inputs[0], inputs[1], inputs[2] = steps, stored[1], stored[2]
         outputs = build.ops(
             "DynamicQuantizeLSTM",
             len(node.outputs),
@@ -424,11 +457,13 @@ class _Writer:
         """Write any other weight: stored in fewer bits, restored to float32 before it is read."""
         if self._stays_float32(use):
             return
-        value = node.inputs[use.index]
+        reader, index = use.reader
+        value = reader.inputs[index]
         axis = use.axis
         reason = ""
         if use.precision is Precision.INT8 and node.op_type in _RECURRENT:
-            reason = _NO_OPERATOR.format(node.op_type)
+            joined = node.op_type == "LSTM" and _reader(node, 1)[0] is not node
+            reason = _KEEPS_CELL_STATE if joined else _NO_OPERATOR.format(node.op_type)
         self.forms.append(use.form(reason=reason))
         if value is None:
             return
@@ -440,7 +475,7 @@ class _Writer:
             if isinstance(value.graph, ir.Graph):
                 build.insert_first(value.graph)
             self._restored[key] = whole
-        node.replace_input_with(use.index, self._restored[key])
+        reader.replace_input_with(index, self._restored[key])
 
     def _stays_float32(self, use: _Use) -> bool:
         """Whether a weight stays float32; if so, report it."""
