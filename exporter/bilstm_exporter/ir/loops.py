@@ -87,9 +87,11 @@ class WrittenList:
         capacity = self.size.tensor
         if self.grows:
             capacity = tf.maximum(capacity, self.first.tensor + count)
-        return tf.tensor_scatter_nd_update(
-            self.start(0, capacity), tf.expand_dims(positions, 1), written
-        )
+        start = self.start(0, capacity)
+        if not written.shape[1:].is_fully_defined():
+            # Without an iteration, onnxruntime takes 0 for every size that is not fixed.
+            written = tf.reshape(written, tf.concat([[count], tf.shape(start)[1:]], 0))
+        return tf.tensor_scatter_nd_update(start, tf.expand_dims(positions, 1), written)
 
 
 @dataclass(frozen=True)
