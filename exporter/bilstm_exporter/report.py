@@ -87,6 +87,7 @@ class StreamingReport:
         chunk: Steps that a stream computes at once by default.
         lookahead: Look-ahead by default, in steps.
         is_exact: Whether every output is exact at this look-ahead.
+        attending: The layers in which steps attend to those of a chunk and its look-ahead only.
         delays: What each delay costs; None if no example could be compared.
         left_out: The reasons why files of the bundle have no stream file.
     """
@@ -95,6 +96,7 @@ class StreamingReport:
     chunk: int
     lookahead: int
     is_exact: bool
+    attending: tuple[str, ...]
     delays: DelayReport | None
     left_out: Mapping[str, str]
 
@@ -238,7 +240,8 @@ def report_streaming(streaming: Streaming | None) -> StreamingReport | None:
         ),
         chunk=spec.chunk,
         lookahead=spec.lookahead,
-        is_exact=not spec.has_backward and spec.lookahead >= spec.right_context,
+        is_exact=not (spec.has_backward or spec.attends) and spec.lookahead >= spec.right_context,
+        attending=streaming.attending,
         delays=streaming.report,
         left_out=streaming.left_out,
     )

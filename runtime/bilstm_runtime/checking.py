@@ -238,7 +238,8 @@ def _check_stream_file(
                 continue
             length = -(-case.inputs[timed].shape[1] // spec.unit) * spec.unit
             inputs = [array[:1] for array in case.inputs]
-            outputs = run_stream(spec, session, inputs, spec.chunk, length)
+            chunk = length if spec.attends else spec.chunk  # else steps attend to a part only
+            outputs = run_stream(spec, session, inputs, chunk, length)
             used += 1
             for output, reference in zip(outputs, case.outputs, strict=True):
                 total += compare(output, reference[:1], bundle.manifest.tolerance)

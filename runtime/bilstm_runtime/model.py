@@ -106,7 +106,8 @@ class Model(Predictor):
 
         Arrays of 65,536 steps and more run chunk by chunk if the bundle has stream files: memory
         then does not grow with the length. Forward layers are exact. Backward layers start 256
-        steps after each chunk of 1,024 steps, or later if the export says so.
+        steps after each chunk of 1,024 steps, or later if the export says so. A model with
+        attention of steps to steps always runs the whole sequence.
         """
         arrays = self._long_arrays(x)
         if arrays is None:
@@ -123,7 +124,7 @@ class Model(Predictor):
     def _long_arrays(self, x: Values) -> dict[str, AnyArray] | None:
         """Return the inputs by name if they are arrays of a length for streams."""
         spec = self._streaming
-        if spec is None or not self.spec.rows_independent or self._is_closed:
+        if spec is None or spec.attends or not self.spec.rows_independent or self._is_closed:
             return None
         names = [item.name for item in self.inputs]
         if isinstance(x, np.ndarray) and len(names) == 1:

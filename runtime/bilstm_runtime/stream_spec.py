@@ -64,6 +64,8 @@ class StreamSpec:
             output is exact with a look-ahead of at least `right_context`.
         starts_from_data: Whether backward layers start at states that were estimated from data,
             where the sequence goes on after the look-ahead. They start as in the model at its end.
+        attends: Whether steps attend to other steps, of which they see those of the chunk and its
+            look-ahead. Outputs are then exact only if these are the whole sequence.
         agreement: The exporter's measurements, in free form.
     """
 
@@ -80,6 +82,7 @@ class StreamSpec:
     right_context: Annotated[int, Range(0, MAX_AXIS), Key(("right_context",))] = 0
     has_backward: bool = False
     starts_from_data: Annotated[bool, Flag.OMIT_DEFAULT] = False
+    attends: Annotated[bool, Flag.OMIT_DEFAULT] = False
     agreement: Annotated[Mapping[str, object], Flag.OPTIONAL] = field(default_factory=dict)
 
     @property

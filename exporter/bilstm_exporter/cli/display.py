@@ -160,6 +160,13 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
     if streaming.is_exact:
         ahead = f"{streaming.lookahead} steps of look-ahead" if streaming.lookahead else "no delay"
         _print_line(console, f"Streams are exact with {ahead}: no layer needs the future.")
+    if streaming.attending:
+        layers = ", ".join(repr(name) for name in streaming.attending)
+        _print_line(
+            console,
+            f"Attention over the chunk: in {layers}, steps attend to those of the chunk and its "
+            f"look-ahead, not to earlier ones.",
+        )
     report = streaming.delays
     if report is None:
         _print_line(console, "The agreement by delay was not measured: no example can be streamed.")

@@ -40,12 +40,14 @@ class Streaming:
         files: The files.
         report: What was measured for each delay; None if no example could be compared.
         left_out: The reasons why files of the bundle have no stream file, by the file's name.
+        attending: The layers in which steps attend to those of a chunk and its look-ahead only.
     """
 
     spec: StreamSpec
     files: tuple[StreamFile, ...]
     report: DelayReport | None
     left_out: dict[str, str]
+    attending: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
         steps,
         None if report is None else report.to_dict(),
     )
-    return Streaming(spec, tuple(files), report, left_out)
+    return Streaming(spec, tuple(files), report, left_out, model.layout.attending)
 
 
 def _wanted(artifacts: Sequence[VerifiedArtifact]) -> tuple[list[tuple[str, str]], dict[str, str]]:

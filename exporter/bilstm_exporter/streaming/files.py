@@ -96,7 +96,8 @@ def default_steps(model: StreamModel, chunk: int | None, lookahead: int | None) 
     if chunk is None:
         chunk = 1 if model.layout.one_step else _multiple(40, unit)
     if lookahead is None:
-        lookahead = max(_multiple(20, unit), needed) if model.layout.has_backward else needed
+        is_free = model.layout.has_backward or model.layout.attending
+        lookahead = max(_multiple(20, unit), needed) if is_free else needed
     return chunk, lookahead if model.layout.has_ahead else 0
 
 
@@ -131,6 +132,7 @@ def stream_spec(
         right_context=layout.right_context,
         has_backward=layout.has_backward,
         starts_from_data=model.starts_from_data,
+        attends=bool(layout.attending),
         agreement=agreement or {},
     )
 
@@ -269,6 +271,8 @@ class StreamFileBuilder:
         length = case.inputs[self.model.timed[0]].shape[1]
         ahead = _multiple(length if layout.has_backward else layout.right_context, layout.unit)
         size = 1 if layout.one_step else _multiple(int(chunk), layout.unit)
+        if layout.attending:  # exact only if a chunk and its look-ahead are the whole sequence
+            size = _multiple(length, layout.unit)
         found = run_stream(spec, session, case.inputs, size, ahead)
         total = Difference()
         for output, reference in zip(found, case.outputs, strict=True):

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import op_def_registry
 
-from bilstm_exporter.errors import StreamingError
-from bilstm_exporter.ir.operator_forms import write_operator
-from bilstm_exporter.streaming import reductions
+from bilstm_exporter.streaming import attention, reductions
+from bilstm_exporter.streaming.nodes import ELEMENTWISE, Node, axes_of, both, constant, write
 from bilstm_exporter.streaming.values import (
     Carried,
     Kind,
@@ -31,19 +29,6 @@ from bilstm_exporter.streaming.windows import Window, padded, slide, time_slice
 
 Tensor = Any
 
-# Operators whose result at one place depends on their operands at this place only.
-ELEMENTWISE = frozenset(
-    """
-    Abs Acos Acosh Add AddN AddV2 Asin Asinh Atan Atan2 Atanh BiasAdd BitwiseAnd BitwiseOr
-    BitwiseXor Bucketize Cast Ceil CheckNumerics ClipByValue Cos Cosh Digamma Div DivNoNan Elu
-    EnsureShape Equal Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Greater GreaterEqual
-    Identity Inv Invert IsFinite IsInf IsNan LeakyRelu Less LessEqual Lgamma Log Log1p LogicalAnd
-    LogicalNot LogicalOr Maximum Minimum Mod Mul MulNoNan Neg NextAfter NotEqual OnesLike Pow
-    PreventGradient RealDiv Reciprocal Relu Relu6 Rint Round Rsqrt Select SelectV2 Selu Sigmoid
-    Sign Sin Sinh Snapshot Softplus Softsign Sqrt Square SquaredDifference StopGradient Sub Tan Tanh
-    TruncateDiv TruncateMod Xdivy Xlog1py Xlogy ZerosLike
-    """.split()  # noqa: SIM905 - a list of this length is shorter as text
-)
 # Operators that are linear in a value of steps, so that its `Weights` may be applied behind them.
 _LINEAR = frozenset(
     """
@@ -53,85 +38,8 @@ _LINEAR = frozenset(
 )
 _SHAPED = frozenset({"BroadcastTo", "Fill", "Reshape", "Tile"})
 _LAST_AXIS = frozenset({"Softmax", "LogSoftmax", "TopKV2", "InTopKV2"})
-_WHOLE = (
-    "which needs the whole sequence at once, so the model cannot be streamed; leave the layer out, "
-    "replace it by a recurrence, a convolution or pooling over the sequence, or export without "
-    "--streaming"
-)
-
-
 # The values of operands up to which an operator on constants is computed at once.
 _MAX_SETTINGS = 64
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator of the model.
-
-    Attributes:
-        operation: The TensorFlow operation.
-        layer: Its layer in words, for messages.
-        label: Its layer's name, for the names of states.
-        name: Its layer's name, or "".
-    """
-
-    operation: Any
-    layer: str
-    label: str
-    name: str
-
-    @property
-    def type(self) -> str:
-        """The type of operator."""
-        return str(self.operation.type)
-
-    def refuse_weights(self) -> NoReturn:
-        """Raise the error that this operator reads the weights of attention themselves."""
-        self.refuse(
-            "reads weights that are normalized over all steps, other than in a sum of steps"
-        )
-
-    def refuse(self, what: str, advice: str = _WHOLE) -> NoReturn:
-        """Raise the error that this operator cannot be streamed."""
-        message = f"{self.layer} {what}, {advice}"
-        raise StreamingError(message, layers=(self.name,) if self.name else ())
-
-
-def write(node: Node, tensors: Sequence[Tensor], **changed: Any) -> list[Tensor]:
-    """Write an operator with other inputs, and with some other attributes."""
-    definition = op_def_registry.get(node.type)
-    arguments: dict[str, Any] = {}
-    inferred = set()
-    rest = list(tensors)
-    for argument in definition.input_arg:
-        inferred |= {argument.type_attr, argument.number_attr, argument.type_list_attr}
-        if argument.number_attr:
-            count = node.operation.get_attr(argument.number_attr)
-        elif argument.type_list_attr:
-            count = len(node.operation.get_attr(argument.type_list_attr))
-        else:
-            arguments[argument.name] = rest.pop(0)
-            continue
-        arguments[argument.name], rest = rest[:count], rest[count:]
-    for attribute in definition.attr:
-        if attribute.name not in inferred:
-            arguments[attribute.name] = node.operation.get_attr(attribute.name)
-    arguments.update(changed)
-    result = write_operator(node.type, **arguments)
-    return list(result) if isinstance(result, list | tuple) else [result]
-
-
-def both(node: Node, inputs: Sequence[Value], **changed: Any) -> list[tuple[Tensor, Tensor]]:
-    """Write an operator for the chunk and for the look-ahead.
-
-    Returns:
-        For each output, its two parts; None for the second without a look-ahead.
-    """
-    chunk = write(node, [value.chunk for value in inputs], **changed)
-    if all(value.ahead is None for value in inputs):
-        return [(tensor, None) for tensor in chunk]
-    parts = [value.chunk if value.ahead is None else value.ahead for value in inputs]
-    return list(zip(chunk, write(node, parts, **changed), strict=True))
 
 
 def convert(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
@@ -147,7 +55,7 @@ def convert(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
         return [Value(Kind.STATIC, tensor) for tensor in _folded(node, [v.chunk for v in inputs])]
     if node.type in {"Shape", "ShapeN", "Size"}:
         return _sizes(node, inputs)
-    if Kind.STEPS in kinds:
+    if kinds & {Kind.STEPS, Kind.PAIRS}:
         return _convert_steps(node, inputs, carried)
     if Kind.RUNNING in kinds:
         if Kind.SIZES in kinds and node.type not in _SHAPED | {"StridedSlice", "Slice"}:
@@ -170,6 +78,8 @@ def _folded(node: Node, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _convert_steps(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
+    if attention.is_pair(node, inputs):
+        return [attention.convert(node, inputs, carried)]
     weighted = [value for value in inputs if value.weights is not None]
     if len(weighted) > 1 or (weighted and node.type not in _LINEAR):
         node.refuse_weights()
@@ -202,11 +112,11 @@ def _divided(node: Node, inputs: Sequence[Value]) -> Value:
 
 def _sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
     """Convert the operators that read shapes."""
-    source = next(value for value in inputs if value.kind in {Kind.STEPS, Kind.SIZES, Kind.RUNNING})
+    source = next(value for value in inputs if value.kind is not Kind.STATIC)
     if source.kind is Kind.RUNNING or unknown_axes(source.chunk) == 0:
         return [Value(Kind.STATIC, tensor) for tensor in write(node, [v.chunk for v in inputs])]
     return [
-        replace(source, kind=Kind.SIZES, chunk=chunk, ahead=ahead, weights=None)
+        replace(source, kind=Kind.SIZES, chunk=chunk, ahead=ahead, weights=None, is_softmax=False)
         for chunk, ahead in both(node, inputs)
     ]
 
@@ -226,6 +136,9 @@ def _convert_sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
             kind = Kind.SIZES if value is None else Kind.STATIC
             if kind is Kind.SIZES and node.type in _SHAPED and node.type != "Reshape":
                 kind = Kind.STATIC
+            found.append(replace(source, kind=kind, chunk=chunk, ahead=ahead))
+        elif node.type == "Fill" and node.operation.inputs[0].op.type == "Shape":  # as ones_like
+            kind = Kind.STEPS if unknown_axes(chunk) == 1 else Kind.PAIRS
             found.append(replace(source, kind=kind, chunk=chunk, ahead=ahead))
         else:
             if unknown_axes(chunk) != 1:
@@ -276,21 +189,10 @@ def _of_steps(node: Node, source: Value, chunk: Tensor, ahead: Tensor) -> Value:
     return replace(source, kind=Kind.STEPS, chunk=chunk, ahead=ahead)
 
 
-def _constant(node: Node, value: Value) -> np.ndarray:
-    found = static_number(value.chunk)
-    if found is None:
-        node.refuse("reads its settings from the sequence")
-    return found
-
-
-def _axes(node: Node, value: Value, rank: int) -> list[int]:
-    return [int(axis) % rank for axis in np.atleast_1d(_constant(node, value))]
-
-
 def _reduce(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
     """Sums, means, extremes: of each step, or of all steps so far."""
     value = inputs[0]
-    axes = _axes(node, inputs[1], len(value.chunk.shape))
+    axes = axes_of(node, inputs[1], len(value.chunk.shape))
     if value.time_axis not in axes:
         return stepwise(node, inputs)
     if node.type not in reductions.SUPPORTED:
@@ -386,7 +288,7 @@ def _along_axis(position: int, data: int = 0) -> Callable[..., list[Value]]:
     def rule(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
         values = inputs[data:] if data else inputs
         source = next(value for value in values if value.kind is Kind.STEPS)
-        axes = _axes(node, inputs[position], len(source.chunk.shape))
+        axes = axes_of(node, inputs[position], len(source.chunk.shape))
         if source.time_axis in axes:
             node.refuse(f"uses the operator {node.type} along the axis of time")
         return stepwise(node, inputs)
@@ -411,7 +313,7 @@ def _squeeze(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Val
 
 
 def _tile(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
-    repeats = _constant(node, inputs[1])
+    repeats = constant(node, inputs[1])
     if repeats[inputs[0].time_axis] != 1:
         node.refuse("repeats the steps of the sequence")
     return stepwise(node, inputs)
@@ -422,7 +324,7 @@ def _gather(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
     if params.kind is not Kind.STEPS:
         return stepwise(node, inputs)
     rank = len(params.chunk.shape)
-    (along,) = _axes(node, axis, rank)
+    (along,) = axes_of(node, axis, rank)
     if along != params.time_axis:
         batched = int(node.operation.get_attr("batch_dims"))
         if indices.kind is Kind.STEPS and batched <= params.time_axis:
@@ -515,7 +417,7 @@ def _is_whole(masks: dict[str, int], item: int, begin: Any, end: Any, strides: A
 
 def _slice(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
     value = inputs[0]
-    begin, size = _constant(node, inputs[1]), _constant(node, inputs[2])
+    begin, size = constant(node, inputs[1]), constant(node, inputs[2])
     if begin[value.time_axis] != 0 or size[value.time_axis] != -1:
         node.refuse("picks steps of the sequence by their position")
     return stepwise(node, inputs)
@@ -524,11 +426,11 @@ def _slice(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value
 def _pad(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
     """Pad time by states, and the other axes by the operator itself."""
     value = inputs[0]
-    pads = _constant(node, inputs[1]).copy()
+    pads = constant(node, inputs[1]).copy()
     before, after = (int(n) for n in pads[value.time_axis])
     fill = 0.0
     if node.type == "PadV2":
-        fill = float(_constant(node, inputs[2]))
+        fill = float(constant(node, inputs[2]))
     pads[value.time_axis] = 0
     if pads.any():
         operands = [value, Value(Kind.STATIC, tf.constant(pads)), *inputs[2:]]
@@ -557,7 +459,7 @@ def _convolution(node: Node, inputs: Sequence[Value], carried: Carried) -> list[
 def _space_to_batch(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
     """Leave the steps where they are, for the convolution that follows; see `Value.dilation`."""
     value = inputs[0]
-    blocks = [int(n) for n in _constant(node, inputs[1])]
+    blocks = [int(n) for n in constant(node, inputs[1])]
     paddings = _paddings_of_blocks(node.operation.inputs[2].op, len(blocks))
     if value.time_axis != 1 or len(blocks) != 1 or paddings is None:
         node.refuse("uses the operator SpaceToBatchND on the sequence")
@@ -660,7 +562,7 @@ def _pad_other_axes(
 
 
 def _reverse(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
-    if inputs[0].time_axis in _axes(node, inputs[1], len(inputs[0].chunk.shape)):
+    if inputs[0].time_axis in axes_of(node, inputs[1], len(inputs[0].chunk.shape)):
         advice = (
             "which starts at the end of the sequence; return_sequences=True with "
             "go_backwards=True cannot be streamed outside of Bidirectional: export without "

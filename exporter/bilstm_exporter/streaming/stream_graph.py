@@ -16,7 +16,8 @@ from bilstm_exporter.ir.markers import MARKER_TYPE, LoopMarker, MarkedGraph, Mar
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import layer_of_node
 from bilstm_exporter.streaming import recurrences
-from bilstm_exporter.streaming.rules import Node, convert
+from bilstm_exporter.streaming.nodes import Node
+from bilstm_exporter.streaming.rules import convert
 from bilstm_exporter.streaming.values import (
     Carried,
     CarriedState,
@@ -73,6 +74,7 @@ class StreamLayout:
         right_context: How many steps of look-ahead the windows of convolutions and pooling reach.
         backward: The shapes of the states of each backward recurrence that starts at the end of the
             look-ahead.
+        attending: The layers in which steps attend to those of the chunk and its look-ahead only.
         one_step: Whether a chunk is one step.
     """
 
@@ -84,6 +86,7 @@ class StreamLayout:
     has_ahead: bool
     right_context: int
     backward: tuple[tuple[tuple[int, ...], ...], ...]
+    attending: tuple[str, ...] = ()
     one_step: bool = False
 
     @property
@@ -209,6 +212,7 @@ class StreamGraph:
             backward=tuple(
                 tuple(tuple(state.shape) for state in states) for states in whole.carried.boundaries
             ),
+            attending=tuple(whole.carried.attending),
             one_step=self._one_step and not has_ahead and not overlap and unit == 1,
         )
 
@@ -234,6 +238,12 @@ class StreamGraph:
                 )
                 raise StreamingError(message)
             return StreamOutput(is_sequence=True, rate=value.rate, over=value.over)
+        if value.kind is Kind.PAIRS:
+            message = (
+                f"output {number} relates every step to every other step, which a stream cannot "
+                f"return; leave the output out (--outputs), or export without --streaming"
+            )
+            raise StreamingError(message)
         if value.kind is Kind.SIZES:
             message = (
                 f"output {number} is computed from the length of the sequence, which a stream does "
@@ -369,6 +379,8 @@ class _Writer:
         marker = self._markers[node.operation.get_attr("token").decode()]
         if any(value.weights is not None for value in inputs):
             node.refuse_weights()
+        if any(value.kind is Kind.PAIRS for value in inputs):
+            node.refuse("runs over relations of every step to every other step")
         if isinstance(marker, LoopMarker):
             what = "runs a loop of its own over the sequence"
             node.refuse(what, "which cannot be streamed; export without --streaming")

@@ -25,6 +25,9 @@ class Kind(enum.Enum):
     """The same in every chunk."""
     STEPS = enum.auto()
     """Has a time axis."""
+    PAIRS = enum.auto()
+    """Relates each step to each step of the window: the chunk and the look-ahead. Its first axis of
+    unknown size is that of the steps, its second one that of the window."""
     SIZES = enum.auto()
     """Computed from shapes that contain the number of steps."""
     RUNNING = enum.auto()
@@ -66,6 +69,7 @@ class Value:
             BatchToSpaceND, which a stream graph leaves out.
         reach: How many input steps after a step the windows of its value reach.
         weights: If not None, the steps must still be divided by a sum over all steps.
+        is_softmax: Of pairs, whether they are 0 for steps that the look-ahead does not hold.
     """
 
     kind: Kind
@@ -79,6 +83,7 @@ class Value:
     reach: int = 0
     dilation: int = 1
     weights: Weights | None = None
+    is_softmax: bool = False
 
     @property
     def time_axis(self) -> int:
@@ -135,6 +140,7 @@ class Carried:
         starts: The states with which each backward recurrence starts where the sequence goes on,
             in the order in which the recurrences are written.
         states: The states.
+        attending: The layers in which steps attend to the steps of the window only.
         boundaries: The states of each backward recurrence between the look-ahead and the chunk.
     """
 
@@ -145,6 +151,7 @@ class Carried:
     goes_on: Tensor = None
     starts: Sequence[Sequence[np.ndarray]] = ()
     states: list[CarriedState] = field(default_factory=list)
+    attending: list[str] = field(default_factory=list)
     boundaries: list[list[Tensor]] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
     _started: Tensor = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -128,6 +129,32 @@ def test_backward_layers_start_at_the_better_states(tmp_path):
         expected = np.concatenate([*stream.feed(x[1]), *stream.finish()])
         np.testing.assert_array_equal(np.concatenate(parts), expected)
     assert bilstm_runtime.check(report.bundle).passed
+
+
+@pytest.mark.slow
+def test_attention_over_the_chunk(tmp_path):
+    """It is exact for a chunk whose window is the whole sequence, and approximate otherwise."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    steps = bilstm()(kl.Embedding(9, 4, mask_zero=True)(ids))
+    attended = kl.MultiHeadAttention(2, 3, name="attend")(steps, steps)
+    tags = kl.Dense(3, name="tags")(kl.Add()([steps, attended]))
+    model = keras.Model(ids, tags)
+    randomize(model, 8)
+    report = export(model, tmp_path / "edge", streaming=True, chunk=5)
+    assert report.streaming.attending == ("attend",)
+    assert not report.streaming.is_exact
+    assert bilstm_runtime.check(report.bundle).passed
+    x = np.random.default_rng(1).integers(1, 9, 17).astype("int32")
+    wanted = model(x[None]).numpy()[0]
+    for backend in ("onnx", "litert"):
+        loaded = bilstm_runtime.load(report.bundle, backend=backend)
+        stream = loaded.stream(chunk=5, lookahead=17)
+        first, *rest = [*stream.feed(x), *stream.finish()]
+        np.testing.assert_allclose(first, wanted[:5], atol=1e-5, rtol=1e-4)
+        assert np.abs(np.concatenate(rest) - wanted[5:]).max() > 1e-3
+        stream = loaded.stream(chunk=17, lookahead=0)
+        (whole,) = [*stream.feed(x), *stream.finish()]
+        np.testing.assert_allclose(whole, wanted, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

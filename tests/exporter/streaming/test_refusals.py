@@ -52,7 +52,7 @@ def gated() -> keras.Model:
 def attention() -> keras.Model:
     x = keras.Input((None, 3), name="x")
     steps = bilstm()(x)
-    return keras.Model(x, kl.Attention(name="attend")([steps, steps]))
+    return keras.Model(x, kl.Attention(name="attend")([steps, steps], use_causal_mask=True))
 
 
 def weighted_steps() -> keras.Model:
@@ -76,7 +76,7 @@ def test_layers_that_need_the_whole_sequence(name, analysed):
     ("build", "message"),
     [
         (gated, "layer 'gate' .* combines each step with a summary of the whole sequence"),
-        (attention, "layer 'attend' .* as attention does"),
+        (attention, "layer 'attend' .* needs the whole sequence"),
         (weighted_steps, "layer 'after' .* reads weights that are normalized over all steps"),
     ],
 )
