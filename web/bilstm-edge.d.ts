@@ -326,7 +326,10 @@ export class Model {
 export interface LoadOptions {
   /** onnxruntime-web or onnxruntime-node. */
   ort: OnnxRuntime;
-  /** By default the recommended one, or else float32, or else the first that is an ONNX file. */
+  /**
+   * By default the recommended one, or else float32, or else the first that is an ONNX file. With
+   * `webgpu` on a GPU without `shader-f16`: float32.
+   */
   recipe?: string;
   /** The SHA-256 that manifest.json must have. */
   sha256?: string;

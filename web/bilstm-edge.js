@@ -20,7 +20,7 @@ import {
 import { ChecksumError, NoArtifactError, OptionError } from "./lib/errors.js";
 import { InputReader } from "./lib/inputs.js";
 import { shown } from "./lib/messages.js";
-import { OnnxFile } from "./lib/session.js";
+import { OnnxFile, gpuLacksFloat16 } from "./lib/session.js";
 
 export { NdArray } from "./lib/arrays.js";
 export { planGroups } from "./lib/batching.js";
@@ -183,7 +183,8 @@ export class Model {
  *
  * `source` is a `Bundle`, or what `openBundle` takes. `ort` is onnxruntime-web or onnxruntime-node;
  * `sessionOptions` goes to its `InferenceSession.create`. `recipe` is that of the ONNX file, by
- * default the one that the manifest recommends, or else float32, or else the first.
+ * default the one that the manifest recommends, or else float32, or else the first. With the
+ * execution provider `webgpu` on a GPU without `shader-f16`, it is float32.
  */
 export async function load(source, { ort, recipe, sha256, sessionOptions = {} } = {}) {
   if (typeof ort?.InferenceSession?.create !== "function" || typeof ort.Tensor !== "function") {
@@ -195,14 +196,24 @@ export async function load(source, { ort, recipe, sha256, sessionOptions = {} } 
   if (sha256 !== undefined && bundle.sha256 !== String(sha256).toLowerCase()) {
     throw new ChecksumError(`the manifest has the sha256 ${bundle.sha256}, not ${sha256}`);
   }
-  const artifact = choose(bundle.manifest, recipe);
+  const onlyFloat32 = await gpuLacksFloat16(ort, sessionOptions);
+  const artifact = choose(bundle.manifest, recipe, onlyFloat32);
   const content = await bundle.read(artifact);
   const file = await OnnxFile.open(ort, content, artifact, bundle.manifest, sessionOptions);
   return new Model(bundle, artifact, file);
 }
 
-function choose(manifest, recipe) {
-  const files = manifest.artifacts.filter((artifact) => artifact.format === "onnx");
+function choose(manifest, recipe, onlyFloat32) {
+  let files = manifest.artifacts.filter((artifact) => artifact.format === "onnx");
+  if (onlyFloat32) {
+    files = files.filter((artifact) => artifact.recipe === "float32");
+    if (!files.length || (recipe ?? "float32") !== "float32") {
+      throw new NoArtifactError(
+        "this GPU has no shader-f16, and only float32 files hold no float16 numbers: choose the recipe 'float32' " +
+          "(export it with --recipes float32), or leave 'webgpu' out of executionProviders: WebAssembly runs every file",
+      );
+    }
+  }
   const usable = files.filter((artifact) => recipe === undefined || artifact.recipe === recipe);
   if (!usable.length) {
     const present = manifest.artifacts

@@ -151,5 +151,18 @@ export class OnnxFile {
   }
 }
 
+/**
+ * Whether a session would run in WebGPU on a GPU without `shader-f16`, which float16 numbers need.
+ *
+ * Files of every recipe but float32 hold such numbers: weights, tables or scales.
+ */
+export async function gpuLacksFloat16(ort, { executionProviders = [] }) {
+  const names = executionProviders.map((one) => (typeof one === "string" ? one : one?.name));
+  if (!names.includes("webgpu")) return false;
+  const gpu = globalThis.navigator?.gpu;
+  const adapter = ort.env?.webgpu?.adapter ?? (await gpu?.requestAdapter?.());
+  return Boolean(adapter) && !adapter.features.has("shader-f16");
+}
+
 /** What an error of onnxruntime says; its WebAssembly build also throws numbers. */
 const reason = (error) => (error instanceof Error ? error.message : String(error));

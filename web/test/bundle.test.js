@@ -134,6 +134,30 @@ test("checksums are compared: of the manifest if given, of files always", async 
   await assert.rejects(edge.load(short, { ort }), /has the sha256 a1fce4363854/);
 });
 
+test("a GPU without float16 gets the float32 file, or an error in words", async () => {
+  const manifest = edited((m) => {
+    const half = { ...m.artifacts[0], file: "half.onnx", recipe: "float16" };
+    m.artifacts.push(half);
+    m.recommended.recipe = "float16";
+  });
+  const files = { "manifest.json": json(manifest) };
+  for (const { file } of manifest.artifacts) files[file] = new Uint8Array(0);
+  const { session } = await loadEcho(manifests.masked);
+  const opened = async (features, recipe, executionProviders = ["webgpu"]) => {
+    const env = { webgpu: features && { adapter: { features: new Set(features) } } };
+    const ort = { Tensor, env, InferenceSession: { create: async () => session } };
+    return (await edge.load(files, { ort, recipe, sessionOptions: { executionProviders } })).recipe;
+  };
+  assert.equal(await opened(["shader-f16"]), "float16");
+  assert.equal(await opened([]), "float32");
+  assert.equal(await opened([], "float32"), "float32");
+  assert.equal(await opened([], "float16", ["wasm"]), "float16");
+  assert.equal(await opened(undefined, "float16"), "float16"); // no GPU: onnxruntime says so
+  await assert.rejects(() => opened([], "float16"), /no shader-f16.*'float32'/);
+  const named = () => opened([], "float16", [{ name: "webgpu" }]);
+  await assert.rejects(named, edge.NoArtifactError);
+});
+
 test("the plain SHA-256 is that of the platform", () => {
   for (const size of [0, 1, 55, 56, 63, 64, 65, 119, 120, 1000, 70000]) {
     const data = randomBytes(size);

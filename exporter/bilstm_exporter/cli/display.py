@@ -34,7 +34,7 @@ from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
-from bilstm_runtime.spec import BATCH, RUN, Axis
+from bilstm_runtime.spec import BATCH, RUN, Axis, RuntimeProof
 
 if TYPE_CHECKING:
     from bilstm_exporter.evaluation.search import SearchResult
@@ -407,14 +407,8 @@ def _runtime_notes(report: ExportReport) -> Iterator[str]:
         for proof in artifact.runtimes:
             if PROFILES[proof.name].backend:
                 continue  # the table of artifacts says what was found there
-            how = (
-                f"Compared with Keras in {PROFILES[proof.name].runtime} {proof.version} too"
-                if proof.how == RUN
-                else f"Made for {PROFILES[proof.name].runtime} {proof.version}, by its table of "
-                f"operators only"
-            )
             arena = f" (arena {_size(proof.arena_bytes)})" if proof.arena_bytes else ""
-            proofs.setdefault(how, []).append(f"{artifact.file}{arena}")
+            proofs.setdefault(_how(proof), []).append(f"{artifact.file}{arena}")
     for how, files in proofs.items():
         yield f"{how}: {', '.join(files)}."
     wrong: dict[tuple[str, str], list[str]] = {}
@@ -447,6 +441,22 @@ def _text_classifier_note(report: ExportReport) -> Iterator[str]:
 
 
 _TEXT_CLASSIFIER = "mediapipe"
+
+
+def _how(proof: RuntimeProof) -> str:
+    """Say how an artifact was checked for a runtime."""
+    profile = PROFILES[proof.name]
+    label = f"{profile.runtime} {proof.version}"
+    if proof.how == RUN:
+        return f"Compared with Keras in {label} too"
+    if profile.kernels is not None:
+        return f"Made for {label}, by its table of operators only"
+    backend = next(
+        one.runtime for one in PROFILES.values() if one.backend and one.format == profile.format
+    )
+    return f"Made for {label}, which has the operators of {backend}; not run there"
+
+
 _MICRO = "tflite-micro"
 _MAX_SHOWN_OPERATORS = 3
 
