@@ -126,28 +126,30 @@ def test_a_runtime_that_is_not_installed_is_checked_by_its_table(toy, tmp_path, 
 
 @pytest.mark.slow
 def test_an_operator_that_a_runtime_lacks_is_named_with_its_layer(toy, run, saved):
-    lacks = Kernel(attributes={"direction": ["forward"]}, instead="train it forward only")
+    lacks = Kernel(attributes={"hidden_size": [4]}, instead="train it with 4 units")
     toy(kernels={"LSTM": [lacks]}, lists_all=False)
     ran = run(saved("stacked"), "--target", "toy")
     assert ran.code == 3
     assert "Toy 3.2 has no LSTM (float32" in ran.message
-    assert "direction is reverse (train it forward only)" in ran.message
+    assert "hidden_size is 3 (train it with 4 units)" in ran.message
     assert "--target onnxruntime runs this file" in ran.message
 
 
 @pytest.mark.slow
 def test_an_explanation_has_a_column_for_each_target(toy, run, tmp_path):
-    lacks = Kernel(attributes={"direction": ["forward"]}, instead="train it forward only")
+    lacks = Kernel(attributes={"hidden_size": [3]}, instead="train it with 3 units")
     toy(kernels={"LSTM": [lacks]}, lists_all=False)
-    floats(kl.Bidirectional(kl.LSTM(3, name="cell"))).save(tmp_path / "both.keras")
+    floats(kl.LSTM(3, return_sequences=True, name="small"), kl.LSTM(4, name="large")).save(
+        tmp_path / "both.keras"
+    )
     ran = run("both.keras", "--explain", "--target", "toy,onnxruntime,onnx-reference")
     assert ran.code == 3
     header = next(line for line in ran.out.splitlines() if line.split()[:1] == ["layer"])
     assert header.split() == ["layer", "class", "onnxruntime", "onnx-reference", "toy"]
-    assert ran.table["backward_cell"][-1] == "refused"
-    assert ran.table["forward_cell"][-1].startswith("LSTM, exact")
-    assert "backward_cell in toy: refused; Toy 3.2 has no LSTM" in ran.out
-    assert "(train it forward only)" in ran.out
+    assert ran.table["large"][-1] == "refused"
+    assert ran.table["small"][-1].startswith("LSTM, exact")
+    assert "large in toy: refused; Toy 3.2 has no LSTM" in ran.out
+    assert "(train it with 3 units)" in ran.out
 
 
 @pytest.mark.slow
