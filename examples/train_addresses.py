@@ -130,7 +130,9 @@ def build(words: int, characters: int) -> tuple[keras.Model, keras.Model]:
         ]
         features = keras.ops.max(convolution(spelled(inputs[1])), axis=2)
         features = dropouts[0](layers.Concatenate()([embedded(inputs[0]), features]))
-        features = dropouts[1](bilstm(features, mask=keras.ops.not_equal(inputs[0], 0)))
+        is_word, is_character = (keras.ops.not_equal(one, 0) for one in inputs)
+        mask = keras.ops.logical_and(is_word, keras.ops.any(is_character, axis=-1))
+        features = dropouts[1](bilstm(features, mask=mask))
         models.append(keras.Model(inputs, crf(scores(features)), name="addresses"))
     return models[0], models[1]
 

@@ -70,6 +70,39 @@ def _without_figures(text):
     return re.sub(r"[\d.]+(e-\d+)?", "0", " ".join(text.replace("─", "").split()))
 
 
+EXAMPLES = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+WALKS = re.findall(
+    r"((?:^    export-bilstm .*\n)(?:^    .*\n)+)\n.+?:\n\n((?:^    .*\n)+)", EXAMPLES, re.MULTILINE
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk[0].split()[1])
+def test_an_example_prints_what_its_readme_shows(folder, walk):
+    commands, shown = walk
+    modules = dict(COMMANDS)
+    for line in commands.replace("\\\n", "").splitlines():
+        command, *arguments = shlex.split(line)
+        result = subprocess.run(
+            [sys.executable, "-m", modules[command], *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+    lines = [line.removeprefix("    ") for line in shown.splitlines()]
+    figures = re.compile(r"0\.\d+")
+    assert [figures.sub("0", line) for line in result.stdout.splitlines()] == [
+        figures.sub("0", line) for line in lines
+    ]
+
+
+def test_every_example_is_walked():
+    models = {walk[0].split()[1] for walk in WALKS}
+    assert models == {f"examples/{file.name}" for file in (ROOT / "examples").glob("*.keras")}
+
+
 def test_ci_runs_the_second_command():
     assert len([line for line in README.splitlines() if ".[dev]" in line]) == 1
     assert "grep -m1 '\\.\\[dev\\]' README.md" in (ROOT / ".ci" / "run").read_text()
