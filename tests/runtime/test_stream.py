@@ -444,7 +444,25 @@ def test_a_wrong_line_is_answered_with_an_error(run_stream):
     assert ["error" in line for line in found] == [False, True, True, True, False]
     assert "line 2" in found[1]["error"]
     assert "not finite" in found[1]["error"]
-    assert "3 lines were not taken" in err
+    assert "3 steps were not taken" in err
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_each_row_of_an_array_is_a_step(fixtures, tmp_path, capsys, load_fixture, batch):
+    from bilstm_runtime.cli.run import main
+
+    x = signal(12)
+    x[4] = np.nan
+    np.save(tmp_path / "x.npy", x[None] if batch else x)
+    command = [str(fixtures / "streamed"), "--input", str(tmp_path / "x.npy"), "--stream"]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [line for line in found if "error" in line] == [found[0]]
+    assert "step 4: input 'signal'" in found[0]["error"]
+    assert "1 step was not taken" in err
+    wanted = all_of(load_fixture("streamed").stream(), np.delete(x, 4, axis=0))
+    np.testing.assert_allclose([line["tags"] for line in found[1:]], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     streams.add_argument(
         "--stream",
         action="store_true",
-        help="take each line of the input as the next step of one sequence without end, and write "
-        "each output as soon as its look-ahead is there",
+        help="take each line of the input (jsonl, csv) or each row of an array (npy) as the next "
+        "step of one sequence, and write each output as soon as its look-ahead is there",
     )
     streams.add_argument(
         "--chunk", type=int, metavar="N", help="steps at once (default: that of the export)"
@@ -209,7 +209,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_stream(args: argparse.Namespace) -> int:
-    """Stream the lines of the input; returns the exit code."""
+    """Stream the steps of the input; returns the exit code."""
     from bilstm_runtime.cli.output import Progress, opened_output  # noqa: PLC0415 (see above)
     from bilstm_runtime.cli.streaming import StreamJob  # noqa: PLC0415
     from bilstm_runtime.io.readers import READERS  # noqa: PLC0415
@@ -237,7 +237,8 @@ def _run_stream(args: argparse.Namespace) -> int:
         job = StreamJob(model, label, file, progress, **steps)
         count = job.run(source, input_format)
     progress.clear()
-    failed = f"{len(job.errors)} lines were not taken"
+    left_out = len(job.errors)
+    failed = f"{left_out} steps were not taken" if left_out > 1 else "1 step was not taken"
     return _report_end(args, f"{count} steps, {model!r}", failed, job.errors)
 
 

@@ -1,29 +1,33 @@
-"""Streams the steps of a file or of stdin, one line each; the work of run-bilstm --stream."""
+"""Streams the steps of a file or of stdin; the work of run-bilstm --stream."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
 from bilstm_runtime.errors import DataFileError, InputError, OptionError
-from bilstm_runtime.io.readers import read_csv_row, read_json_line
+from bilstm_runtime.io.readers import read_csv_row, read_json_line, read_npy
 from bilstm_runtime.io.sources import line_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bilstm_runtime.cli.output import Progress
     from bilstm_runtime.model import Model
     from bilstm_runtime.streams import StreamOutput
 
 
+_REPORTED: Final = 256
+"""Steps of an array after which outputs are flushed and the progress is shown."""
+
+
 class StreamJob:
-    """Feeds the lines of a file to a stream, and writes each output as soon as it is there.
+    """Feeds a stream from lines or an array, and writes each output as soon as it is there.
 
     Attributes:
-        errors: The messages of the lines that were not taken.
+        errors: The messages of the steps that were not taken.
     """
 
     def __init__(  # noqa: PLR0913 (by name)
@@ -53,6 +57,7 @@ class StreamJob:
         self._stream = model.stream(chunk=chunk, lookahead=lookahead)
         spec = self._stream.spec
         self._names = list(spec.timed)
+        self._timed = [item for item in model.inputs if item.name in self._names]
         self._is_sequence = [output.is_sequence for output in spec.outputs]
         self._outputs = [output.name for output in model.outputs]
         self._structure = model.output_structure
@@ -62,29 +67,52 @@ class StreamJob:
         self.errors: list[str] = []
 
     def run(self, source: BinaryIO, input_format: str) -> int:
-        """Feed all lines; returns the number of steps.
+        """Feed all steps; returns their number.
 
         Args:
-            source: One step per line.
-            input_format: "jsonl" or "csv".
+            source: One step per line, or one array of steps.
+            input_format: "jsonl", "csv" or "npy".
         """
-        if input_format not in ("jsonl", "csv"):
-            message = f"--stream reads one step per line, as jsonl or csv, not {input_format}"
+        if input_format not in ("jsonl", "csv", "npy"):
+            message = (
+                f"--stream reads one step per line, as jsonl or csv, or an array of steps, as npy, "
+                f"not {input_format}"
+            )
             raise OptionError(message)
+        if input_format == "npy":
+            self._feed_array(source)
+        else:
+            self._feed_lines(source, input_format)
+        for item in self._stream.finish():
+            self._write(item)
+        return self._stream.steps
+
+    def _feed_array(self, source: BinaryIO) -> None:
+        """Feed an array `[steps, ...]`, or `[1, steps, ...]`, step by step."""
+        steps = np.asarray(read_npy(source.read(), self._timed, self._label))
+        if steps.ndim == len(self._timed[0].axes) and len(steps) == 1:
+            steps = steps[0]
+        if not steps.ndim:
+            message = f"{self._label}: a single number; expected an array of steps"
+            raise DataFileError(message)
+        for number, step in enumerate(steps):
+            self._feed({self._names[0]: step}, f"{self._label}, step {number}")
+            if not number % _REPORTED:
+                self._file.flush()
+                self._progress(self._stream.steps, None)
+
+    def _feed_lines(self, source: BinaryIO, input_format: str) -> None:
         if input_format == "csv" and len(self._names) > 1:
             message = f"{self._label}: a .csv file suits a model with one input; use .jsonl"
             raise DataFileError(message)
         for number, lines in line_blocks(source, self._label, "surrogateescape"):
             for at, line in enumerate(lines, start=number):
                 if line.strip():
-                    self._feed(line, at, input_format)
+                    self._feed_line(line, at, input_format)
             self._file.flush()
             self._progress(self._stream.steps, None)
-        for item in self._stream.finish():
-            self._write(item)
-        return self._stream.steps
 
-    def _feed(self, line: str, number: int, input_format: str) -> None:
+    def _feed_line(self, line: str, number: int, input_format: str) -> None:
         where = f"{self._label}, line {number}"
         try:
             if input_format == "jsonl":
@@ -95,14 +123,24 @@ class StreamJob:
                 if row is None:
                     return
                 step = {self._names[0]: row}
+        except DataFileError as error:
+            self._leave_out(str(error))
+            return
+        self._feed(step, where)
+
+    def _feed(self, step: Mapping[str, Any], where: str) -> None:
+        try:
             found = self._stream.feed({name: [value] for name, value in step.items()})
-        except (DataFileError, InputError) as error:
-            text = str(error) if isinstance(error, DataFileError) else f"{where}: {error}"
-            self.errors.append(text)
-            self._line({"error": text})
+        except InputError as error:
+            self._leave_out(f"{where}: {error}")
             return
         for item in found:
             self._write(item)
+
+    def _leave_out(self, reason: str) -> None:
+        """Note a step that was not taken, and write why in its place."""
+        self.errors.append(reason)
+        self._line({"error": reason})
 
     def _write(self, item: StreamOutput) -> None:
         """Write one line per step of a sequence output, or one per chunk of running answers."""
