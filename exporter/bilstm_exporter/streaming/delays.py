@@ -86,8 +86,8 @@ class DelayReport:
         ways = ("at the mean states of your data", "as at the end of a sequence")
         used, left = ways if self.starts_from_data else ways[::-1]
         own, other = self.at(lookahead), self.other
-        if own.agreement is None or other.agreement is None:
-            compared = f"mean error {own.mean_error:.1e}, the other way {other.mean_error:.1e}"
+        if own.agreement is None or own.agreement == other.agreement or other.agreement is None:
+            compared = f"mean error {own.mean_error:.1e}; {left}: {other.mean_error:.1e}"
         else:
             compared = (
                 f"{own.agreement:.2f} % of decisions unchanged; {left}: {other.agreement:.2f} %"
