@@ -316,6 +316,24 @@ def refuse_kind(name: str, kind: str) -> NoReturn:
     raise UnsupportedModelError(message)
 
 
+def removed_layers(whole: Any, kept: Any, library: Any) -> list[tuple[str, str]]:
+    """Return name and class of the layers of a model that a part of it does not have.
+
+    Args:
+        whole: The model.
+        kept: The part, or the model itself.
+        library: ``keras`` or ``tf_keras``.
+    """
+    if kept is whole:
+        return []
+    remaining = set(map(id, kept.layers))
+    return [
+        (layer.name, type(layer).__name__)
+        for layer in whole.layers
+        if id(layer) not in remaining and not isinstance(layer, library.layers.InputLayer)
+    ]
+
+
 def named_layers(layers: Iterable[Any], library: Any) -> list[tuple[str, str]]:
     """Return name and class of every layer that is not a container or a cell.
 

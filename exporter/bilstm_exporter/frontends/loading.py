@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras.src.ops.operation import Operation
 
 from bilstm_exporter.errors import (
@@ -58,7 +57,7 @@ from bilstm_exporter.frontends.files.model_file import (
     with_config,
     without_unneeded_code,
 )
-from bilstm_exporter.frontends.files.named_checkpoint import assign_by_name, has_only_names
+from bilstm_exporter.frontends.files.named_checkpoint import load_checkpoint
 from bilstm_exporter.frontends.files.tfjs import assign_weights, read_weights
 from bilstm_exporter.frontends.files.training_settings import without_training
 from bilstm_exporter.frontends.files.user_code import build_model
@@ -403,35 +402,10 @@ def _load_tfjs_weights(model: Any, path: Path) -> None:
         raise _explained(path, error, reader) from error
 
 
-def _load_checkpoint(model: Any, prefix: Path) -> None:
-    """Load the weights of a TensorFlow checkpoint, as ``save_weights`` of Keras 2 writes.
-
-    Raises:
-        ValueError: The checkpoint does not have all weights of the model.
-    """
-    if has_only_names(prefix):
-        names = [getattr(one, "path", one.name) for one in model.weights]
-        assign_by_name(names, model.weights, prefix)
-        return
-    failure: Exception | None = None
-    # Keras 2 saves the model itself; tf.train.Checkpoint(model=model) saves it under a name.
-    for checkpoint in (tf.train.Checkpoint(root=model), tf.train.Checkpoint(model=model)):
-        try:
-            status = checkpoint.read(str(prefix))
-            status.assert_existing_objects_matched()
-            status.expect_partial()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            failure = failure or error
-        else:
-            return
-    message = f"the checkpoint does not have all weights of the model: {failure}"
-    raise ValueError(message)
-
-
 def _load_weights(model: Any, path: Path) -> None:
     try:
         if checkpoint_files(path):
-            _load_checkpoint(model, checkpoint_prefix(path))
+            load_checkpoint(model, checkpoint_prefix(path))
         elif _is_keras2(model):
             from bilstm_exporter.frontends.keras2.loading import load_weights  # noqa: PLC0415
 

@@ -50,7 +50,7 @@ def select_outputs(model: Any, names: Sequence[str], library: Any) -> tuple[Any,
         UnsupportedModelError: The model is not a graph of layers.
         OptionError: There is no such layer.
     """
-    graph = _graph_of(model)
+    graph = graph_of(model)
     if graph is None:
         message = (
             f"--outputs: the model {model.name!r} is a subclass of Model, whose layers are not "
@@ -96,7 +96,7 @@ def training_head(model: Any, library: Any) -> TrainingHead | None:
 
     Inputs that never reach a layer with weights, but meet the result of one, are labels.
     """
-    graph = _graph_of(model)
+    graph = graph_of(model)
     inputs = [] if graph is None else tf.nest.flatten(_input_structure(graph))
     if len(inputs) < 2:
         return None
@@ -106,14 +106,14 @@ def training_head(model: Any, library: Any) -> TrainingHead | None:
     }
     weighted: set[str] = set()
     joins: list[tuple[frozenset[str], list[Any]]] = []
-    for node in _nodes(graph):
-        arguments = _node_inputs(node)
+    for node in nodes_of(graph):
+        arguments = node_inputs(node)
         if not arguments:
             continue
         found = [sources[id(tensor)] for tensor in arguments]
         pure = frozenset[str]().union(*(names for names in found if names is not None))
         results = [t for t, names in zip(arguments, found, strict=True) if names is None]
-        has_weights = bool(getattr(_owner(node), "weights", ()))
+        has_weights = bool(getattr(owner_of(node), "weights", ()))
         if has_weights:
             weighted |= pure
         elif pure and results:
@@ -144,14 +144,14 @@ def _layer_outputs(
     owner = tensor._keras_history[0]  # noqa: SLF001 - the only link to the layer
     if isinstance(owner, library.layers.Layer) and type(owner).__name__ not in _OPERATORS:
         return [tensor]
-    before = [one for one in _node_inputs(_node_of(tensor)) if sources[id(one)] is None]
+    before = [one for one in node_inputs(_node_of(tensor)) if sources[id(one)] is None]
     return [found for one in before for found in _layer_outputs(one, sources, library)] or [tensor]
 
 
 def _tensors(graph: Any, path: str, library: Any) -> list[Any]:
     """Return the outputs of a layer, as tensors of a graph."""
-    nodes = [node for node in _nodes(graph) if _owner(node).name == path]
-    if nodes and not _node_inputs(nodes[0]):
+    nodes = [node for node in nodes_of(graph) if owner_of(node).name == path]
+    if nodes and not node_inputs(nodes[0]):
         message = f"--outputs: {path!r} is an input of the model; name the layer to export"
         raise OptionError(message)
     if len(nodes) > 1:
@@ -162,10 +162,10 @@ def _tensors(graph: Any, path: str, library: Any) -> list[Any]:
         raise OptionError(message)
     if nodes:
         return list(tf.nest.flatten(nodes[0].outputs))
-    for node in _nodes(graph):
-        owner = _owner(node)
+    for node in nodes_of(graph):
+        owner = owner_of(node)
         rest = path.removeprefix(f"{owner.name}/")
-        inner = None if rest == path else _graph_of(owner)
+        inner = None if rest == path else graph_of(owner)
         if inner is not None:
             part = library.Model(
                 _input_structure(inner),
@@ -187,11 +187,11 @@ def _no_such_layer(graph: Any, path: str) -> str:
 
 
 def _layer_paths(graph: Any, prefix: str) -> Iterator[str]:
-    for node in _nodes(graph):
-        if _node_inputs(node):
-            name = f"{prefix}{_owner(node).name}"
+    for node in nodes_of(graph):
+        if node_inputs(node):
+            name = f"{prefix}{owner_of(node).name}"
             yield name
-            inner = _graph_of(_owner(node))
+            inner = graph_of(owner_of(node))
             if inner is not None:
                 yield from _layer_paths(inner, f"{name}/")
 
@@ -212,14 +212,14 @@ def _ancestors(tensors: Sequence[Any]) -> list[Any]:
         tensor = pending.pop()
         if id(tensor) not in found:
             found[id(tensor)] = tensor
-            pending += _node_inputs(_node_of(tensor))
+            pending += node_inputs(_node_of(tensor))
     return list(found.values())
 
 
 # --- the graph of a functional model, in both generations of Keras
 
 
-def _graph_of(model: Any) -> Any:
+def graph_of(model: Any) -> Any:
     """Return the functional model that holds the nodes of a model, or None for a subclass."""
     for candidate in (getattr(model, "_functional", None), model):
         if getattr(candidate, "_nodes_by_depth", None):
@@ -227,18 +227,18 @@ def _graph_of(model: Any) -> Any:
     return None
 
 
-def _nodes(graph: Any) -> list[Any]:
+def nodes_of(graph: Any) -> list[Any]:
     """Return the calls of layers, in the order in which they are computed."""
     by_depth = graph._nodes_by_depth  # noqa: SLF001 - no public way to the calls
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def _owner(node: Any) -> Any:
+def owner_of(node: Any) -> Any:
     """Return the layer or operation that a node calls."""
     return node.operation if hasattr(node, "operation") else node.layer
 
 
-def _node_inputs(node: Any) -> list[Any]:
+def node_inputs(node: Any) -> list[Any]:
     """Return the symbolic tensors that a call takes."""
     tensors = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
     return list(tf.nest.flatten(tensors))

@@ -1,4 +1,4 @@
-"""Weights of TensorFlow 1's checkpoints, which know variables by name only."""
+"""Weights of TensorFlow's checkpoints; those of TensorFlow 1 know variables by name only."""
 
 from __future__ import annotations
 
@@ -67,3 +67,28 @@ def _plain(name: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def load_checkpoint(model: Any, prefix: Path) -> None:
+    """Load the weights of a TensorFlow checkpoint, as ``save_weights`` of Keras 2 writes.
+
+    Raises:
+        ValueError: The checkpoint does not have all weights of the model.
+    """
+    if has_only_names(prefix):
+        names = [getattr(one, "path", one.name) for one in model.weights]
+        assign_by_name(names, model.weights, prefix)
+        return
+    failure: Exception | None = None
+    # Keras 2 saves the model itself; tf.train.Checkpoint(model=model) saves it under a name.
+    for checkpoint in (tf.train.Checkpoint(root=model), tf.train.Checkpoint(model=model)):
+        try:
+            status = checkpoint.read(str(prefix))
+            status.assert_existing_objects_matched()
+            status.expect_partial()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            failure = failure or error
+        else:
+            return
+    message = f"the checkpoint does not have all weights of the model: {failure}"
+    raise ValueError(message)

@@ -38,6 +38,8 @@ _REFUSED = frozenset(
 _FURTHER = {
     "data_flow_ops": ("DynamicPartition", "DynamicStitch", "ParallelDynamicStitch", "Stack",
                       "TensorArray"),
+    # The step of a text layer's adapt reads the next batch; no allowed operator makes a dataset.
+    "dataset_ops": ("IteratorGetNext",),
     "logging_ops": ("Assert",),
 }  # fmt: skip
 # The ends of functions in a graph.

@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +26,7 @@ from tf_keras.src.saving.legacy.saved_model.constants import METRIC_IDENTIFIER
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.files.known_objects import KnownObjects
 from bilstm_exporter.frontends.files.model_file import SAVED_MODEL_FILE, ModelFile, with_config
+from bilstm_exporter.frontends.files.named_checkpoint import load_checkpoint
 from bilstm_exporter.frontends.files.training_settings import own_training_settings
 from bilstm_exporter.frontends.keras2.allowed_operators import refused_operators
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
@@ -33,6 +34,8 @@ from bilstm_exporter.frontends.keras2.pruning import pruned_layers, without_wrap
 from bilstm_exporter.frontends.patching import replaced
 
 _METADATA_FILE = "keras_metadata.pb"
+_TEXT_FILE_TABLE = "InitializeTableFromTextFileV2"
+_GRAPHS = ("Functional", "Sequential")
 
 
 def load(
@@ -55,13 +58,18 @@ def load(
         return _load_saved_model(file, custom_objects, known, trust_code=trust_code)
     if file.kind == "keras":
         return _load_zip(file, custom_objects, trust_code=trust_code)
-    # tf_keras has its own JSON encoding of tuples, shapes and similar values.
-    config = json_utils.decode(json.dumps(updated_config(file.config, custom_objects)))
-    with tf_keras.utils.custom_object_scope(dict(custom_objects)), _acyclic_graphs():
-        model = model_config.model_from_config(config, custom_objects=dict(custom_objects))
+    model = _built(file.config, custom_objects)
     if file.kind == "h5":
         load_weights(model, file.path)
     return model
+
+
+def _built(config: Any, custom_objects: Mapping[str, Any]) -> Any:
+    """Build a model from its configuration, without its weights."""
+    # tf_keras has its own JSON encoding of tuples, shapes and similar values.
+    decoded = json_utils.decode(json.dumps(updated_config(config, custom_objects)))
+    with tf_keras.utils.custom_object_scope(dict(custom_objects)), _acyclic_graphs():
+        return model_config.model_from_config(decoded, custom_objects=dict(custom_objects))
 
 
 def _load_zip(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_code: bool) -> Any:
@@ -169,7 +177,10 @@ def _load_saved_model(
         )
         raise ModelFileError(message)
     if not trust_code:
-        _refuse_operators(path)
+        refused = _refused_operators(path)
+        if set(refused) == {_TEXT_FILE_TABLE} and configs[0]["class_name"] in _GRAPHS:
+            return _load_without_graph(file, custom_objects)
+        _refuse(path, refused)
     inert = dict.fromkeys(own_training_settings(saved_configs(path), known), Inert)
     with _acyclic_graphs():
         model = tf_keras.models.load_model(
@@ -213,6 +224,54 @@ def _acyclic_graphs() -> Iterator[None]:
     named = SimpleNamespace(**{**vars(collections), "defaultdict": _WaitingNodes})
     with replaced({(functional, "collections"): named}):
         yield
+
+
+def _load_without_graph(file: ModelFile, custom_objects: Mapping[str, Any]) -> Any:
+    """Build a SavedModel from its configuration, and load its checkpoint: no operator runs.
+
+    Its operators would read the vocabularies; these are read here, from its own assets only.
+    """
+    root = {key: file.config[0][key] for key in ("class_name", "config")}
+    config = _with_vocabularies(root, file.path / "assets")
+    model = _built(config, custom_objects)
+    load_checkpoint(model, file.path / "variables" / "variables")
+    return model
+
+
+def _with_vocabularies(config: Any, assets: Path) -> Any:
+    """Return a configuration with the words of vocabularies in place of the names of their files.
+
+    The file of a vocabulary has another path when the model is saved, but the same name.
+    """
+    if isinstance(config, list):
+        return [_with_vocabularies(item, assets) for item in config]
+    if not isinstance(config, dict):
+        return config
+    found = {key: _with_vocabularies(value, assets) for key, value in config.items()}
+    settings = found.get("config")
+    if isinstance(settings, dict) and isinstance(settings.get("vocabulary"), str):
+        words: list[Any] = _words_of_asset(assets, settings["vocabulary"])
+        if found.get("class_name") == "IntegerLookup":
+            words = [int(word) for word in words]
+        found["config"] = {**settings, "vocabulary": words}
+    return found
+
+
+def _words_of_asset(assets: Path, saved_as: str) -> list[str]:
+    """Read a vocabulary as TensorFlow does: one word a line, without carriage returns."""
+    path = assets / saved_as.replace("\\", "/").rpartition("/")[2]
+    if not path.is_file() or path.resolve().parent != assets.resolve():
+        message = (
+            f"{assets.parent} has no file {path.name!r} in its folder assets, which holds the "
+            f"vocabulary of a layer; copy or save it again"
+        )
+        raise ModelFileError(message)
+    try:
+        lines = path.read_bytes().replace(b"\r", b"").decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8 ({error.reason}); save the vocabulary as UTF-8"
+        raise ModelFileError(message) from error
+    return lines[:-1] if not lines[-1] else lines
 
 
 class Inert:
@@ -261,13 +320,12 @@ def _saved_model(path: Path) -> Any:
     return message
 
 
-def _refuse_operators(path: Path) -> None:
-    """Raise an error if a SavedModel may do anything but compute tensors when it is loaded.
+def _refused_operators(path: Path) -> list[str]:
+    """Return the operators of a SavedModel that may do anything but compute tensors.
 
     Raises:
         ModelFileError: It has no objects, as TensorFlow 1 writes, or several graphs. TensorFlow
             would run operators of the graph itself to load it.
-        UntrustedCodeError: An operator is not allowed.
     """
     graphs = _saved_model(path).meta_graphs
     if len(graphs) != 1 or not graphs[0].HasField("object_graph_def"):
@@ -276,7 +334,15 @@ def _refuse_operators(path: Path) -> None:
             f"{f'{len(graphs)} graphs' if len(graphs) != 1 else 'no objects'}. Save the model again"
         )
         raise ModelFileError(message)
-    found = refused_operators(graphs[0])
+    return list(refused_operators(graphs[0]))
+
+
+def _refuse(path: Path, found: Sequence[str]) -> None:
+    """Raise an error if there are operators that are not allowed.
+
+    Raises:
+        UntrustedCodeError: There are.
+    """
     if found:
         names = ", ".join(found[:5]) + (", ..." if found[5:] else "")
         message = (

@@ -20,6 +20,7 @@ from bilstm_exporter.frontends.base_model import (
     named_states,
     output_names,
     refuse_kind,
+    removed_layers,
     structure_name,
     unique_names,
 )
@@ -31,6 +32,7 @@ from bilstm_exporter.frontends.keras2.recurrent import (
     lowered_recurrences,
     observed_states,
 )
+from bilstm_exporter.frontends.keras2.text import split_off_text
 from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.tracing import (
@@ -68,6 +70,8 @@ class Keras2Model(BaseModel):
         self.generation = f"tf_keras {tf_keras.__version__}"
         self.name = name or model.name
         _refuse_unexportable(model)
+        whole, (model, self.preprocessing) = model, split_off_text(model)
+        self._text_layers = removed_layers(whole, model, tf_keras)
         self._native, self.keras_model = model, _rebuilt_in_float32(model)
         self._structure, self.inputs = _inputs(model)
         outputs = self._output_structure()
@@ -96,6 +100,10 @@ class Keras2Model(BaseModel):
     def layers(self) -> list[tuple[str, str]]:
         """Return name and class of every layer that is not a container, in the model's order."""
         return layers_of(self.keras_model)
+
+    def text_layers(self) -> list[tuple[str, str]]:
+        """Return name and class of the layers that the manifest describes, not the artifacts."""
+        return self._text_layers
 
     def pack_inputs(self, arrays: Sequence[Any]) -> Any:
         """Arrange one array or tensor per input in the structure that the Keras model takes."""
@@ -224,12 +232,6 @@ def _refuse_unexportable(model: Any) -> None:
         kind = {tf.RaggedTensorSpec: "ragged", tf.SparseTensorSpec: "sparse"}.get(type(spec))
         if kind:
             refuse_kind(tensor.name, kind)
-        if tensor.dtype == tf.string:
-            message = (
-                f"input {tensor.name!r} takes text, but the artifacts take numbers: export the "
-                f"part of the model after its text layer, and look up the ids before it"
-            )
-            raise UnsupportedModelError(message)
 
 
 def _rebuilt_in_float32(model: Any) -> Any:

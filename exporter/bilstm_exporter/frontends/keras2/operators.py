@@ -19,6 +19,7 @@ from tf_keras.src.layers.convolutional import base_conv
 from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
 from bilstm_exporter.frontends.operators.functions import before_flip, per_group, softplus
+from bilstm_exporter.frontends.operators.lookups import lookup_integers
 from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
 from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.ir.cells import StepCell
@@ -47,6 +48,7 @@ def convertible_operators(lowering: Lowering) -> Iterator[None]:
                     sequential.Sequential._build_graph_network_for_inferred_shape  # noqa: SLF001
                 ),
                 (embedding, "call"): _embedding_call,
+                (tf_keras.layers.IntegerLookup, "_lookup_dense"): lookup_integers,
                 (repeated, "call"): _time_distributed_call(repeated.call, lowering),
                 (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
             }

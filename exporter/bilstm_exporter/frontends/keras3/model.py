@@ -19,6 +19,7 @@ from bilstm_exporter.frontends.base_model import (
     named_states,
     output_names,
     refuse_kind,
+    removed_layers,
     structure_name,
 )
 from bilstm_exporter.frontends.keras3.operators import convertible_operators
@@ -46,18 +47,6 @@ def layers_of(model: keras.Model) -> list[tuple[str, str]]:
     return named_layers(model._flatten_layers(), keras)  # noqa: SLF001 - the only way to all
 
 
-def _removed_layers(whole: keras.Model, kept: keras.Model) -> list[tuple[str, str]]:
-    """Return name and class of the layers that were removed from a model."""
-    if kept is whole:
-        return []
-    remaining = set(map(id, kept.layers))
-    return [
-        (layer.name, type(layer).__name__)
-        for layer in whole.layers
-        if id(layer) not in remaining and not isinstance(layer, keras.layers.InputLayer)
-    ]
-
-
 class Keras3Model(BaseModel):
     """A Keras 3 model on the TensorFlow backend.
 
@@ -75,7 +64,7 @@ class Keras3Model(BaseModel):
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
         check_contract()
         self.keras_model, self.preprocessing = split_off_text(model)
-        self._text_layers = _removed_layers(model, self.keras_model)
+        self._text_layers = removed_layers(model, self.keras_model, keras)
         self.name = name or self.keras_model.name
         self._structure, self.inputs = _inputs(self.keras_model)
         _refuse_unexportable(self.keras_model, self.inputs)

@@ -16,9 +16,9 @@ from keras.src import backend
 from keras.src.ops import nn as nn_ops
 from keras.src.utils import numerical_utils
 
-from bilstm_exporter.frontends.keras3.lookups import encode_classes, lookup_integers
 from bilstm_exporter.frontends.keras3.scans import associative_scan
 from bilstm_exporter.frontends.operators.functions import before_flip, per_group, softplus
+from bilstm_exporter.frontends.operators.lookups import encode_classes, lookup_integers
 from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
 from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.ir.operator_forms import operator_forms
