@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,35 @@ def test_it_answers_as_keras(tmp_path: Path, recipe: str) -> None:
         labels = model.predict(tf.constant(given), verbose=0).argmax(-1)
         assert [LABELS[number] for number in labels] == [ours[0].label for ours in wanted]
         assert len(set(labels)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe")
+def test_it_splits_as_the_tokenizer_of_keras(tmp_path: Path) -> None:
+    from mediapipe.tasks.python import BaseOptions, text
+
+    vectorized = classifier()
+    x = keras.Input((None,), dtype="int32", name="ids")
+    y = x
+    for layer in vectorized.layers[1:]:
+        y = layer(y)
+    words = ["<OOV>", *vectorized.layers[0].get_vocabulary()[2:]]
+    tokenizer = {
+        "class_name": "Tokenizer",
+        "config": {
+            "word_index": json.dumps({word: number for number, word in enumerate(words, 1)}),
+            "lower": False, "oov_token": "<OOV>", "filters": ".!-]\\^[\t\n", "split": " ",
+        },
+    }  # fmt: skip
+    settings = {"tokenizer": tokenizer, "padding": "post", "truncating": "post", "time": 12}
+    export(keras.Model(x, y), tmp_path / "e", target="mediapipe", labels=LABELS, **settings)
+    given = [*texts(), "a.b!c-d", "[a]^b\\c", "<OOV> a", "...", "a|b a$b"]
+    wanted = bilstm_runtime.load(tmp_path / "e", backend="litert").classify(given, top_k=3)
+    options = text.TextClassifierOptions(BaseOptions(str(tmp_path / "e" / "model.tflite")))
+    with text.TextClassifier.create_from_options(options) as task:
+        for one, ours in zip(given, wanted, strict=True):
+            found = task.classify(one).classifications[0].categories
+            assert [item.category_name for item in found] == [item.label for item in ours]
 
 
 def test_another_rule_ends_the_export(tmp_path: Path) -> None:
