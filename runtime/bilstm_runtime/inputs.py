@@ -149,6 +149,10 @@ class InputReader:
             sizes = [self._sizes(columns, 0, "")]
         return Request(columns, count, np.array(sizes, dtype=np.int64).reshape(len(sizes), -1))
 
+    def read_input(self, name: str, value: Values) -> AnyArray | list[AnyArray]:
+        """Read the value of one input; see `Request.columns`."""
+        return self._columns[self._names.index(name)].read(value)
+
     def tokens(self, values: Values, axis: str) -> list[TokenSequence]:
         """Return the tokens or steps of each example along an axis of the inputs, without padding.
 

@@ -88,3 +88,23 @@ def test_a_wrong_link_of_the_chain_fails_the_check(bundle: Path, tmp_path: Path,
     report = bilstm_runtime.check(tampered(bundle, tmp_path / "edge", change))
     assert not report.passed
     assert message in report.checks[0].reason
+
+
+@pytest.mark.slow
+def test_texts_beside_numbers_and_two_texts_have_cases(tmp_path: Path) -> None:
+    texts, found = [], []
+    for name, words in (("title", ["so", "good"]), ("body", ["bad", "film", "not"])):
+        text = keras.Input((1,), dtype="string", name=name)
+        ids = kl.TextVectorization(vocabulary=words)(text)
+        texts.append(text)
+        found.append(kl.LSTM(3)(kl.Embedding(8, 4, mask_zero=True)(ids)))
+    numbers = keras.Input((2,), name="numbers")
+    joined = kl.Concatenate()([*found, numbers])
+    model = keras.Model([*texts, numbers], kl.Dense(2, activation="softmax", name="mood")(joined))
+    export(model, tmp_path / "edge", labels=["sad", "glad"])
+    cases = json.loads((tmp_path / "edge" / "golden_texts.json").read_text())
+    assert len(cases) >= 2
+    assert all(set(case["texts"]) == {"title", "body", "numbers"} for case in cases)
+    assert all(case["answers"]["mood"][0]["label"] in {"sad", "glad"} for case in cases)
+    report = bilstm_runtime.check(tmp_path / "edge")
+    assert report.passed

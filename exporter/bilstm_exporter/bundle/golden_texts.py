@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,27 +19,29 @@ from bilstm_runtime.preprocessing_spec import (
     TokenizerFilePreprocessing,
     TokenizerPreprocessing,
 )
-from bilstm_runtime.spec import InputSpec
+from bilstm_runtime.spec import InputSpec, ModelSpec
 
-_CASES, _WORDS = 4, 6
+_CASES, _WORDS, _FREE_SIZE = 4, 6, 3
 _SENTENCES = ("So good!", "It's not bad, is it?", "Unheard-of: na\u00efve \u65e5\u672c 42")
 
 
 def text_cases(loaded: LoadedModel) -> list[TextCase]:
-    """Return a few texts with what they become; none for a model that does not take text alone."""
+    """Return a few texts with what they become; none for a model that takes no text.
+
+    Inputs of numbers beside the texts get random numbers of their range.
+    """
     spec = loaded.spec
     entries = {item.input: item for item in spec.preprocessing}
-    if spec.states or not entries or {one.name for one in spec.inputs} != set(entries):
+    if spec.states or not entries:
         return []
     predictor = Predictor(
         spec, KerasSession(loaded.keras), label="Keras", read_file=loaded.read_file
     )
     reader = InputReader(spec, loaded.read_file)
-    first = spec.inputs[0]
-    cases = []
-    for example in _examples(entries[first.name], first):
-        texts = {one.name: [example] for one in spec.inputs}
+    cases: list[TextCase] = []
+    for chosen in _texts(spec, entries):
         try:
+            texts = chosen | _numbers(spec, entries, reader.read_input, chosen)
             columns = reader.read(texts).columns
             found = predictor.predict(texts)
         except BilstmRuntimeError:  # such as a text without tokens
@@ -63,6 +65,52 @@ def text_cases(loaded: LoadedModel) -> list[TextCase]:
         if len(cases) == _CASES:
             break
     return cases
+
+
+def _texts(spec: ModelSpec, entries: Mapping[str, Preprocessing]) -> Iterator[dict[str, Any]]:
+    """Yield the texts of one example by input: the same one for all, then one for each."""
+    inputs = [one for one in spec.inputs if one.name in entries]
+    first = inputs[0]
+    for example in _examples(entries[first.name], first):
+        yield {one.name: [example] for one in inputs}
+    if len(inputs) > 1:
+        for examples in zip(*(_examples(entries[one.name], one) for one in inputs), strict=False):
+            pairs = zip(inputs, examples, strict=True)
+            yield {one.name: [example] for one, example in pairs}
+
+
+def _numbers(
+    spec: ModelSpec,
+    entries: Mapping[str, Preprocessing],
+    read: Callable[[str, Any], Any],
+    texts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return one example of random numbers for each input that takes no text.
+
+    An axis that such an input shares with a text has as many entries as the text has ids.
+    """
+    inputs = {one.name: one for one in spec.inputs}
+    sizes: dict[str | None, int] = {}
+    for name, text in texts.items():
+        sizes |= {
+            axis.name: size
+            for axis, size in zip(inputs[name].axes, read(name, text)[0][None].shape, strict=True)
+        }
+    rng = np.random.default_rng(len(str(texts)))
+    found = {}
+    for one in spec.inputs:
+        if one.name in entries:
+            continue
+        shape = [
+            axis.size or sizes.get(axis.name) or max(axis.min, _FREE_SIZE) for axis in one.axes[1:]
+        ]
+        low, high = one.range or (-1, 1)
+        if np.dtype(one.dtype).kind == "f":
+            values = rng.uniform(max(low, -1), min(high, 1), shape).astype(one.dtype)
+        else:
+            values = rng.integers(int(low), int(high), shape, endpoint=True).astype(one.dtype)
+        found[one.name] = [values.tolist()]
+    return found
 
 
 def _examples(entry: Preprocessing, one: InputSpec) -> Iterator[Any]:
