@@ -66,6 +66,7 @@ TEXTS = {
     "split=None": replace(LAYER, kind="string_lookup", split=None),
     "id of each token": replace(LAYER, ngrams=(1, 2)),
     "one id for all unknown": replace(LAYER, buckets=3),
+    "output_sequence_length": replace(LAYER, output_sequence_length=None),
     "the token '<PAD>'": LAYER,
     "lower=True": replace(TABLE, lower=True),
     "level character": replace(TABLE, level="character"),

@@ -66,12 +66,13 @@ def _tokenizer_or_misfit(spec: ModelSpec) -> RegexTokenizer | str:
 
 def _text_misfit(item: Preprocessing) -> str:
     if isinstance(item, TextPreprocessing):
-        standardize, split = item.standardize, item.split
+        standardize, split, length = item.standardize, item.split, item.output_sequence_length
         return _first(
             (standardize is not None, f"it changes no text (standardize={standardize!r})"),
             (split != "whitespace", f"it splits at separators (split={split!r})"),
             (bool(item.ngrams) or item.output_mode != "int", "it gives the id of each token"),
             (item.buckets > 1, "it has one id for all unknown tokens"),
+            (length is None, "it pads and cuts each text to one length (output_sequence_length)"),
         )
     if isinstance(item, TokenizerPreprocessing):
         at_end = (item.fit.padding, item.fit.truncating) == ("post", "post")
