@@ -270,7 +270,7 @@ class Model(Predictor):
 
     def __setstate__(self, states: list[AnyArray]) -> None:
         """Set the states of a stateful model."""
-        self.states = states
+        self._restore(states)
 
     def __repr__(self) -> str:
         """Name, backend and recipe."""

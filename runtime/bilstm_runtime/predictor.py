@@ -13,9 +13,10 @@ from bilstm_runtime.decoding.options import DecodingOptions, check_has_decoding,
 from bilstm_runtime.decoding.tags import spans_of, tags_of
 from bilstm_runtime.decoding.transcriptions import transcriptions_of
 from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
-from bilstm_runtime.errors import OptionError
+from bilstm_runtime.errors import InputError, InputTypeError, OptionError
 from bilstm_runtime.inputs import InputReader, Values
-from bilstm_runtime.spec import AnyArray
+from bilstm_runtime.spec import AnyArray, InputSpec
+from bilstm_runtime.values import ValueRule
 from bilstm_runtime.windows import sliding_windows
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.decoding.tags import TokenSequence
     from bilstm_runtime.decoding_spec import Decoding
     from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
-    from bilstm_runtime.spec import InputSpec, ModelSpec, OutputSpec, StateSpec
+    from bilstm_runtime.spec import ModelSpec, OutputSpec, StateSpec
 
 Output: TypeAlias = AnyArray | list[AnyArray]
 """One output: an array with a batch axis, or one array per example."""
@@ -94,14 +95,27 @@ class Predictor:
 
     @property
     def states(self) -> list[AnyArray]:
-        """Copies of the states of a stateful model, one array each; empty for any other model."""
+        """Copies of the states of a stateful model, one array each; empty for any other model.
+
+        They can be set, to those of another run. Setting raises `InputError` for other shapes and
+        for values that are not finite.
+        """
         session = self._session
         return [s.copy() for s in session.states] if isinstance(session, _StateSession) else []
 
     @states.setter
     def states(self, values: Sequence[AnyArray]) -> None:
+        specs = self.spec.states
+        if not isinstance(values, (list, tuple)) or len(values) != len(specs):
+            found = len(values) if isinstance(values, (list, tuple)) else type(values).__name__
+            message = f"states takes a list of {len(specs)} arrays for this model; found {found}"
+            raise InputError(message)
+        self._restore([_state(*pair) for pair in zip(values, specs, strict=True)])
+
+    def _restore(self, states: Sequence[AnyArray]) -> None:
+        """Set states that were read from this model, which may hold NaN."""
         if isinstance(self._session, _StateSession):
-            self._session.states = [value.copy() for value in values]
+            self._session.states = [state.copy() for state in states]
 
     def predict(
         self, x: Values, *, batch_size: int | None = None, progress: Progress | None = None
@@ -459,6 +473,20 @@ class Predictor:
         if isinstance(outputs, dict):
             return list(outputs.values())
         return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _state(value: Any, spec: StateSpec) -> AnyArray:
+    """Return a state that the caller gives, in its dtype; raises `InputError`."""
+    label, shape = f"state {spec.name!r}", [axis.size for axis in spec.axes]
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        message = f"{label} cannot be read as an array ({error})"
+        raise InputTypeError(message) from error
+    if list(array.shape) != shape:
+        message = f"{label} has the shape {list(array.shape)}; expected {shape}"
+        raise InputError(message)
+    return ValueRule(InputSpec(spec.name, spec.dtype, spec.axes)).convert(array, label)
 
 
 class RecordingSession:

@@ -38,6 +38,35 @@ def test_outputs_are_keras_outputs(name, tmp_path):
             assert found.passed, (backend, size, found)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [L.LSTM, L.GRU, L.SimpleRNN])
+def test_states_that_the_caller_gives(layer, tmp_path):
+    """As states of a stateful model, and as inputs."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((5, 4), batch_size=2)
+    stateful = keras.Model(x, L.Dense(2)(layer(3, stateful=True)(x)))
+    given = [keras.Input((3,)) for _ in range(2 if layer is L.LSTM else 1)]
+    inputs = [keras.Input((5, 4)), *given]
+    with_inputs = keras.Model(inputs, L.Dense(2)(layer(3)(inputs[0], initial_state=given)))
+    for model, folder in ((stateful, tmp_path / "stateful"), (with_inputs, tmp_path / "inputs")):
+        export(model, folder)
+    values = np.ones((2, 5, 4), np.float32)
+    for backend in ("onnx", "litert"):
+        kept = bilstm_runtime.load(tmp_path / "stateful", backend=backend)
+        taken = bilstm_runtime.load(tmp_path / "inputs", backend=backend)
+        for size in (1e10, 1e27, -1e30, 3e37):
+            states = [np.full((2, 3), size, np.float32) for _ in given]
+            expected = np.asarray(with_inputs([values, *states]))
+            assert np.isfinite(expected).all()
+            kept.states = states
+            arrays = dict(zip([item.name for item in taken.inputs], [values, *states], strict=True))
+            for found in (kept.predict(values), taken.predict(arrays)):
+                assert np.isfinite(found).all(), (backend, size)
+            # The layers have weights of their own; only these are compared as numbers.
+            if abs(size) < 1e11:
+                assert compare(taken.predict(arrays), expected, TOLERANCE).passed, (backend, size)
+
+
 class Probe:
     def __init__(self, value):
         self.inputs, self.outputs = [np.float32(value)], [np.float32(1)]

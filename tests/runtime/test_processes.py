@@ -22,6 +22,7 @@ from bilstm_runtime import load
 from bilstm_runtime.errors import (
     BundleNotFoundError,
     ChecksumError,
+    InputError,
     ModelClosedError,
     OptionError,
 )
@@ -192,7 +193,7 @@ def test_a_pickle_is_small_and_loads_the_same(
         pickle.loads(content)
 
 
-def test_states_can_be_copied_from_one_model_to_another() -> None:
+def counting() -> Predictor:
     class Counting:
         def run(self, arrays: Any) -> list[Any]:
             x, state = arrays
@@ -205,7 +206,11 @@ def test_states_can_be_copied_from_one_model_to_another() -> None:
         (OutputSpec("y", "float32", axes),),
         (StateSpec("count", "float32", axes),),
     )
-    one, other = (Predictor(spec, Counting(), label="counting") for _ in range(2))
+    return Predictor(spec, Counting(), label="counting")
+
+
+def test_states_can_be_copied_from_one_model_to_another() -> None:
+    one, other = counting(), counting()
     x = np.zeros(2, np.float32)
     one.predict(x)
     other.states = one.states
@@ -213,6 +218,18 @@ def test_states_can_be_copied_from_one_model_to_another() -> None:
     assert other.predict(x).tolist() == [1, 1]
     one.reset()
     assert one.predict(x).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("values", [
+    None, [], 7, "ab", [np.zeros(2), np.zeros(2)], [np.zeros(3)], [[1, "a"]], [[[1], 2]],
+    [np.array([1, np.nan])], [np.array([np.inf, 0])], [np.array([1e300, 0])], [object()],
+])  # fmt: skip
+def test_states_that_do_not_fit(values: Any) -> None:
+    predictor = counting()
+    predictor.predict(np.zeros(2, np.float32))
+    with pytest.raises(InputError):
+        predictor.states = values
+    assert [state.tolist() for state in predictor.states] == [[1, 1]]
 
 
 def test_a_digest_pins_the_bundle(bundle: BundleMaker, backend: str) -> None:

@@ -102,7 +102,9 @@ class _TimeLoop:
         if self.time is None:
             self.time = tf.shape(sequences)[1]
         products = [cell.largest_product for cell in self.cells]
-        self.saturates = all(product is not None for product in products)
+        # States that the caller gives may be of any size.
+        starts_at_zeros = all(state is None for state in initial_state)
+        self.saturates = starts_at_zeros and all(product is not None for product in products)
         projected = [
             cell.project(steps) if product is None else limited_gates(cell.project(steps), product)
             for cell, steps, product in zip(
@@ -124,7 +126,7 @@ class _TimeLoop:
             input_size=math.prod(self.projected.shape[2:]),
             output_size=output_size,
             masked=mask is not None,
-            starts_at_zeros=all(state is None for state in initial_state),
+            starts_at_zeros=starts_at_zeros,
             one_sequence=self.batch == 1,
             directions=len(self.cells),
             unrolled=unrolled,
