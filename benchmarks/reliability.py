@@ -133,6 +133,69 @@ def threads(bundle: Path, share: float) -> None:
         report(f"16 threads x {count:,} predictions, {backend}", found)
 
 
+def arrays(_bundle: Path, share: float) -> None:
+    """Predict large arrays of 30 ids a row: 100,000 rows by 64 units, 1,000,000 by 8 units.
+
+    Memory may reach one and a half times input and output together, and a run in parts may take no
+    longer than one run of the same rows.
+    """
+    from bilstm_runtime import load
+
+    def make(folder: Path, units: int) -> dict[str, Any]:
+        import keras
+
+        ids = keras.Input((None,), dtype="int32")
+        rows = keras.layers.Embedding(100, 16, mask_zero=True)(ids)
+        rows = keras.layers.Bidirectional(keras.layers.LSTM(units))(rows)
+        quiet_export(folder, keras.Model(ids, keras.layers.Dense(4)(rows)))
+        return {}
+
+    def peak_of(run: Callable[[], Any]) -> tuple[Any, int]:
+        before = peak = resident()
+        results: list[Any] = []
+        thread = threading.Thread(target=lambda: results.append(run()))
+        thread.start()
+        while thread.is_alive():
+            peak = max(peak, resident())
+            thread.join(0.005)
+        return results[0], peak - before
+
+    def run(folder: Path, backend: str, count: int) -> dict[str, Any]:
+        model = load(folder, backend=backend)
+        ids = np.random.default_rng(0).integers(1, 99, (count, 30)).astype(np.int32)
+        few = ids[: min(count, 8000)]
+        model.predict(few[:64])
+        output, growth = peak_of(lambda: model.predict(ids))
+        seconds = [
+            min(timed(lambda size=size: model.predict(few, batch_size=size)) for _ in range(3))
+            for size in (None, len(few))
+        ]
+        allowed = (ids.nbytes + output.nbytes) // 2 + GROWTH
+        return {
+            "passed": growth - output.nbytes < allowed and seconds[0] < 1.05 * seconds[1],
+            "input": ids.nbytes,
+            "output": output.nbytes,
+            "beside them": growth - output.nbytes,
+            "times one run": round(seconds[0] / seconds[1], 2),
+        }
+
+    for units, rows in ((64, 100_000), (8, 1_000_000)):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "model-edge"
+            in_child(lambda folder=folder, units=units: make(folder, units))
+            count = int(rows * share)
+            for backend in BACKENDS:
+                found = in_child(lambda f=folder, b=backend, c=count: run(f, b, c))
+                report(f"{count:,} rows, {units} units, {backend}", found)
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def loads(bundle: Path, share: float) -> None:
     """Load a bundle and predict 500 times."""
     from bilstm_runtime import load
@@ -159,14 +222,14 @@ def loads(bundle: Path, share: float) -> None:
         report(f"{count:,} loads, {backend}", found)
 
 
-def quiet_export(folder: Path) -> None:
-    """Export the example with all that it prints discarded."""
+def quiet_export(folder: Path, model: Any = MODEL) -> None:
+    """Export the example, or another model, with all that it prints discarded."""
     from bilstm_exporter import export
 
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
-    export(MODEL, folder, overwrite=True)
+    export(model, folder, overwrite=True)
 
 
 def digest(folder: Path) -> str:
@@ -285,6 +348,7 @@ def report(name: str, found: dict[str, Any]) -> None:
 MEASUREMENTS = {
     "soak": soak,
     "threads": threads,
+    "arrays": arrays,
     "loads": loads,
     "kills": kills,
     "full_disk": full_disk,
