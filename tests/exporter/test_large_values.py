@@ -54,7 +54,7 @@ def test_states_that_the_caller_gives(layer, tmp_path):
     for backend in ("onnx", "litert"):
         kept = bilstm_runtime.load(tmp_path / "stateful", backend=backend)
         taken = bilstm_runtime.load(tmp_path / "inputs", backend=backend)
-        for size in (1e10, 1e27, -1e30, 3e37):
+        for size in (1e10, 1e27, -1e30):
             states = [np.full((2, 3), size, np.float32) for _ in given]
             expected = np.asarray(with_inputs([values, *states]))
             assert np.isfinite(expected).all()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import BundleError, InputError, MissingPackageError
+from bilstm_runtime.preprocessing_spec import MAX_TEXT
 from bilstm_runtime.text.checked import checked_text, shown
 
 if TYPE_CHECKING:
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 
     from bilstm_runtime.preprocessing_spec import Fit, TokenizerFilePreprocessing
     from bilstm_runtime.spec import AnyArray
+
+_INTERRUPTS: Final = (KeyboardInterrupt, SystemExit)
+"""All else that comes out of the library is its error: a panic in Rust, such as that of a regular
+expression that takes too many steps, is no subclass of `Exception`."""
+
+_MAX_GROWTH: Final = 256
+"""By how many times the normalizers of a file may make a text longer."""
 
 
 class FileTokenizer:
@@ -88,7 +98,9 @@ class FileTokenizer:
         text, tokenizer = checked_text(example, label), self._loaded()
         try:
             return tokenizer.encode(text)
-        except Exception as error:  # the library raises plain exceptions
+        except _INTERRUPTS:
+            raise
+        except BaseException as error:
             message = (
                 f"{label}: {shown(text)} cannot be tokenized by {self._item.file}: {error!s:.200}"
             )
@@ -112,7 +124,7 @@ def open_tokenizer(content: bytes, file: str, fit: Fit) -> Any:
 
     Raises:
         MissingPackageError: The library is not installed.
-        BundleError: The library cannot read the file.
+        BundleError: The library cannot read the file, or the file breaks a limit.
     """
     try:
         library = import_module("tokenizers")
@@ -123,8 +135,12 @@ def open_tokenizer(content: bytes, file: str, fit: Fit) -> Any:
         )
         raise MissingPackageError(message) from error
     try:
-        tokenizer = library.Tokenizer.from_str(content.decode("utf-8"))
-    except Exception as error:  # the library raises plain exceptions
+        text = content.decode("utf-8")
+        _check_limits(json.loads(text))
+        tokenizer = library.Tokenizer.from_str(text)
+    except _INTERRUPTS:
+        raise
+    except BaseException as error:
         message = f"{file} cannot be read by tokenizers {library.__version__}: {error!s:.200}"
         raise BundleError(message) from error
     sides = {"pre": "left", "post": "right"}
@@ -139,3 +155,34 @@ def open_tokenizer(content: bytes, file: str, fit: Fit) -> Any:
         length=fit.length,
     )
     return tokenizer
+
+
+def _check_limits(root: Any) -> None:
+    """Check what the library would allocate without a limit, which ends the process.
+
+    Raises:
+        ValueError: Texts are padded to too many tokens, or normalizers make them too long.
+    """
+    padding = root.get("padding") or {}
+    strategy = padding.get("strategy")
+    fixed = strategy.get("Fixed") if isinstance(strategy, dict) else 0
+    length = max(fixed or 0, padding.get("pad_to_multiple_of") or 0)
+    if length > MAX_TEXT:
+        message = f"it pads texts to {length} tokens; at most {MAX_TEXT} are allowed"
+        raise ValueError(message)
+    growth = _growth(root.get("normalizer") or {})
+    if growth > _MAX_GROWTH:
+        message = f"its normalizers make a text {growth} times as long; {_MAX_GROWTH} are allowed"
+        raise ValueError(message)
+
+
+def _growth(normalizer: Any) -> int:
+    """Return by how many times a normalizer can make a text longer, at most."""
+    if normalizer.get("type") == "Sequence":
+        return math.prod(map(_growth, normalizer["normalizers"]))
+    if normalizer.get("type") != "Replace":
+        return 1
+    found, content = normalizer["pattern"].get("String"), normalizer["content"]
+    if found:
+        return max(1, -(-len(content) // len(found)))
+    return len(content) + 1  # a regular expression can match between all characters
