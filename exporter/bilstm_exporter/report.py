@@ -87,7 +87,8 @@ class StreamingReport:
         chunk: Steps that a stream computes at once by default.
         lookahead: Look-ahead by default, in steps.
         is_exact: Whether every output is exact at this look-ahead.
-        attending: The layers in which steps attend to those of a chunk and its look-ahead only.
+        attending: The layers in which steps attend to those of a chunk and its look-ahead only;
+            "" for operators outside of layers.
         delays: What each delay costs; None if no example could be compared.
         left_out: The reasons why files of the bundle have no stream file.
     """

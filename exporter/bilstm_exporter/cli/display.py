@@ -161,7 +161,7 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
         ahead = f"{streaming.lookahead} steps of look-ahead" if streaming.lookahead else "no delay"
         _print_line(console, f"Streams are exact with {ahead}: no layer needs the future.")
     if streaming.attending:
-        layers = ", ".join(repr(name) for name in streaming.attending)
+        layers = ", ".join(repr(name) if name else "the model" for name in streaming.attending)
         _print_line(
             console,
             f"Attention over the chunk: in {layers}, steps attend to those of the chunk and its "

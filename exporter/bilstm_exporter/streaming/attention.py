@@ -146,7 +146,7 @@ def _product(node: Node, inputs: Sequence[Value]) -> Value:
     """Sum the steps of the window by the weights of each step."""
     (pairs,) = (value for value in inputs if value.kind is Kind.PAIRS)
     steps = [value for value in inputs if value.kind is Kind.STEPS]
-    if not steps or not pairs.is_softmax:
+    if not steps or not pairs.is_softmax or not _sums_over_window(node, inputs, pairs):
         node.refuse(_OUTSIDE)
     operands = [
         [
@@ -161,6 +161,18 @@ def _product(node: Node, inputs: Sequence[Value]) -> Value:
         node.refuse(_OUTSIDE)
     ahead = results[1] if len(results) > 1 else None
     return replace(pairs, kind=Kind.STEPS, chunk=results[0], ahead=ahead, is_softmax=False)
+
+
+def _sums_over_window(node: Node, inputs: Sequence[Value], pairs: Value) -> bool:
+    """Whether a product sums over the window, and not over the steps."""
+    number = next(n for n, value in enumerate(inputs) if value is pairs)
+    step_axis, window = _axes_of_pairs(pairs.chunk)
+    if node.type == "Einsum":
+        terms, _, result = node.operation.get_attr("equation").decode().partition("->")
+        term = terms.split(",")[number]
+        return "." not in terms and term[window] not in result and term[step_axis] in result
+    is_turned = bool(node.operation.get_attr("adj_y" if number else "adj_x"))
+    return window == len(pairs.chunk.shape) - 1 and is_turned is bool(number)
 
 
 def window_of(value: Value) -> Tensor:
