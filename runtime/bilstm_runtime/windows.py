@@ -34,14 +34,14 @@ def sliding_windows(
     if len(spec.inputs) > 1 or len(first.axes) < 2:
         message = "windows need a model with one input of sequences, [batch, time, ...]"
         raise OptionError(message)
-    length = window or first.axes[1].size
-    if length is None:
-        message = "this model takes any number of steps; give the length of a window"
-        raise OptionError(message)
     for name, value in (("window", window), ("hop", hop)):
         if value is not None and (type(value) is not int or value < 1):
             message = f"{name} is {value!r}; expected a whole number from 1"
             raise OptionError(message)
+    length = window or first.axes[1].size
+    if length is None:
+        message = "this model takes any number of steps; give the length of a window"
+        raise OptionError(message)
     if first.axes[1].size not in (None, length):
         message = f"window is {length}; this model takes exactly {first.axes[1].size} steps"
         raise OptionError(message)

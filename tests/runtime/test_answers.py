@@ -17,6 +17,8 @@ from bilstm_runtime.decoding.results import Label, Span, Tag
 from bilstm_runtime.decoding.tags import Token, TokenSequence, scheme_of, spans_of, tags_of
 from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 from bilstm_runtime.errors import BackendRunError, ManifestError, OptionError
+from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
+from bilstm_runtime.windows import sliding_windows
 
 NAMES = ["O", "B-X", "I-X"]
 WORDS = {
@@ -361,3 +363,10 @@ def test_windows_for_a_model_of_any_length(classifier: str) -> None:
     with pytest.raises(OptionError, match="give the length of a window"):
         free.classify_windows(np.zeros((30, 4)), hop=5)
     assert len(free.classify_windows(np.zeros((30, 4)), window=7)) == 4
+
+
+def test_a_window_without_steps_is_named() -> None:
+    axes = (Axis("batch", None), Axis("time", None), Axis(None, 4))
+    spec = ModelSpec("m", (InputSpec("x", "float32", axes),), ())
+    with pytest.raises(bilstm_runtime.OptionError, match="window is 0; expected a whole number"):
+        sliding_windows(np.zeros((9, 4)), spec, 0, None)
