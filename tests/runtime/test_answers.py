@@ -368,5 +368,5 @@ def test_windows_for_a_model_of_any_length(classifier: str) -> None:
 def test_a_window_without_steps_is_named() -> None:
     axes = (Axis("batch", None), Axis("time", None), Axis(None, 4))
     spec = ModelSpec("m", (InputSpec("x", "float32", axes),), ())
-    with pytest.raises(bilstm_runtime.OptionError, match="window is 0; expected a whole number"):
+    with pytest.raises(OptionError, match="window is 0; expected a whole number"):
         sliding_windows(np.zeros((9, 4)), spec, 0, None)
