@@ -154,9 +154,11 @@ def test_every_length(kind, backwards, forms):
 @every_direction
 @every_kind
 def test_every_mask(kind, backwards, zero, states, sequences, forms, finals):
+    if Form.FORWARD_ONLY in forms and finals and kind == "LSTM" and (states or zero):
+        pytest.skip("a Scan, which tf2onnx takes a second to convert; the other cases cover it")
     one = layer(kind, go_backwards=backwards, zero_output_for_mask=zero, return_sequences=sequences)
     session, form = lowered(one, masked=True, states=states, forms=forms, finals=finals)
-    assert form != "Scan"
+    assert (form == "Scan") == (Form.FORWARD_ONLY in forms and finals and kind == "LSTM")
     given = make_states(one.weights, 4) if states else None
     for time in LENGTHS[:-1]:
         for mask in masks(4, time).values():

@@ -244,7 +244,10 @@ class _MarkerWriter:
             names = " and ".join(dict.fromkeys(fused.attributes["activations"]))
             reason = ACTIVATIONS_REASON.format(fused.op_type, names)
             fused = None
-        if self._ignores_lengths and _needs_lengths(call):
+        # tract 0.23 fails on an LSTM that starts at the kept cell state of another.
+        if (self._ignores_lengths and _needs_lengths(call)) or (
+            self._forward_only and _reads_masked_cell_state(call)
+        ):
             fused, reason = None, CELL_STATE_REASON
         if fused is not None:
             values = _write_fused(build, call, fused, step_order, self._forms)
@@ -270,9 +273,12 @@ def _needs_lengths(call: MarkerCall) -> bool:
 
     Only its final cell states may: what else is read are outputs of valid steps.
     """
-    if call.mask is None or call.marker.steps == 1:
-        return False
-    return call.reads_cell_state and not _keeps_cell_state(call)
+    return _reads_masked_cell_state(call) and not _keeps_cell_state(call)
+
+
+def _reads_masked_cell_state(call: MarkerCall) -> bool:
+    """Whether something reads a cell state after several steps, of which some may be masked."""
+    return call.mask is not None and call.marker.steps != 1 and call.reads_cell_state
 
 
 def _keeps_cell_state(call: MarkerCall) -> bool:
