@@ -32,7 +32,7 @@ SPREAD = ("tests/parity/test_matrix.py", "tests/zoo/test_zoo.py", "tests/legacy/
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("fuzz", "tests/runtime/test_fuzz.py")
+    group = parser.getgroup("fuzz", "test_fuzz.py in tests/runtime and tests/exporter/frontends")
     group.addoption("--fuzz-cases", type=int, default=60, help="cases of each kind")
     group.addoption("--fuzz-seed", type=int, default=1, help="the seed of the first case")
 
