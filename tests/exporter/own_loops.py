@@ -14,7 +14,7 @@ from keras import ops
 FEATURES = 4
 LOOPS = {}
 ONLY_KERAS3 = set()
-NOT_INFERRED = {"ops_associative_scan", "ops_associative_scan_reverse"}
+NOT_INFERRED = {"ops_associative_scan", "ops_associative_scan_reverse", "ops_scan_with_a_mask"}
 """Loops of a shape that Keras cannot infer for a free time axis; it equals that of the input."""
 
 
@@ -481,6 +481,19 @@ def ops_scan_reverse(x, w):
         return h, h
 
     rows = ops.transpose(x, (1, 0, 2))
+    return ops.transpose(ops.scan(step, ops.zeros_like(x[:, 0]), rows, reverse=True)[1], (1, 0, 2))
+
+
+@keras3_loop
+def ops_scan_with_a_mask(x, w):
+    """Over two tensors; Keras itself traces that for a fixed length only."""
+
+    def step(carry, pair):
+        row, valid = pair
+        h = ops.where(valid[:, None], ops.tanh(row + ops.matmul(carry, w)), carry)
+        return h, h
+
+    rows = (ops.transpose(x, (1, 0, 2)), ops.transpose(x[:, :, 0] > 0))
     return ops.transpose(ops.scan(step, ops.zeros_like(x[:, 0]), rows, reverse=True)[1], (1, 0, 2))
 
 

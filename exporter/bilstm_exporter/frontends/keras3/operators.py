@@ -16,7 +16,7 @@ from keras.src import backend
 from keras.src.ops import nn as nn_ops
 from keras.src.utils import numerical_utils
 
-from bilstm_exporter.frontends.keras3.scans import associative_scan
+from bilstm_exporter.frontends.keras3.scans import associative_scan, scan_of_several
 from bilstm_exporter.frontends.operators.functions import before_flip, per_group, softplus
 from bilstm_exporter.frontends.operators.lookups import encode_classes, lookup_integers
 from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
@@ -34,6 +34,7 @@ def convertible_operators() -> Iterator[None]:
             {
                 (tf, "name_scope"): _name_scope(tf.name_scope),
                 (backend.core, "associative_scan"): associative_scan,
+                (backend.core, "scan"): scan_of_several(backend.core.scan),
                 (numpy, "flip"): _flip(numpy.flip),
                 (numpy, "isin"): _isin,
                 (numpy, "matmul"): _matmul(numpy.matmul),

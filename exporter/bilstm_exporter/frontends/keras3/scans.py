@@ -1,8 +1,9 @@
-"""``keras.ops.associative_scan`` for any length of the scanned axis.
+"""``keras.ops.scan`` and ``associative_scan`` for any length of the scanned axis.
 
-Keras writes the levels of its recursion for a fixed length. For a free one it calls the combining
-function in 48 nested branches, or fails. Here, a loop over the levels combines the same pairs, so
-that the results round as in Keras.
+Keras traces a scan of several tensors for a fixed length only. For an associative scan, it writes
+the levels of its recursion for a fixed length. For a free one it calls the combining function in 48
+nested branches, or fails. Here, a loop over the levels combines the same pairs, so that the results
+round as in Keras.
 """
 
 from __future__ import annotations
@@ -13,6 +14,31 @@ from typing import Any
 import tensorflow as tf
 
 Tensor = Any
+
+
+def scan_of_several(original: Any) -> Any:
+    """Make ``keras.ops.scan`` read the elements of several tensors by their position."""
+
+    def scan(  # noqa: PLR0913, PLR0917 - Keras's signature
+        f: Callable[[Any, Any], Any],
+        init: Any,
+        xs: Any = None,
+        length: int | None = None,
+        reverse: bool = False,  # noqa: FBT001, FBT002
+        unroll: Any = 1,
+    ) -> Any:
+        flat = [tf.convert_to_tensor(x) for x in tf.nest.flatten(xs)] if xs is not None else []
+        if len(flat) < 2 or flat[0].shape[0] is not None:
+            return original(f, init, xs, length, reverse, unroll)
+
+        def step(carry: Any, position: Tensor) -> Any:
+            elements = [tf.gather(x, position) for x in flat]
+            return f(carry, tf.nest.pack_sequence_as(xs, elements))
+
+        positions = tf.range(tf.shape(flat[0])[0])
+        return original(step, init, positions, length, reverse, unroll)
+
+    return scan
 
 
 def associative_scan(
