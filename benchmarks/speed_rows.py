@@ -7,6 +7,7 @@ import functools
 import os
 import pty
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import keras
 import numpy as np
 
 import bilstm_runtime
@@ -648,6 +650,45 @@ def export(lab: Lab) -> Iterator[Case]:
     yield Case("from start to end", "s", EXPORT_BAR, lambda: _export(runs(), "seconds"))
     name = "longest silence of the progress display"
     yield Case(name, "s", SILENCE_BAR, lambda: _export(runs(), "silence"))
+    for name, (make, bar) in EXPORTED.items():
+        found = functools.cache(partial(_exports_of, lab, name, make))
+        yield Case(name, "s", bar, lambda found=found: _export(found(), "seconds"))
+
+
+def _basecaller() -> keras.Model:
+    """Two BiGRUs over the chunks of a signal, as a published basecaller has; 0.4 M weights."""
+    x = keras.Input((1000, 1))
+    y = x
+    for _ in range(2):
+        y = keras.layers.Bidirectional(keras.layers.GRU(128, return_sequences=True))(y)
+    return keras.Model(x, keras.layers.Dense(5, activation="softmax")(y))
+
+
+def _diacritizer() -> keras.Model:
+    """Three BiLSTMs over characters, as a published diacritizer has."""
+    x = keras.Input((None,), dtype="int32")
+    y = keras.layers.Embedding(120, 64, mask_zero=True)(x)
+    for _ in range(3):
+        lstm = keras.layers.LSTM(128, return_sequences=True, dropout=0.2)
+        y = keras.layers.Bidirectional(lstm)(y)
+    return keras.Model(x, keras.layers.Dense(15, activation="softmax")(y))
+
+
+def _million() -> keras.Model:
+    """A BiLSTM of a million weights over features, at any number of steps."""
+    x = keras.Input((None, 64))
+    y = keras.layers.Bidirectional(keras.layers.LSTM(324, return_sequences=True))(x)
+    return keras.Model(x, keras.layers.Dense(10, activation="softmax")(y))
+
+
+EXPORTED: dict[str, tuple[Callable[[], keras.Model] | None, Bar]] = {
+    "two BiGRUs of 128, 1,000 fixed steps": (_basecaller, Bar(60, at_most=True)),
+    "three masked BiLSTMs of 128": (_diacritizer, Bar(30, at_most=True)),
+    "a BiLSTM of a million weights": (_million, Bar(10, at_most=True)),
+    "examples/japanese_vowels.keras": (None, Bar(6, at_most=True)),
+}
+"""Models that are exported from start to end, each with its limit in seconds on two idle cores;
+the last is a file of this repository."""
 
 
 @dataclass(frozen=True)
@@ -660,6 +701,7 @@ class Export:
         shown: The last line on the terminal during that time.
         cores: The number of cores that it could use.
         weights: The number of weights of the model.
+        processor: The seconds of processor time that it used, which other processes do not change.
     """
 
     seconds: float
@@ -667,12 +709,17 @@ class Export:
     shown: str
     cores: int
     weights: int
+    processor: float
 
 
 def _export(runs: list[Export], quantity: str) -> Measured:
     values = [getattr(run, quantity) for run in runs]
     details = {"values": values, "cores": runs[0].cores, "weights": runs[0].weights}
-    note = f"{runs[0].weights:,} weights, {runs[0].cores} cores"
+    details["processor"] = [run.processor for run in runs]
+    processor = statistics.median(details["processor"])
+    note = (
+        f"{runs[0].weights:,} weights, {runs[0].cores} cores, {processor:.1f} s of processor time"
+    )
     if quantity == "silence":
         details["shown"] = [run.shown for run in runs]
         note = f"it displayed: {max(runs, key=lambda run: run.silence).shown or 'nothing yet'}"
@@ -680,15 +727,27 @@ def _export(runs: list[Export], quantity: str) -> Measured:
 
 
 def _exports(lab: Lab) -> list[Export]:
-    keras_model = model("masked", EXPORT_UNITS, EXPORT_VOCABULARY)
-    path = lab.folder / "million.keras"
-    keras_model.save(path)
-    weights = keras_model.count_params()
-    return [_run_export(path, lab.folder / f"million-{n}", weights) for n in range(lab.processes)]
+    make = functools.partial(model, "masked", EXPORT_UNITS, EXPORT_VOCABULARY)
+    return _exports_of(lab, "million.keras", make)
+
+
+def _exports_of(lab: Lab, name: str, make: Callable[[], keras.Model] | None) -> list[Export]:
+    if make is None:
+        path = Path(__file__).parents[1] / name
+        weights = keras.saving.load_model(path).count_params()
+    else:
+        keras.utils.set_random_seed(0)
+        path = lab.folder / "exported.keras"
+        keras_model = make()
+        keras_model.save(path)
+        weights = keras_model.count_params()
+    folder = lab.folder / "exported"
+    return [_run_export(path, folder, weights) for _ in range(lab.processes)]
 
 
 def _run_export(path: Path, folder: Path, weights: int) -> Export:
     command = [sys.executable, "-m", "bilstm_exporter.cli", str(path), "--out", str(folder)]
+    command.append("--overwrite")
     environment = {k: v for k, v in os.environ.items() if k not in ONE_THREAD} | {"TERM": "xterm"}
     terminal, end = pty.openpty()
     with few_cores() as cores:
@@ -708,13 +767,15 @@ def _run_export(path: Path, folder: Path, weights: int) -> Export:
         if not read:
             break
         written = (written + read)[-4096:]
-    code = process.wait()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = code = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - begin
     os.close(terminal)
     if code:
         message = f"export-bilstm ended with {code}: {_on_screen(written)}"
         raise RuntimeError(message)
-    return Export(seconds, silence, shown, cores, weights)
+    processor = usage.ru_utime + usage.ru_stime
+    return Export(seconds, silence, shown, cores, weights, processor)
 
 
 def _on_screen(written: bytes) -> str:

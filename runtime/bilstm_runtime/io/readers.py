@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import InputSpec, OutputSpec
 
 
+_MANY_COLUMNS: Final = 8
 _LINE_END: Final = re.compile(r"\r\n?|\n")
 
 
@@ -210,6 +211,15 @@ def is_csv_header(cells: Sequence[str]) -> bool:
     return any(cell.strip() for cell in cells) and not any(map(_is_number, cells))
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Name the first few columns, among which are those that count or name rows, and the last."""
+    few = names if len(names) <= _MANY_COLUMNS else [*names[:4], *names[-2:]]
+    words = [repr(name) for name in few]
+    if len(few) < len(names):
+        words.insert(4, "...")
+    return ", ".join(words)
+
+
 def _check_columns(
     header: Sequence[str], rows: Sequence[Sequence[float]], size: int | None, label: str
 ) -> None:
@@ -224,7 +234,7 @@ def _check_columns(
     widest = max(map(len, rows), default=0)
     if size is not None and widest > size:
         message = (
-            f"{label}: the columns are {', '.join(map(repr, header))}; the model takes {size} "
+            f"{label}: the {len(header)} columns are {_listed(header)}; the model takes {size} "
             f"values in a row: remove the columns that are not inputs"
         )
         raise DataFileError(message)

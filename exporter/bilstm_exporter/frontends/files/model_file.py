@@ -105,6 +105,9 @@ def inspect(path: Path) -> ModelFile:
         if not (path / SAVED_MODEL_FILE).is_file():
             if (path / "model.json").is_file():
                 return inspect(path / "model.json")
+            if (path / "manifest.json").is_file():
+                message = f"{path} is exported already: run-bilstm and check-bilstm run it"
+                raise ModelFileError(message)
             message = (
                 f"{path} is a folder without {SAVED_MODEL_FILE}; expected a .keras or .h5 file, "
                 f"or a folder saved by Keras 2's model.save"
