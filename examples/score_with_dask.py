@@ -106,7 +106,7 @@ def parts_of(path: str, rows: int) -> Iterator[tuple[int, int]]:
         return
     with Path(path).open("rb") as file:
         begin = 0
-        while any(True for _ in itertools.islice(file, rows)):
+        while sum(1 for _ in itertools.islice(file, rows)):
             yield begin, file.tell()
             begin = file.tell()
 

@@ -83,3 +83,10 @@ def test_order_and_ids_are_kept_though_a_worker_dies(kind, cluster, rows, fixtur
     for row, answer in zip(found, expected, strict=True):
         np.testing.assert_allclose(row[name], answer, 1e-5, 1e-6)
     assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_parts_have_as_many_rows_as_asked_for(kind, rows, tmp_path):
+    score_with_dask = pytest.importorskip("score_with_dask")
+    source, _ = files(kind, rows, tmp_path)
+    assert len(list(score_with_dask.parts_of(source, 100))) == ROWS // 100
