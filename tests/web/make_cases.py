@@ -8,6 +8,7 @@ exists in no format: `Echo` computes its outputs from the shapes and sums of its
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,6 +113,25 @@ WHOLE = TextPreprocessing(
 STRIP = TextPreprocessing(
     "ids", "string_lookup", "strip_punctuation", "whitespace", 3, ("Ab", "ab"), 1, None, 0, 5
 )  # fmt: skip
+_OPTIONS: Final = ({
+    "buckets": 7,
+}, {
+    "buckets": 1000, "hash_key": (133137, 9007199254740991), "ngrams": (2, 1),
+}, {
+    "ngrams": (1, 3), "output_sequence_length": 5,
+}, {
+    "output_mode": "multi_hot", "size": 6, "ngrams": (1, 2),
+}, {
+    "output_mode": "count", "size": 6, "split": "character",
+}, {
+    "output_mode": "tf_idf", "size": 6, "weights": (0.0, 0.1, 1.5, 0.7, 2.25, -1.0),
+}, {
+    "kind": "hashing", "vocabulary": (), "split": None, "mask_token": "the", "unknown_id": 0,
+    "buckets": 1 << 24,
+}, {
+    "kind": "string_lookup", "split": None, "output_mode": "one_hot", "size": 6,
+})  # fmt: skip
+OPTIONS: Final = tuple(dataclasses.replace(WORDS, **one) for one in _OPTIONS)
 
 _KERAS_FILTERS: Final = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 _KNOWN: Final = ("the", "cat", "été", "on", "i\u0307", "\U0001f600\U0001f600b", "ab")
@@ -140,7 +160,7 @@ TOKENIZERS: Final = tuple(
         ("word_characters", True, ",", " ", tuple("thecaé"), (), None, None, None, "pre", "pre", 0),
     )
 )  # fmt: skip
-RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP, *TOKENIZERS)
+RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP, *OPTIONS, *TOKENIZERS)
 
 MODELS: Final[dict[str, ModelSpec]] = {
     "masked": spec([MASKED], [STEPS, LABEL], padding_neutral=True),
@@ -186,6 +206,35 @@ MODELS: Final[dict[str, ModelSpec]] = {
     "words": spec([IDS], [LABEL], padding_neutral=True, preprocessing=(WORDS,)),
     "words-unmasked": spec(
         [InputSpec("ids", "int64", (BATCH, TIME), (0, 9))], [LABEL], preprocessing=(WORDS,)
+    ),
+    "texts-and-numbers": spec(
+        [IDS, InputSpec("extra", "float32", (BATCH, Axis(None, 2)))],
+        [STEPS, LABEL],
+        padding_neutral=True,
+        preprocessing=(WORDS,),
+    ),
+    "words-and-characters": spec(
+        [
+            InputSpec("words", "int32", (BATCH, TIME), (0, 9), 0),
+            InputSpec("ids", "int32", (BATCH, TIME, Axis("time_2", None)), (0, 9), 0),
+        ],
+        [STEPS],
+        padding_neutral=True,
+        preprocessing=(
+            dataclasses.replace(TOKENIZERS[0], input="words", fit=Fit(padding="post")),
+            dataclasses.replace(TOKENIZERS[5], characters=None, fit=Fit(padding="post")),
+        ),
+    ),
+    "two-texts": spec(
+        [IDS, InputSpec("other", "float32", (BATCH, Axis(None, 6)))],
+        [LABEL],
+        padding_neutral=True,
+        preprocessing=(WORDS, dataclasses.replace(OPTIONS[3], input="other")),
+    ),
+    "hashed": spec(
+        [InputSpec("ids", "int64", (BATCH, TIME), (0, 2**24))],
+        [LABEL],
+        preprocessing=(OPTIONS[6],),
     ),
     "lists": spec(
         [InputSpec("ids", "int32", (BATCH, TIME), (0, 9), 0)],
@@ -282,6 +331,20 @@ REQUESTS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
     ("words", [["the", "cat"]], {}),
     ("words-unmasked", ["the cat on", "on"], {}),
     ("words-unmasked", ["the", ""], {}),
+    ("texts-and-numbers", {"ids": ["the cat", "on"], "extra": array("float32", 2, 2)}, {}),
+    ("texts-and-numbers", [["the cat", "on", ""], [[1, 2], [3, 4], [5, 6]]], {}),
+    ("texts-and-numbers", ["the cat", "on"], {}),
+    ("texts-and-numbers", {"ids": ["the cat"], "extra": array("float32", 2, 2)}, {}),
+    ("words-and-characters", ["The cat, on!", "été"], {}),
+    ("words-and-characters", {"words": ["the cat", "on"], "ids": ["the cat", "on"]}, {}),
+    ("words-and-characters", {"words": ["the cat"], "ids": ["the"]}, {}),
+    ("words-and-characters", [["the"], ["the"]], {}),
+    ("words-and-characters", [["the", "cat", "on"], ["a", "b"]], {}),
+    ("two-texts", ["the cat", "on the on", ""], {}),
+    ("two-texts", {"ids": ["the cat", "on"], "other": ["?", "on"]}, {}),
+    ("two-texts", {"ids": ["the cat", "on"], "other": array("float32", 2, 6)}, {}),
+    ("hashed", [["yes", "the", "é"], ["a", "b"]], {}),
+    ("hashed", [["yes", "the"], ["a"]], {}),
     ("lists", [["yes", "no way"], ["", "[MASK]", "yes"]], {}),
     ("lists", ["yes", "no way"], {}),
     ("lists", [["yes", "maybe"]], {}),
@@ -301,7 +364,7 @@ TEXTS: Final = [
     "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "a-b c_d", "[MASK]", "yes", "no way",
     "Ab ab aB", "\ufeffthe",
     "ab ab ab ab", "the" * 50, "\ud800", "a\udc00b", "the cat on the été", "\n", "É", "aÉ b",
-    "yes!",
+    "yes!", "abc d" * 8, "é" * 70,
 ]  # fmt: skip
 
 VALUES: Final[list[tuple[str, list[Any] | None, Any, str, list[Any]]]] = [

@@ -2,7 +2,7 @@
 
 import { NdArray, product, sameSizes, shapeText } from "./arrays.js";
 import { InputError } from "./errors.js";
-import { canPad, sequenceAxes } from "./manifest.js";
+import { canPad, sequenceAxes, textRank } from "./manifest.js";
 import { quoted, shown } from "./messages.js";
 import { TextReader } from "./reader.js";
 import { ValueRule, flattened, isArrayLike, isList } from "./values.js";
@@ -122,6 +122,8 @@ export class InputReader {
       (spec) => new ColumnReader(spec, shared, texts.get(spec.name), canPad(manifest)),
     );
     this.names = manifest.inputs.map((spec) => spec.name);
+    // Words and characters, say: both are computed from one text.
+    this.takesOneText = this.names.every((name) => texts.has(name) && textRank(texts.get(name)));
     this.places = [...shared.keys()].map((name) => ({
       name,
       at: manifest.inputs.flatMap((spec, i) =>
@@ -189,6 +191,8 @@ export class InputReader {
       return this.names.map((name) => given.get(name));
     }
     if (this.names.length === 1) return [values];
+    const areTexts = Array.isArray(values) && values.every((item) => typeof item === "string");
+    if (this.takesOneText && areTexts && values.length) return this.names.map(() => values);
     if (!Array.isArray(values)) {
       throw new InputError(
         `the model has the inputs ${expected}; give an object by name or a list of that many arrays`,

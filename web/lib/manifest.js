@@ -275,11 +275,14 @@ function decodeQuantization(field) {
 
 const STANDARDIZATIONS = ["lower", "strip_punctuation", "lower_and_strip_punctuation"];
 const SPLITS = ["whitespace", "character"];
-const TEXT_KINDS = ["text_vectorization", "string_lookup", "tokenizer", "tokenizer_file"];
+const TEXT_KINDS = ["text_vectorization", "string_lookup", "hashing", "tokenizer", "tokenizer_file"];
+const OUTPUT_MODES = ["int", "one_hot", "multi_hot", "count", "tf_idf"];
+const MAX_NGRAMS = 64;
 const LEVELS = ["word", "character", "word_characters"];
 const SIDES = ["pre", "post"];
 const MAX_LABELS = 2 ** 20;
-const MAX_BEAM = 2 ** 16;
+const MAX_CRF_TAGS = 512;
+export const MAX_BEAM = 2 ** 14;
 
 const optional = (field, key, decode, missing = null) =>
   field.get(key).isNull ? missing : decode(field.get(key));
@@ -291,18 +294,30 @@ export function decodePreprocessing(field) {
   const kind = field.get("kind").text({ among: TEXT_KINDS });
   const common = { input: field.get("input").text(), kind };
   if (kind === "tokenizer") return { ...common, ...decodeTokenizer(field) };
-  if (kind === "tokenizer_file") return { ...common, ...decodeFile(field), split: "tokenizer" };
+  if (kind === "tokenizer_file") return { ...common, ...decodeFile(field) };
   const found = {
     ...common,
     standardize: optional(field, "standardize", oneOf(STANDARDIZATIONS)),
     split: optional(field, "split", oneOf(SPLITS)),
     output_sequence_length: optional(field, "output_sequence_length", decodeLength),
-    vocabulary: decodeVocabulary(field.get("vocabulary")),
+    vocabulary: decodeVocabulary(field.get("vocabulary"), kind === "hashing" ? 0 : 1),
     first_id: decodeId(field.get("first_id")),
     mask_token: optional(field, "mask_token", (item) => item.text({ mayBeEmpty: true })),
     padding_id: optional(field, "padding_id", decodeId),
     unknown_id: optional(field, "unknown_id", decodeId),
+    buckets: optional(field, "buckets", (item) => item.integer(1, MAX_AXIS), 1),
+    hash_key: optional(field, "hash_key", decodeHashKey, []),
+    ngrams: optional(field, "ngrams", (item) => item.items(MAX_NGRAMS, 0).map(decodeLength), []),
+    output_mode: optional(field, "output_mode", oneOf(OUTPUT_MODES), "int"),
+    size: optional(field, "size", decodeLength),
+    weights: optional(field, "weights", decodeWeights, []),
   };
+  if ((found.size === null) !== (found.output_mode === "int")) {
+    field.refuse("a 'size' if and only if 'output_mode' is not 'int'");
+  }
+  if (found.weights.length !== (found.output_mode === "tf_idf" ? found.size : 0)) {
+    field.refuse("as many 'weights' as 'size', for 'tf_idf' alone");
+  }
   const pads = found.mask_token !== null || found.output_sequence_length !== null;
   if (pads && found.padding_id === null) {
     field.refuse("a 'padding_id' beside 'mask_token' or 'output_sequence_length'");
@@ -310,8 +325,20 @@ export function decodePreprocessing(field) {
   return found;
 }
 
-function decodeVocabulary(field) {
-  const found = field.items(MAX_AXIS).map((item) => item.text({ mayBeEmpty: true }));
+const decodeWeights = (field) =>
+  field.items(MAX_TEXT).map((item) => item.number(-Number.MAX_VALUE, Number.MAX_VALUE));
+
+/** The two numbers of a key; JSON.parse holds whole numbers up to 2^53 only. */
+function decodeHashKey(field) {
+  const found = field
+    .items(2, 0)
+    .map((item) => item.integer(-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER));
+  if (found.length === 1) field.refuse("two numbers");
+  return found;
+}
+
+function decodeVocabulary(field, least = 1) {
+  const found = field.items(MAX_AXIS, least).map((item) => item.text({ mayBeEmpty: true }));
   if (new Set(found).size < found.length) field.refuse("a list that has no token twice");
   return found;
 }
@@ -353,12 +380,13 @@ export function decodeDecoding(field) {
   const activation = optional(field, "activation", oneOf(["softmax", "sigmoid"]));
   const found = { output: field.get("output").text(), kind, labels, activation };
   if (kind === "ctc") {
-    return {
-      ...found,
-      blank: field.get("blank").integer(0, labels.length - 1),
-      merge_repeated: field.get("merge_repeated").boolean(),
-      beam_width: field.get("beam_width").integer(1, MAX_BEAM),
-    };
+    found.blank = field.get("blank").integer(0, labels.length - 1);
+    found.merge_repeated = field.get("merge_repeated").boolean();
+    found.beam_width = field.get("beam_width").integer(1, MAX_BEAM);
+    if (!found.merge_repeated && found.beam_width > 1) {
+      field.get("merge_repeated").refuse("true beside a beam search");
+    }
+    return found;
   }
   found.threshold = optional(field, "threshold", decodeShare);
   if (kind === "labels") {
@@ -377,6 +405,7 @@ export function decodeDecoding(field) {
 }
 
 function decodeCrf(field, tags) {
+  if (tags > MAX_CRF_TAGS) field.refuse(`at most ${MAX_CRF_TAGS} labels beside it`);
   const row = (item) => {
     const values = item
       .items(tags)
@@ -468,12 +497,14 @@ function checkManifest(manifest) {
   for (const item of manifest.preprocessing) {
     const target = inputs.find((input) => input.name === item.input);
     if (target === undefined) refuse(`preprocessing names '${item.input}', which is not an input`);
-    if (DTYPES[target.dtype].kind !== "integer") {
+    // An Embedding of Keras takes ids as floats too.
+    if (!["integer", "float"].includes(DTYPES[target.dtype].kind)) {
       refuse(`preprocessing makes ids for '${item.input}', which takes ${target.dtype}`);
     }
-    const rank = item.level === "word_characters" ? 3 : 2;
-    if (item.split !== null && target.axes.length !== rank) {
-      refuse(`preprocessing splits texts for '${item.input}', which has no time axis`);
+    const rank = textRank(item);
+    if (rank !== null && target.axes.length !== 1 + rank) {
+      const expected = rank === 1 ? "time axis" : "axes for words and characters";
+      refuse(`preprocessing splits texts for '${item.input}', which has no ${expected}`);
     }
   }
   unique(
@@ -505,6 +536,12 @@ function checkManifest(manifest) {
     }
     unique(`the inputs of ${artifact.file}`, artifact.inputs);
   }
+}
+
+/** The number of axes of the values of one text; null if it follows from the strings. */
+export function textRank({ kind, level, split, output_mode: mode }) {
+  if (kind === "tokenizer") return level === "word_characters" ? 2 : 1;
+  return split === null && ["int", "one_hot"].includes(mode) ? null : 1;
 }
 
 export const hasRows = (output) => output.axes[0]?.name === "batch";

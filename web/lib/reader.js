@@ -36,7 +36,7 @@ export class TextReader {
     this.label = `input '${spec.name}'`;
     this.rank = spec.axes.length - 1;
     // An empty text becomes one id of padding, if padding changes no output.
-    const isLayer = preprocessing.kind !== "tokenizer";
+    const isLayer = !preprocessing.kind.startsWith("tokenizer");
     const neutral = isLayer ? spec.mask_value : (spec.mask_value ?? 0);
     const canBeEmpty = canPad && neutral !== null && neutral === preprocessing.padding_id;
     this.emptyId = canBeEmpty ? preprocessing.padding_id : null;

@@ -1,10 +1,12 @@
-/** Converts texts to ids, as Keras's TextVectorization and StringLookup do. */
+/** Converts texts to ids, as Keras's TextVectorization, StringLookup and Hashing do. */
 
 import { InputError } from "./errors.js";
+import { bucketOf } from "./hashing.js";
 import { shown } from "./messages.js";
 
 export const isIllFormed = (text) => /\p{Surrogate}/u.test(text);
 
+const WORDS = /[^\t\n\v\f\r ]+/g;
 const PUNCTUATION = /[!-/:-@[-`{-~]/g;
 
 /** Returns a text that UTF-8 can encode; raises `InputError` for anything else. */
@@ -39,12 +41,13 @@ export class TextEncoder {
 
   /**
    * Returns the ids of one example: a list with a split; without one, in the form of the example, a
-   * string or nested arrays of strings.
+   * string or nested arrays of strings. With an `output_mode`, what they become.
    */
   encode(example, label = "the text") {
-    if (this.#rule.split === null) return this.#nested(example, label);
+    if (this.#rule.split === null) return this.#encoded(this.#nested(example, label));
     const text = Array.isArray(example) && example.length === 1 ? example[0] : example;
-    return this.#fitted(this.#lookUp(this.#split(text, label), label));
+    const tokens = this.#joined(this.#split(text, label));
+    return this.#encoded(this.#fitted(this.#lookUp(tokens, label)));
   }
 
   /** Returns the tokens of one example that `encode` gives ids, with their places and steps. */
@@ -62,33 +65,48 @@ export class TextEncoder {
       return { text: null, tokens: tokens.slice(0, most) };
     }
     const text = Array.isArray(given) && given.length === 1 ? given[0] : given;
-    const words = this.#split(text, label).slice(0, most);
-    const isStripped = this.#rule.standardize?.endsWith("strip_punctuation");
-    const places = [...Array(text.length).keys()].filter(
-      (n) => !(isStripped && text[n].search(PUNCTUATION) >= 0),
-    );
-    const standardized = this.#standardized(text, label);
-    let at = 0;
-    const tokens = words.map((word, step) => {
-      const first = standardized.indexOf(word, at);
-      at = first + word.length;
-      const [start, end] = [places[first], places[at - 1] + 1];
-      return { token: text.slice(start, end), start, end, step };
-    });
+    let places = this.#places(checkedText(text, label));
+    const { ngrams } = this.#rule;
+    if (ngrams.length) {
+      places = windowsOf(places, ngrams).map((run) => [run[0][0], run.at(-1)[1]]);
+    }
+    const tokens = places
+      .slice(0, most)
+      .map(([start, end], step) => ({ token: text.slice(start, end), start, end, step }));
     return { text, tokens };
+  }
+
+  /** The place of each token: from its first to its last character that is kept. */
+  #places(text) {
+    const isStripped = this.#rule.standardize?.endsWith("strip_punctuation");
+    const isKept = (character) => !(isStripped && character.search(PUNCTUATION) >= 0);
+    const places = [];
+    if (this.#rule.split === "character") {
+      let at = 0;
+      for (const character of text) {
+        if (isKept(character)) places.push([at, at + character.length]);
+        at += character.length;
+      }
+      return places;
+    }
+    for (const { 0: run, index } of text.matchAll(WORDS)) {
+      const kept = [...Array(run.length).keys()].filter((n) => isKept(run[n]));
+      if (kept.length) places.push([index + kept[0], index + kept.at(-1) + 1]);
+    }
+    return places;
   }
 
   /** Standardizes a text and splits it. */
   #split(text, label) {
     const standardized = this.#standardized(text, label);
-    if (this.#rule.split === "whitespace") return standardized.match(/[^\t\n\v\f\r ]+/g) ?? [];
+    if (this.#rule.split === "whitespace") return standardized.match(WORDS) ?? [];
     return this.#rule.split === "character" ? Array.from(standardized) : [standardized];
   }
 
   #nested(example, label) {
     if (!Array.isArray(example)) return this.#lookUp(this.#split(example, label), label)[0];
     if (example.some(Array.isArray)) return example.map((item) => this.#nested(item, label));
-    const tokens = example.map((item) => this.#standardized(item, label));
+    const tokens = this.#joined(example.map((item) => this.#standardized(item, label)));
     return this.#fitted(this.#lookUp(tokens, label));
   }
 
@@ -101,16 +119,24 @@ export class TextEncoder {
     return found;
   }
 
+  /** Joins neighbouring tokens: first all of the first number of tokens, then of the next. */
+  #joined(tokens) {
+    const { ngrams } = this.#rule;
+    return ngrams.length ? windowsOf(tokens, ngrams).map((run) => run.join(" ")) : tokens;
+  }
+
   #lookUp(tokens, label) {
+    const { unknown_id: unknown, buckets, hash_key: key } = this.#rule;
     return tokens.map((token) => {
-      const id = this.#ids.get(token) ?? this.#rule.unknown_id;
-      if (id === null) {
+      const id = this.#ids.get(token);
+      if (id !== undefined) return id;
+      if (unknown === null) {
         throw new InputError(
           `${label}: ${shown(token)} is not in the vocabulary, and this model has no id for unknown tokens ` +
             "(its layer has num_oov_indices=0)",
         );
       }
-      return id;
+      return buckets === 1 ? unknown : unknown + bucketOf(token, buckets, key);
     });
   }
 
@@ -119,4 +145,35 @@ export class TextEncoder {
     if (length === null) return ids;
     return [...ids.slice(0, length), ...Array(Math.max(0, length - ids.length)).fill(padding)];
   }
+
+  /** Ids, or what they become in another mode than "int". */
+  #encoded(ids) {
+    const { output_mode: mode, size, weights } = this.#rule;
+    if (mode === "int") return ids;
+    if (mode === "one_hot") return oneHot(ids, size);
+    // The id of masked tokens is the size, one more than the last column.
+    const counts = Array(size).fill(0);
+    for (const id of [ids].flat(Infinity)) if (id < size) counts[id] += 1;
+    if (mode === "multi_hot") return counts.map((count) => Math.min(count, 1));
+    return mode === "count" ? counts : counts.map((n, i) => Math.fround(n * Math.fround(weights[i])));
+  }
+}
+
+/** All runs of neighbouring items of each length. */
+const windowsOf = (items, lengths) =>
+  lengths.flatMap((length) =>
+    Array.from({ length: Math.max(0, items.length - length + 1) }, (_, n) =>
+      items.slice(n, n + length),
+    ),
+  );
+
+/** A row of zeros with a 1 for each id; as in Keras, an axis of size 1 becomes that of classes. */
+function oneHot(ids, size) {
+  if (Array.isArray(ids) && !(ids.length === 1 && !Array.isArray(ids[0]))) {
+    return ids.map((item) => oneHot(item, size));
+  }
+  const row = Array(size).fill(0);
+  const [id] = [ids].flat();
+  if (id < size) row[id] = 1;
+  return row;
 }
