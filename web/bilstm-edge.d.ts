@@ -104,7 +104,7 @@ export interface Artifact extends FileEntry {
 /** How the strings of one input become ids, as a text layer of Keras does. */
 export interface TextPreprocessing {
   readonly input: string;
-  readonly kind: "text_vectorization" | "string_lookup";
+  readonly kind: "text_vectorization" | "string_lookup" | "hashing";
   readonly standardize: string | null;
   readonly split: string | null;
   readonly output_sequence_length: number | null;
@@ -113,6 +113,12 @@ export interface TextPreprocessing {
   readonly mask_token: string | null;
   readonly padding_id: number | null;
   readonly unknown_id: number | null;
+  readonly buckets: number;
+  readonly hash_key: readonly number[];
+  readonly ngrams: readonly number[];
+  readonly output_mode: "int" | "one_hot" | "multi_hot" | "count" | "tf_idf";
+  readonly size: number | null;
+  readonly weights: readonly number[];
 }
 
 /** How the strings of one input become ids, as the `Tokenizer` of Keras does. */
@@ -276,6 +282,39 @@ export interface DecodeOptions {
   batchSize?: number | null;
 }
 
+/** What a beam search knows of its classes beyond the model; states are numbers from 0. */
+export interface Scorer {
+  /** What is added for each next class; -Infinity excludes it. */
+  scores(state: number): readonly number[];
+  /** The state after a class that is not excluded. */
+  after(state: number, label: number): number;
+  /** What is added if the text ends in this state; -Infinity excludes that. */
+  atEnd(state: number): number;
+}
+
+/** Adds logarithms of the probabilities of characters, from counts in texts. */
+export class CharacterNgrams implements Scorer {
+  /** `labels` is that of the `decoding`; `order` the number of characters, `weight` a factor. */
+  constructor(
+    labels: readonly string[],
+    texts: Iterable<string>,
+    options?: { order?: number; weight?: number },
+  );
+  scores(state: number): readonly number[];
+  after(state: number, label: number): number;
+  atEnd(state: number): number;
+}
+
+export interface TranscribeOptions {
+  /** The number of prefixes that a beam search keeps; 1 takes the best class of each step. */
+  beamWidth?: number;
+  topK?: number;
+  /** The only words that texts may have, with spaces between them if one of the classes is one. */
+  words?: Iterable<string>;
+  /** Instead of `words`, such as `CharacterNgrams`. */
+  scorer?: Scorer;
+}
+
 /** A loaded model. */
 export class Model {
   private constructor();
@@ -302,14 +341,20 @@ export class Model {
     x: Input,
     options?: DecodeOptions & { topK?: number; threshold?: number },
   ): Promise<Label[][]>;
-  /** Predicts the tag of each token or step, without padding. */
-  tag(x: Input, options?: DecodeOptions): Promise<Tag[][]>;
+  /**
+   * Predicts the tag of each token or step, without padding. With `marginals`, the tags of a CRF have
+   * scores: the probability of the tag at its step, over all paths.
+   */
+  tag(x: Input, options?: DecodeOptions & { marginals?: boolean }): Promise<Tag[][]>;
   /** Predicts the spans that tags such as B-PER and I-PER form. */
   spans(x: Input, options?: DecodeOptions): Promise<Span[][]>;
-  /** Predicts the texts of each example of a CTC model, the best first. */
+  /**
+   * Predicts the texts of each example of a CTC model, the best first. With `words` or a `scorer`
+   * there may be none.
+   */
   transcribe(
     x: Input,
-    options?: DecodeOptions & { beamWidth?: number; topK?: number },
+    options?: DecodeOptions & TranscribeOptions,
   ): Promise<Transcription[][]>;
   /** Decodes outputs that were predicted before, one for each output of the model. */
   answers(

@@ -19,6 +19,7 @@ import {
 } from "./lib/decoding.js";
 import { ChecksumError, NoArtifactError, OptionError } from "./lib/errors.js";
 import { InputReader } from "./lib/inputs.js";
+import { MAX_BEAM } from "./lib/manifest.js";
 import { shown } from "./lib/messages.js";
 import { OnnxFile, gpuLacksFloat16 } from "./lib/session.js";
 
@@ -27,6 +28,7 @@ export { planGroups } from "./lib/batching.js";
 export { Bundle, openBundle } from "./lib/bundle.js";
 export * from "./lib/errors.js";
 export { FORMAT_VERSION } from "./lib/manifest.js";
+export { CharacterNgrams } from "./lib/scorers.js";
 export { makeEncoder } from "./lib/reader.js";
 
 /** A loaded model; made by `load`. */
@@ -92,10 +94,12 @@ export class Model {
   /**
    * Predicts the tag of each token or step: lists of `{ token, tag, score, start, end }`.
    *
-   * `start` and `end` are places in the text, for `text.slice(start, end)`.
+   * `start` and `end` are places in the text, for `text.slice(start, end)`. With `marginals`, the
+   * tags of a CRF have scores: the probability of the tag at its step, over all paths.
    */
-  async tag(x, { output, batchSize } = {}) {
-    return this.#decoded(x, findDecoding(this.manifest, "tags", output), batchSize, {});
+  async tag(x, { output, batchSize, marginals = false } = {}) {
+    const decoding = findDecoding(this.manifest, "tags", output);
+    return this.#decoded(x, decoding, batchSize, { marginals });
   }
 
   /** Predicts the spans that tags such as B-PER and I-PER form. */
@@ -113,16 +117,13 @@ export class Model {
    * Predicts the texts of each example of a CTC model, the best first.
    *
    * `beamWidth` is the number of prefixes that a beam search keeps; 1 takes the best class of each
-   * step. By default that of the bundle.
+   * step. By default that of the bundle, or 100 with `words` (the only words that texts may have,
+   * with spaces between them if one of the classes is a space) or a `scorer` such as
+   * `CharacterNgrams`. With one of these, an example may have no text.
    */
-  async transcribe(x, { output, batchSize, beamWidth, topK } = {}) {
-    for (const [name, value] of Object.entries({ beamWidth, topK })) {
-      if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
-        throw new OptionError(`${name} is ${shown(value)}; expected a whole number from 1`);
-      }
-    }
-    const decoding = findDecoding(this.manifest, "ctc", output);
-    return this.#decoded(x, decoding, batchSize, { beamWidth, topK });
+  async transcribe(x, { output, batchSize, ...options } = {}) {
+    checkTranscribing(options);
+    return this.#decoded(x, findDecoding(this.manifest, "ctc", output), batchSize, options);
   }
 
   async #decoded(x, decoding, batchSize, options) {
@@ -138,7 +139,7 @@ export class Model {
     const sequences = this.#sequences(x, this.outputs[number]);
     const examples = examplesOf(outputs[number]);
     if (decoding.kind === "ctc") return transcriptionsOf(examples, sequences, decoding, options);
-    const tags = tagsOf(examples, sequences, decoding);
+    const tags = tagsOf(examples, sequences, decoding, options);
     if (!options.spans) return tags;
     return tags.map((one, i) => spansOf(one, sequences?.[i].text ?? null));
   }
@@ -175,6 +176,27 @@ export class Model {
     const result = this.#last.then(run, run);
     this.#last = result.catch(() => {});
     return result;
+  }
+}
+
+function checkTranscribing({ beamWidth, topK, words, scorer }) {
+  for (const [name, value, most] of [
+    ["beamWidth", beamWidth, MAX_BEAM],
+    ["topK", topK, Infinity],
+  ]) {
+    if (value !== undefined && !(Number.isInteger(value) && value > 0 && value <= most)) {
+      const range = most === Infinity ? "from 1" : `from 1 to ${most}`;
+      throw new OptionError(`${name} is ${shown(value)}; expected a whole number ${range}`);
+    }
+  }
+  if (words !== undefined && scorer !== undefined) {
+    throw new OptionError("words and scorer are both given; give one of them");
+  }
+  if (typeof words === "string" || (words !== undefined && !words?.[Symbol.iterator])) {
+    throw new OptionError(`words is ${shown(words)}; expected a list of words`);
+  }
+  if (beamWidth === 1 && (words ?? scorer) !== undefined) {
+    throw new OptionError("words and scorers need a beam search: a beamWidth from 2, such as 100");
   }
 }
 

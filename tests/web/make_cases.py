@@ -20,8 +20,10 @@ from bilstm_runtime.batching import plan_groups
 from bilstm_runtime.bundle.codec import encode, manifest_to_json
 from bilstm_runtime.bundle.manifest import Artifact, Golden, Manifest, Source
 from bilstm_runtime.comparison import Tolerance
+from bilstm_runtime.decoding.crf import best_paths, chain_of, log_normalizers
 from bilstm_runtime.decoding.labels import labels_of
 from bilstm_runtime.decoding.options import DecodingOptions
+from bilstm_runtime.decoding.scorers import CharacterNgrams
 from bilstm_runtime.decoding.tags import spans_of, tags_of
 from bilstm_runtime.decoding.transcriptions import transcriptions_of
 from bilstm_runtime.decoding_spec import (
@@ -625,19 +627,47 @@ DECODINGS: Final[list[tuple[Decoding, list[int], dict[str, Any]]]] = [
     ),
 ]  # fmt: skip
 
+_LETTERS: Final = CtcDecoding(
+    output="y", labels=("a", "b", "c", " ", "é😀", ""), blank=5, activation="softmax"
+)
+_WORDS: Final = ("ab", "abc", "ca", "cé😀", "b", "")
+_TEXTS: Final = ("ab ca", "ba é😀a", "abcabc", "", "c")
+"""What a scorer is made of, with the options of `CharacterNgrams`; None for words."""
+SCORED: Final[list[tuple[CtcDecoding, list[int], dict[str, Any], dict[str, Any]]]] = [
+    (_LETTERS, [4, 14, 6], {}, {"words": _WORDS}),
+    (_LETTERS, [4, 14, 6], {"top_k": 3, "beam_width": 8}, {"words": _WORDS}),
+    (
+        CtcDecoding(output="y", labels=("a", "b", "c", ""), blank=3, beam_width=5),
+        [4, 9, 4], {}, {"words": ("abc", "cab", "b")},
+    ),
+    (_LETTERS, [1, 3, 6], {}, {"words": ("abcabcabc",)}),
+    (_LETTERS, [4, 14, 6], {"top_k": 2}, {"texts": _TEXTS}),
+    (_LETTERS, [4, 14, 6], {"beam_width": 6}, {"texts": _TEXTS, "order": 1, "weight": 0.5}),
+    (_LETTERS, [4, 14, 6], {"beam_width": 6}, {"texts": _TEXTS, "order": 4, "weight": 2.0}),
+]  # fmt: skip
+
+
+def _scorer(labels: Sequence[str], given: dict[str, Any]) -> Any:
+    if "words" in given:
+        return given["words"]
+    options = {key: value for key, value in given.items() if key != "texts"}
+    return CharacterNgrams(labels, given["texts"], **options)
+
 
 def _decodings() -> list[Any]:
     """The answers for random values, with equal ones among them."""
     rng = np.random.default_rng(11)
     found = []
-    for decoding, shape, options in DECODINGS:
+    plain = [(*one, {}) for one in DECODINGS]
+    for decoding, shape, options, known in [*plain, *SCORED]:
         is_score = decoding.activation is None and getattr(decoding, "crf", None) is None
         values = (rng.integers(0, 9, shape) / 8 if is_score else rng.normal(size=shape) * 2).astype(
             np.float32
         )
         case = {"decoding": encode(decoding) | {"kind": decoding.kind}, "options": options,
-                "output": _plain(values)}  # fmt: skip
-        chosen = DecodingOptions(**options)
+                "output": _plain(values), "known": known}  # fmt: skip
+        scorer = _scorer(decoding.labels, known) if known else None
+        chosen = DecodingOptions(**options, scorer=scorer)
         if isinstance(decoding, LabelDecoding):
             case["answers"] = [
                 [[one.label, one.score] for one in row]
@@ -655,8 +685,20 @@ def _decodings() -> list[Any]:
                 [[one.label, one.start, one.end, one.score] for one in spans_of(row, None)]
                 for row in tags
             ]
+            if decoding.crf is not None:
+                case["crf"] = _chain_scores(values, decoding)
         found.append(case)
     return found
+
+
+def _chain_scores(values: Any, decoding: TagDecoding) -> dict[str, Any]:
+    chain = chain_of(decoding)
+    tags = tags_of(list(values), None, decoding, marginals=True)
+    return {
+        "marginals": [[one.score for one in row] for row in tags],
+        "path_scores": best_paths(values, chain)[1].tolist(),
+        "log_normalizers": log_normalizers(values, chain).tolist(),
+    }
 
 
 def as_text() -> str:

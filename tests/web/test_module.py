@@ -68,7 +68,7 @@ def test_pages_name_no_other_address():
 
 TYPED = """
 import * as ort from "onnxruntime-web";
-import { InputError, NdArray, load, openBundle, type Output } from "bilstm-edge";
+import { CharacterNgrams, InputError, NdArray, load, openBundle, type Output } from "bilstm-edge";
 import { check, readExamples } from "bilstm-edge/files";
 
 const bundle = await openBundle("model-edge/", { sha256: "00" });
@@ -85,6 +85,11 @@ const { passed, ratio } = await check(model);
 console.log(y.argmax().toArray(), both["label"], passed, ratio, model.inputs[0].axes[0].name);
 const [[best]] = await model.classify(["so good"], { topK: 2 });
 const [spans] = await model.spans(["so good"], { output: "tags" });
+const [decoding] = model.manifest.decoding;
+const scorer = new CharacterNgrams(decoding.labels, ["so good"], { order: 2 });
+const texts = [await model.transcribe(x, { words: ["so"] }), await model.transcribe(x, { scorer })];
+const [[tag]] = await model.tag(x, { marginals: true });
+console.log(texts.flat().length, tag.score);
 console.log(best.label, spans.map(({ text, score }) => `${text} ${score}`));
 try {
   await model.reset();

@@ -69,13 +69,16 @@ class Leaves {
 }
 
 /** Extends the beam, which is in descending order, by the logarithms of one step. */
-function extended(beam, step, blankClass, width) {
+function extended(beam, step, blankClass, width, scorer) {
   const totals = beam.map(({ label, blank }) => logAdd(label, blank));
   const places = new Map(beam.map(({ prefix }, place) => [prefix, place]));
   // Each prefix with one more class: after the same class, only a blank separates them.
-  const grown = beam.map(({ prefix, blank }, i) =>
-    step.map((_, label) => (label === prefix.label ? blank : totals[i])),
-  );
+  const grown = beam.map(({ prefix, blank }, i) => {
+    const bonus = scorer?.scores(prefix.state);
+    return step.map(
+      (_, label) => (label === prefix.label ? blank : totals[i]) + (bonus?.[label] ?? 0),
+    );
+  });
   const children = new Map();
   // A prefix whose parent is in the beam also gains what the parent grows into it.
   const old = beam.map(({ prefix, label, blank }, place) => {
@@ -107,15 +110,16 @@ function extended(beam, step, blankClass, width) {
   });
   return leaves.ordered().map(({ place, label }) => {
     if (label === NO_LABEL) return old[place];
-    const prefix = childOf(beam[place].prefix, label);
+    const prefix = childOf(beam[place].prefix, label, scorer);
     return { prefix, label: grown[place][label], blank: -Infinity };
   });
 }
 
 /** The prefix with one more label, which is the same object each time. */
-function childOf(prefix, label) {
+function childOf(prefix, label, scorer) {
   if (!prefix.children.has(label)) {
-    prefix.children.set(label, { parent: prefix, label, children: new Map() });
+    const state = scorer?.after(prefix.state, label) ?? 0;
+    prefix.children.set(label, { parent: prefix, label, state, children: new Map() });
   }
   return prefix.children.get(label);
 }
@@ -123,16 +127,19 @@ function childOf(prefix, label) {
 /**
  * Finds the most probable labelings of one example: lists of `{ classes, score }`, the best first.
  *
- * `logs` holds the logarithms of the probabilities of each step.
+ * `logs` holds the logarithms of the probabilities of each step. A `scorer` adds to classes, or
+ * excludes them: `scores(state)`, `after(state, label)` and `atEnd(state)`, as in `scorers.js`. With
+ * one, there may be no labeling.
  */
-export function beamSearch(logs, { blank, width, most }) {
-  const root = { parent: null, label: NO_LABEL, children: new Map() };
+export function beamSearch(logs, { blank, width, most, scorer = null }) {
+  const root = { parent: null, label: NO_LABEL, state: 0, children: new Map() };
   let beam = [{ prefix: root, label: -Infinity, blank: 0 }];
-  for (const step of logs) beam = extended(beam, step, blank, width);
-  const found = beam.map(({ prefix, ...ends }) => ({
+  for (const step of logs) beam = extended(beam, step, blank, width, scorer);
+  let found = beam.map(({ prefix, ...ends }) => ({
     prefix,
-    score: logAdd(ends.label, ends.blank),
+    score: logAdd(ends.label, ends.blank) + (scorer?.atEnd(prefix.state) ?? 0),
   }));
+  if (scorer !== null) found = found.filter(({ score }) => score > -Infinity);
   found.sort((a, b) => b.score - a.score);
   return found.slice(0, most).map(({ prefix, score }) => {
     const classes = [];

@@ -2,8 +2,10 @@
 
 import { DTYPES, NdArray, product } from "./arrays.js";
 import { beamSearch } from "./beam_search.js";
+import { bestPath, chainOf, marginalsOf } from "./crf.js";
 import { InputError, OptionError, RunError } from "./errors.js";
 import { quoted, shown } from "./messages.js";
+import { WordList } from "./scorers.js";
 
 /** Computes the score of each class of a row; two of one value, if there are two labels. */
 function scoresOf(row, activation, labels) {
@@ -70,14 +72,14 @@ const everyStep = (count) => ({
 });
 
 /** The tags of each example: lists of `{ token, tag, score, start, end }`. */
-export function tagsOf(outputs, sequences, decoding) {
+export function tagsOf(outputs, sequences, decoding, { marginals = false } = {}) {
   return outputs.map((output, number) => {
     const { tokens } = sequences?.[number] ?? everyStep(output.shape[0]);
     const kept = tokens.filter(({ step }) => step < output.shape[0]);
     const all = rowsOf(output);
     const rows = kept.map(({ step }) => all[step]);
     const tags = decoding.crf
-      ? bestPath(output, rows, decoding, number)
+      ? pathTags(output, rows, decoding, number, marginals)
       : bestTags(output, rows, decoding);
     return kept.map(({ token, start, end }, i) => ({
       token,
@@ -98,74 +100,18 @@ function bestTags(output, rows, decoding) {
   });
 }
 
-/**
- * The path of the highest score through a CRF (Viterbi), in the precision of the output.
- *
- * Of equal scores the first tag wins at the last step, and before it the first one from which the
- * path goes on.
- */
-function bestPath(output, rows, decoding, example) {
+/** The tags of the best path of a CRF; with `marginals`, their probabilities over all paths. */
+function pathTags(output, rows, decoding, example, marginals) {
   if (!rows.length) {
     throw new InputError(
       `example ${example}: every step is padding, so the output '${decoding.output}' has no path of ` +
         "tags; leave the example out",
     );
   }
-  const { round } = DTYPES[output.dtype];
-  const { transitions, start, end } = chainOf(decoding);
-  const count = transitions.length;
-  const emissions = rows.map((row) => Array.from(row));
-  const add = (step, values) =>
-    values?.forEach((value, k) => (emissions[step][k] = round(emissions[step][k] + value)));
-  add(0, start);
-  add(rows.length - 1, end);
-  const best = [emissions[0]];
-  for (let step = 1; step < rows.length; step += 1) {
-    const before = best[step - 1];
-    best.push(
-      emissions[step].map((value, k) => {
-        let most = -Infinity;
-        for (let i = 0; i < count; i += 1)
-          most = Math.max(most, round(before[i] + transitions[i][k]));
-        return round(value + most);
-      }),
-    );
-  }
-  const path = [bestOf(best.at(-1), null)];
-  for (let step = rows.length - 1; step > 0; step -= 1) {
-    const next = path.at(-1);
-    const values = best[step - 1].map((value, i) => round(value + transitions[i][next]));
-    path.push(bestOf(values, null));
-  }
-  return path.reverse().map((number) => ({ number, score: null }));
-}
-
-const chains = new WeakMap();
-
-/** The weights between tags as float32, with those that break the scheme excluded. */
-function chainOf(decoding) {
-  if (!chains.has(decoding)) {
-    const { transitions, start, end, constrained } = decoding.crf;
-    const float = (values) => values?.map(Math.fround) ?? null;
-    const chain = { transitions: transitions.map(float), start: float(start), end: float(end) };
-    chains.set(decoding, constrained ? constrainedChain(chain, decoding) : chain);
-  }
-  return chains.get(decoding);
-}
-
-function constrainedChain({ transitions, start, end }, { labels, scheme }) {
-  const tags = labels.map((label) => /^([BILUES])[-_](.*)$/s.exec(label));
-  const isInside = tags.map((tag) => tag !== null && "ILE".includes(tag[1]));
-  const isOpen = tags.map((tag) => tag !== null && "BI".includes(tag[1]));
-  const mustClose = scheme !== "bio";
-  const isAllowed = (one, other) =>
-    isInside[other] ? isOpen[one] && tags[one][2] === tags[other][2] : !(mustClose && isOpen[one]);
-  const zeros = Array(labels.length).fill(0);
-  return {
-    transitions: transitions.map((row, i) => row.map((v, j) => (isAllowed(i, j) ? v : -Infinity))),
-    start: (start ?? zeros).map((v, i) => (isInside[i] ? -Infinity : v)),
-    end: (end ?? zeros).map((v, i) => (mustClose && isOpen[i] ? -Infinity : v)),
-  };
+  const chain = chainOf(decoding);
+  const { tags } = bestPath(rows, chain, output.dtype);
+  const shares = marginals ? marginalsOf(rows, chain) : null;
+  return tags.map((number, step) => ({ number, score: shares?.[step][number] ?? null }));
 }
 
 /** The spans that the tags of one example form: lists of `{ text, label, score, start, end }`. */
@@ -192,10 +138,16 @@ export function spansOf(tags, text) {
   });
 }
 
+/** The width of a beam with a scorer: TensorFlow's default for a beam search. */
+const SCORED_WIDTH = 100;
+
 /** The texts of each example of a CTC model, the best first: `{ text, score, classes }`. */
-export function transcriptionsOf(outputs, sequences, decoding, { beamWidth, topK } = {}) {
+export function transcriptionsOf(outputs, sequences, decoding, options = {}) {
+  const { beamWidth, topK, words } = options;
   const { blank, labels, activation } = decoding;
-  const width = beamWidth ?? decoding.beam_width;
+  const scorer = words === undefined ? (options.scorer ?? null) : new WordList(labels, words);
+  let width = beamWidth ?? decoding.beam_width;
+  if (scorer !== null && width === 1) width = SCORED_WIDTH;
   return outputs.map((output, number) => {
     const { tokens } = sequences?.[number] ?? everyStep(output.shape[0]);
     const all = rowsOf(output);
@@ -207,7 +159,7 @@ export function transcriptionsOf(outputs, sequences, decoding, { beamWidth, topK
         : beamSearch(
             // As in TensorFlow, the sum of the probabilities is made 1 once more.
             logs.map((row) => logProbabilities(row, "softmax")),
-            { blank, width, most: topK ?? 1 },
+            { blank, width, most: topK ?? 1, scorer },
           );
     return found.map(({ classes, score }) => ({
       text: classes.map((n) => labels[n]).join(""),

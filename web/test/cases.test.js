@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { NdArray, makeEncoder, planGroups } from "../bilstm-edge.js";
+import { CharacterNgrams, NdArray, makeEncoder, planGroups } from "../bilstm-edge.js";
+import { bestPath, chainOf, logNormalizer } from "../lib/crf.js";
 import { examplesOf, labelsOf, spansOf, tagsOf, transcriptionsOf } from "../lib/decoding.js";
 import { Field, decodeDecoding, decodePreprocessing } from "../lib/manifest.js";
 import { ValueRule } from "../lib/values.js";
@@ -103,7 +104,13 @@ function same(found, wanted) {
   } else assert.equal(found, wanted);
 }
 
-cases.decodings.forEach(({ decoding: written, options, output, answers, spans }, number) => {
+/** The options of `transcriptionsOf` that stand for what a case knows of a language. */
+function languageOf({ words, texts, ...options }, labels) {
+  return texts === undefined ? { words } : { scorer: new CharacterNgrams(labels, texts, options) };
+}
+
+cases.decodings.forEach((one, number) => {
+  const { decoding: written, options, output, known, answers, spans, crf } = one;
   test(`decoding ${number} of the kind ${written.kind}`, () => {
     const decoding = decodeDecoding(new Field(written, ""));
     const array = arrayOf(output.dtype, output.shape, output.data);
@@ -117,7 +124,8 @@ cases.decodings.forEach(({ decoding: written, options, output, answers, spans },
         answers,
       );
     } else if (decoding.kind === "ctc") {
-      const chosen = { beamWidth: options.beam_width, topK: options.top_k };
+      const language = languageOf(known, decoding.labels);
+      const chosen = { beamWidth: options.beam_width, topK: options.top_k, ...language };
       const found = transcriptionsOf(examplesOf(array), null, decoding, chosen);
       same(
         found.map((row) => row.map(({ text, score }) => [text, score])),
@@ -134,6 +142,20 @@ cases.decodings.forEach(({ decoding: written, options, output, answers, spans },
         joined.map((row) => row.map((s) => [s.label, s.start, s.end, s.score])),
         spans,
       );
+      if (crf === undefined) return;
+      const scored = tagsOf(examplesOf(array), null, decoding, { marginals: true });
+      same(
+        scored.map((row) => row.map(({ score }) => score)),
+        crf.marginals,
+      );
+      const chain = chainOf(decoding);
+      examplesOf(array).forEach((example, i) => {
+        const rows = Array.from({ length: example.shape[0] }, (_, n) =>
+          example.data.subarray(n * chain.transitions.length, (n + 1) * chain.transitions.length),
+        );
+        same(bestPath(rows, chain, example.dtype).score, crf.path_scores[i]);
+        same(logNormalizer(rows, chain), crf.log_normalizers[i]);
+      });
     }
   });
 });
