@@ -216,3 +216,29 @@ def test_a_mutant_is_detected(which, monkeypatch):
         session, _ = lowered(one, masked=True)
     with pytest.raises(AssertionError):
         check(session, one, np.array(x), mask)
+
+
+@pytest.mark.parametrize("beta", [None, 1.0, 1.5])
+def test_silu_is_exact_where_the_sigmoid_is_small(beta: float | None) -> None:
+    x, y = value("x", ["n"]), value("y", ["n"])
+    nodes = []
+    inner = x
+    if beta is not None:
+        constant = ir.Node("", "Constant", [], {"value": ir.AttrTensor("value", ir.tensor(beta))})
+        nodes += [constant, ir.Node("", "Mul", [*constant.outputs, x])]
+        inner = nodes[-1].outputs[0]
+    sigmoid = ir.Node("", "Sigmoid", [inner])
+    nodes += [sigmoid, ir.Node("", "Mul", [x, *sigmoid.outputs], outputs=[y])]
+    model = ir.Model(
+        ir.Graph([x], [y], nodes=nodes, opset_imports={"": OPSET}, name="silu"), ir_version=9
+    )
+    clean(model)
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    values = np.array([-200, -50, -17, -5, -1e-3, 0, 2, 30, 3e38], np.float32)
+    (found,) = session.run(None, {model.graph.inputs[0].name: values})
+    exact = values.astype(np.float64)
+    with np.errstate(over="ignore"):
+        expected = exact / (1 + np.exp(-(beta or 1.0) * exact))
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-30)

@@ -16,6 +16,10 @@ _DECIDING = frozenset(
      "LessEqual", "Rint", "Round", "Sign", "TopKV2"}
 )  # fmt: skip
 _COMPARING = frozenset({"Equal", "NotEqual"})
+# Random roundings partly cancel. Those of a library may all have one sign, and add up to more.
+_ONE_SIGN = 10
+# Whatever changes by more tolerances than this depends on a decision, not on a sum of roundings.
+_DECISION = 20
 
 
 def may_decide(graph: MarkedGraph) -> bool:
@@ -66,6 +70,7 @@ def _is_within(output: np.ndarray, values: np.ndarray) -> bool:
         return bool(((output == values[0]) | (values != values[0]).any(0)).all())
     known = np.isfinite(values).all(0)
     low, high = np.where(known, values, 0).min(0), np.where(known, values, 0).max(0)
-    # A few roundings do not show the whole range of a value.
-    margin = high - low + TOLERANCE.absolute + TOLERANCE.relative * np.maximum(abs(low), abs(high))
+    tolerance = TOLERANCE.absolute + TOLERANCE.relative * np.maximum(abs(low), abs(high))
+    change = high - low
+    margin = np.where(change > _DECISION * tolerance, change, _ONE_SIGN * change) + tolerance
     return bool((~known | ((output >= low - margin) & (output <= high + margin))).all())

@@ -41,6 +41,9 @@ def test_rounding_explains_only_what_it_changes():
     assert not is_possible([np.array([4, 0, 5], np.float32)], outcomes)
     assert not is_possible([np.array([np.nan, 0, 5], np.float32)], outcomes)
     assert not is_possible([first[:2]], outcomes)
+    sums = [[np.array([0.5], np.float32)], [np.array([0.5 + 1e-4], np.float32)]]
+    assert is_possible([np.array([0.5 + 9e-4], np.float32)], sums)
+    assert not is_possible([np.array([0.5 + 2e-3], np.float32)], sums)
     ids = [[np.array([1, 2])], [np.array([1, 4])]]
     assert is_possible([np.array([1, 3])], ids)
     assert not is_possible([np.array([2, 2])], ids)

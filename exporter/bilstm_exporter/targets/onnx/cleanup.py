@@ -25,6 +25,7 @@ _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu",
 def clean(model: ir.Model) -> None:
     """Clean a model in place; its outputs stay the same."""
     ir.passes.Sequential(
+        WriteSilu(),
         ir.passes.PassManager(
             [
                 FoldConstants(),
@@ -113,6 +114,40 @@ class ReplaceIdle(ir.passes.InPlacePass):
                 model.graph, node, [node], [identity], [old], [result]
             )
         return ir.passes.PassResult(model, modified=bool(idle))
+
+
+class WriteSilu(ir.passes.InPlacePass):
+    """Write x * Sigmoid(beta * x) as x / (1 + Exp(-beta * x)).
+
+    onnxruntime's Sigmoid has an error of 1e-7 wherever it is small, and is 0 below -18. The product
+    with a large negative x is then off by some 1e-6, which a recurrence with silu adds up.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph and the bodies in it."""
+        nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+        found = [(node, parts) for node in nodes if (parts := _silu_inputs(node)) is not None]
+        if not found:
+            return ir.passes.PassResult(model, modified=False)
+        one = ir.Value(
+            name="silu/one",
+            shape=ir.Shape([]),
+            type=ir.TensorType(ir.DataType.FLOAT),
+            const_value=ir.tensor(np.ones([], np.float32), name="silu/one"),
+        )
+        model.graph.register_initializer(one)
+        for node, (x, z) in found:
+            negative = ir.Node("", "Neg", [z], name=f"{node.name}/negative")
+            exponential = ir.Node("", "Exp", negative.outputs, name=f"{node.name}/exponential")
+            total = ir.Node("", "Add", [*exponential.outputs, one], name=f"{node.name}/total")
+            quotient = ir.Node("", "Div", [x, *total.outputs], name=f"{node.name}/quotient")
+            result, old = quotient.outputs[0], node.outputs[0]
+            result.name, result.type, result.shape = old.name, old.type, old.shape
+            written = [negative, exponential, total, quotient]
+            ir.convenience.replace_nodes_and_values(
+                _graph_of(node), node, [node], written, [old], [result]
+            )
+        return ir.passes.PassResult(model, modified=True)
 
 
 class RemoveDoubleNegation(ir.passes.InPlacePass):
@@ -296,6 +331,34 @@ def _is_idle(node: ir.Node) -> bool:
         return False
     moved = [axis for axis in perm if before[axis] != 1]
     return moved == sorted(moved)
+
+
+def _silu_inputs(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+    """Return x and z of x * Sigmoid(z) in float32, if z is x or a multiple of it; else None."""
+    if node.domain or node.op_type != "Mul":
+        return None
+    if node.outputs[0].dtype not in {None, ir.DataType.FLOAT}:
+        return None
+    for x, gate in (node.inputs, node.inputs[::-1]):
+        sigmoid = None if gate is None else gate.producer()
+        if x is None or sigmoid is None or sigmoid.op_type != "Sigmoid":
+            continue
+        z = sigmoid.inputs[0]
+        if z is x:
+            return x, x
+        # Keras's silu multiplies by a beta of 1.
+        product = None if z is None else z.producer()
+        if z is not None and product is not None and product.op_type == "Mul":
+            factors = [value for value in product.inputs if value is not x]
+            if len(factors) == 1 and (beta := _scalar(factors[0])) is not None:
+                return x, x if beta == 1 else z
+    return None
+
+
+def _scalar(value: ir.Value | None) -> float | None:
+    """The value of a constant of one element, or None."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None or tensor.size != 1 else float(tensor.numpy().reshape(()))
 
 
 def _takes_all(node: ir.Node, sizes: Sequence[int]) -> bool:
