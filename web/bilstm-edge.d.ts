@@ -162,6 +162,12 @@ export interface Label {
   readonly score: number | null;
 }
 
+/** A class of a window: from the step `start` to the step before `end`. */
+export interface WindowLabel extends Label {
+  readonly start: number;
+  readonly end: number;
+}
+
 /** The tag of a token at `text.slice(start, end)`, or of a step of numbers. */
 export interface Tag {
   readonly token: string | null;
@@ -201,6 +207,8 @@ export interface Manifest {
   readonly decoding: readonly Decoding[];
   readonly artifacts: readonly Artifact[];
   readonly golden: FileEntry & { readonly cases: number };
+  /** Texts with their ids, outputs and answers; null without text. */
+  readonly golden_texts: (FileEntry & { readonly cases: number }) | null;
   readonly tolerance: Tolerance;
   readonly recommended: { readonly recipe: string };
 }
@@ -342,6 +350,14 @@ export class Model {
     options?: DecodeOptions & { topK?: number; threshold?: number },
   ): Promise<Label[][]>;
   /**
+   * Predicts the classes of each window of a long recording `[time, ...]`, without a batch axis.
+   * `window` and `hop` are numbers of steps: by default the fixed length of the model, and a window.
+   */
+  classifyWindows(
+    recording: Example,
+    options?: { window?: number; hop?: number; topK?: number; threshold?: number },
+  ): Promise<WindowLabel[][]>;
+  /**
    * Predicts the tag of each token or step, without padding. With `marginals`, the tags of a CRF have
    * scores: the probability of the tag at its step, over all paths.
    */
@@ -356,6 +372,11 @@ export class Model {
     x: Input,
     options?: DecodeOptions & TranscribeOptions,
   ): Promise<Transcription[][]>;
+  /** Predicts, and decodes every output that has labels: the answers by the name of the output. */
+  decode(
+    x: Input,
+    options?: { batchSize?: number | null; threshold?: number; spans?: boolean } & TranscribeOptions,
+  ): Promise<{ [output: string]: Label[][] | Tag[][] | Span[][] | Transcription[][] }>;
   /** Decodes outputs that were predicted before, one for each output of the model. */
   answers(
     x: Input,

@@ -22,6 +22,7 @@ import { InputReader } from "./lib/inputs.js";
 import { MAX_BEAM } from "./lib/manifest.js";
 import { shown } from "./lib/messages.js";
 import { OnnxFile, gpuLacksFloat16 } from "./lib/session.js";
+import { slidingWindows } from "./lib/windows.js";
 
 export { NdArray } from "./lib/arrays.js";
 export { planGroups } from "./lib/batching.js";
@@ -80,15 +81,25 @@ export class Model {
    *
    * By default the best one if classes are exclusive, and all from the threshold on if not.
    */
-  async classify(x, { topK, threshold, output, batchSize } = {}) {
-    if (topK !== undefined && !(Number.isInteger(topK) && topK > 0)) {
-      throw new OptionError(`topK is ${shown(topK)}; expected a whole number from 1`);
-    }
-    if (threshold !== undefined && !(threshold >= 0 && threshold <= 1)) {
-      throw new OptionError(`threshold is ${shown(threshold)}; expected a number from 0 to 1`);
-    }
-    const decoding = findDecoding(this.manifest, "labels", output);
-    return this.#decoded(x, decoding, batchSize, { topK, threshold });
+  async classify(x, { output, batchSize, ...options } = {}) {
+    checkClassifying(options);
+    return this.#decodedOne(x, findDecoding(this.manifest, "labels", output), batchSize, options);
+  }
+
+  /**
+   * Predicts the classes of each window of a long recording `[time, ...]`, without a batch axis:
+   * lists of `{ label, score, start, end }`, with the first step of the window and the step after its
+   * last one.
+   *
+   * `window` is the number of steps of a window, by default the fixed length of the model; `hop` the
+   * number of steps from one window to the next, by default that of a window.
+   */
+  async classifyWindows(recording, { window, hop, topK, threshold } = {}) {
+    const { windows, starts, length } = slidingWindows(recording, this.manifest, { window, hop });
+    const found = await this.classify(windows, { topK, threshold });
+    return found.map((labels, i) =>
+      labels.map((label) => ({ ...label, start: starts[i], end: starts[i] + length })),
+    );
   }
 
   /**
@@ -99,18 +110,13 @@ export class Model {
    */
   async tag(x, { output, batchSize, marginals = false } = {}) {
     const decoding = findDecoding(this.manifest, "tags", output);
-    return this.#decoded(x, decoding, batchSize, { marginals });
+    return this.#decodedOne(x, decoding, batchSize, { marginals });
   }
 
   /** Predicts the spans that tags such as B-PER and I-PER form. */
   async spans(x, { output, batchSize } = {}) {
     const decoding = findDecoding(this.manifest, "tags", output);
-    if (decoding.scheme === null) {
-      throw new OptionError(
-        `the tags of '${decoding.output}' form no spans: their names do not begin with B- and I-`,
-      );
-    }
-    return this.#decoded(x, decoding, batchSize, { spans: true });
+    return this.#decodedOne(x, decoding, batchSize, { spans: true });
   }
 
   /**
@@ -123,13 +129,32 @@ export class Model {
    */
   async transcribe(x, { output, batchSize, ...options } = {}) {
     checkTranscribing(options);
-    return this.#decoded(x, findDecoding(this.manifest, "ctc", output), batchSize, options);
+    return this.#decodedOne(x, findDecoding(this.manifest, "ctc", output), batchSize, options);
   }
 
-  async #decoded(x, decoding, batchSize, options) {
+  /**
+   * Predicts, and decodes every output that has labels: an object of what `classify`, `tag`, `spans`
+   * (with `spans`) or `transcribe` returns, by the name of the output.
+   */
+  async decode(x, { batchSize, ...options } = {}) {
+    checkClassifying(options);
+    checkTranscribing(options);
+    const { decoding } = this.manifest;
+    if (!decoding.length) findDecoding(this.manifest, "labels");
+    const found = await this.#decoded(x, decoding, batchSize, options);
+    return Object.fromEntries(decoding.map(({ output }, i) => [output, found[i]]));
+  }
+
+  async #decodedOne(x, decoding, batchSize, options) {
+    return (await this.#decoded(x, [decoding], batchSize, options))[0];
+  }
+
+  /** Predicts once; returns the answers of each decoding. */
+  async #decoded(x, decodings, batchSize, options) {
+    if (options.spans) decodings.forEach(checkFormsSpans);
     const found = await this.predict(x, { batchSize });
     const outputs = this.outputStructure === "single" ? [found] : Object.values(found);
-    return this.answers(x, outputs, decoding, options);
+    return decodings.map((decoding) => this.answers(x, outputs, decoding, options));
   }
 
   /** Decodes outputs that were predicted before, one for each output of the model. */
@@ -176,6 +201,23 @@ export class Model {
     const result = this.#last.then(run, run);
     this.#last = result.catch(() => {});
     return result;
+  }
+}
+
+function checkClassifying({ topK, threshold }) {
+  if (topK !== undefined && !(Number.isInteger(topK) && topK > 0)) {
+    throw new OptionError(`topK is ${shown(topK)}; expected a whole number from 1`);
+  }
+  if (threshold !== undefined && !(threshold >= 0 && threshold <= 1)) {
+    throw new OptionError(`threshold is ${shown(threshold)}; expected a number from 0 to 1`);
+  }
+}
+
+function checkFormsSpans({ kind, output, scheme }) {
+  if (kind === "tags" && scheme === null) {
+    throw new OptionError(
+      `the tags of '${output}' form no spans: their names do not begin with B- and I-`,
+    );
   }
 }
 

@@ -50,6 +50,7 @@ from bilstm_runtime.spec import (
 )
 from bilstm_runtime.text.reader import make_encoder
 from bilstm_runtime.values import ValueRule
+from bilstm_runtime.windows import sliding_windows
 
 FILE: Final = Path(__file__).parents[2] / "web" / "test" / "cases.json"
 BATCH, TIME = Axis("batch", None), Axis("time", None)
@@ -359,6 +360,24 @@ REQUESTS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
     ("value-sizes", sequences([4, 3]), {}),
 ]
 
+WINDOWS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
+    ("fixed", array("float32", 11, 2), {}),
+    ("fixed", array("float64", 11, 2), {"hop": 3}),
+    ("fixed", array("int16", 4, 2), {"window": 4, "hop": 9}),
+    ("fixed", array("float32", 11, 2), {"window": 5}),
+    ("fixed", array("float32", 3, 2), {}),
+    ("fixed", array("float32", 1, 4, 2), {}),
+    ("fixed", array("float32", 11, 2), {"hop": 0}),
+    ("masked", array("bool", 5, 2), {"window": 3, "hop": 1}),
+    ("masked", sequences([7])[0], {"window": 2}),
+    ("masked", array("float32", 5, 2), {}),
+    ("masked", array("float32", 5, 2), {"window": 1.5}),
+    ("masked", array("int64", 5), {"window": 2}),
+    ("words", array("int64", 7), {"window": 3}),
+    ("words", "the cat", {"window": 3}),
+    ("pair", array("int32", 9), {"window": 2}),
+]
+
 TEXTS: Final = [
     "", " ", "the cat", "The CAT's on!", "été ÉTÉ e\u0301te\u0301", "a\tb\nc\vd\fe\rf g",
     "the\u00a0cat", "the\u2003cat\u3000on", "the\x85cat", "the\x00cat", "\x1cthe\x1fcat",
@@ -470,6 +489,15 @@ def _request(model: ModelSpec, x: Any, options: dict[str, Any]) -> dict[str, Any
     return _attempt(run)
 
 
+def _windows(model: ModelSpec, recording: Any, options: dict[str, Any]) -> dict[str, Any]:
+    def cut() -> Any:
+        chosen = {"window": None, "hop": None, **options}
+        windows, starts = sliding_windows(_given(recording), model, **chosen)
+        return {"windows": _plain(windows), "starts": starts}
+
+    return _attempt(cut)
+
+
 def _digest(array: Any) -> dict[str, Any]:
     """The array itself, or of a large one its shape and a weighted sum."""
     if array.size <= 400:
@@ -521,10 +549,15 @@ def make_cases() -> dict[str, Any]:
         {"model": name, "x": x, "options": options, **_request(MODELS[name], x, options)}
         for name, x, options in REQUESTS
     ]
+    windows = [
+        {"model": name, "recording": recording, "options": options,
+         **_windows(MODELS[name], recording, options)}
+        for name, recording, options in WINDOWS
+    ]  # fmt: skip
     manifests = {name: _manifest(model) for name, model in MODELS.items()}
     return {
         "groups": groups, "texts": texts, "values": values, "decodings": _decodings(),
-        "manifests": manifests, "requests": requests,
+        "manifests": manifests, "requests": requests, "windows": windows,
     }  # fmt: skip
 
 

@@ -172,11 +172,29 @@ def speech() -> Any:
     return Model(x, layers.Dense(4, "softmax", name="characters")(y))
 
 
+def mixed() -> Any:
+    """Two texts beside numbers: pairs of words that are counted, a hashed text, and a vector."""
+    from keras import Input, Model, layers
+
+    pairs = layers.TextVectorization(output_mode="count", ngrams=2)
+    pairs.adapt(TEXTS)
+    text = Input((), dtype="string", name="text")
+    place = Input((1,), dtype="string", name="place")
+    numbers = Input((None, 4), name="numbers")
+    parts = [
+        pairs(text),
+        layers.Flatten()(layers.Embedding(16, 3)(layers.Hashing(16)(place))),
+        _bilstm(last=True)(layers.Masking(0.0)(numbers)),
+    ]
+    inputs = {"text": text, "place": place, "numbers": numbers}
+    return Model(inputs, layers.Dense(3, "softmax", name="kind")(layers.Concatenate()(parts)))
+
+
 MODELS: Final[dict[str, Callable[[], Any]]] = {
     build.__name__: build
     for build in (
         tagger, words, characters, lookup, meter, pair, unmasked, pooled, typed, batchwise, gru,
-        entities, speech,
+            entities, speech, mixed,
     )
 }  # fmt: skip
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -184,6 +202,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "fixed": {"batch": 3, "time": 9},
     "tagger": {"labels": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]},
     "words": {"labels": ["bad", "good"]},
+    "mixed": {"labels": ["a", "b", "c"]},
     "entities": {
         "labels": ["O", "B-X", "I-X"],
         "tokenizer": {"the": 1, "été": 2, "cat": 3, "sat": 4, "on": 5, "mat": 6},

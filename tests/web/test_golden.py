@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import http.server
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -68,7 +70,12 @@ def requests() -> dict[str, list[Any]]:
         "gru": [sequences],
         "entities": [["The été sat", "on a CAT, the mat on the mat the été", "", "?"]],
         "speech": [sequences],
-    }
+        "mixed": [
+            {"text": ["so good", "not", "so so bad"], "place": ["x", "été", ""],
+             "numbers": [floats(n, 4) for n in (3, 5, 2)]},
+            {"text": ["at all"], "place": ["x"], "numbers": floats(1, 3, 4)},
+        ],
+    }  # fmt: skip
 
 
 def jobs(bundles: Path, source: str) -> list[dict[str, Any]]:
@@ -146,6 +153,41 @@ def test_golden_cases_and_predictions_under_node(package, bundles, node, onnxrun
     )
     assert result.returncode == 0, result.stderr[-3000:]
     judge(bundles, json.loads(result.stdout))
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "reason"),
+    [
+        ("words", "ids", "the ids of text 0 for 'text' are wrong"),
+        ("words", "answers", "the answer to text 0 for 'mood' is wrong"),
+        ("mixed", "outputs", "the answer to text 0 for 'kind' is wrong"),
+    ],
+)
+def test_a_wrong_golden_text_is_found(name, part, reason, bundles, node, onnxruntime_web, tmp_path):
+    folder = tmp_path / name
+    shutil.copytree(bundles / name, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    item = manifest["golden_texts"]
+    cases = json.loads((folder / item["file"]).read_text())
+    if part == "ids":
+        cases[0]["ids"]["text"] = [9]
+    elif part == "answers":
+        cases[0]["answers"]["mood"][0]["label"] = "neither"
+    else:
+        cases[0]["outputs"] = [[[-1.0, -2.0, -3.0]]]
+    content = json.dumps(cases).encode()
+    (folder / item["file"]).write_bytes(content)
+    item.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    result = subprocess.run(
+        [node, HERE / "node.mjs", WEB, "onnxruntime-web"],
+        input=json.dumps([{"name": name, "source": str(folder), "requests": []}]),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert {one["report"]["reason"] for one in json.loads(result.stdout)} == {reason}
 
 
 @contextmanager

@@ -89,6 +89,9 @@ const [decoding] = model.manifest.decoding;
 const scorer = new CharacterNgrams(decoding.labels, ["so good"], { order: 2 });
 const texts = [await model.transcribe(x, { words: ["so"] }), await model.transcribe(x, { scorer })];
 const [[tag]] = await model.tag(x, { marginals: true });
+const [[first]] = await model.classifyWindows(new Float32Array(9), { window: 4, hop: 2 });
+const all = await model.decode(x, { spans: true, words: ["so"] });
+console.log(first.start, Object.keys(all));
 console.log(texts.flat().length, tag.score);
 console.log(best.label, spans.map(({ text, score }) => `${text} ${score}`));
 try {

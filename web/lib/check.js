@@ -1,8 +1,10 @@
 /** Runs the golden cases of a bundle, as `check-bilstm` does; docs/numerics.md has the rules. */
 
-import { DTYPES, sameSizes, shapeText } from "./arrays.js";
+import { DTYPES, NdArray, isWide, sameSizes, shapeText } from "./arrays.js";
 import { BundleError } from "./errors.js";
+import { InputReader } from "./inputs.js";
 import { readNpz } from "./numpy_files.js";
+import { flattened } from "./values.js";
 
 /** The allowed error against recorded outputs, as a fraction of their own error against Keras. */
 const MAX_DRIFT = 0.75;
@@ -62,6 +64,7 @@ export async function check(model) {
   judge(report, manifest, artifact, cases, forth, "");
   judge(report, manifest, artifact, cases, back, " the second time it runs");
   report.reason ||= wrongAnswer(model, cases);
+  report.reason ||= await wrongText(model);
   report.passed = report.reason === "";
   return report;
 }
@@ -87,7 +90,7 @@ const SCORE_TOLERANCE = 1e-5;
 /** Whether answers have the names, and nearly the scores, of those that were recorded. */
 function agrees(found, wanted) {
   const isSame = (one, other) =>
-    ["label", "tag", "text"].every((key) => (one[key] ?? null) === (other[key] ?? null)) &&
+    ["label", "tag", "token", "text", "start", "end"].every((key) => (one[key] ?? null) === (other[key] ?? null)) &&
     (one.score === other.score ||
       Math.abs(one.score - other.score) <= SCORE_TOLERANCE * Math.max(1, Math.abs(other.score)));
   return (
@@ -97,6 +100,85 @@ function agrees(found, wanted) {
         row.length === wanted[i].length && row.every((one, j) => isSame(one, wanted[i][j])),
     )
   );
+}
+
+/** Compares ids, outputs and answers for the recorded texts. */
+async function wrongText(model) {
+  const { manifest, artifact, bundle } = model;
+  // The ids of a tokenizer's file need its library; `golden` has ids.
+  const needsLibrary = manifest.preprocessing.some((item) => item.kind === "tokenizer_file");
+  if (manifest.golden_texts === null || needsLibrary) return "";
+  const reader = new InputReader(manifest);
+  for (const [number, { texts, ids, outputs, answers }] of (await readTexts(bundle)).entries()) {
+    const { columns } = reader.read(texts);
+    for (const [i, { name }] of manifest.inputs.entries()) {
+      const found = Array.isArray(columns[i]) ? columns[i][0] : rowOf(columns[i]);
+      if (!isEqual(plain(found), ids[name])) {
+        return `the ids of text ${number} for '${name}' are wrong`;
+      }
+    }
+    const recorded = manifest.outputs.map((spec, i) => arrayOf(outputs[i], spec));
+    for (const decoding of manifest.decoding) {
+      const [found] = model.answers(texts, recorded, decoding);
+      const wanted = answers[decoding.output];
+      if (!agrees([placed(found, texts)], [wanted])) {
+        return `the answer to text ${number} for '${decoding.output}' is wrong`;
+      }
+    }
+    if (artifact.own_answers) continue;
+    await model.reset();
+    const found = outputsOf(model, await model.predict(texts));
+    const tolerance = artifact.tolerance ?? manifest.tolerance;
+    for (const [i, { name }] of manifest.outputs.entries()) {
+      const output = Array.isArray(found[i]) ? batchOf(found[i][0]) : found[i];
+      if (!(compare(output, recorded[i], tolerance).ratio <= 1)) {
+        return `the output '${name}' for text ${number} is wrong`;
+      }
+    }
+  }
+  return "";
+}
+
+const rowOf = ({ dtype, shape, data }) => new NdArray(dtype, shape.slice(1), data);
+const batchOf = ({ dtype, shape, data }) => new NdArray(dtype, [1, ...shape], data);
+/** An array as nested lists of numbers, as JSON has it; without axes, the number. */
+const plain = (array) => (array.shape.length ? array.toArray() : Number(array.data[0]));
+const isEqual = (found, wanted) => JSON.stringify(found) === JSON.stringify(wanted);
+
+async function readTexts(bundle) {
+  const item = bundle.manifest.golden_texts;
+  const content = new TextDecoder().decode(await bundle.read(item));
+  let found;
+  try {
+    found = JSON.parse(content);
+  } catch (error) {
+    const problem = `${item.file} cannot be read (${error.message}). Export the model again.`;
+    throw new BundleError(problem, { cause: error });
+  }
+  if (!Array.isArray(found) || found.length !== item.cases) {
+    throw new BundleError(
+      `${item.file} does not hold ${item.cases} cases, as the manifest says. Export the model again.`,
+    );
+  }
+  return found;
+}
+
+function arrayOf(nested, { dtype }) {
+  const { shape, data } = flattened(nested, "a recorded output");
+  const values = isWide(dtype) ? data.map(BigInt) : data.map(Number);
+  return new NdArray(dtype, shape, DTYPES[dtype].array.from(values));
+}
+
+/** Answers with their places in Unicode characters, as they are recorded. */
+function placed(answers, texts) {
+  const strings = Object.values(texts).flat(Infinity);
+  return answers.map((answer) => {
+    const { token, start, end } = answer;
+    const text = strings.find((one) => typeof one === "string" && one.slice(start, end) === token);
+    if (!token || text === undefined) return answer;
+    const first = Array.from(text.slice(0, start)).length;
+    return { ...answer, start: first, end: first + Array.from(token).length };
+  });
 }
 
 async function readCases(bundle, artifact) {
@@ -125,10 +207,15 @@ async function runAll(model, cases) {
     await model.reset();
     const named = Object.fromEntries(model.inputs.map((spec, i) => [spec.name, inputs[i]]));
     const outputs = await model.predict(named);
-    if (model.outputStructure === "single") all.push([outputs]);
-    else all.push(model.outputStructure === "list" ? outputs : Object.values(outputs));
+    all.push(outputsOf(model, outputs));
   }
   return all;
+}
+
+/** What `predict` returned as a list in the order of the outputs. */
+function outputsOf({ outputStructure }, outputs) {
+  if (outputStructure === "single") return [outputs];
+  return outputStructure === "list" ? outputs : Object.values(outputs);
 }
 
 /** Puts the errors of one pass over the cases into the report. */

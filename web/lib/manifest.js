@@ -138,12 +138,8 @@ export function parseManifest(text) {
     preprocessing: list("preprocessing", decodePreprocessing, 0),
     decoding: list("decoding", decodeDecoding, 0),
     artifacts: root.get("artifacts").items(MAX_FILES).map(decodeArtifact),
-    golden: decodeFile(root.get("golden"), {
-      cases: root
-        .get("golden")
-        .get("cases")
-        .integer(1, 2 ** 20),
-    }),
+    golden: decodeGolden(root.get("golden")),
+    golden_texts: optional(root, "golden_texts", decodeGolden),
     tolerance: decodeTolerance(root.get("tolerance")),
     recommended: { recipe: root.get("recommended").get("recipe").text({ pattern: WORD }) },
   };
@@ -231,6 +227,9 @@ function decodeFile(field, others = {}) {
     ...others,
   };
 }
+
+const decodeGolden = (field) =>
+  decodeFile(field, { cases: field.get("cases").integer(1, 2 ** 20) });
 
 function decodeTolerance(field) {
   const part = (key) => field.get(key).number(0, Number.MAX_VALUE);
@@ -464,7 +463,11 @@ function checkManifest(manifest) {
     "artifacts",
     artifacts.map((item) => `${item.format} ${item.recipe}`),
   );
-  unique("artifacts and golden", [...artifacts.map((item) => item.file), manifest.golden.file]);
+  const texts = manifest.golden_texts === null ? [] : [manifest.golden_texts];
+  unique(
+    "artifacts and golden",
+    [...artifacts, manifest.golden, ...texts].map((item) => item.file),
+  );
   unique(
     "preprocessing",
     manifest.preprocessing.map((item) => item.input),

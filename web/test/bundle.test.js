@@ -447,3 +447,49 @@ test("a comparison follows the tolerance, and NaN must be where it was", () => {
   assert.equal(compare(array(NaN), array(1), within).ratio, Infinity);
   assert.equal(compare(array(1, 1), array(1), within).ratio, Infinity);
 });
+
+test("decode gives the answers of every output that has labels, windows their places", async () => {
+  const decoding = [
+    { output: "steps", kind: "tags", labels: ["O", "B-X", "I-X"], activation: null, scheme: "bio" },
+    { output: "label", kind: "labels", labels: ["a", "b"], exclusive: true, activation: null },
+  ];
+  const { model, runs } = await loadEcho({ ...manifests.masked, decoding });
+  const x = [[[1, 2]], [[3, 4]]];
+  const found = await model.decode(x, { spans: true, topK: 2 });
+  assert.equal(runs.length, 1);
+  assert.deepEqual(Object.keys(found), ["steps", "label"]);
+  assert.deepEqual(found.steps, await model.spans(x));
+  assert.deepEqual(found.label, await model.classify(x, { topK: 2 }));
+  const recording = new edge.NdArray("float32", [5, 2], new Float32Array(10).fill(1));
+  const windows = await model.classifyWindows(recording, { window: 2, hop: 1 });
+  assert.deepEqual(
+    windows.map(([{ start, end }]) => [start, end]),
+    [0, 1, 2, 3].map((n) => [n, n + 2]),
+  );
+  decoding[0].scheme = null;
+  const { model: plain } = await loadEcho({ ...manifests.masked, decoding });
+  await assert.rejects(plain.decode(x, { spans: true }), edge.OptionError);
+  const { model: unnamed } = await loadEcho(manifests.masked);
+  await assert.rejects(unnamed.decode(x), edge.OptionError);
+});
+
+test("words and scorers exclude each other, and need a beam", async () => {
+  const labels = ["a", "b", ""];
+  const ctc = { output: "steps", kind: "ctc", labels, blank: 2, activation: "softmax" };
+  const decoding = [{ ...ctc, merge_repeated: true, beam_width: 1 }];
+  const { model } = await loadEcho({ ...manifests.masked, decoding });
+  const scorer = new edge.CharacterNgrams(labels, ["ab"]);
+  for (const options of [
+    { words: ["a"], scorer },
+    { words: ["a"], beamWidth: 1 },
+    { words: "a" },
+    { beamWidth: 2 ** 14 + 1 },
+  ]) {
+    await assert.rejects(model.transcribe([[[1, 2]]], options), edge.OptionError);
+  }
+  const [found] = await model.transcribe([[[1, 2]]], { words: ["b"], topK: 9 });
+  assert.deepEqual(
+    found.map(({ text }) => text),
+    ["", "b"],
+  );
+});

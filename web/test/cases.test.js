@@ -7,8 +7,9 @@ import { test } from "node:test";
 import { CharacterNgrams, NdArray, makeEncoder, planGroups } from "../bilstm-edge.js";
 import { bestPath, chainOf, logNormalizer } from "../lib/crf.js";
 import { examplesOf, labelsOf, spansOf, tagsOf, transcriptionsOf } from "../lib/decoding.js";
-import { Field, decodeDecoding, decodePreprocessing } from "../lib/manifest.js";
+import { Field, decodeDecoding, decodePreprocessing, parseManifest } from "../lib/manifest.js";
 import { ValueRule } from "../lib/values.js";
+import { slidingWindows } from "../lib/windows.js";
 import { loadEcho } from "./echo.js";
 
 const cases = JSON.parse(readFileSync(new URL("cases.json", import.meta.url)));
@@ -199,3 +200,17 @@ cases.requests.forEach(({ model: name, x, options, value, error }, number) => {
     assert.deepEqual(plain(found), value.outputs);
   });
 });
+
+for (const { model: name, recording, options, value, error } of cases.windows) {
+  test(`windows ${JSON.stringify(options)} of ${JSON.stringify(recording)} for ${name}`, () => {
+    const manifest = parseManifest(JSON.stringify(cases.manifests[name]));
+    const cut = () => slidingWindows(given(recording), manifest, options);
+    if (error !== undefined) {
+      assert.throws(cut, { name: error });
+      return;
+    }
+    const { windows, starts } = cut();
+    assert.deepEqual(starts, value.starts);
+    assert.deepEqual(plain(digest(windows)), value.windows);
+  });
+}
