@@ -105,6 +105,8 @@ OPTIONS = {
     "crf": None,
     "ctc": None,
     "sample_rate": None,
+    "window": None,
+    "hop": None,
     "tokenizer": None,
     "max_tokens": None,
     "padding": None,
@@ -300,10 +302,10 @@ def test_the_errors_of_the_runtime():
 # --- the commands
 
 FLAGS = {
-    "export-bilstm": "batch builder chunk crf ctc custom-objects data debug explain formats html "
-    "json labels lookahead max-drop max-kb max-ms max-tokens metric opset out outputs overwrite "
-    "padding quiet recipes sample-rate streaming target threshold time tokenizer truncating "
-    "trust-code weights",
+    "export-bilstm": "batch builder chunk crf ctc custom-objects data debug explain formats hop "
+    "html json labels lookahead max-drop max-kb max-ms max-tokens metric opset out outputs "
+    "overwrite padding quiet recipes sample-rate streaming target threshold time tokenizer "
+    "truncating trust-code weights window",
     "run-bilstm": "backend batch-size beam-width chunk debug hop input input-format lookahead "
     "output quiet raw recipe sha256 spans stream text threads threshold top-k window words",
     "check-bilstm": "backend debug json quiet sha256",

@@ -148,6 +148,14 @@ export interface TokenizerFilePreprocessing extends FileEntry {
 
 export type Preprocessing = TextPreprocessing | TokenizerPreprocessing | TokenizerFilePreprocessing;
 
+/** The steps of a window of a recording, and from the start of one to that of the next. */
+export interface Windows {
+  readonly input: string;
+  readonly kind: "sliding_windows";
+  readonly window: number;
+  readonly hop: number;
+}
+
 /** How an output becomes answers; docs/manifest.md describes the members of each kind. */
 export interface Decoding {
   readonly output: string;
@@ -203,7 +211,10 @@ export interface Manifest {
   readonly output_structure: "single" | "list" | "dict";
   readonly padding: { readonly neutral: boolean };
   readonly rows_independent: boolean;
+  /** The entries for texts. */
   readonly preprocessing: readonly Preprocessing[];
+  /** The entry of the kind "sliding_windows": how a long recording is cut into examples. */
+  readonly windows: Windows | null;
   readonly decoding: readonly Decoding[];
   readonly artifacts: readonly Artifact[];
   readonly golden: FileEntry & { readonly cases: number };

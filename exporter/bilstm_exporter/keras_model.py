@@ -12,7 +12,7 @@ import numpy as np
 
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_runtime.comparison import Tolerance
-from bilstm_runtime.preprocessing_spec import Preprocessing
+from bilstm_runtime.preprocessing_spec import TextEntry
 
 # float32 has 24 bits, a relative precision of 6e-8. Sums over some hundred units in another
 # order than Keras's lose up to three decimal digits of that in a few hundred steps. A larger
@@ -106,7 +106,7 @@ class KerasModel(Protocol):
     states: tuple[DeclaredInput, ...]
     output_names: tuple[str, ...]
     output_structure: str
-    preprocessing: tuple[Preprocessing, ...]
+    preprocessing: tuple[TextEntry, ...]
     keras_model: Any
 
     @property

@@ -16,7 +16,7 @@ from bilstm_exporter.processing.tokenizers import read_tokenizers
 from bilstm_exporter.profiles import Profile, default_profiles, parse_targets
 from bilstm_exporter.quantization.recipes import ALL, FLOAT32, RECIPES, parse_recipes
 from bilstm_exporter.targets.registry import TARGETS, default_formats
-from bilstm_runtime.preprocessing_spec import SIDES
+from bilstm_runtime.preprocessing_spec import MAX_STEPS, SIDES
 
 # From opset 13, in which Squeeze and ReduceSum take their axes as inputs, to the last that
 # tf2onnx writes.
@@ -52,6 +52,8 @@ class ExportSettings(TypedDict, total=False):
     crf: str | None
     ctc: str | None
     sample_rate: int | None
+    window: int | None
+    hop: int | None
     tokenizer: Any
     max_tokens: int | None
     padding: str | None
@@ -105,6 +107,11 @@ class ExportOptions:
             ``Model.transcribe`` then returns texts.
         sample_rate: The number of samples in a second of the sound that the model takes, so that
             ``run-bilstm`` takes WAV files; by default that of a MelSpectrogram layer.
+        window: The number of steps of the windows into which ``run-bilstm`` and
+            ``Model.classify_windows`` cut a recording that is longer; the fixed length of the model
+            if only ``hop`` is given.
+        hop: The number of steps from the start of one window to that of the next; by default the
+            length of a window.
         tokenizer: How text becomes the ids that the model takes: a file (``tokenizer.json``, the
             ``to_json()`` of Keras's ``Tokenizer``, an object of ids by token, or one token a line),
             such an object in Python, or a dict of these by input.
@@ -145,6 +152,8 @@ class ExportOptions:
     crf: str | None = None
     ctc: str | None = None
     sample_rate: int | None = None
+    window: int | None = None
+    hop: int | None = None
     tokenizer: Any = None
     max_tokens: int | None = None
     padding: str | None = None
@@ -219,6 +228,11 @@ class ExportOptions:
                 f"to {MAX_SAMPLE_RATE}"
             )
             raise OptionError(message)
+        for name in ("window", "hop"):
+            steps = getattr(self, name)
+            if steps is not None and not 1 <= steps <= MAX_STEPS:
+                message = f"{name}: {steps}; it is a number of steps, from 1 to {MAX_STEPS}"
+                raise OptionError(message)
         check_alone(self.crf, self.ctc, self.threshold)
         if self.crf is not None:
             parse_crf(self.crf)

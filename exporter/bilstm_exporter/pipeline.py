@@ -44,6 +44,7 @@ from bilstm_exporter.processing.decoders import crf_decoding, ctc_decoding, pars
 from bilstm_exporter.processing.labels import decodings_of
 from bilstm_exporter.processing.sample_rate import with_sample_rate
 from bilstm_exporter.processing.tokenizers import Length, preprocessing_of
+from bilstm_exporter.processing.windows import with_windows
 from bilstm_exporter.progress import Listener, Stages
 from bilstm_exporter.quantization.recipes import ALL, parse_recipes
 from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection
@@ -199,6 +200,7 @@ def load_model(
     check_fixed_axes(loaded, options)
     spec = with_sample_rate(loaded.spec, options.sample_rate, keras_model.sampling_rates())
     loaded = with_tokenizers(replace(loaded, spec=spec), options)
+    loaded = replace(loaded, spec=with_windows(loaded.spec, options.window, options.hop))
     loaded = with_decoding(loaded, probes, options)
     for profile in options.profiles:
         check_rules(profile, loaded.spec)

@@ -161,7 +161,7 @@ def check(
 
 def _wrong_files(bundle: Bundle) -> list[ArtifactCheck]:
     """Compare the files that no backend runs with the manifest; returns those that differ."""
-    texts = bundle.manifest.spec.preprocessing
+    texts = bundle.manifest.spec.texts
     tokenizers = {one.file: one for one in texts if isinstance(one, TokenizerFilePreprocessing)}
     others: list[TargetFile | TokenizerFilePreprocessing] = [
         *bundle.manifest.target_files,

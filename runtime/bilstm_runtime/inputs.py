@@ -17,7 +17,7 @@ from bilstm_runtime.values import ValueRule
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bilstm_runtime.preprocessing_spec import Preprocessing, TokenizerFilePreprocessing
+    from bilstm_runtime.preprocessing_spec import TextEntry, TokenizerFilePreprocessing
     from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 
 Values: TypeAlias = Any
@@ -67,7 +67,7 @@ class InputReader:
             read_file: Reads a tokenizer's file from the bundle.
         """
         shared, can_pad = spec.sequence_axes, spec.can_pad
-        texts = {item.input: item for item in spec.preprocessing}
+        texts = {item.input: item for item in spec.texts}
         self._columns = [
             _ColumnReader(item, shared, texts.get(item.name), read_file, can_pad=can_pad)
             for item in spec.inputs
@@ -239,7 +239,7 @@ class _ColumnReader:
         self,
         spec: InputSpec,
         shared: Mapping[str, Axis],
-        preprocessing: Preprocessing | None,
+        preprocessing: TextEntry | None,
         read_file: Callable[[TokenizerFilePreprocessing], bytes] | None,
         *,
         can_pad: bool,

@@ -227,8 +227,10 @@ class Predictor:
 
         Args:
             recording: `[time, ...]`, the steps of one recording, without a batch axis.
-            window: The number of steps of a window; by default the fixed length of the model.
-            hop: The number of steps from one window to the next; by default that of a window.
+            window: The number of steps of a window; by default that of the bundle
+                (`export(..., window=, hop=)`), or else the fixed length of the model.
+            hop: The number of steps from one window to the next; by default that of the bundle, or
+                else the length of a window.
             top_k: As for `classify`.
             threshold: As for `classify`.
 

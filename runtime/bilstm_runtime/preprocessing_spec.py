@@ -1,7 +1,7 @@
-"""How texts become ids: the entries of `preprocessing` in the manifest.
+"""How raw data becomes what the model takes: the entries of `preprocessing` in the manifest.
 
 Each kind of entry is a dataclass whose field `kind` names it. `Preprocessing` is their union.
-`bilstm_runtime.text` computes the ids.
+`bilstm_runtime.text` computes the ids of texts, `bilstm_runtime.windows` cuts recordings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ MAX_TEXT: Final = 2**20
 MAX_ID: Final = 2**24
 """Largest id."""
 
+MAX_STEPS: Final = 2**24
+"""Largest number of steps of a window, and from one window to the next."""
+
 MAX_NGRAMS: Final = 64
 """Largest number of numbers of tokens that are joined."""
 
@@ -30,6 +33,7 @@ SIDES: Final = ("pre", "post")
 _Violation: TypeAlias = tuple[str, str]
 _Id: TypeAlias = Annotated[int, Range(0, MAX_ID)]
 _Length: TypeAlias = Annotated[int, Range(1, MAX_TEXT)]
+_Steps: TypeAlias = Annotated[int, Range(1, MAX_STEPS)]
 _Side: TypeAlias = Annotated[str, Choices(SIDES)]
 
 
@@ -208,5 +212,27 @@ class TokenizerFilePreprocessing:
         return 1
 
 
-Preprocessing: TypeAlias = TextPreprocessing | TokenizerPreprocessing | TokenizerFilePreprocessing
+@dataclass(frozen=True, kw_only=True)
+class WindowPreprocessing:
+    """How a long recording is cut into the examples of one input.
+
+    Attributes:
+        input: The only input of the model, `[batch, time, ...]`.
+        kind: "sliding_windows".
+        window: The number of steps of a window.
+        hop: The number of steps from the start of one window to that of the next.
+    """
+
+    input: str
+    kind: Annotated[str, Choices(("sliding_windows",))] = "sliding_windows"
+    window: _Steps
+    hop: _Steps
+
+
+TextEntry: TypeAlias = TextPreprocessing | TokenizerPreprocessing | TokenizerFilePreprocessing
+"""Any entry of `preprocessing` for an input that takes text."""
+
+Preprocessing: TypeAlias = (
+    TextPreprocessing | TokenizerPreprocessing | TokenizerFilePreprocessing | WindowPreprocessing
+)
 """Any entry of `preprocessing`; a further kind is a further member."""

@@ -24,7 +24,7 @@ from bilstm_runtime.constraints import (
     Range,
 )
 from bilstm_runtime.decoding_spec import Decoding
-from bilstm_runtime.preprocessing_spec import Preprocessing
+from bilstm_runtime.preprocessing_spec import Preprocessing, TextEntry, WindowPreprocessing
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 T = TypeVar("T")
@@ -224,7 +224,7 @@ class ModelSpec:
         padding_neutral: Whether padding on the right changes no output.
         rows_independent: Whether every output has one row for each example, and no row of a batch
             changes the output of another. If not, examples run together, as given.
-        preprocessing: How the strings of inputs that take text become ids.
+        preprocessing: How the strings of inputs that take text become ids, or a recording examples.
         decoding: How outputs become labels or tags, for outputs that have names of classes.
     """
 
@@ -248,6 +248,19 @@ class ModelSpec:
                 "axis whose size depends on values"
             )
         return None
+
+    @property
+    def texts(self) -> tuple[TextEntry, ...]:
+        """The entries of `preprocessing` that make ids of texts."""
+        return tuple(
+            item for item in self.preprocessing if not isinstance(item, WindowPreprocessing)
+        )
+
+    @property
+    def windows(self) -> WindowPreprocessing | None:
+        """The entry of `preprocessing` that cuts recordings into windows, if there is one."""
+        found = (item for item in self.preprocessing if isinstance(item, WindowPreprocessing))
+        return next(found, None)
 
     @property
     def has_value_sizes(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,104 @@ def test_windows_of_a_recording(sensor: str, tmp_path: Path, capsys: Any) -> Non
         assert [(line["start"], line["end"], line["label"]) for line in lines] == [
             (row[0].start, row[0].end, row[0].label) for row in found
         ]
+
+
+@pytest.fixture
+def windowed(bundle: Any) -> str:
+    """A classifier of exactly 20 steps, whose bundle has windows."""
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["inputs"][0]["axes"][1] = {"name": "time", "size": 20}
+        manifest["decoding"] = [decoding()]
+        manifest["preprocessing"] = [
+            {"input": "series", "kind": "sliding_windows", "window": 20, "hop": 15}
+        ]
+
+    return str(bundle("classifier", edit))
+
+
+def test_windows_of_the_bundle(windowed: str, tmp_path: Path, capsys: Any, monkeypatch) -> None:
+    model = bilstm_runtime.load(windowed, backend="onnx")
+    recording = np.random.default_rng(0).normal(size=(73, 4)).astype(np.float32)
+    places = [(start, start + 20) for start in (0, 15, 30, 45)]
+    found = model.classify_windows(recording)
+    assert [(row[0].start, row[0].end) for row in found] == places
+    assert [row[0].start for row in model.classify_windows(recording, hop=50)] == [0, 50]
+    files = {
+        "csv": "\n".join(",".join(map(str, row)) for row in recording.tolist()).encode(),
+        "jsonl": json.dumps(recording.tolist()).encode(),
+    }
+    np.save(tmp_path / "r.npy", recording)
+    np.savez(tmp_path / "r.npz", series=recording[None])
+    for name, content in files.items():
+        (tmp_path / f"r.{name}").write_bytes(content)
+    for name in (*files, "npy", "npz"):
+        assert run(windowed, tmp_path / f"r.{name}", capsys) == (0, [*places])
+        assert run(windowed, tmp_path / f"r.{name}", capsys, "--hop", "50")[1][1] == (50, 70)
+    for name, content in files.items():
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert run(windowed, "-", capsys, "--input-format", name) == (0, [*places])
+
+
+def run(folder: str, file: Any, capsys: Any, *options: str) -> tuple[int, list[Any]]:
+    """Run the command; returns the exit code, and where each answer starts and ends."""
+    code = cli_run.main([folder, "--input", str(file), "--backend", "onnx", *options])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return code, [
+        (line.get("start"), line.get("end")) if "error" not in line else "error" for line in lines
+    ]
+
+
+def test_examples_are_no_recordings(windowed: str, tmp_path: Path, capsys: Any) -> None:
+    examples = np.zeros((3, 20, 4), np.float32)
+    example = (None, None)
+    for name, array, wanted in (
+        ("several", examples, [example] * 3),
+        ("one", examples[:1], [example]),
+        ("exact", examples[0], [(0, 20)]),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        assert run(windowed, tmp_path / f"{name}.npy", capsys) == (0, wanted)
+    lines = [examples[0], np.zeros((40, 4)), np.zeros((30, 5)), examples[1]]
+    file = tmp_path / "lines.jsonl"
+    file.write_text("\n".join(json.dumps(line.tolist()) for line in lines))
+    assert run(windowed, file, capsys) == (2, [example, (0, 20), (15, 35), "error", example])
+    np.save(tmp_path / "long.npy", np.zeros((2, 40, 4)))
+    assert run(windowed, tmp_path / "long.npy", capsys)[0] == 2
+    assert run(windowed, tmp_path / "long.npy", capsys, "--hop", "3")[0] == 2
+
+
+def test_windows_of_the_bundle_are_turned_off(windowed: str, tmp_path: Path, capsys: Any) -> None:
+    np.save(tmp_path / "r.npy", np.zeros((1, 40, 4)))
+    assert cli_run.main([windowed, "--input", str(tmp_path / "r.npy"), "--window", "0"]) == 2
+    assert "the model takes 20" in capsys.readouterr().err
+    command = [windowed, "--input", str(tmp_path / "r.npy"), "--window", "0", "--hop", "2"]
+    assert cli_run.main(command) == 2
+    assert "leave --hop out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window": 21}, "this model takes exactly 20 steps"),
+        ({"hop": 0}, "hop"),
+        ({"input": "x"}, "'x', which is not an input"),
+    ],
+)
+def test_wrong_windows_in_a_manifest(bundle: Any, change: dict[str, Any], message: str) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["inputs"][0]["axes"][1] = {"name": "time", "size": 20}
+        entry = {"input": "series", "kind": "sliding_windows", "window": 20, "hop": 15, **change}
+        manifest["preprocessing"] = [entry]
+
+    with pytest.raises(bilstm_runtime.BundleError, match=message):
+        bilstm_runtime.load(str(bundle("classifier", edit)))
+
+
+def test_a_ragged_recording_is_an_error(sensor: str) -> None:
+    model = bilstm_runtime.load(sensor, backend="onnx")
+    with pytest.raises(bilstm_runtime.InputError, match="cannot be read as an array"):
+        model.classify_windows([[1.0, 2.0], [1.0]])
 
 
 def test_impossible_windows(sensor: str) -> None:

@@ -37,9 +37,10 @@ from bilstm_runtime.errors import BilstmRuntimeError, InputError
 from bilstm_runtime.predictor import Predictor, RecordingSession
 from bilstm_runtime.preprocessing_spec import (
     Fit,
-    Preprocessing,
+    TextEntry,
     TextPreprocessing,
     TokenizerPreprocessing,
+    WindowPreprocessing,
 )
 from bilstm_runtime.spec import (
     Axis,
@@ -191,6 +192,7 @@ MODELS: Final[dict[str, ModelSpec]] = {
     "fixed-unmasked": spec(
         [InputSpec("x", "float32", (Axis("batch", 2), Axis("time", 3), Axis(None, 1)))],
         [OutputSpec("label", "float32", (Axis("batch", 2), Axis(None, 2)))],
+        preprocessing=(WindowPreprocessing(input="x", window=3, hop=2),),
     ),
     "mean": spec(
         [MASKED],
@@ -561,7 +563,7 @@ def make_cases() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _texts(rule: Preprocessing) -> list[Any]:
+def _texts(rule: TextEntry) -> list[Any]:
     encoder = make_encoder(rule)
 
     def read(text: str) -> dict[str, Any]:
@@ -588,7 +590,7 @@ def _values(
     }  # fmt: skip
 
 
-def _rule(rule: Preprocessing) -> Any:
+def _rule(rule: TextEntry) -> Any:
     return encode(rule) | {"kind": rule.kind}
 
 

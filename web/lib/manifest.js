@@ -144,7 +144,9 @@ export function parseManifest(text) {
     recommended: { recipe: root.get("recommended").get("recipe").text({ pattern: WORD }) },
   };
   checkManifest(manifest);
-  return manifest;
+  const texts = manifest.preprocessing.filter((item) => item.kind !== WINDOWS);
+  const windows = manifest.preprocessing.find((item) => item.kind === WINDOWS) ?? null;
+  return { ...manifest, preprocessing: texts, windows };
 }
 
 function decodeAxis(field) {
@@ -277,6 +279,7 @@ const SPLITS = ["whitespace", "character"];
 const TEXT_KINDS = ["text_vectorization", "string_lookup", "hashing", "tokenizer", "tokenizer_file"];
 const OUTPUT_MODES = ["int", "one_hot", "multi_hot", "count", "tf_idf"];
 const MAX_NGRAMS = 64;
+const WINDOWS = "sliding_windows";
 const LEVELS = ["word", "character", "word_characters"];
 const SIDES = ["pre", "post"];
 const MAX_LABELS = 2 ** 20;
@@ -290,8 +293,15 @@ const decodeLength = (field) => field.integer(1, MAX_TEXT);
 const oneOf = (among) => (field) => field.text({ among });
 
 export function decodePreprocessing(field) {
-  const kind = field.get("kind").text({ among: TEXT_KINDS });
+  const kind = field.get("kind").text({ among: [...TEXT_KINDS, WINDOWS] });
   const common = { input: field.get("input").text(), kind };
+  if (kind === WINDOWS) {
+    return {
+      ...common,
+      window: field.get("window").integer(1, MAX_AXIS),
+      hop: field.get("hop").integer(1, MAX_AXIS),
+    };
+  }
   if (kind === "tokenizer") return { ...common, ...decodeTokenizer(field) };
   if (kind === "tokenizer_file") return { ...common, ...decodeFile(field) };
   const found = {
@@ -322,6 +332,18 @@ export function decodePreprocessing(field) {
     field.refuse("a 'padding_id' beside 'mask_token' or 'output_sequence_length'");
   }
   return found;
+}
+
+/** Says why no windows of this length can be cut for a model; empty if they can. */
+function windowsMisfit(inputs, window) {
+  if (inputs.length > 1 || inputs[0].axes.length < 2) {
+    return "windows need a model with one input of sequences, [batch, time, ...]";
+  }
+  const { size, min } = inputs[0].axes[1];
+  if (size !== null && size !== window) {
+    return `window is ${window}; this model takes exactly ${size} steps`;
+  }
+  return window < min ? `window is ${window}; this model takes at least ${min} steps` : "";
 }
 
 const decodeWeights = (field) =>
@@ -500,6 +522,11 @@ function checkManifest(manifest) {
   for (const item of manifest.preprocessing) {
     const target = inputs.find((input) => input.name === item.input);
     if (target === undefined) refuse(`preprocessing names '${item.input}', which is not an input`);
+    if (item.kind === WINDOWS) {
+      const problem = windowsMisfit(inputs, item.window);
+      if (problem) refuse(`preprocessing cuts windows for '${item.input}', but ${problem}`);
+      continue;
+    }
     // An Embedding of Keras takes ids as floats too.
     if (!["integer", "float"].includes(DTYPES[target.dtype].kind)) {
       refuse(`preprocessing makes ids for '${item.input}', which takes ${target.dtype}`);

@@ -14,7 +14,7 @@ from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.predictor import Predictor
 from bilstm_runtime.preprocessing_spec import (
-    Preprocessing,
+    TextEntry,
     TextPreprocessing,
     TokenizerFilePreprocessing,
     TokenizerPreprocessing,
@@ -31,7 +31,7 @@ def text_cases(loaded: LoadedModel) -> list[TextCase]:
     Inputs of numbers beside the texts get random numbers of their range.
     """
     spec = loaded.spec
-    entries = {item.input: item for item in spec.preprocessing}
+    entries = {item.input: item for item in spec.texts}
     if spec.states or not entries:
         return []
     predictor = Predictor(
@@ -67,7 +67,7 @@ def text_cases(loaded: LoadedModel) -> list[TextCase]:
     return cases
 
 
-def _texts(spec: ModelSpec, entries: Mapping[str, Preprocessing]) -> Iterator[dict[str, Any]]:
+def _texts(spec: ModelSpec, entries: Mapping[str, TextEntry]) -> Iterator[dict[str, Any]]:
     """Yield the texts of one example by input: the same one for all, then one for each."""
     inputs = [one for one in spec.inputs if one.name in entries]
     first = inputs[0]
@@ -81,7 +81,7 @@ def _texts(spec: ModelSpec, entries: Mapping[str, Preprocessing]) -> Iterator[di
 
 def _numbers(
     spec: ModelSpec,
-    entries: Mapping[str, Preprocessing],
+    entries: Mapping[str, TextEntry],
     read: Callable[[str, Any], Any],
     texts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _numbers(
     return found
 
 
-def _examples(entry: Preprocessing, one: InputSpec) -> Iterator[Any]:
+def _examples(entry: TextEntry, one: InputSpec) -> Iterator[Any]:
     """Yield examples: known words, in upper case and with punctuation, and unknown ones."""
     words = ["so"] if isinstance(entry, TokenizerFilePreprocessing) else list(entry.vocabulary)
     words = [word for word in words[:: max(len(words) // _WORDS, 1)] if word.strip()] or ["so"]

@@ -307,7 +307,7 @@ def _comparison_notes(report: ExportReport) -> Iterator[str]:
 def _interface_notes(report: ExportReport) -> Iterator[str]:
     """Describe the inputs, outputs and states, and what their free and fixed axes mean."""
     spec = report.spec
-    texts = {text.input for text in spec.preprocessing}
+    texts = {text.input for text in spec.texts}
     for kind, specs in (("Input", spec.inputs), ("Output", spec.outputs), ("State", spec.states)):
         for one in specs:
             text = ", or text" if kind == "Input" and one.name in texts else ""
@@ -334,6 +334,11 @@ def _interface_notes(report: ExportReport) -> Iterator[str]:
             by_option = axis.name in report.fixed_by_options
             reason = ", as the option says" if by_option else ": the model was built so"
             yield f"{axis.name} is fixed at {axis.size}{reason}."
+    if spec.windows is not None:
+        yield (
+            f"A recording of more steps is cut into windows of {spec.windows.window} steps, one "
+            f"every {spec.windows.hop}."
+        )
     if any(axis.name is None and axis.size is None for one in spec.outputs for axis in one.axes):
         yield "An axis shown as ? has a size that the model computes from its inputs."
 
@@ -347,16 +352,20 @@ def _shape(axes: Sequence[Axis]) -> str:
 def _next_commands(report: ExportReport) -> Iterator[str]:
     """Yield what to run next, on the device."""
     folder, spec = str(report.bundle), report.spec
-    texts = {one.input for one in spec.preprocessing}
+    texts = {one.input for one in spec.texts}
     if texts and all(one.name in texts for one in spec.inputs):
         given, x = '--text "..."', '["..."]'
     elif any(one.sample_rate is not None for one in spec.inputs):
         given, x = "--input clip.wav", "x"
+    elif spec.windows is not None:
+        given, x = "--input recording.csv", "x"
     else:
         given, x = "--input examples.jsonl", "x"
     if any(isinstance(one, TagDecoding) and one.scheme for one in spec.decoding):
         given += " --spans"
     call = _CALLS[type(spec.decoding[0])] if spec.decoding else "predict"
+    if spec.windows is not None and call == "classify":
+        call, x = "classify_windows", "recording"
     yield "Next, on the device:"
     yield f"  check-bilstm {shlex.quote(folder)}"
     yield f"  run-bilstm {shlex.quote(folder)} {given}"
@@ -427,7 +436,7 @@ def _text_classifier_note(report: ExportReport) -> Iterator[str]:
     spec, profile = report.spec, PROFILES[_TEXT_CLASSIFIER]
     made = [artifact for artifact in report.artifacts if artifact.format == profile.format]
     answers = any(isinstance(one, LabelDecoding) for one in spec.decoding)
-    if not made or not spec.preprocessing or not answers or profile.misfit is None:
+    if not made or not spec.texts or not answers or profile.misfit is None:
         return
     if any(proof.name == profile.name for artifact in made for proof in artifact.runtimes):
         return

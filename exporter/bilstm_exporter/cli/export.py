@@ -106,6 +106,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "(default: that of a MelSpectrogram layer)",
     )
     parser.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="on the device, cut a recording that is longer into windows of N steps, each of which "
+        "is an example (default with --hop: the fixed length of the model)",
+    )
+    parser.add_argument(
+        "--hop", type=int, metavar="M", help="steps from one window to the next (default: N)"
+    )
+    parser.add_argument(
         "--threshold",
         type=float,
         metavar="P",

@@ -255,7 +255,7 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
 
 def _check_csv(header: Sequence[str], keys: Sequence[str], spec: ModelSpec, label: str) -> None:
     """Refuse texts, and columns that have the name of an output but not that of its labels."""
-    layers = [text for text in spec.preprocessing if isinstance(text, TextPreprocessing)]
+    layers = [text for text in spec.texts if isinstance(text, TextPreprocessing)]
     texts = [text.input for text in layers if text.split is not None]
     if texts:
         message = (

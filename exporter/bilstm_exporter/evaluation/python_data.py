@@ -101,7 +101,7 @@ class _StreamReader:
         self._names = [item.name for item in spec.inputs]
         self._outputs = [item.name for item in spec.outputs]
         first = spec.inputs[0]
-        texts = [text for text in spec.preprocessing if text.input == first.name]
+        texts = [text for text in spec.texts if text.input == first.name]
         self._rank = len(first.axes)
         self._text_rank = 1 if texts and (texts[0].rank or _takes_one_value(first)) else self._rank
         self._columns: dict[str, list[Any]] = {name: [] for name in self._names}

@@ -17,7 +17,7 @@ from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.reference.roundings import RoundedCalls, moved_weights
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
-from bilstm_runtime.preprocessing_spec import Preprocessing
+from bilstm_runtime.preprocessing_spec import TextEntry
 
 
 class BaseModel(ABC):
@@ -45,7 +45,7 @@ class BaseModel(ABC):
     states: tuple[DeclaredInput, ...]
     output_names: tuple[str, ...]
     output_structure: str
-    preprocessing: tuple[Preprocessing, ...] = ()
+    preprocessing: tuple[TextEntry, ...] = ()
 
     @property
     def state_count(self) -> int:

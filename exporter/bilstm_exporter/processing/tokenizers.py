@@ -16,7 +16,7 @@ from bilstm_exporter.errors import MissingLibraryError, OptionError
 from bilstm_runtime.errors import BilstmRuntimeError, MissingPackageError
 from bilstm_runtime.preprocessing_spec import (
     Fit,
-    Preprocessing,
+    TextEntry,
     TokenizerFilePreprocessing,
     TokenizerPreprocessing,
 )
@@ -318,7 +318,7 @@ def _plain_table(table: Mapping[str, int], origin: str) -> TokenTable:
 
 def preprocessing_of(
     tokenizers: Mapping[str | None, Tokenizer], length: Length, spec: ModelSpec
-) -> tuple[tuple[Preprocessing, ...], dict[str, bytes]]:
+) -> tuple[tuple[TextEntry, ...], dict[str, bytes]]:
     """Describe how text becomes the ids of the inputs.
 
     Args:
@@ -335,7 +335,7 @@ def preprocessing_of(
     """
     inputs = {one.name: one for one in spec.inputs}
     chosen = {_input_of(name, inputs, tokenizers): one for name, one in tokenizers.items()}
-    found: list[Preprocessing] = []
+    found: list[TextEntry] = []
     files: dict[str, bytes] = {}
     for name, tokenizer in chosen.items():
         fit = _fit(inputs[name], tokenizer, length)

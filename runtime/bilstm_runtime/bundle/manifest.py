@@ -25,7 +25,7 @@ from bilstm_runtime.constraints import (
     Key,
 )
 from bilstm_runtime.errors import ManifestError
-from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
+from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing, WindowPreprocessing
 from bilstm_runtime.spec import (
     MAX_FILES,
     MAX_TENSORS,
@@ -35,6 +35,7 @@ from bilstm_runtime.spec import (
     Quantization,
 )
 from bilstm_runtime.stream_spec import StreamSpec
+from bilstm_runtime.windows import windows_misfit
 
 __all__ = ["EXPORT_AGAIN", "FORMAT_VERSION", "MANIFEST_FILE", "QUANTIZED_DTYPES", "Artifact",
            "Golden", "Manifest", "Quantization", "Source", "TargetFile",
@@ -119,7 +120,7 @@ class Manifest:
     @property
     def files(self) -> list[str]:
         """The names of all files of the bundle beside the manifest."""
-        texts = self.spec.preprocessing
+        texts = self.spec.texts
         tokenizers = {one.file for one in texts if isinstance(one, TokenizerFilePreprocessing)}
         return [
             *(item.file for item in (*self.artifacts, *self.stream_artifacts)),
@@ -187,6 +188,11 @@ def _check_preprocessing(spec: ModelSpec) -> None:
         target = inputs.get(item.input)
         if target is None:
             _refuse(f"preprocessing names {item.input!r}, which is not an input")
+        if isinstance(item, WindowPreprocessing):
+            problem = windows_misfit(spec, item.window)
+            if problem:
+                _refuse(f"preprocessing cuts windows for {item.input!r}, but {problem}")
+            continue
         # An Embedding of Keras takes ids as floats too.
         if np.dtype(target.dtype).kind not in "iuf":
             _refuse(f"preprocessing makes ids for {item.input!r}, which takes {target.dtype}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from bilstm_runtime.inputs import Values
     from bilstm_runtime.io.writers import Writer
     from bilstm_runtime.model import Model
+
+
+_Example: TypeAlias = "tuple[int, dict[str, Any]]"
+"""An example, with the number of its line."""
 
 
 def answers_lines(
@@ -63,6 +67,7 @@ class PredictionJob:
         file: BinaryIO,
         progress: Progress,
         answerer: Answerer | None = None,
+        windows: tuple[int, int] | None = None,
     ) -> None:
         """Predict with a model.
 
@@ -74,6 +79,8 @@ class PredictionJob:
             file: Where to write.
             progress: Shows the number of examples.
             answerer: Writes answers in words, in place of numbers.
+            windows: The steps of a window, and from one to the next: an example with more steps
+                than a window is a recording. None if no windows are cut.
         """
         self._model = model
         self._batch_size = batch_size
@@ -85,7 +92,8 @@ class PredictionJob:
         self._header: list[str] = []
         self._has_rows = False
         self._answerer = answerer
-        self._texts = [item.input for item in model.spec.preprocessing]
+        self._windows = windows
+        self._texts = [item.input for item in model.spec.texts]
         self.errors: list[str] = []
 
     def answer(self, values: Values, first: int = 0) -> int:
@@ -124,11 +132,11 @@ class PredictionJob:
             if not examples:
                 continue
             self._has_rows = True
-            try:
-                self.answer(self._values([example for _, example in examples]), count)
-            except InputError as error:
-                raise self._located(error, examples) from error
-            count += len(examples)
+            for part in self._parts(examples):
+                try:
+                    count += self._answer_examples(part, count)
+                except InputError as error:
+                    raise self._located(error, part) from error
             self._file.flush()
             self._progress(count, None)
         return count or self.answer(self._values([]))  # no examples: an error
@@ -143,23 +151,51 @@ class PredictionJob:
         ignored = label_keys(inputs, self._model.outputs)
         return self.answer(READERS[input_format](content, inputs, self._label, ignored))
 
-    def answer_windows(
-        self, source: BinaryIO, input_format: str, window: int | None, hop: int | None
+    def answer_recording(
+        self, source: BinaryIO, input_format: str, *, may_be_examples: bool
     ) -> int:
-        """Answer each window of one recording; returns the number of windows."""
-        spec = self._model.spec
+        """Answer each window of one recording.
+
+        Args:
+            source: The file.
+            input_format: Its format.
+            may_be_examples: Whether the file may hold examples instead, which are answered as they
+                are: several, or one that is no longer than a window.
+
+        Returns:
+            The number of answers.
+
+        Raises:
+            DataFileError: The file does not hold one recording.
+        """
         if input_format == TEXT_LINES:
             message = f"{self._label}: windows are cut from numbers, not from text"
             raise DataFileError(message)
-        content = read_all(source, self._label)
-        values = READERS[input_format](content, self._model.inputs, self._label)
-        recording = np.asarray(next(iter(values.values())) if isinstance(values, dict) else values)
-        rank = len(spec.inputs[0].axes)
-        if recording.ndim == rank and len(recording) == 1:
-            recording = recording[0]
-        elif rank == 2 and recording.ndim == 2 and recording.shape[1] == 1:
-            recording = recording[:, 0]
-        windows, starts = sliding_windows(recording, spec, window, hop)
+        inputs = self._model.inputs
+        ignored = label_keys(inputs, self._model.outputs)
+        values = READERS[input_format](read_all(source, self._label), inputs, self._label, ignored)
+        column = next(iter(values.values())) if isinstance(values, dict) else values
+        rank = len(inputs[0].axes)
+        recording = _one_recording(column, rank)
+        has_batch = not isinstance(column, np.ndarray) or column.ndim >= rank
+        if may_be_examples and has_batch and not self._is_recording(recording):
+            return self.answer(values)
+        if recording is None:
+            message = f"{self._label}: windows are cut from one recording; found {len(column)} rows"
+            raise DataFileError(message)
+        return self._answer_windows(recording)
+
+    def _is_recording(self, example: Any) -> bool:
+        """Whether an example has more steps than a window."""
+        if self._windows is None or not isinstance(example, (list, np.ndarray)):
+            return False
+        return len(example) > self._windows[0]
+
+    def _answer_windows(self, recording: Any) -> int:
+        """Answer each window of a recording; returns their number."""
+        windows, starts = sliding_windows(
+            recording, self._model.spec, *(self._windows or (None, None))
+        )
         if self._answerer is None:
             return self.answer(windows)
         for line, start in zip(
@@ -199,32 +235,47 @@ class PredictionJob:
                 examples += self._examples(at, [line], input_format)
             except DataFileError as error:
                 examples.append((at, str(error)))
-        valid = [example for _, example in examples if isinstance(example, dict)]
+        valid = [(at, example) for at, example in examples if isinstance(example, dict)]
         try:
-            if len(valid) == len(examples) and valid:
-                self.answer(self._values(valid), first)
-                return len(valid)
+            if len(valid) == len(examples) and len(self._parts(valid)) == 1:
+                return self._answer_examples(valid, first)
         except InputError:
             pass
-        for count, (at, example) in enumerate(examples, start=first):
+        count = 0
+        for at, example in examples:
             if isinstance(example, str):
                 self._write_error(example)
+                count += 1
                 continue
             try:
-                self.answer(self._values([example]), count)
+                count += self._answer_examples([(at, example)], first + count)
             except InputError as error:
                 self._write_error(f"{self._label}, line {at}: {error}")
+                count += 1
+        return count
+
+    def _parts(self, examples: list[_Example]) -> list[list[_Example]]:
+        """Split the examples of some lines into those that run together: recordings run alone."""
+        name = self._names[0]
+        if any(self._is_recording(example[name]) for _, example in examples):
+            return [[example] for example in examples]
+        return [examples] if examples else []
+
+    def _answer_examples(self, examples: list[_Example], first: int) -> int:
+        """Answer examples that run together, or the windows of one; returns how many."""
+        value = examples[0][1][self._names[0]]
+        if len(examples) == 1 and self._is_recording(value):
+            return self._answer_windows(value)
+        self.answer(self._values([example for _, example in examples]), first)
         return len(examples)
 
     def _write_error(self, message: str) -> None:
         self.errors.append(message)
         self._file.write((json.dumps({"error": message}) + "\n").encode())
 
-    def _examples(
-        self, number: int, lines: Sequence[str], input_format: str
-    ) -> list[tuple[int, dict[str, Any]]]:
+    def _examples(self, number: int, lines: Sequence[str], input_format: str) -> list[_Example]:
         """Return the examples of some lines, with the numbers of their lines."""
-        examples: list[tuple[int, dict[str, Any]]] = []
+        examples: list[_Example] = []
         ignored = label_keys(self._model.inputs, self._model.outputs)
         for at, line in enumerate(lines, start=number):
             if not line.strip():
@@ -245,12 +296,25 @@ class PredictionJob:
     def _values(self, examples: Sequence[dict[str, Any]]) -> Values:
         return {name: [example[name] for example in examples] for name in self._names}
 
-    def _located(self, error: InputError, examples: list[tuple[int, dict[str, Any]]]) -> InputError:
+    def _located(self, error: InputError, examples: list[_Example]) -> InputError:
         """Return an error that names the line of the first wrong example."""
         reader = InputReader(self._model.spec)
-        for number, example in examples:
+        for number, example in examples if len(examples) > 1 else []:
             try:
                 reader.read(self._values([example]))
             except InputError as found:
                 return type(error)(f"{self._label}, line {number}: {found}")
-        return type(error)(f"{self._label}, lines from {examples[0][0]}: {error}")
+        where = "line" if len(examples) == 1 else "lines from"
+        return type(error)(f"{self._label}, {where} {examples[0][0]}: {error}")
+
+
+def _one_recording(column: Any, rank: int) -> Any:
+    """Find the one recording in the values of an input of this rank; None if they are several."""
+    is_array = isinstance(column, np.ndarray)
+    if is_array and column.ndim < rank:
+        return column
+    if len(column) == 1:
+        return column[0]
+    if rank == 2 and all(np.shape(row) == (1,) for row in column):  # one step in each row
+        return column[:, 0] if is_array else [row[0] for row in column]
+    return None

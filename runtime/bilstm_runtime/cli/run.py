@@ -122,11 +122,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--window",
         type=int,
         metavar="N",
-        help="cut one long recording into windows of N steps, each of which is an example "
-        "(default with --hop: the fixed length of the model)",
+        help="cut one long recording into windows of N steps, each of which is an example; 0 cuts "
+        "none (default: that of the export, and with --hop the fixed length of the model)",
     )
     parser.add_argument(
-        "--hop", type=int, metavar="M", help="steps from one window to the next (default: N)"
+        "--hop",
+        type=int,
+        metavar="M",
+        help="steps from one window to the next (default: that of the export, or N)",
     )
     answers = parser.add_argument_group("answers", "for a bundle that names its classes")
     answers.add_argument("--top-k", type=int, metavar="K", help="the K best labels (default: 1)")
@@ -187,6 +190,7 @@ def run(args: argparse.Namespace) -> int:
     answerer = _answerer(args, model, output_format)
     if answerer is None:
         check_format(output_format, model.outputs)
+    is_asked, windows = _windows(args, model)
     label = {None: "--text", STDIN: "stdin"}.get(args.input, args.input)
     progress = Progress(shown=not args.quiet and sys.stderr.isatty())
     source = None if args.input is None else open_source(_no_stdin(args.input))
@@ -194,12 +198,13 @@ def run(args: argparse.Namespace) -> int:
     owned = contextlib.closing(source) if source and is_owned else contextlib.nullcontext()
     with owned, opened_output(args.output) as file:
         write = WRITERS[output_format]
-        job = PredictionJob(model, args.batch_size, label, write, file, progress, answerer)
+        job = PredictionJob(model, args.batch_size, label, write, file, progress, answerer, windows)
+        by_line = answers_lines(model, input_format, output_format, answerer)
         if source is None:
             count = job.answer_texts(args.text)
-        elif args.window is not None or args.hop is not None:
-            count = job.answer_windows(source, input_format, args.window, args.hop)
-        elif answers_lines(model, input_format, output_format, answerer):
+        elif windows and (is_asked or not (by_line and input_format in ("jsonl", TEXT_LINES))):
+            count = job.answer_recording(source, input_format, may_be_examples=not is_asked)
+        elif by_line:
             count = job.answer_lines(source, input_format)
         else:
             count = job.answer_all(source, input_format)
@@ -285,6 +290,25 @@ def _answerer(args: argparse.Namespace, model: Model, output_format: str) -> Ans
         message += "words, not numbers; leave them out, or write .jsonl without --raw"
         raise OptionError(message)
     return None
+
+
+def _windows(args: argparse.Namespace, model: Model) -> tuple[bool, tuple[int, int] | None]:
+    """Return whether the options ask for windows, and their steps; None if none are cut.
+
+    Raises:
+        OptionError: The options contradict each other or the model.
+    """
+    from bilstm_runtime.windows import window_steps  # noqa: PLC0415 (see above)
+
+    if args.window == 0:
+        if args.hop is not None:
+            message = "--window 0 cuts no windows; leave --hop out"
+            raise OptionError(message)
+        return False, None
+    is_asked = args.window is not None or args.hop is not None
+    if not is_asked and model.spec.windows is None:
+        return False, None
+    return is_asked, window_steps(model.spec, args.window, args.hop)
 
 
 def _words(file: str) -> tuple[str, ...]:

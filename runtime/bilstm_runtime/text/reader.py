@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bilstm_runtime.decoding.tags import TokenSequence
-    from bilstm_runtime.preprocessing_spec import Preprocessing
+    from bilstm_runtime.preprocessing_spec import TextEntry
     from bilstm_runtime.spec import AnyArray, InputSpec
 
 _TEXT_KINDS: Final = "UST"
 
 
 def make_encoder(
-    preprocessing: Preprocessing,
+    preprocessing: TextEntry,
     read_file: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
 ) -> TextEncoder | KerasTokenizer | FileTokenizer:
     """Return what computes the ids of one entry of `preprocessing`.
@@ -49,7 +49,7 @@ class TextReader:
 
     def __init__(
         self,
-        preprocessing: Preprocessing,
+        preprocessing: TextEntry,
         spec: InputSpec,
         *,
         can_pad: bool,

@@ -134,7 +134,7 @@ def _limits(item: InputSpec | StateSpec) -> tuple[float, float] | None:
 
 def _vocabulary(spec: ModelSpec, name: str) -> list[_File]:
     """The file of the tokens of a text input, if each token is one line."""
-    for item in spec.preprocessing:
+    for item in spec.texts:
         if item.input == name and isinstance(item, TextPreprocessing):
             return _file(f"vocab_{name}.txt", "the tokens", _VOCABULARY, item.vocabulary)
     return []

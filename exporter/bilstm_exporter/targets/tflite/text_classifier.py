@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bilstm_runtime.decoding_spec import LabelDecoding
 from bilstm_runtime.preprocessing_spec import (
-    Preprocessing,
+    TextEntry,
     TextPreprocessing,
     TokenizerPreprocessing,
 )
@@ -55,16 +55,16 @@ def regex_tokenizer(spec: ModelSpec) -> RegexTokenizer | None:
 
 
 def _tokenizer_or_misfit(spec: ModelSpec) -> RegexTokenizer | str:
-    if len(spec.preprocessing) != 1 or len(spec.file_inputs) != 1:
+    if len(spec.texts) != 1 or len(spec.file_inputs) != 1:
         return "it gives the ids of one text, and nothing else"
-    item, one = spec.preprocessing[0], spec.inputs[0]
+    item, one = spec.texts[0], spec.inputs[0]
     problem = _text_misfit(item) or _input_misfit(one) or _answer_misfit(spec)
     if problem or not isinstance(item, (TextPreprocessing, TokenizerPreprocessing)):
         return problem
     return _described(item)
 
 
-def _text_misfit(item: Preprocessing) -> str:
+def _text_misfit(item: TextEntry) -> str:
     if isinstance(item, TextPreprocessing):
         standardize, split, length = item.standardize, item.split, item.output_sequence_length
         return _first(
