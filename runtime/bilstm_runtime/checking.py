@@ -20,6 +20,7 @@ from bilstm_runtime.bundle.golden_texts import (
     plain_answers,
     read_text_cases,
 )
+from bilstm_runtime.bundle.golden_windows import places, read_window_cases, window_answers
 from bilstm_runtime.comparison import EXACT, Difference, compare, replay
 from bilstm_runtime.decoding.recorded import agree
 from bilstm_runtime.errors import (
@@ -33,6 +34,7 @@ from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.model import load_artifact
 from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 from bilstm_runtime.streams import run_stream
+from bilstm_runtime.windows import sliding_windows
 
 if TYPE_CHECKING:
     import os
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.bundle.folder import Bundle
     from bilstm_runtime.bundle.golden import Case
     from bilstm_runtime.bundle.manifest import Manifest, TargetFile
+    from bilstm_runtime.inputs import Values
     from bilstm_runtime.model import Model
     from bilstm_runtime.spec import AnyArray, Artifact
     from bilstm_runtime.stream_spec import StreamSpec
@@ -190,7 +193,11 @@ def _check_artifact(
         return found
     try:
         model = load_artifact(bundle, backend, artifact, threads=1)
-        wrong_answer = _wrong_answer(model, cases) or _wrong_text(bundle, artifact, model)
+        wrong_answer = (
+            _wrong_answer(model, cases)
+            or _wrong_text(bundle, artifact, model)
+            or _wrong_windows(bundle, artifact, model)
+        )
         (first, reason), (second, again) = (
             _compare_cases(bundle.manifest, artifact, cases, outputs)
             for outputs in replay(model.run_case, cases)
@@ -294,15 +301,48 @@ def _wrong_text(bundle: Bundle, artifact: Artifact, model: Model) -> str:
             answers = plain_answers(model.answers(dict(case.texts), recorded, decoding)[0])
             if not equals(answers, case.answers[decoding.output]):
                 return f"the answer to text {number} for {decoding.output!r} is wrong"
-        if artifact.recorded_at_export:
-            continue
-        found = model.predict(dict(case.texts))
-        outputs = found.values() if isinstance(found, dict) else found
-        outputs = [outputs] if spec.output_structure == "single" else list(outputs)
-        tolerance = artifact.tolerance or bundle.manifest.tolerance
-        for one, output, reference in zip(spec.outputs, outputs, recorded, strict=True):
-            if not compare(np.asarray(output), reference, tolerance).passed:
-                return f"the output {one.name!r} for text {number} is wrong"
+        wrong = _wrong_output(bundle, artifact, model, dict(case.texts), recorded)
+        if wrong:
+            return f"the output {wrong!r} for text {number} is wrong"
+    return ""
+
+
+def _wrong_windows(bundle: Bundle, artifact: Artifact, model: Model) -> str:
+    """Compare windows, outputs and answers for the recorded recordings; see `_wrong_answer`."""
+    spec = bundle.manifest.spec
+    for number, case in enumerate(read_window_cases(bundle)):
+        windows, starts = sliding_windows(case.recording, spec, None, None)
+        found = places(starts, windows.shape[1])
+        if not equals(found, case.windows):
+            return f"the windows of recording {number} are wrong"
+        recorded = arrays_of(case.outputs, [item.dtype for item in spec.outputs])
+        for decoding in spec.decoding:
+            answers = window_answers(model.answers(windows, recorded, decoding), found)
+            if not equals(answers, case.answers[decoding.output]):
+                return f"the answers to recording {number} for {decoding.output!r} are wrong"
+        wrong = _wrong_output(bundle, artifact, model, windows, recorded)
+        if wrong:
+            return f"the output {wrong!r} for the windows of recording {number} is wrong"
+    return ""
+
+
+def _wrong_output(
+    bundle: Bundle, artifact: Artifact, model: Model, values: Values, recorded: Sequence[AnyArray]
+) -> str:
+    """Return the name of an output that differs from Keras's; empty if all agree.
+
+    A file whose own outputs were recorded is compared with those, see `_drift`.
+    """
+    if artifact.recorded_at_export:
+        return ""
+    spec = bundle.manifest.spec
+    found = model.predict(values)
+    outputs = found.values() if isinstance(found, dict) else found
+    outputs = [outputs] if spec.output_structure == "single" else list(outputs)
+    tolerance = artifact.tolerance or bundle.manifest.tolerance
+    for one, output, reference in zip(spec.outputs, outputs, recorded, strict=True):
+        if not compare(np.asarray(output), reference, tolerance).passed:
+            return one.name
     return ""
 
 

@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bilstm_exporter.artifacts import VerifiedArtifact
 from bilstm_exporter.bundle.golden_texts import text_cases
+from bilstm_exporter.bundle.golden_windows import window_cases
 from bilstm_exporter.bundle.micro import micro_files
 from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.keras_model import TOLERANCE
@@ -20,7 +22,7 @@ from bilstm_exporter.recipe_selection import Selection
 from bilstm_exporter.streaming.export import Streaming
 from bilstm_runtime.bundle.codec import manifest_to_json
 from bilstm_runtime.bundle.golden import Case, golden_content
-from bilstm_runtime.bundle.golden_texts import text_content
+from bilstm_runtime.bundle.golden_texts import json_content
 from bilstm_runtime.bundle.manifest import (
     MANIFEST_FILE,
     Golden,
@@ -35,6 +37,7 @@ from bilstm_runtime.spec import ModelSpec
 
 GOLDEN_FILE = "golden.npz"
 TEXTS_FILE = "golden_texts.json"
+WINDOWS_FILE = "golden_windows.json"
 
 
 def golden_entry(content: bytes, cases: int, file: str = GOLDEN_FILE) -> Golden:
@@ -78,8 +81,12 @@ def write_bundle(
             for number, probe in enumerate(golden)
         ]
     )
-    texts = text_cases(loaded)
-    text_bytes = text_content(texts)
+    raw_cases: dict[str, Sequence[Any]] = {
+        TEXTS_FILE: text_cases(loaded),
+        WINDOWS_FILE: window_cases(loaded, golden),
+    }
+    raw = {name: json_content(cases) for name, cases in raw_cases.items() if cases}
+    entries = {name: golden_entry(data, len(raw_cases[name]), name) for name, data in raw.items()}
     extra = target_files(artifacts, golden)
     manifest = Manifest(
         spec=loaded.spec,
@@ -88,7 +95,8 @@ def write_bundle(
         ),
         artifacts=tuple(one.artifact for one in artifacts),
         golden=golden_entry(content, len(golden)),
-        golden_texts=golden_entry(text_bytes, len(texts), TEXTS_FILE) if texts else None,
+        golden_texts=entries.get(TEXTS_FILE),
+        golden_windows=entries.get(WINDOWS_FILE),
         tolerance=TOLERANCE,
         recommended_recipe=selection.recommended,
         recommended_reason=selection.reason,
@@ -100,9 +108,7 @@ def write_bundle(
         ),
     )
     (folder / GOLDEN_FILE).write_bytes(content)
-    if texts:
-        (folder / TEXTS_FILE).write_bytes(text_bytes)
-    for name, file_content in loaded.files.items():
+    for name, file_content in {**raw, **loaded.files}.items():
         (folder / name).write_bytes(file_content)
     for one in artifacts:
         (folder / one.artifact.file).write_bytes(one.built.content)

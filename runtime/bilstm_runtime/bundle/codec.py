@@ -53,7 +53,7 @@ _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.
 _KEY_ORDER: Final = (
     "format_version", "name", "source", "inputs", "outputs", "output_structure", "padding",
     "rows_independent", "states", "preprocessing", "decoding", "recommended", "artifacts",
-    "golden", "golden_texts", "tolerance", "versions",
+    "golden", "golden_texts", "golden_windows", "tolerance", "versions",
 )  # fmt: skip
 """The order of the document's top-level keys; other keys follow in the order of the fields."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from bilstm_runtime.errors import GoldenError
 
 if TYPE_CHECKING:
     from bilstm_runtime.bundle.folder import Bundle
+    from bilstm_runtime.bundle.manifest import Golden
+
+_Case = TypeVar("_Case")
 
 _SCORE_ERROR: Final = 1e-5
 """The largest difference of a score, which another exponential function may cause."""
@@ -48,12 +51,25 @@ def read_text_cases(bundle: Bundle) -> list[TextCase]:
     Raises:
         BundleError: The file is missing or changed, or is not of this form.
     """
-    item = bundle.manifest.golden_texts
+    return read_json_cases(bundle, bundle.manifest.golden_texts, TextCase)
+
+
+def read_json_cases(bundle: Bundle, item: Golden | None, kind: Callable[..., _Case]) -> list[_Case]:
+    """Read golden cases in JSON.
+
+    Args:
+        bundle: The bundle.
+        item: The entry of the file in the manifest; None if there is no such file.
+        kind: Makes a case of the members of its object.
+
+    Raises:
+        BundleError: The file is missing or changed, or is not of this form.
+    """
     if item is None:
         return []
     try:
         found = json.loads(bundle.read(item).decode("utf-8"))
-        cases = [TextCase(**case) for case in found]
+        cases = [kind(**case) for case in found]
     except (ValueError, TypeError, RecursionError) as error:
         message = f"{item.file} cannot be read ({error!s:.200}). Export the model again."
         raise GoldenError(message) from error
@@ -63,8 +79,8 @@ def read_text_cases(bundle: Bundle) -> list[TextCase]:
     return cases
 
 
-def text_content(cases: Sequence[TextCase]) -> bytes:
-    """Return the bytes of a file of golden texts."""
+def json_content(cases: Sequence[Any]) -> bytes:
+    """Return the bytes of a file of golden cases, dataclasses, in JSON."""
     return (json.dumps([dataclasses.asdict(case) for case in cases], indent=1) + "\n").encode()
 
 

@@ -92,6 +92,7 @@ class Manifest:
         artifacts: The model files.
         golden: The recorded inputs and outputs.
         golden_texts: The recorded texts with their ids and answers; None without text.
+        golden_windows: A recording with its windows and answers; None without windows.
         tolerance: The tolerance for differences from Keras's outputs.
         recommended_recipe: The recipe that `load` runs by default.
         recommended_reason: The reason in a sentence, if a search chose the recipe.
@@ -109,6 +110,7 @@ class Manifest:
     recommended_reason: Annotated[str, Flag.OMIT_DEFAULT, Key(("recommended", "reason"))] = ""
     versions: Annotated[Mapping[str, str], Items(MAX_TENSORS)] = field(default_factory=dict)
     golden_texts: Annotated[Golden | None, Flag.OMIT_DEFAULT] = None
+    golden_windows: Annotated[Golden | None, Flag.OMIT_DEFAULT] = None
     streaming: Annotated[StreamSpec | None, Flag.OMIT_DEFAULT] = None
     target_files: Annotated[tuple[TargetFile, ...], Flag.OMIT_DEFAULT, Items(MAX_FILES)] = ()
 
@@ -125,7 +127,7 @@ class Manifest:
         return [
             *(item.file for item in (*self.artifacts, *self.stream_artifacts)),
             self.golden.file,
-            *([] if self.golden_texts is None else [self.golden_texts.file]),
+            *(one.file for one in (self.golden_texts, self.golden_windows) if one is not None),
             *sorted(tokenizers),
             *(item.file for item in self.target_files),
         ]

@@ -1,5 +1,6 @@
 """Which models get windows of a long recording."""
 
+import hashlib
 import json
 
 import keras
@@ -84,3 +85,31 @@ def test_a_bundle_with_windows(tmp_path, formats):
     assert [one.label for (one,) in found] == [["still", "walks"][n] for n in scores.argmax(1)]
     np.testing.assert_allclose([one.score for (one,) in found], scores.max(1), atol=1e-5)
     assert bilstm_runtime.check(tmp_path / "edge").passed
+    check_golden_windows(tmp_path / "edge")
+
+
+def check_golden_windows(folder):
+    """The file goes from a recording to the answers, and check-bilstm compares each part."""
+    file = folder / "golden_windows.json"
+    content = json.loads(file.read_text())
+    (case,) = content
+    assert len(case["recording"]) == 12 + 2 * 5 + 2
+    assert case["windows"] == [{"start": n, "end": n + 12} for n in (0, 5, 10)]
+    found = bilstm_runtime.load(folder).classify_windows(case["recording"])
+    for answers, (label,) in zip(case["answers"]["moves"], found, strict=True):
+        assert answers == [{**vars(label), "score": pytest.approx(label.score, abs=1e-5)}]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for change, message in (
+        (lambda case: case["windows"][1].update(start=6), "the windows of recording 0"),
+        (lambda case: case["answers"]["moves"][2][0].update(end=20), "the answers to recording 0"),
+        (lambda case: case["recording"][13].reverse(), "the output 'moves'"),
+    ):
+        wrong = json.loads(json.dumps(content))
+        change(wrong[0])
+        data = json.dumps(wrong).encode()
+        file.write_bytes(data)
+        manifest["golden_windows"].update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        report = bilstm_runtime.check(folder)
+        assert not report.passed
+        assert message in report.checks[0].reason
