@@ -373,6 +373,34 @@ def viterbi_one_hot(x, w):
 
 
 @loop
+def viterbi_masked(x, w):
+    """A masked step keeps the scores, and each tag is its own predecessor."""
+    rows = steps_first(x)
+    valid = rows[:, :, 0] > -0.5
+
+    def step(carry, item):
+        row, is_valid = item
+        total = carry[0][:, :, None] + tf.expand_dims(w, 0)
+        best = tf.argmax(total, axis=1, output_type=tf.int32)
+        same = tf.tile(tf.range(FEATURES)[None], [tf.shape(row)[0], 1])
+        score = tf.reduce_max(total, axis=1) + row
+        return (
+            tf.where(is_valid[:, None], score, carry[0]),
+            tf.where(is_valid[:, None], best, same),
+        )
+
+    start = (rows[0], tf.zeros_like(rows[0], tf.int32))
+    scores, backs = tf.scan(step, (rows[1:], valid[1:]), start)
+    last = tf.argmax(tf.concat([rows[:1], scores], 0)[-1], axis=-1, output_type=tf.int32)
+
+    def walk(tag, back):
+        return tf.gather(back, tag, axis=1, batch_dims=1)
+
+    path = tf.concat([tf.scan(walk, backs, last, reverse=True), tf.expand_dims(last, 0)], 0)
+    return tf.one_hot(tf.transpose(path), FEATURES)
+
+
+@loop
 def viterbi_keras_contrib(x, w):
     """As in keras-contrib: K.rnn with energies and integer positions, then K.rnn backwards."""
     backend = tf_keras.backend

@@ -14,7 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.ir.counts import static_number
-from bilstm_exporter.ir.traversal import IF_OPERATORS, WHILE_OPERATORS, function_graph
+from bilstm_exporter.ir.traversal import (
+    IF_OPERATORS,
+    SAME_VALUE,
+    WHILE_OPERATORS,
+    before,
+    function_graph,
+)
 
 Tensor = Any
 Sources = list[tuple[Tensor, int]]
@@ -72,7 +78,7 @@ def size_sources(tensor: Tensor, axis: int, known: set[int]) -> Sources | None:
         return None
     if tensor.op.type in _ELEMENTWISE:
         return _broadcast_sources(tensor, axis, known)
-    for rule in (_row_of_product, _element, _passed_through_loop, _moved):
+    for rule in (_row_of_product, _element, _passed_through_loop, _moved, _given):
         source = rule(tensor, axis)
         if source is not None:
             return size_sources(*source, known)
@@ -127,6 +133,62 @@ def _moved(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
     kept = _AXES[operation.type](operation, source)
     return None if kept is None or kept[axis] is None else (operation.inputs[0], kept[axis])
 
+
+def _given(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None:
+    """For an operator whose input gives the sizes, if that is a size of another tensor."""
+    operation = tensor.op
+    place = _SIZES.get(operation.type)
+    if place is None or (operation.type == "Tile" and operation.inputs[0].shape[axis] != 1):
+        return None
+    return _size_at(operation.inputs[place], axis)
+
+
+def _size_at(vector: Tensor, number: int) -> tuple[Tensor, int] | None:
+    """The tensor and axis whose size is an element of a vector of sizes."""
+    vector = before(vector, SAME_VALUE)
+    operation = vector.op
+    if operation.type == "Shape":
+        return operation.inputs[0], number
+    if operation.type == "Pack":
+        return _size_of(operation.inputs[number])
+    if operation.type == "ExpandDims":
+        return _size_of(operation.inputs[0])
+    part: tuple[Tensor, int] | None = None
+    if operation.type == "ConcatV2":
+        part = _part(operation.inputs[:-1], number)
+    elif operation.type == "StridedSlice" and not operation.get_attr("shrink_axis_mask"):
+        begin, stride = (static_number(operation.inputs[n]) for n in (1, 3))
+        begin = 0 if operation.get_attr("begin_mask") else begin
+        if begin is not None and begin >= 0 and stride == 1:
+            part = operation.inputs[0], begin + number
+    return None if part is None else _size_at(*part)
+
+
+def _part(vectors: Sequence[Tensor], number: int) -> tuple[Tensor, int] | None:
+    """The vector that has an element of joined vectors, and its place there."""
+    for vector in vectors:
+        length = vector.shape.num_elements()
+        if length is None or number < length:
+            return None if length is None else (vector, number)
+        number -= length
+    return None
+
+
+def _size_of(scalar: Tensor) -> tuple[Tensor, int] | None:
+    """The tensor and axis whose size a scalar is."""
+    scalar = before(scalar, SAME_VALUE)
+    operation = scalar.op
+    if operation.type not in {"GatherV2", "StridedSlice"}:
+        return None
+    vector, position = operation.inputs[0], static_number(operation.inputs[1])
+    length = vector.shape.num_elements()
+    if position is None or length is None:
+        return None
+    return _size_at(vector, position % length)
+
+
+# The input that gives the sizes of the result.
+_SIZES = {"BroadcastTo": 1, "Fill": 0, "Reshape": 1, "Tile": 1}
 
 # For each axis of the result, the axis of the first input that it is; None if it is none.
 _Kept = list[Any]
