@@ -220,6 +220,8 @@ export interface Manifest {
   readonly golden: FileEntry & { readonly cases: number };
   /** Texts with their ids, outputs and answers; null without text. */
   readonly golden_texts: (FileEntry & { readonly cases: number }) | null;
+  /** A recording with its windows, outputs and answers; null without windows. */
+  readonly golden_windows: (FileEntry & { readonly cases: number }) | null;
   readonly tolerance: Tolerance;
   readonly recommended: { readonly recipe: string };
 }

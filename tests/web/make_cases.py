@@ -363,6 +363,9 @@ REQUESTS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
 ]
 
 WINDOWS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
+    ("fixed-unmasked", array("float32", 8, 1), {}),
+    ("fixed-unmasked", array("float32", 8, 1), {"hop": 3}),
+    ("pooled", array("float32", 8, 2), {"window": 1}),
     ("fixed", array("float32", 11, 2), {}),
     ("fixed", array("float64", 11, 2), {"hop": 3}),
     ("fixed", array("int16", 4, 2), {"window": 4, "hop": 9}),

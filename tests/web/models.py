@@ -202,6 +202,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "fixed": {"batch": 3, "time": 9},
     "tagger": {"labels": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]},
     "words": {"labels": ["bad", "good"]},
+    "unmasked": {"labels": ["a", "b", "c"], "window": 6, "hop": 2},
     "mixed": {"labels": ["a", "b", "c"]},
     "entities": {
         "labels": ["O", "B-X", "I-X"],

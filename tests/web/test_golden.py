@@ -161,18 +161,24 @@ def test_golden_cases_and_predictions_under_node(package, bundles, node, onnxrun
         ("words", "ids", "the ids of text 0 for 'text' are wrong"),
         ("words", "answers", "the answer to text 0 for 'mood' is wrong"),
         ("mixed", "outputs", "the answer to text 0 for 'kind' is wrong"),
+        ("unmasked", "windows", "the windows of recording 0 are wrong"),
+        ("unmasked", "ends", "the answers to recording 0 for 'label' are wrong"),
     ],
 )
-def test_a_wrong_golden_text_is_found(name, part, reason, bundles, node, onnxruntime_web, tmp_path):
+def test_a_wrong_raw_case_is_found(name, part, reason, bundles, node, onnxruntime_web, tmp_path):
     folder = tmp_path / name
     shutil.copytree(bundles / name, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    item = manifest["golden_texts"]
+    item = manifest.get("golden_texts") or manifest["golden_windows"]
     cases = json.loads((folder / item["file"]).read_text())
     if part == "ids":
         cases[0]["ids"]["text"] = [9]
     elif part == "answers":
         cases[0]["answers"]["mood"][0]["label"] = "neither"
+    elif part == "windows":
+        cases[0]["windows"][1]["start"] += 1
+    elif part == "ends":
+        cases[0]["answers"]["label"][1][0]["end"] += 1
     else:
         cases[0]["outputs"] = [[[-1.0, -2.0, -3.0]]]
     content = json.dumps(cases).encode()

@@ -5,6 +5,7 @@ import { BundleError } from "./errors.js";
 import { InputReader } from "./inputs.js";
 import { readNpz } from "./numpy_files.js";
 import { flattened } from "./values.js";
+import { slidingWindows } from "./windows.js";
 
 /** The allowed error against recorded outputs, as a fraction of their own error against Keras. */
 const MAX_DRIFT = 0.75;
@@ -65,6 +66,7 @@ export async function check(model) {
   judge(report, manifest, artifact, cases, back, " the second time it runs");
   report.reason ||= wrongAnswer(model, cases);
   report.reason ||= await wrongText(model);
+  report.reason ||= await wrongWindows(model);
   report.passed = report.reason === "";
   return report;
 }
@@ -109,7 +111,9 @@ async function wrongText(model) {
   const needsLibrary = manifest.preprocessing.some((item) => item.kind === "tokenizer_file");
   if (manifest.golden_texts === null || needsLibrary) return "";
   const reader = new InputReader(manifest);
-  for (const [number, { texts, ids, outputs, answers }] of (await readTexts(bundle)).entries()) {
+  for (const [number, { texts, ids, outputs, answers }] of (
+    await readJson(bundle, manifest.golden_texts)
+  ).entries()) {
     const { columns } = reader.read(texts);
     for (const [i, { name }] of manifest.inputs.entries()) {
       const found = Array.isArray(columns[i]) ? columns[i][0] : rowOf(columns[i]);
@@ -126,15 +130,47 @@ async function wrongText(model) {
       }
     }
     if (artifact.own_answers) continue;
-    await model.reset();
-    const found = outputsOf(model, await model.predict(texts));
-    const tolerance = artifact.tolerance ?? manifest.tolerance;
-    for (const [i, { name }] of manifest.outputs.entries()) {
-      const output = Array.isArray(found[i]) ? batchOf(found[i][0]) : found[i];
-      if (!(compare(output, recorded[i], tolerance).ratio <= 1)) {
-        return `the output '${name}' for text ${number} is wrong`;
+    const wrong = await wrongOutput(model, texts, recorded);
+    if (wrong) return `the output '${wrong}' for text ${number} is wrong`;
+  }
+  return "";
+}
+
+/** Compares windows, outputs and answers for the recorded recordings. */
+async function wrongWindows(model) {
+  const { manifest, artifact, bundle } = model;
+  if (manifest.golden_windows === null) return "";
+  const cases = await readJson(bundle, manifest.golden_windows);
+  for (const [number, { recording, windows: wanted, outputs, answers }] of cases.entries()) {
+    const { windows, starts, length } = slidingWindows(recording, manifest);
+    const places = starts.map((start) => ({ start, end: start + length }));
+    if (!isEqual(places, wanted)) return `the windows of recording ${number} are wrong`;
+    const recorded = manifest.outputs.map((spec, i) => arrayOf(outputs[i], spec));
+    for (const decoding of manifest.decoding) {
+      const found = model.answers(windows, recorded, decoding);
+      const located = found.map((row, i) =>
+        decoding.kind === "labels" ? row.map((one) => ({ ...one, ...places[i] })) : row,
+      );
+      if (!agrees(located, answers[decoding.output])) {
+        return `the answers to recording ${number} for '${decoding.output}' are wrong`;
       }
     }
+    if (artifact.own_answers) continue;
+    const wrong = await wrongOutput(model, windows, recorded);
+    if (wrong) return `the output '${wrong}' for the windows of recording ${number} is wrong`;
+  }
+  return "";
+}
+
+/** The name of an output for these examples that differs from Keras's; empty if all agree. */
+async function wrongOutput(model, values, recorded) {
+  const { manifest, artifact } = model;
+  await model.reset();
+  const found = outputsOf(model, await model.predict(values));
+  const tolerance = artifact.tolerance ?? manifest.tolerance;
+  for (const [i, { name }] of manifest.outputs.entries()) {
+    const output = Array.isArray(found[i]) ? batchOf(found[i][0]) : found[i];
+    if (!(compare(output, recorded[i], tolerance).ratio <= 1)) return name;
   }
   return "";
 }
@@ -145,8 +181,7 @@ const batchOf = ({ dtype, shape, data }) => new NdArray(dtype, [1, ...shape], da
 const plain = (array) => (array.shape.length ? array.toArray() : Number(array.data[0]));
 const isEqual = (found, wanted) => JSON.stringify(found) === JSON.stringify(wanted);
 
-async function readTexts(bundle) {
-  const item = bundle.manifest.golden_texts;
+async function readJson(bundle, item) {
   const content = new TextDecoder().decode(await bundle.read(item));
   let found;
   try {

@@ -4,6 +4,7 @@ import { DTYPES, product } from "./arrays.js";
 import { BundleError, BundleVersionError } from "./errors.js";
 import { shown } from "./messages.js";
 import { isIllFormed } from "./text.js";
+import { windowsMisfit } from "./windows.js";
 
 /** The newest format of manifest.json that this module reads. */
 export const FORMAT_VERSION = 1;
@@ -140,6 +141,7 @@ export function parseManifest(text) {
     artifacts: root.get("artifacts").items(MAX_FILES).map(decodeArtifact),
     golden: decodeGolden(root.get("golden")),
     golden_texts: optional(root, "golden_texts", decodeGolden),
+    golden_windows: optional(root, "golden_windows", decodeGolden),
     tolerance: decodeTolerance(root.get("tolerance")),
     recommended: { recipe: root.get("recommended").get("recipe").text({ pattern: WORD }) },
   };
@@ -334,18 +336,6 @@ export function decodePreprocessing(field) {
   return found;
 }
 
-/** Says why no windows of this length can be cut for a model; empty if they can. */
-function windowsMisfit(inputs, window) {
-  if (inputs.length > 1 || inputs[0].axes.length < 2) {
-    return "windows need a model with one input of sequences, [batch, time, ...]";
-  }
-  const { size, min } = inputs[0].axes[1];
-  if (size !== null && size !== window) {
-    return `window is ${window}; this model takes exactly ${size} steps`;
-  }
-  return window < min ? `window is ${window}; this model takes at least ${min} steps` : "";
-}
-
 const decodeWeights = (field) =>
   field.items(MAX_TEXT).map((item) => item.number(-Number.MAX_VALUE, Number.MAX_VALUE));
 
@@ -485,10 +475,11 @@ function checkManifest(manifest) {
     "artifacts",
     artifacts.map((item) => `${item.format} ${item.recipe}`),
   );
-  const texts = manifest.golden_texts === null ? [] : [manifest.golden_texts];
+  const { golden, golden_texts: texts, golden_windows: recordings } = manifest;
+  const files = [...artifacts, golden, texts, recordings].filter((item) => item !== null);
   unique(
     "artifacts and golden",
-    [...artifacts, manifest.golden, ...texts].map((item) => item.file),
+    files.map((item) => item.file),
   );
   unique(
     "preprocessing",

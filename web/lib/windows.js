@@ -6,29 +6,44 @@ import { shown } from "./messages.js";
 import { flattened } from "./values.js";
 
 /**
+ * Says why no windows of this length, null for the fixed length of the model, can be cut; empty if
+ * they can.
+ */
+export function windowsMisfit(inputs, window) {
+  if (inputs.length > 1 || inputs[0].axes.length < 2) {
+    return "windows need a model with one input of sequences, [batch, time, ...]";
+  }
+  const { size, min } = inputs[0].axes[1];
+  if (window === null) {
+    const free = "this model takes any number of steps; give the length of a window";
+    return size === null ? free : "";
+  }
+  if (size !== null && size !== window) {
+    return `window is ${window}; this model takes exactly ${size} steps`;
+  }
+  return window < min ? `window is ${window}; this model takes at least ${min} steps` : "";
+}
+
+/**
  * Cuts a recording `[time, ...]` into windows; steps after the last whole window are left out.
  *
- * `window` is by default the fixed length of the model, and `hop`, the steps from one window to the
- * next, that of a window. Returns `{ windows, starts, length }`: an array `[windows, length, ...]`,
+ * `window` is by default that of the bundle, or else the fixed length of the model, and `hop`, the
+ * steps from one window to the next, that of the bundle, or else the length of a window. Returns `{ windows, starts, length }`: an array `[windows, length, ...]`,
  * and the first step of each.
  */
-export function slidingWindows(recording, { inputs }, { window, hop }) {
-  const [{ axes }] = inputs;
-  if (inputs.length > 1 || axes.length < 2) {
-    throw new OptionError("windows need a model with one input of sequences, [batch, time, ...]");
-  }
-  for (const [name, value] of Object.entries({ window, hop })) {
+export function slidingWindows(recording, { inputs, windows: stored }, options = {}) {
+  for (const [name, value] of Object.entries(options)) {
+    if (name !== "window" && name !== "hop") continue;
     if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
       throw new OptionError(`${name} is ${shown(value)}; expected a whole number from 1`);
     }
   }
+  const window = options.window ?? stored?.window ?? null;
+  const problem = windowsMisfit(inputs, window);
+  if (problem) throw new OptionError(problem);
+  const [{ axes }] = inputs;
   const length = window ?? axes[1].size;
-  if (length === null) {
-    throw new OptionError("this model takes any number of steps; give the length of a window");
-  }
-  if (axes[1].size !== null && axes[1].size !== length) {
-    throw new OptionError(`window is ${length}; this model takes exactly ${axes[1].size} steps`);
-  }
+  const hop = options.hop ?? stored?.hop ?? length;
   const { shape, data, dtype } = arrayOf(recording);
   if (shape.length !== axes.length - 1) {
     const expected = axes.slice(1).map((axis) => axis.size ?? axis.name);
@@ -42,7 +57,7 @@ export function slidingWindows(recording, { inputs }, { window, hop }) {
     );
   }
   const starts = [];
-  for (let start = 0; start + length <= shape[0]; start += hop ?? length) starts.push(start);
+  for (let start = 0; start + length <= shape[0]; start += hop) starts.push(start);
   const inner = product(shape.slice(1));
   const size = length * inner;
   const values = new data.constructor(starts.length * size);
