@@ -269,7 +269,7 @@ def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:
         OptionError: The metric names an unknown output.
         DataError: The data has other names, or cells that are not numbers.
     """
-    parse_metrics(options.metric, keras_model.output_names)
+    metrics = parse_metrics(options.metric, keras_model.output_names)
     inputs = tuple(
         InputSpec(
             one.name, one.dtype, tuple(Axis(None, n if one.declared else None) for n in one.shape)
@@ -278,7 +278,7 @@ def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:
     )
     outputs = tuple(OutputSpec(name, "float32", ()) for name in keras_model.output_names)
     spec = ModelSpec(keras_model.name, inputs, outputs, preprocessing=keras_model.preprocessing)
-    check_file_for(options.data, spec)
+    check_file_for(options.data, spec, metrics)
 
 
 def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Attempt) -> None:

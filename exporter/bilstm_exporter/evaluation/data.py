@@ -28,6 +28,7 @@ from bilstm_exporter.evaluation.dataset import (
     read_labels,
 )
 from bilstm_exporter.evaluation.python_data import read_object
+from bilstm_exporter.evaluation.task import require_labels
 from bilstm_runtime.errors import DataFileError, DataFileProblem
 from bilstm_runtime.io.readers import READERS, is_csv_header
 from bilstm_runtime.preprocessing_spec import TextPreprocessing, TokenizerFilePreprocessing
@@ -118,22 +119,25 @@ def check_file(data: Any) -> None:
             raise DataError(message) from error
 
 
-def check_file_for(data: Any, spec: ModelSpec) -> None:
+def check_file_for(data: Any, spec: ModelSpec, metrics: Mapping[str, str]) -> None:
     """Check the names, columns and labels of a file of examples, before Keras is called.
 
     Args:
         data: As for `read_data`; anything but a path is not checked, nor is a large file.
         spec: The inputs and outputs, of which the names and the number of axes count.
+        metrics: The metrics that the user chose, by output.
 
     Raises:
-        DataError: See `read_file`.
+        DataError: See `read_file`; or a metric has no labels.
     """
     if not isinstance(data, (str, os.PathLike)) or _locate(data)[2] > _CHECKED_BYTES:
         return
     raw = read_file(data, spec)
     column = next(iter(raw.values.values())) if isinstance(raw.values, Mapping) else raw.values
     if isinstance(column, list) or (isinstance(column, np.ndarray) and column.ndim):
-        read_labels(raw.labels, spec.outputs, len(column), raw.origin)
+        labels = read_labels(raw.labels, spec.outputs, len(column), raw.origin)
+        for name, metric in metrics.items():
+            require_labels(name, metric, labels.get(name))
 
 
 def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:

@@ -144,6 +144,17 @@ def parse_metrics(text: str | None, outputs: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
+def require_labels(name: str, metric: str | None, labels: Column | None) -> None:
+    """Check that the output of a metric has labels.
+
+    Raises:
+        DataError: It has none.
+    """
+    if metric is not None and labels is None:
+        message = f"metric: {metric} of {name!r} needs labels; the data has none (y)"
+        raise DataError(message)
+
+
 def choose_task(steps: Steps, keras: AnyArray, labels: Column | None, metric: str | None) -> Task:
     """Choose the task of an output from Keras's predictions, the labels and the user's metric.
 
@@ -157,9 +168,7 @@ def choose_task(steps: Steps, keras: AnyArray, labels: Column | None, metric: st
         DataError: The labels do not fit the output, or are missing for the metric.
     """
     name = steps.output.name
-    if metric is not None and labels is None:
-        message = f"metric: {metric} of {name!r} needs labels; the data has none (y)"
-        raise DataError(message)
+    require_labels(name, metric, labels)
     classes = keras.shape[1]
     rows = None if labels is None else _label_rows(steps, labels, classes)
     kept = np.ones(len(keras), bool)

@@ -76,6 +76,7 @@ def test_an_unknown_metric_is_found_before_the_model_is_read(fails, monkeypatch,
         ('{"other": [[1, 2, 3]], "y": 0}', "f1", "the keys are other, y; expected"),
         ('{"x": [[1, 2, 3]], "y": 0}', "nothing=f1", "nothing=f1'; give one of"),
         ('{"x": [[1, 2, 3]], "y": "de"}', "f1", "'de' is not a number; the label of a class"),
+        ('{"x": [[1, 2, 3]]}', "f1", "needs labels; the data has none"),
     ],
 )
 def test_data_for_another_model_is_found_before_keras_is_called(
