@@ -178,14 +178,7 @@ class ExportOptions:
             message = f"formats: {', '.join(self.formats)} contains a format twice"
             raise OptionError(message)
         self._check_target()
-        if isinstance(self.outputs, str):
-            layers = tuple(name.strip() for name in self.outputs.split(",") if name.strip())
-            object.__setattr__(self, "outputs", layers)
-        if self.outputs is not None and (
-            not self.outputs or len(set(self.outputs)) < len(self.outputs)
-        ):
-            message = "outputs: give the names of one or more layers, each once"
-            raise OptionError(message)
+        self._check_reading()
         budget = parse_budget(self.max_drop, self.max_kb, self.max_ms)
         if self.recipes == FLOAT32 and not budget.is_unlimited:
             object.__setattr__(self, "recipes", ALL)  # a limit needs recipes to choose from
@@ -210,6 +203,25 @@ class ExportOptions:
         if self.target is None:
             return default_profiles(self.formats)
         return parse_targets(self.target)
+
+    def _check_reading(self) -> None:
+        """Check how the model is read, and which part of it."""
+        if not isinstance(self.custom_objects, Mapping) or not all(
+            isinstance(name, str) for name in self.custom_objects
+        ):
+            message = (
+                f"custom_objects: {self.custom_objects!r:.60}; give a dict of classes and functions"
+                f' by their names, such as {{"MyLayer": MyLayer}}'
+            )
+            raise OptionError(message)
+        if isinstance(self.outputs, str):
+            layers = tuple(name.strip() for name in self.outputs.split(",") if name.strip())
+            object.__setattr__(self, "outputs", layers)
+        if self.outputs is not None and (
+            not self.outputs or len(set(self.outputs)) < len(self.outputs)
+        ):
+            message = "outputs: give the names of one or more layers, each once"
+            raise OptionError(message)
 
     def _check_labels(self) -> None:
         if self.labels is not None:
