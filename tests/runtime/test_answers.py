@@ -273,13 +273,25 @@ def test_a_stream_loses_no_line_to_a_wrong_one(tagger: str, tmp_path: Path, caps
     (tmp_path / "in.txt").write_bytes(b"so good\nbad \xff line\n\nits\n")
     assert cli_run.main([tagger, "--input", str(tmp_path / "in.txt")]) == 2
     captured = capsys.readouterr()
-    first, wrong, last = map(json.loads, captured.out.splitlines())
+    first, wrong, empty, last = map(json.loads, captured.out.splitlines())
     assert [tag["token"] for tag in first["tags"]] == ["so", "good"]
+    assert "in.txt, line 3" in empty["error"]
+    assert "no tokens" in empty["error"]
     assert "in.txt, line 2" in wrong["error"]
     assert "not UTF-8" in wrong["error"]
     assert [tag["token"] for tag in last["tags"]] == ["its"]
-    assert captured.err.startswith("run-bilstm: error: 1 of 3 examples: ")
+    assert captured.err.startswith("run-bilstm: error: 2 of 4 examples: ")
     assert captured.err.count("\n") == 1
+
+
+def test_texts_that_are_no_json_name_the_format_of_texts(
+    tagger: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "in.jsonl").write_text('"so good"\nso good\n')
+    assert cli_run.main([tagger, "--input", str(tmp_path / "in.jsonl")]) == 2
+    first, wrong = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [tag["token"] for tag in first["tags"]] == ["so", "good"]
+    assert "add --input-format txt" in wrong["error"]
 
 
 def test_wrong_lines_of_json_and_csv(classifier: str, tmp_path: Path, capsys: Any) -> None:

@@ -12,6 +12,7 @@ from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.io.readers import (
     READERS,
     TEXT_LINES,
+    JsonError,
     label_keys,
     read_csv_row,
     read_json_line,
@@ -22,7 +23,7 @@ from bilstm_runtime.io.writers import Table
 from bilstm_runtime.windows import sliding_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from bilstm_runtime.cli.answers import Answerer
     from bilstm_runtime.cli.output import Progress
@@ -278,13 +279,12 @@ class PredictionJob:
         examples: list[_Example] = []
         ignored = label_keys(self._model.inputs, self._model.outputs)
         for at, line in enumerate(lines, start=number):
-            if not line.strip():
-                continue
-            if input_format == TEXT_LINES:
+            if input_format == TEXT_LINES:  # an empty line is a text: each line has an answer
                 examples.append((at, dict.fromkeys(self._names, line)))
+            elif not line.strip():
+                continue
             elif input_format == "jsonl":
-                where = f"{self._label}, line {at}"
-                examples.append((at, read_json_line(line, self._names, where, ignored)))
+                examples.append((at, self._json_example(line, at, ignored)))
             else:
                 row = read_csv_row(
                     line, self._header, self._label, at, is_first=not (self._has_rows or examples)
@@ -292,6 +292,15 @@ class PredictionJob:
                 if row is not None:
                     examples.append((at, {self._names[0]: row}))
         return examples
+
+    def _json_example(self, line: str, at: int, ignored: Collection[str]) -> dict[str, Any]:
+        try:
+            return read_json_line(line, self._names, f"{self._label}, line {at}", ignored)
+        except JsonError as error:
+            if len(self._texts) < len(self._names):
+                raise
+            message = f"{error}. If each line is a text as it is, add --input-format {TEXT_LINES}"
+            raise DataFileError(message) from error
 
     def _values(self, examples: Sequence[dict[str, Any]]) -> Values:
         return {name: [example[name] for example in examples] for name in self._names}

@@ -98,12 +98,14 @@ def read_jsonl(
 
 
 def read_text_lines(content: Content, inputs: Sequence[InputSpec], label: str) -> Values:
-    """Read one text per line, for every input; empty lines are left out.
+    """Read one text per line, for every input; an empty line is a text too.
 
     Raises:
         DataFileError: The file is not UTF-8 text.
     """
-    texts = [line for line in split_lines(_text(content, label)) if line.strip()]
+    texts = split_lines(_text(content, label))
+    if not texts[-1]:  # after the end of the last line
+        texts.pop()
     return {spec.name: texts for spec in inputs}
 
 
@@ -112,15 +114,19 @@ def split_lines(text: str) -> list[str]:
     return _LINE_END.split(text)
 
 
+class JsonError(DataFileError):
+    """A line is not JSON."""
+
+
 def read_json_line(
     line: str, names: Sequence[str], label: str, ignored: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Read one example; raises `DataFileError`."""
+    """Read one example; raises `DataFileError`, which is a `JsonError` for other text."""
     try:
         example = json.loads(line)
     except (ValueError, RecursionError) as error:
         message = f"{label}: not valid JSON ({error}); each line is one example"
-        raise DataFileError(message) from error
+        raise JsonError(message) from error
     if not isinstance(example, dict):
         if len(names) > 1:
             message = f"{label}: expected an object with the keys {', '.join(names)}"

@@ -132,7 +132,10 @@ def line_blocks(
         # A carriage return at the end may be half of the end of a line.
         held = "\r" if is_open and text.endswith("\r") else ""
         lines = split_lines(text[: len(text) - len(held)])
-        rest = "" if not is_open else lines.pop() + held
+        last = lines.pop()
+        rest = last + held if is_open else ""
+        if last and not is_open:  # the last line has no end
+            lines.append(last)
         if lines:
             yield number, lines
         number += len(lines)
