@@ -140,10 +140,14 @@ export interface TokenizerPreprocessing {
   readonly padding_id: number;
 }
 
-/** The texts of this input are for the library tokenizers; give ids. */
+/** How the texts of one input become ids, by a `tokenizer.json` of the library tokenizers. */
 export interface TokenizerFilePreprocessing extends FileEntry {
   readonly input: string;
   readonly kind: "tokenizer_file";
+  readonly length: number | null;
+  readonly padding: "pre" | "post";
+  readonly truncating: "pre" | "post";
+  readonly padding_id: number;
 }
 
 export type Preprocessing = TextPreprocessing | TokenizerPreprocessing | TokenizerFilePreprocessing;
@@ -258,6 +262,8 @@ export class Bundle {
   readonly recipes: string[];
   /** Reads a file that the manifest lists, and verifies its size and checksum. */
   read(item: FileEntry): Promise<Uint8Array>;
+  /** The bytes of each tokenizer.json by its name, or the error that reading it raised. */
+  readTokenizers(): Promise<Map<string, Uint8Array | Error>>;
 }
 
 /** Reads the manifest of a bundle; `sha256` is the one that manifest.json must have. */
@@ -427,8 +433,14 @@ export interface Token {
   readonly step: number;
 }
 
-/** Returns what converts texts to ids as one entry of the manifest's `preprocessing` describes. */
-export function makeEncoder(preprocessing: Preprocessing): {
+/**
+ * Returns what converts texts to ids as one entry of the manifest's `preprocessing` describes.
+ * `content` has the bytes of the file of a `tokenizer_file`.
+ */
+export function makeEncoder(
+  preprocessing: Preprocessing,
+  content?: Uint8Array | Error,
+): {
   encode(example: Nested<string>, label?: string): Nested<number>;
   tokens(example: Nested<string>, label?: string): { text: string | null; tokens: Token[] };
 };
@@ -453,6 +465,8 @@ export class DataFileError extends BilstmEdgeError {}
 export class OptionError extends BilstmEdgeError {}
 /** The data is not what the model takes. */
 export class InputError extends BilstmEdgeError {}
+/** A text is for a part of the library tokenizers that this package does not have: give ids. */
+export class TokenizerError extends InputError {}
 /** The bundle is missing, damaged, or not what was asked for. */
 export class BundleError extends BilstmEdgeError {}
 /** The bundle was written in a newer format. */

@@ -40,7 +40,7 @@ export class Model {
   #last = Promise.resolve();
   #isClosed = false;
 
-  constructor(bundle, artifact, file) {
+  constructor(bundle, artifact, file, tokenizers) {
     const { manifest } = bundle;
     this.bundle = bundle;
     this.manifest = manifest;
@@ -54,7 +54,7 @@ export class Model {
     this.outputStructure = manifest.output_structure;
     this.isStateful = manifest.states.length > 0;
     this.#file = file;
-    this.#reader = new InputReader(manifest);
+    this.#reader = new InputReader(manifest, tokenizers);
     this.#runner = new BatchRunner(manifest, (arrays) => file.run(arrays), artifact.file);
   }
 
@@ -264,7 +264,7 @@ export async function load(source, { ort, recipe, sha256, sessionOptions = {} } 
   const artifact = choose(bundle.manifest, recipe, onlyFloat32);
   const content = await bundle.read(artifact);
   const file = await OnnxFile.open(ort, content, artifact, bundle.manifest, sessionOptions);
-  return new Model(bundle, artifact, file);
+  return new Model(bundle, artifact, file, await bundle.readTokenizers());
 }
 
 function choose(manifest, recipe, onlyFloat32) {

@@ -41,6 +41,19 @@ export class Bundle {
     }
     return content;
   }
+
+  /**
+   * Reads the tokenizers of its texts: a Map from the name of the file to its bytes, or to the error
+   * that reading it raised. Ids need no such file.
+   */
+  async readTokenizers() {
+    const items = this.manifest.preprocessing.filter((item) => item.kind === "tokenizer_file");
+    const found = items.map(async (item) => {
+      const content = await this.read(item).catch((error) => error);
+      return [item.file, content];
+    });
+    return new Map(await Promise.all(found));
+  }
 }
 
 /**

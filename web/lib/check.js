@@ -1,7 +1,7 @@
 /** Runs the golden cases of a bundle, as `check-bilstm` does; docs/numerics.md has the rules. */
 
 import { DTYPES, NdArray, isWide, sameSizes, shapeText } from "./arrays.js";
-import { BundleError } from "./errors.js";
+import { BundleError, TokenizerError } from "./errors.js";
 import { InputReader } from "./inputs.js";
 import { readNpz } from "./numpy_files.js";
 import { flattened } from "./values.js";
@@ -107,14 +107,18 @@ function agrees(found, wanted) {
 /** Compares ids, outputs and answers for the recorded texts. */
 async function wrongText(model) {
   const { manifest, artifact, bundle } = model;
-  // The ids of a tokenizer's file need its library; `golden` has ids.
-  const needsLibrary = manifest.preprocessing.some((item) => item.kind === "tokenizer_file");
-  if (manifest.golden_texts === null || needsLibrary) return "";
-  const reader = new InputReader(manifest);
-  for (const [number, { texts, ids, outputs, answers }] of (
-    await readJson(bundle, manifest.golden_texts)
-  ).entries()) {
-    const { columns } = reader.read(texts);
+  if (manifest.golden_texts === null) return "";
+  const reader = new InputReader(manifest, await bundle.readTokenizers());
+  const cases = await readJson(bundle, manifest.golden_texts);
+  for (const [number, { texts, ids, outputs, answers }] of cases.entries()) {
+    let columns;
+    try {
+      ({ columns } = reader.read(texts));
+    } catch (error) {
+      // A part of its tokenizer is not here: ids are checked without it.
+      if (error instanceof TokenizerError) return "";
+      throw error;
+    }
     for (const [i, { name }] of manifest.inputs.entries()) {
       const found = Array.isArray(columns[i]) ? columns[i][0] : rowOf(columns[i]);
       if (!isEqual(plain(found), ids[name])) {

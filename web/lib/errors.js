@@ -13,6 +13,8 @@ export class DataFileError extends BilstmEdgeError {}
 export class OptionError extends BilstmEdgeError {}
 /** The data is not what the model takes. */
 export class InputError extends BilstmEdgeError {}
+/** A text is for a part of the library tokenizers that this package does not have: give ids. */
+export class TokenizerError extends InputError {}
 /** The bundle is missing, damaged, or not what was asked for. */
 export class BundleError extends BilstmEdgeError {}
 /** The bundle was written in a newer format. */

@@ -13,13 +13,14 @@ const expectedShape = (axes) =>
 
 /** Reads one input. */
 class ColumnReader {
-  constructor(spec, shared, preprocessing, padding) {
+  constructor(spec, shared, preprocessing, padding, content) {
     this.spec = spec;
     this.label = `input '${spec.name}'`;
     this.canPad = padding;
     this.rule = new ValueRule(spec);
     this.axes = spec.axes.map((axis) => (axis.name !== null && shared.get(axis.name)) || axis);
-    this.text = preprocessing === undefined ? null : new TextReader(preprocessing, spec, padding);
+    this.text =
+      preprocessing === undefined ? null : new TextReader(preprocessing, spec, padding, content);
   }
 
   /** Returns an array with a batch axis, or a list of arrays if the examples differ in shape. */
@@ -115,12 +116,14 @@ class ColumnReader {
 
 /** Reads the argument of `predict`: a request has `columns`, `count`, `sizes` and `isRagged`. */
 export class InputReader {
-  constructor(manifest) {
+  /** `tokenizers` has the bytes of each tokenizer.json, by its name, or an error. */
+  constructor(manifest, tokenizers = new Map()) {
     const shared = sequenceAxes(manifest.inputs);
     const texts = new Map(manifest.preprocessing.map((item) => [item.input, item]));
-    this.columns = manifest.inputs.map(
-      (spec) => new ColumnReader(spec, shared, texts.get(spec.name), canPad(manifest)),
-    );
+    this.columns = manifest.inputs.map((spec) => {
+      const rule = texts.get(spec.name);
+      return new ColumnReader(spec, shared, rule, canPad(manifest), tokenizers.get(rule?.file));
+    });
     this.names = manifest.inputs.map((spec) => spec.name);
     // Words and characters, say: both are computed from one text.
     this.takesOneText = this.names.every((name) => texts.has(name) && textRank(texts.get(name)));

@@ -305,7 +305,7 @@ export function decodePreprocessing(field) {
     };
   }
   if (kind === "tokenizer") return { ...common, ...decodeTokenizer(field) };
-  if (kind === "tokenizer_file") return { ...common, ...decodeFile(field) };
+  if (kind === "tokenizer_file") return { ...common, ...decodeFile(field), ...decodeFit(field) };
   const found = {
     ...common,
     standardize: optional(field, "standardize", oneOf(STANDARDIZATIONS)),
@@ -354,6 +354,14 @@ function decodeVocabulary(field, least = 1) {
   return found;
 }
 
+/** How ids get the length that the model takes. */
+const decodeFit = (field) => ({
+  length: optional(field, "length", decodeLength),
+  padding: field.get("padding").text({ among: SIDES }),
+  truncating: field.get("truncating").text({ among: SIDES }),
+  padding_id: decodeId(field.get("padding_id")),
+});
+
 function decodeTokenizer(field) {
   const found = {
     level: field.get("level").text({ among: LEVELS }),
@@ -365,10 +373,7 @@ function decodeTokenizer(field) {
     ids: optional(field, "ids", (item) => item.items(MAX_AXIS, 0).map(decodeId), []),
     unknown_id: optional(field, "unknown_id", decodeId),
     characters: optional(field, "characters", decodeLength),
-    length: optional(field, "length", decodeLength),
-    padding: field.get("padding").text({ among: SIDES }),
-    truncating: field.get("truncating").text({ among: SIDES }),
-    padding_id: decodeId(field.get("padding_id")),
+    ...decodeFit(field),
   };
   if (found.ids.length && found.ids.length !== found.vocabulary.length) {
     field.get("ids").refuse("as many ids as tokens in 'vocabulary'");

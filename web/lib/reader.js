@@ -1,21 +1,22 @@
 /** Reads the value of an input that takes text. */
 
-import { InputError } from "./errors.js";
+import { InputError, OptionError } from "./errors.js";
 import { shown } from "./messages.js";
 import { TextEncoder } from "./text.js";
 import { KerasTokenizer } from "./tokenizer.js";
+import { FileTokenizer } from "./tokenizer_file.js";
 
-/** Returns what computes the ids of one entry of `preprocessing`. */
-export function makeEncoder(preprocessing) {
+/**
+ * Returns what computes the ids of one entry of `preprocessing`.
+ *
+ * `content` has the bytes of its tokenizer.json, if the entry names one; or the error that reading
+ * it raised, which texts raise then.
+ */
+export function makeEncoder(preprocessing, content) {
   if (preprocessing.kind === "tokenizer") return new KerasTokenizer(preprocessing);
   if (preprocessing.kind !== "tokenizer_file") return new TextEncoder(preprocessing);
-  const refuse = () => {
-    throw new InputError(
-      `the texts of '${preprocessing.input}' are for the library tokenizers (${preprocessing.file}), ` +
-        "which this module does not have; compute the ids with it and give those",
-    );
-  };
-  return { encode: refuse, tokens: refuse };
+  const problem = `${preprocessing.file} was not given; give the bytes of the file`;
+  return new FileTokenizer(preprocessing, content ?? new OptionError(problem));
 }
 
 /** Whether the first item in a value that is not empty is text; null for an empty value. */
@@ -31,8 +32,8 @@ function holdsText(value) {
 
 /** Reads the value of an input that takes text. */
 export class TextReader {
-  constructor(preprocessing, spec, canPad) {
-    this.encoder = makeEncoder(preprocessing);
+  constructor(preprocessing, spec, canPad, content) {
+    this.encoder = makeEncoder(preprocessing, content);
     this.label = `input '${spec.name}'`;
     this.rank = spec.axes.length - 1;
     // An empty text becomes one id of padding, if padding changes no output.
