@@ -98,6 +98,8 @@ class KerasModel(Protocol):
         output_structure: ``"single"``, ``"list"`` or ``"dict"``.
         keras_model: The Keras model that is called.
         preprocessing: How text becomes ids, for the inputs that take text.
+        labels: By output, the strings of the classes that the model returned before its layers for
+            strings were cut off.
     """
 
     name: str
@@ -107,6 +109,7 @@ class KerasModel(Protocol):
     output_names: tuple[str, ...]
     output_structure: str
     preprocessing: tuple[TextEntry, ...]
+    labels: Mapping[str, tuple[str, ...]]
     keras_model: Any
 
     @property

@@ -48,12 +48,18 @@ class LoadedModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the model, in sentences."""
+        cut = tuple(
+            f"No file has strings: the output {name!r} is the number of the class, and its strings "
+            f"are the labels that classify, tag and run-bilstm return."
+            for name in self.keras.labels
+        )
+        notes = (*self.origin.notes, *cut)
         names = [repr(self.input_names[i]) for i in unread_inputs(self.first_graph.function)]
         if not names:
-            return self.origin.notes
+            return notes
         unread = f"No output depends on {'the input' if len(names) == 1 else 'the inputs'}"
         note = f"{unread} {', '.join(names)}. {self.origin.advice}".strip()
-        return (*self.origin.notes, note)
+        return (*notes, note)
 
     @cached_property
     def call_inputs(self) -> tuple[InputSpec, ...]:

@@ -41,7 +41,7 @@ from bilstm_exporter.keras_model import KerasModel, ModelLayers
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.processing.decoders import crf_decoding, ctc_decoding, parse_crf, parse_ctc
-from bilstm_exporter.processing.labels import decodings_of
+from bilstm_exporter.processing.labels import Labels, decodings_of
 from bilstm_exporter.processing.sample_rate import with_sample_rate
 from bilstm_exporter.processing.tokenizers import Length, preprocessing_of
 from bilstm_exporter.processing.windows import with_windows
@@ -237,11 +237,20 @@ def with_decoding(loaded: LoadedModel, probes: ProbeSet, options: ExportOptions)
         found = (crf_decoding(parse_crf(options.crf), labels, spec, weights),)
     elif options.ctc is not None:
         found = (ctc_decoding(parse_ctc(options.ctc), labels, spec, columns),)
-    elif labels is not None:
-        found = decodings_of(labels, options.threshold, spec, columns)
     else:
-        return loaded
+        names = _labels_of(loaded, labels)
+        if names is None:
+            return loaded
+        found = decodings_of(names, options.threshold, spec, columns)
     return replace(loaded, spec=replace(loaded.spec, decoding=found))
+
+
+def _labels_of(loaded: LoadedModel, given: Labels | None) -> Labels | None:
+    """Return the labels that the user gives, and those of the model for other outputs."""
+    own = loaded.keras.labels
+    if given is None or isinstance(given, Mapping):
+        return {**own, **(given or {})} or None
+    return given
 
 
 def check_fixed_axes(loaded: LoadedModel, options: ExportOptions) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -36,6 +36,8 @@ class BaseModel(ABC):
             the states.
         output_structure: ``"single"``, ``"list"`` or ``"dict"``.
         preprocessing: How text becomes ids, for the inputs that take text.
+        labels: By output, the strings of the classes that the model returned before its layers for
+            strings were cut off.
     """
 
     name: str
@@ -46,6 +48,7 @@ class BaseModel(ABC):
     output_names: tuple[str, ...]
     output_structure: str
     preprocessing: tuple[TextEntry, ...] = ()
+    labels: Mapping[str, tuple[str, ...]]
 
     @property
     def state_count(self) -> int:

@@ -7,7 +7,7 @@ own results in operators without weights are labels, and the results are what is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,20 @@ def select_outputs(model: Any, names: Sequence[str], library: Any) -> tuple[Any,
         _kept(structure, needed), tensors[0] if len(tensors) == 1 else tensors, name=model.name
     )
     return part, tuple(dropped)
+
+
+def with_outputs(model: Any, replaced: Mapping[int, Any], library: Any) -> Any:
+    """Return a functional model with other outputs, in the same structure.
+
+    Args:
+        model: The model.
+        replaced: By the id of an output, the tensor that takes its place.
+        library: ``keras`` or ``tf_keras``.
+    """
+    graph = graph_of(model)
+    structure = _structure(graph, "_outputs_struct", "_nested_outputs", default=graph.outputs)
+    outputs = tf.nest.map_structure(lambda tensor: replaced.get(id(tensor), tensor), structure)
+    return library.Model(_input_structure(graph), outputs, name=model.name)
 
 
 def named_weights(model: Any) -> dict[str, np.ndarray]:
@@ -264,8 +278,13 @@ def _input_name(tensor: Any) -> str:
 
 def _input_structure(graph: Any) -> Any:
     """Return the inputs in the structure in which the model takes them."""
-    for attribute in ("_inputs_struct", "_nested_inputs"):
+    return _structure(graph, "_inputs_struct", "_nested_inputs", default=graph.inputs)
+
+
+def _structure(graph: Any, *attributes: str, default: Any) -> Any:
+    """Return the first of some attributes that a model has; their names differ between Kerases."""
+    for attribute in attributes:
         structure = getattr(graph, attribute, None)
         if structure is not None:
             return structure
-    return graph.inputs
+    return default

@@ -342,7 +342,8 @@ def _refuse_tables(model: Any, library: Library) -> None:
             message = (
                 f"the model {model.name!r} has the {type(layer).__name__} layer {layer.name!r} "
                 f"inside; supported are TextVectorization and StringLookup directly after an input "
-                f"of dtype 'string'. Export the model without it and look up the ids before it"
+                f"of dtype 'string', and StringLookup(invert=True) as the last layer. Export the "
+                f"model without it and look up the ids before it"
             )
             raise UnsupportedModelError(message, layers=(layer.name,))
 

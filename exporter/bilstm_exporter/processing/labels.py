@@ -192,7 +192,9 @@ def _decoding(
     time_names = {one.axes[1].name for one in spec.inputs if len(one.axes) > 1} - {None}
     is_time = bool(axes) and (axes[0].name in time_names or axes[0].size is None)
     has_classes = len(axes) == 1 and not is_integer and axes[0].size == len(names)
-    is_tags = len(axes) >= 2 or (is_time and not has_classes)
+    # Several class numbers are those of steps, also where the axes of an output have no names.
+    has_numbers = len(axes) == 1 and is_integer and axes[0].size != 1
+    is_tags = len(axes) >= 2 or (is_time and not has_classes) or has_numbers
     classes = axes[1:] if is_tags else axes
     is_single = not is_integer and (not classes or classes[-1].size == 1)
     activation, exclusive = (None, True) if is_integer else _scores(values, is_single=is_single)

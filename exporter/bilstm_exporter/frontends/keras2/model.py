@@ -32,7 +32,7 @@ from bilstm_exporter.frontends.keras2.recurrent import (
     lowered_recurrences,
     observed_states,
 )
-from bilstm_exporter.frontends.keras2.text import split_off_text
+from bilstm_exporter.frontends.keras2.text import cut_off_labels, split_off_text
 from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.tracing import (
@@ -70,13 +70,15 @@ class Keras2Model(BaseModel):
         self.generation = f"tf_keras {tf_keras.__version__}"
         self.name = name or model.name
         _refuse_unexportable(model)
-        whole, (model, self.preprocessing) = model, split_off_text(model)
+        whole, (model, labels) = model, cut_off_labels(model)
+        model, self.preprocessing = split_off_text(model)
         self._text_layers = removed_layers(whole, model, tf_keras)
         self._native, self.keras_model = model, _rebuilt_in_float32(model)
         self._structure, self.inputs = _inputs(model)
         outputs = self._output_structure()
         self.output_structure = structure_name(outputs)
         self.output_names = _output_names(model, outputs)
+        self.labels = {self.output_names[number]: names for number, names in labels.items()}
         self.states = declared_states(_named_states(self.keras_model))
 
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 from tf_keras.src.engine.functional import Functional
 
-from bilstm_exporter.frontends import text_layers
+from bilstm_exporter.frontends import label_layers, text_layers
 from bilstm_exporter.frontends.submodel import nodes_of
 from bilstm_runtime.preprocessing_spec import TextPreprocessing
 
@@ -17,6 +17,11 @@ from bilstm_runtime.preprocessing_spec import TextPreprocessing
 def split_off_text(model: Any) -> tuple[Any, tuple[TextPreprocessing, ...]]:
     """Split a model after its text layers; see `text_layers.split_off_text`."""
     return text_layers.split_off_text(model, _LIBRARY)
+
+
+def cut_off_labels(model: Any) -> tuple[Any, Mapping[int, tuple[str, ...]]]:
+    """Cut off layers that return strings; see `label_layers.cut_off_labels`."""
+    return label_layers.cut_off_labels(model, _LIBRARY)
 
 
 def _new_input(shape: tuple[int | None, ...], dtype: Any, _replaced: Any, name: str) -> Any:

@@ -29,7 +29,7 @@ from bilstm_exporter.frontends.keras3.recurrent import (
     lowered_recurrences,
     observed_states,
 )
-from bilstm_exporter.frontends.keras3.text import split_off_text
+from bilstm_exporter.frontends.keras3.text import cut_off_labels, split_off_text
 from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.tracing import (
     random_layer,
@@ -63,7 +63,8 @@ class Keras3Model(BaseModel):
 
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
         check_contract()
-        self.keras_model, self.preprocessing = split_off_text(model)
+        ending, labels = cut_off_labels(model)
+        self.keras_model, self.preprocessing = split_off_text(ending)
         self._text_layers = removed_layers(model, self.keras_model, keras)
         self.name = name or self.keras_model.name
         self._structure, self.inputs = _inputs(self.keras_model)
@@ -79,6 +80,7 @@ class Keras3Model(BaseModel):
         outputs = self._outputs(self.keras_model, symbolic)
         self.output_structure = structure_name(outputs)
         self.output_names = _output_names(self.keras_model, outputs)
+        self.labels = {self.output_names[number]: names for number, names in labels.items()}
         self.states = declared_states(named_states(self._all_layers()))
 
     def native_dtype_reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | None:

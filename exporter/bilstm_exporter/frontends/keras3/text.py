@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
 
-from bilstm_exporter.frontends import text_layers
+from bilstm_exporter.frontends import label_layers, text_layers
 from bilstm_runtime.preprocessing_spec import TextPreprocessing
 
 
 def split_off_text(model: keras.Model) -> tuple[keras.Model, tuple[TextPreprocessing, ...]]:
     """Split a model after its text layers; see `text_layers.split_off_text`."""
     return text_layers.split_off_text(model, _LIBRARY)
+
+
+def cut_off_labels(model: keras.Model) -> tuple[keras.Model, Mapping[int, tuple[str, ...]]]:
+    """Cut off layers that return strings; see `label_layers.cut_off_labels`."""
+    return label_layers.cut_off_labels(model, _LIBRARY)
 
 
 def _new_input(shape: tuple[int | None, ...], dtype: Any, replaced: Any, name: str) -> Any:
