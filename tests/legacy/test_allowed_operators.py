@@ -157,8 +157,17 @@ def test_a_table_that_is_filled_from_a_file_is_refused(tmp_path):
                 0,
             )
 
-    model = tagger()
-    model.words = Words()
+    class Tagger(tf_keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.words = Words()
+            self.inner = tagger()
+
+        def call(self, x):
+            return self.inner(x)
+
+    model = Tagger()
+    model(np.ones((1, 4, 3), np.float32))
     model.save(tmp_path / "model", save_format="tf")
     with pytest.raises(UntrustedCodeError, match="InitializeTableFromTextFileV2"):
         read(tmp_path / "model")
