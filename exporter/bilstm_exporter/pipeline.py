@@ -42,9 +42,8 @@ from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.processing.decoders import crf_decoding, ctc_decoding, parse_crf, parse_ctc
 from bilstm_exporter.processing.labels import Labels, decodings_of
-from bilstm_exporter.processing.sample_rate import with_sample_rate
+from bilstm_exporter.processing.recordings import with_sample_rate, with_windows
 from bilstm_exporter.processing.tokenizers import Length, preprocessing_of
-from bilstm_exporter.processing.windows import with_windows
 from bilstm_exporter.progress import Listener, Stages
 from bilstm_exporter.quantization.recipes import ALL, parse_recipes
 from bilstm_exporter.recipe_selection import NothingFits, RecipeSelector, Selection

@@ -19,6 +19,7 @@ from bilstm_exporter.frontends.keras2.allowed_symbols import (
     only_functions_of_tensors,
 )
 from bilstm_exporter.frontends.loading import read
+from exporter.public_names import public_names
 
 ALLOWED = [
     "__operators__.add", "__operators__.getitem", "cast", "clip_by_value", "concat", "einsum",
@@ -88,12 +89,7 @@ KINDS = (
 def test_all_of_keras_2_resolves_by_name(kind):
     """As in HDF5 files (by name), and in .keras files (by module and name)."""
     module = getattr(tf_keras, kind)
-    names = [
-        name
-        for name, value in vars(module).items()
-        if callable(value) and name[0] != "_" and name not in NO_OBJECTS
-    ]
-    assert len(names) > 3
+    names = public_names(module, NO_OBJECTS)
     refused = []
     for name in names:
         value = getattr(module, name)

@@ -17,6 +17,7 @@ from bilstm_exporter.errors import ExportError, UntrustedCodeError
 from bilstm_exporter.frontends.files.allowed_objects import keras3_library, only_allowed_objects
 from bilstm_exporter.frontends.keras2.allowed_symbols import keras2_library
 from bilstm_exporter.frontends.loading import read
+from exporter.public_names import public_names
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -191,12 +192,7 @@ NO_OBJECTS = frozenset(
 def test_all_of_keras_3_resolves(kind):
     library = keras3_library()
     module = getattr(keras, kind)
-    names = [
-        name
-        for name, value in vars(module).items()
-        if callable(value) and name[0] != "_" and name not in NO_OBJECTS
-    ]
-    assert len(names) > 3
+    names = public_names(module, NO_OBJECTS)
     refused = []
     for name in names:
         value = getattr(module, name)

@@ -4,7 +4,7 @@ import pytest
 
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.processing.sample_rate import with_sample_rate
+from bilstm_exporter.processing.recordings import with_sample_rate
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec
 
 BATCH, TIME = Axis("batch", None), Axis("time", None)

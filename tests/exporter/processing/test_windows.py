@@ -12,7 +12,7 @@ import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.processing.windows import with_windows
+from bilstm_exporter.processing.recordings import with_windows
 from bilstm_runtime.preprocessing_spec import TokenizerPreprocessing, WindowPreprocessing
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec, OutputSpec, StateSpec
 

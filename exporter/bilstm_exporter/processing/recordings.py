@@ -1,4 +1,4 @@
-"""The option --sample-rate: which input takes sound, and at which rate."""
+"""How recordings are described: the options --sample-rate, and --window and --hop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from bilstm_exporter.errors import OptionError
+from bilstm_runtime.preprocessing_spec import WindowPreprocessing
 from bilstm_runtime.spec import InputSpec, ModelSpec
+from bilstm_runtime.windows import windows_misfit
 
 
 def with_sample_rate(spec: ModelSpec, given: int | None, rates: Sequence[int]) -> ModelSpec:
@@ -45,6 +47,37 @@ def with_sample_rate(spec: ModelSpec, given: int | None, rates: Sequence[int]) -
         f"of floats; {shown}"
     )
     raise OptionError(message)
+
+
+def with_windows(spec: ModelSpec, window: int | None, hop: int | None) -> ModelSpec:
+    """Store the windows with the input whose recordings they cut.
+
+    Args:
+        spec: The model.
+        window: The number of steps of a window; None for the fixed length of the model.
+        hop: The number of steps from one window to the next; None for the length of a window.
+
+    Raises:
+        OptionError: The model does not take such windows.
+    """
+    if window is None and hop is None:
+        return spec
+    problem = windows_misfit(spec, window)
+    first = spec.inputs[0]
+    if spec.texts:
+        problem = f"windows are cut from numbers, and {spec.texts[0].input!r} takes text"
+    elif spec.states:
+        problem = "a stateful model goes on from one call to the next; export one that does not"
+    if problem:
+        shown = "; ".join(
+            f"{one.name!r} is [{', '.join(str(a.size or a.name) for a in one.axes)}]"
+            for one in spec.inputs
+        )
+        message = f"window, hop: {problem} ({shown})"
+        raise OptionError(message)
+    length = window or first.axes[1].size or 1  # fixed, or `windows_misfit` says so
+    entry = WindowPreprocessing(input=first.name, window=length, hop=hop or length)
+    return replace(spec, preprocessing=(*spec.preprocessing, entry))
 
 
 def _takes_sound(spec: InputSpec) -> bool:
