@@ -336,9 +336,7 @@ def _wrong_output(
     if artifact.recorded_at_export:
         return ""
     spec = bundle.manifest.spec
-    found = model.predict(values)
-    outputs = found.values() if isinstance(found, dict) else found
-    outputs = [outputs] if spec.output_structure == "single" else list(outputs)
+    outputs = spec.flatten_outputs(model.predict(values))
     tolerance = artifact.tolerance or bundle.manifest.tolerance
     for one, output, reference in zip(spec.outputs, outputs, recorded, strict=True):
         if not compare(np.asarray(output), reference, tolerance).passed:

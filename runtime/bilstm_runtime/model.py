@@ -113,13 +113,7 @@ class Model(Predictor):
         if arrays is None:
             return super().predict(x, batch_size=batch_size, progress=progress)
         spec, session = self._open_stream_file()
-        outputs = predict_long(spec, session, arrays, progress)
-        if self.output_structure == "single":
-            return outputs[0]
-        if self.output_structure == "list":
-            return outputs
-        names = [item.name for item in self.outputs]
-        return dict(zip(names, outputs, strict=True))
+        return self.spec.pack_outputs(predict_long(spec, session, arrays, progress))
 
     def _long_arrays(self, x: Values) -> dict[str, AnyArray] | None:
         """Return the inputs by name if they are arrays of a length for streams."""

@@ -172,11 +172,7 @@ class Predictor:
         else:
             request = self._reader.read(x) if ready is None else self._reader.request(ready)
             outputs = self._runner.run_request(request, batch_size, progress)
-        if self.output_structure == "single":
-            return outputs[0]
-        if self.output_structure == "list":
-            return list(outputs)
-        return {spec.name: output for spec, output in zip(self.outputs, outputs, strict=True)}
+        return self.spec.pack_outputs(outputs)
 
     def classify(
         self,
@@ -404,7 +400,7 @@ class Predictor:
         """Predict once; return the answers of each decoding, one for each example."""
         for decoding in decodings:
             options.check(decoding)
-        outputs = self._flat(self.predict(x, batch_size=batch_size))
+        outputs = self.spec.flatten_outputs(self.predict(x, batch_size=batch_size))
         return [self._answers(x, outputs, decoding, options) for decoding in decodings]
 
     def answers(self, x: Values, outputs: Sequence[Output], decoding: Decoding) -> list[Any]:
@@ -450,12 +446,6 @@ class Predictor:
                 return self._reader.tokens(x, axis.name)
         return None
 
-    def _flat(self, outputs: Outputs) -> list[Output]:
-        """Return the outputs of `predict` in the order of `outputs`."""
-        if isinstance(outputs, dict):
-            return list(outputs.values())
-        return outputs if self.output_structure == "list" else [outputs]
-
     def run_case(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """Reset the model and run one case.
 
@@ -472,9 +462,7 @@ class Predictor:
         self.reset()
         names = [spec.name for spec in self.inputs]
         outputs = self.predict(dict(zip(names, inputs, strict=True)))
-        if isinstance(outputs, dict):
-            return list(outputs.values())
-        return outputs if isinstance(outputs, list) else [outputs]
+        return self.spec.flatten_outputs(outputs)
 
 
 def _state(value: Any, spec: StateSpec) -> AnyArray:

@@ -249,6 +249,20 @@ class ModelSpec:
             )
         return None
 
+    def pack_outputs(self, outputs: Sequence[Any]) -> Any:
+        """Arrange outputs, one per entry of `outputs`, in the structure of the Keras model."""
+        if self.output_structure == "single":
+            return outputs[0]
+        if self.output_structure == "list":
+            return list(outputs)
+        return {spec.name: output for spec, output in zip(self.outputs, outputs, strict=True)}
+
+    def flatten_outputs(self, outputs: Any) -> list[Any]:
+        """Return what `pack_outputs` arranged as a list, in the order of `outputs`."""
+        if self.output_structure == "single":
+            return [outputs]
+        return list(outputs.values() if isinstance(outputs, dict) else outputs)
+
     @property
     def texts(self) -> tuple[TextEntry, ...]:
         """The entries of `preprocessing` that make ids of texts."""

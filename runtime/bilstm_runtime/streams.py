@@ -19,7 +19,7 @@ from bilstm_runtime.stream_spec import MAX_STEPS
 from bilstm_runtime.values import ValueRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bilstm_runtime.backends import Session
     from bilstm_runtime.batching import Progress
@@ -334,7 +334,7 @@ class Stream:
         count = len(self.spec.outputs)
         self._states = results[count:]
         self.steps_done = self.steps
-        return self._packed([result[0] for result in results[:count]])
+        return self.spec.files.pack_outputs([result[0] for result in results[:count]])
 
     def _run(self, size: int, ahead: int, *, last: bool = False) -> StreamOutput:
         """Run the file on the first `size` steps and the `ahead` steps after them."""
@@ -360,17 +360,7 @@ class Stream:
             _own(result[0] if last or not item.is_sequence else result[0, : advance // item.rate])
             for result, item in zip(results, spec.outputs, strict=False)
         ]
-        return self._packed(outputs)
-
-    def _packed(self, outputs: list[AnyArray]) -> StreamOutput:
-        """Arrange outputs in the structure of the Keras model."""
-        structure = self.spec.files.output_structure
-        if structure == "single":
-            return outputs[0]
-        if structure == "list":
-            return outputs
-        names = [item.name for item in self.spec.files.outputs]
-        return dict(zip(names, outputs, strict=True))
+        return self.spec.files.pack_outputs(outputs)
 
 
 LONG: Final = 2**16
@@ -404,14 +394,15 @@ def predict_long(
     count = len(next(iter(arrays.values())))
     length = arrays[spec.timed[0]].shape[1]
     wholes = [_Whole(kind, count, length) for kind in spec.outputs]
+    flatten = spec.files.flatten_outputs
     for row in range(count):
         fixed = {name: array[row] for name, array in arrays.items() if name not in spec.timed}
         stream = Stream(spec, session, owner="", chunk=chunk, lookahead=ahead, inputs=fixed)
         piece = stream.chunk * _LONG_PIECE
         for start in range(0, length, piece):
             part = {name: arrays[name][row, start : start + piece] for name in spec.timed}
-            _store(stream.feed(part), wholes, row)
-        _store(stream.finish(), wholes, row)
+            _store(map(flatten, stream.feed(part)), wholes, row)
+        _store(map(flatten, stream.finish()), wholes, row)
         if progress is not None:
             progress(row + 1, count)
     return [whole.values() for whole in wholes]
@@ -439,7 +430,7 @@ def run_stream(
     stream = Stream(spec, session, owner="", chunk=chunk, lookahead=lookahead, inputs=fixed)
     timed = {name: given[name] for name in spec.timed}
     items = [*stream.feed(timed), *stream.finish()]
-    flat = [_flat(item) for item in items]
+    flat = [spec.files.flatten_outputs(item) for item in items]
     outputs = []
     for number, kind in enumerate(spec.outputs):
         parts = [item[number] for item in flat]
@@ -479,16 +470,10 @@ class _Whole:
         return self._array[:, : self._end] if self._kind.is_sequence else self._array
 
 
-def _store(items: Sequence[StreamOutput], wholes: Sequence[_Whole], row: int) -> None:
+def _store(items: Iterable[list[AnyArray]], wholes: Sequence[_Whole], row: int) -> None:
     for item in items:
-        for value, whole in zip(_flat(item), wholes, strict=True):
+        for value, whole in zip(item, wholes, strict=True):
             whole.store(value, row)
-
-
-def _flat(item: StreamOutput) -> list[AnyArray]:
-    if isinstance(item, dict):
-        return list(item.values())
-    return item if isinstance(item, list) else [item]
 
 
 def read_state(state: bytes, owner: str) -> tuple[dict[str, Any], bytes]:

@@ -46,11 +46,7 @@ def text_cases(loaded: LoadedModel) -> list[TextCase]:
             found = predictor.predict(texts)
         except BilstmRuntimeError:  # such as a text without tokens
             continue
-        outputs = (
-            [found]
-            if spec.output_structure == "single"
-            else list(found.values() if isinstance(found, dict) else found)
-        )
+        outputs = spec.flatten_outputs(found)
         if not all(np.isfinite(np.asarray(one)).all() for one in outputs):
             continue
         answers = {

@@ -42,12 +42,7 @@ def window_cases(loaded: LoadedModel, golden: Sequence[Probe]) -> list[WindowCas
         recording = _plain(np.resize(steps, (count, *steps.shape[1:])))
         try:
             windows, starts = sliding_windows(recording, spec, None, None)
-            found = predictor.predict(windows)
-            outputs = (
-                [found]
-                if spec.output_structure == "single"
-                else list(found.values() if isinstance(found, dict) else found)
-            )
+            outputs = spec.flatten_outputs(predictor.predict(windows))
             where = places(starts, rule.window)
             answers = {
                 item.output: window_answers(predictor.answers(windows, outputs, item), where)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -83,17 +83,20 @@ def predict_dataset(
         if dataset.together is None:
             size = None if predictor.spec.batch.size else batch_size
             outputs = predictor.predict(dataset.part(slice(None)), batch_size=size)
-            return _by_name(outputs, names, predictor.output_structure)
+            return dict(zip(names, predictor.spec.flatten_outputs(outputs), strict=True))
         parts = []
         for start in range(0, dataset.count, dataset.together):
             predictor.reset()
             outputs = predictor.predict(dataset.part(slice(start, start + dataset.together)))
-            parts.append(_by_name(outputs, names, predictor.output_structure))
+            parts.append(predictor.spec.flatten_outputs(outputs))
         predictor.reset()
     except InputError as error:
         message = f"{dataset.origin}: {error}"
         raise DataError(message) from error
-    return {name: _concatenated([part[name] for part in parts]) for name in names}
+    return {
+        name: _concatenated(of_parts)
+        for name, of_parts in zip(names, zip(*parts, strict=True), strict=True)
+    }
 
 
 def keras_predictions(model: KerasModel, spec: ModelSpec, dataset: Dataset) -> dict[str, Column]:
@@ -159,12 +162,6 @@ def _longest(column: Column) -> int:
         [example.shape for example in column] if isinstance(column, list) else [column[0].shape]
     )
     return max(int(shape[0]) if shape else 1 for shape in shapes)
-
-
-def _by_name(outputs: Any, names: Sequence[str], structure: str) -> dict[str, Column]:
-    if structure == "dict":
-        return dict(outputs)
-    return dict(zip(names, [outputs] if structure == "single" else outputs, strict=True))
 
 
 def _concatenated(parts: Sequence[Column]) -> Column:

@@ -60,7 +60,7 @@ class StreamJob:
         self._timed = [item for item in model.inputs if item.name in self._names]
         self._is_sequence = [output.is_sequence for output in spec.outputs]
         self._outputs = [output.name for output in model.outputs]
-        self._structure = model.output_structure
+        self._flatten = model.spec.flatten_outputs
         self._label, self._file, self._progress = label, file, progress
         self._header: list[str] = []
         self._entries = 0
@@ -144,8 +144,7 @@ class StreamJob:
 
     def _write(self, item: StreamOutput) -> None:
         """Write one line per step of a sequence output, or one per chunk of running answers."""
-        values = [item] if self._structure == "single" else item
-        values = list(values.values()) if isinstance(values, dict) else list(values)
+        values = self._flatten(item)
         running = {
             name: value.tolist()
             for name, value, is_sequence in self._rows(values)
