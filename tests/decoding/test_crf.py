@@ -87,7 +87,9 @@ def recurrence(emissions, transitions):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("tags", "time", "batch"), [(50, 100, 32), (7, 33, 5), (2, 400, 3)])
+@pytest.mark.parametrize(
+    ("tags", "time", "batch"), [(50, 100, 32), (50, 9, 130), (7, 33, 5), (2, 400, 3)]
+)
 def test_large_batches_have_the_bits_of_the_recurrence(tags, time, batch, dtype):
     rng = np.random.default_rng(tags)
     weights = chain(rng, tags, has_ends=False)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 MASKED: Final = -1
 """The tag of a masked step in a path."""
 
+_CANDIDATE_BYTES: Final = 2**19
+"""The scores of the paths into one step are computed for so many examples at once that they fit
+into a cache of one core. 128 examples of 50 tags took 13 ms instead of 21 (2 MB of L2)."""
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -213,7 +217,7 @@ def best_paths(
         ValueError: The shapes do not belong together.
     """
     steps = _valid_steps(emissions, chain, mask)
-    values = _best_scores(steps.emissions, chain.transitions)
+    values = _best_scores(steps.emissions, chain.transitions, steps.counts)
     time, batch, _ = values.shape
     rows = np.arange(batch)
     paths = np.full(emissions.shape[:2], MASKED, np.int64)
@@ -241,40 +245,64 @@ def best_paths(
     return paths, scores
 
 
-def _best_scores(emissions: AnyArray, transitions: AnyArray) -> AnyArray:
+def _best_scores(emissions: AnyArray, transitions: AnyArray, counts: Sequence[int]) -> AnyArray:
     """Return the score of the best path that ends in each tag of each step.
-
-    For each distance d, the tags j follow the tags (j + d) modulo the number of tags. So one copy
-    and one addition of contiguous arrays compute all candidates of a step, of the whole batch. The
-    two took three quarters of the time of one addition of the shifted view (numpy 2.4, x86-64).
 
     Args:
         emissions: `[time, batch, tags]`.
         transitions: `[tags, tags]`.
+        counts: For each step, how many examples are so long; they stand in front.
 
     Returns:
         `[time, batch, tags]`. What stands after the end of an example has no meaning.
     """
-    time, batch, tags = emissions.shape
-    values = np.ascontiguousarray(emissions.transpose(0, 2, 1)).reshape(time, tags * batch)
-    row = tags * batch
+    _, batch, tags = emissions.shape
+    scores = np.zeros_like(emissions)
+    size = batch * tags * tags * emissions.itemsize
+    rows = max(1, -(-batch // max(1, -(-size // _CANDIDATE_BYTES))))
+    for start in range(0, batch, rows):
+        steps = sum(count > start for count in counts)
+        if not steps:
+            break
+        part = emissions[:steps, start : start + rows]
+        scores[:steps, start : start + rows] = _scores_of_rows(part, transitions)
+    return scores
+
+
+def _scores_of_rows(emissions: AnyArray, transitions: AnyArray) -> AnyArray:
+    """Compute `_best_scores` of examples whose candidates fit into a cache.
+
+    For each distance d, the tags j follow the tags (j + d) modulo the number of tags. A step is a
+    row of `tags * rows` values. Read again and again, with a gap of `rows` values between two
+    distances, it has the candidates of every distance one behind the other. So one addition and one
+    maximum over long rows compute a step. (A call of numpy takes long for each row of a view.)
+    """
+    time, rows, tags = emissions.shape
+    dtype, item, row = emissions.dtype, emissions.itemsize, tags * rows
+    values = np.array(emissions.transpose(0, 2, 1), order="C").reshape(time, row)
+    group = min(tags, 5)  # distances in one row of the addition; 3 to 10 are equally fast
+    groups = -(-tags // group)
+    distances = np.arange(groups * group) % tags  # a distance that comes twice changes no maximum
     numbers = np.arange(tags)
-    diagonals = transitions[(numbers[None, :] + numbers[:, None]) % tags, numbers[None, :]]
-    weights = _aligned(row * tags, values.dtype).reshape(tags, row)
-    weights[...] = np.repeat(diagonals.astype(values.dtype), batch, axis=1)
-    candidates = _aligned(row * tags, values.dtype).reshape(tags, row)
-    before = _aligned(2 * row, values.dtype)
-    item = values.itemsize
-    shifted = np.lib.stride_tricks.as_strided(before, (tags, row), (batch * item, item))
-    best = _aligned(row, values.dtype)
-    twice = before.reshape(2, row)
-    for step in range(1, time):
-        twice[...] = values[step - 1]
-        candidates[...] = shifted
-        np.add(candidates, weights, out=candidates)
-        np.maximum.reduce(candidates, axis=0, out=best)
-        np.add(values[step], best, out=values[step])
-    return np.ascontiguousarray(values.reshape(time, tags, batch).transpose(0, 2, 1))
+    diagonals = transitions[(numbers + distances[:, None]) % tags, numbers].astype(dtype)
+    width = row + rows
+    weights = _aligned(len(distances) * width, dtype).reshape(len(distances), width)
+    weights[:, row:] = 0
+    weights[:, :row] = np.repeat(diagonals, rows, axis=1)
+    weights = weights.reshape(groups, group * width)
+    candidates = _aligned(weights.size, dtype).reshape(weights.shape)
+    of_distances = candidates.reshape(len(distances), width)[:, :row]
+    repeated = _aligned((group + 2) * row, dtype).reshape(group + 2, row)
+    strides = (group * rows * item, item)
+    before = np.lib.stride_tricks.as_strided(repeated, weights.shape, strides)
+    best = _aligned(row, dtype)
+    repeated[...] = values[0]
+    for step in values[1:]:
+        np.add(before, weights, out=candidates)
+        np.maximum.reduce(of_distances, axis=0, out=best)
+        np.add(step, best, out=step)
+        repeated[...] = step
+    return values.reshape(time, tags, rows).transpose(0, 2, 1)
 
 
 def _aligned(size: int, dtype: npt.DTypeLike) -> AnyArray:
