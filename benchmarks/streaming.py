@@ -1,6 +1,6 @@
 """What a stream costs, beside the two ways to do without one.
 
-    python benchmarks/streaming.py [--units 128] [--rounds 30]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/streaming.py [--units 128] [--rounds 30]
 
 Prints one table per format. All rows of a table are timed in turn, round by round, in one process
 and on one thread, so that other load on the machine hits all of them alike. Figures are medians;
@@ -11,7 +11,7 @@ ratios are medians of the ratios within a round.
 - "sliding window" runs the ordinary file over the last 60 steps for every new chunk of 40.
 - "rerun" runs the ordinary file over all steps so far for every new chunk of 40.
 - "one step" is a stream of a unidirectional layer at chunk 1, against the products of its matrices
-  in numpy: `x @ kernel` and `h @ recurrent_kernel`.
+  in numpy on one thread, as OPENBLAS_NUM_THREADS says: `x @ kernel` and `h @ recurrent_kernel`.
 - "1,000,000 steps" is by how much resident memory grows while `predict` computes so many, beside
   the arrays of input and output (Linux only).
 """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from bilstm_runtime.backends import StateSession
 from bilstm_runtime.errors import InputError, InputTypeError, OptionError, StreamStateError
 from bilstm_runtime.spec import AnyArray
 from bilstm_runtime.stream_spec import MAX_STEPS
@@ -108,10 +109,14 @@ class Stream:
             np.zeros([axis.size or 1 for axis in item.axes], item.dtype)
             for item in spec.files.states
         ]
+        self._sizes = self._pending[0].shape[1:]
         self._nothing = [
             np.zeros((1, spec.unit, *array.shape[1:]), array.dtype) for array in self._pending
         ]
         self._needs_nothing = not (spec.has_ahead or self._held or spec.overlap)
+        self._kept = None
+        if fixed is not None and isinstance(session, StateSession):
+            self._kept = session.carry(len(self._states))
         self.steps = self.steps_done = 0
         self.is_finished = False
 
@@ -142,9 +147,12 @@ class Stream:
         self.steps += count
         found: list[StreamOutput] = []
         taken, size = 0, self.chunk + self.spec.overlap
-        if count == size and self._needs_nothing and not len(self._pending[0]):
-            found.append(self._run_pieces(pieces))
-            return found
+        if self._needs_nothing and not len(self._pending[0]):
+            if count == size:
+                return [self._run_pieces(pieces)]
+            while count - taken >= size:
+                found.append(self._run_pieces([p[taken : taken + size] for p in pieces]))
+                taken += size
         while True:
             missing = size + self._held - len(self._pending[0])
             if count - taken < missing:
@@ -186,7 +194,7 @@ class Stream:
 
     def to_bytes(self) -> bytes:
         """Return the state of the stream, for `Model.restore_stream` on this or another machine."""
-        arrays = [*self._pending, *self._states, *self._fixed]
+        arrays = [*self._pending, *self._now(), *self._fixed]
         header = {
             "owner": self._owner,
             "chunk": self.chunk,
@@ -202,6 +210,10 @@ class Stream:
         )
         checksum = zlib.crc32(body, zlib.crc32(head))
         return _MAGIC + _HEADER.pack(len(head), checksum) + head + body
+
+    def _now(self) -> list[AnyArray]:
+        """Return the states of the model after the last chunk."""
+        return self._states if self._kept is None else self._kept.states
 
     def restore(self, header: Mapping[str, Any], body: bytes) -> None:
         """Continue from a saved state; see `read_state`.
@@ -230,7 +242,8 @@ class Stream:
             raise _damaged()
         counts = len(self._pending), len(self._states)
         self._pending = arrays[: counts[0]]
-        self._states = arrays[counts[0] : sum(counts)]
+        for state, saved in zip(self._now(), arrays[counts[0] : sum(counts)], strict=True):
+            state[...] = saved
         self._fixed = arrays[sum(counts) :]
         self.steps, self.steps_done = header["steps"], header["steps_done"]
         self.is_finished = header["is_finished"]
@@ -242,12 +255,12 @@ class Stream:
 
     def _ready(self, x: Any) -> list[AnyArray] | None:
         """Return the values of a piece if they need no conversion; a step may take microseconds."""
-        if type(x) is not np.ndarray or len(self._rules) != 1:
+        if type(x) is not np.ndarray or len(self._rules) != 1 or not x.size:
             return None
-        rule, pending = self._rules[0], self._pending[0]
-        if x.dtype != rule.dtype or x.shape[1:] != pending.shape[1:] or not x.size:
+        rule = self._rules[0]
+        if x.dtype != rule.dtype or x.shape[1:] != self._sizes or not rule.accepts(x):
             return None
-        return [x] if rule.accepts(x) else None
+        return [x]
 
     def _read(self, x: Any) -> list[AnyArray]:
         """Check the values of a piece; returns one array `[steps, ...]` per input with time."""
@@ -327,21 +340,31 @@ class Stream:
 
     def _run_pieces(self, pieces: Sequence[AnyArray]) -> StreamOutput:
         """Run the file on a whole chunk that has just been fed, without a look-ahead."""
-        timed = iter([np.ascontiguousarray(piece[None]) for piece in pieces])
-        fixed = iter(self._fixed)
-        arrays = [next(timed) if is_timed else next(fixed) for is_timed in self._is_timed]
+        outputs = self._outputs(self._arranged(pieces))
+        self.steps_done += len(pieces[0])
+        return self.spec.files.pack_outputs([output[0] for output in outputs])
+
+    def _arranged(self, pieces: Sequence[AnyArray]) -> list[AnyArray]:
+        """Return the inputs of the model: steps of those with time, and the fixed values."""
+        timed = [np.ascontiguousarray(piece[None]) for piece in pieces]
+        if not self._fixed:
+            return timed
+        steps, fixed = iter(timed), iter(self._fixed)
+        return [next(steps) if is_timed else next(fixed) for is_timed in self._is_timed]
+
+    def _outputs(self, arrays: list[AnyArray]) -> list[AnyArray]:
+        """Run the file from the states, and advance them; returns the outputs of the model."""
+        if self._kept is not None:
+            return self._kept.run(arrays)
         results = self._session.run(arrays + self._states)
         count = len(self.spec.outputs)
         self._states = results[count:]
-        self.steps_done = self.steps
-        return self.spec.files.pack_outputs([result[0] for result in results[:count]])
+        return results[:count]
 
     def _run(self, size: int, ahead: int, *, last: bool = False) -> StreamOutput:
         """Run the file on the first `size` steps and the `ahead` steps after them."""
         spec = self.spec
-        timed = iter([np.ascontiguousarray(array[None, :size]) for array in self._pending])
-        fixed = iter(self._fixed)
-        arrays = [next(timed) if is_timed else next(fixed) for is_timed in self._is_timed]
+        arrays = self._arranged([array[:size] for array in self._pending])
         if spec.has_ahead:
             arrays += [
                 np.ascontiguousarray(array[None, size : size + ahead]) if ahead else nothing
@@ -350,15 +373,13 @@ class Stream:
             arrays.append(np.full((1, 1), ahead > 0, np.float32))
         if spec.starts_from_data:
             arrays.append(np.full((1, 1), len(self._pending[0]) > size + ahead, np.float32))
-        results = self._session.run([*arrays, *self._states])
-        count = len(spec.outputs)
-        self._states = results[count:]
+        results = self._outputs(arrays)
         advance = size if last else size - spec.overlap
         self._pending = [array[advance:].copy() for array in self._pending]
         self.steps_done = self.steps if last else self.steps_done + advance
         outputs = [
             _own(result[0] if last or not item.is_sequence else result[0, : advance // item.rate])
-            for result, item in zip(results, spec.outputs, strict=False)
+            for result, item in zip(results, spec.outputs, strict=True)
         ]
         return self.spec.files.pack_outputs(outputs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -256,10 +257,12 @@ def test_the_defaults_are_those_of_the_export(streamed):
     assert 0 < np.abs(found - whole).max() < 0.5
 
 
-def test_many_streams_of_one_model(streamed):
+@pytest.mark.parametrize("name", ["streamed", "stepped"])
+def test_many_streams_of_one_model(load_fixture, backend, name):
+    model = load_fixture(name, backend=backend)
     inputs = [signal(30, seed) for seed in range(4)]
-    expected = [all_of(streamed.stream(), x) for x in inputs]
-    streams = [streamed.stream() for _ in inputs]
+    expected = [all_of(model.stream(), x) for x in inputs]
+    streams = [model.stream() for _ in inputs]
     found = [[] for _ in inputs]
     for place in range(0, 30, 3):
         for one, x, parts in zip(streams, inputs, found, strict=True):
@@ -268,16 +271,43 @@ def test_many_streams_of_one_model(streamed):
         np.testing.assert_array_equal(np.concatenate([*parts, *one.finish()]), whole)
 
 
-def test_a_stream_continues_from_its_bytes(streamed, load_fixture, backend):
+@pytest.mark.parametrize(("name", "chunk", "ahead"), [("streamed", 4, 3), ("stepped", 1, 0)])
+def test_a_stream_continues_from_its_bytes(load_fixture, backend, name, chunk, ahead):
+    model = load_fixture(name, backend=backend)
     x = signal(40)
-    expected = all_of(streamed.stream(chunk=4), x)
-    one = streamed.stream(chunk=4)
+    expected = all_of(model.stream(chunk=chunk), x)
+    one = model.stream(chunk=chunk)
     parts = one.feed(x[:17])
     state = one.to_bytes()
-    other = load_fixture("streamed", backend=backend).restore_stream(state)
-    assert (other.chunk, other.lookahead, other.steps) == (4, 3, 17)
+    other = load_fixture(name, backend=backend).restore_stream(state)
+    assert (other.chunk, other.lookahead, other.steps) == (chunk, ahead, 17)
     parts += other.feed(x[17:])
     np.testing.assert_array_equal(np.concatenate([*parts, *other.finish()]), expected)
+    one.feed(x[17:])
+    assert one.steps_done >= 36
+    if name == "stepped":
+        np.testing.assert_allclose(expected, model.predict(x[None])[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("name", ["streamed", "stepped"])
+def test_a_stream_goes_on_in_a_child_process(load_fixture, backend, name):
+    model = load_fixture(name, backend=backend)
+    x = signal(20)
+    one, other = model.stream(), model.stream()
+    one.feed(x[:12])
+    other.feed(x[:12])
+    expected = np.concatenate(other.feed(x[12:]))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = int(not np.array_equal(np.concatenate(one.feed(x[12:])), expected))
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    np.testing.assert_array_equal(np.concatenate(one.feed(x[12:])), expected)
 
 
 def test_states_that_cannot_be_restored(streamed, bundle, backend):
@@ -315,12 +345,17 @@ def test_a_backend_without_a_stream_file(bundle, backend):
         model.stream()
 
 
-def test_a_closed_model_starts_no_stream(streamed):
-    one = streamed.stream()
-    streamed.close()
+@pytest.mark.parametrize("name", ["streamed", "stepped"])
+def test_a_closed_model_runs_no_stream(load_fixture, backend, name):
+    model = load_fixture(name, backend=backend)
+    one = model.stream()
+    one.feed(signal(3))
+    model.close()
     with pytest.raises(ModelClosedError):
-        streamed.stream()
-    del one
+        model.stream()
+    with pytest.raises(ModelClosedError):
+        one.feed(signal(20))
+    assert one.to_bytes()
 
 
 @pytest.mark.parametrize(

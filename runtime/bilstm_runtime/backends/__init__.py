@@ -5,6 +5,22 @@ from bilstm_runtime.backends import onnxruntime  # noqa: F401 (registers itself;
 from bilstm_runtime.backends import litert  # noqa: F401 (registers itself)
 
 # isort: on
-from bilstm_runtime.backends.base import BACKENDS, Backend, Session, find_backend, register
+from bilstm_runtime.backends.base import (
+    BACKENDS,
+    Backend,
+    Session,
+    StateRun,
+    StateSession,
+    find_backend,
+    register,
+)
 
-__all__ = ["BACKENDS", "Backend", "Session", "find_backend", "register"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Session",
+    "StateRun",
+    "StateSession",
+    "find_backend",
+    "register",
+]

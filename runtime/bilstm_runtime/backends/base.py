@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bilstm_runtime.errors import (
     ArtifactError,
@@ -34,6 +34,42 @@ class Session(Protocol):
 
         Raises:
             BackendRunError: The backend failed.
+        """
+        ...
+
+
+class StateRun(Protocol):
+    """Runs of a file that keep its states, for one caller at a time."""
+
+    @property
+    def states(self) -> list[AnyArray]:
+        """The states with which the next run starts; they may be set in place."""
+        ...
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the model once.
+
+        Args:
+            arrays: One array per file input that is no state, in the shapes of the file.
+
+        Returns:
+            One array per file output that is no state, owned by the caller.
+
+        Raises:
+            BackendRunError: The backend failed; the states are as before.
+        """
+        ...
+
+
+@runtime_checkable
+class StateSession(Session, Protocol):
+    """A session that can keep states between runs, which saves their copies."""
+
+    def carry(self, count: int) -> StateRun | None:
+        """Return runs that start at states of zeros; None for a file of free shapes.
+
+        Args:
+            count: The number of states, the last inputs and outputs of the file.
         """
         ...
 

@@ -12,14 +12,15 @@ import ctypes
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
+from bilstm_runtime.backends.base import StateSession
 from bilstm_runtime.errors import ModelClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bilstm_runtime.backends.base import Session
+    from bilstm_runtime.backends.base import Session, StateRun
     from bilstm_runtime.spec import AnyArray
 
 _OPENING: Final = threading.RLock()
@@ -46,14 +47,25 @@ class ForkSafeSession:
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once; raises the errors of opening it, too, in a child process."""
-        session = self._session
-        if session is None:
-            with self._lock:
-                if self._session is None:
-                    with _OPENING:
-                        self._session = self._open()
-                session = self._session
-        return session.run(arrays)
+        return (self._session or self.opened()).run(arrays)
+
+    def opened(self) -> Session:
+        """Return the session of this process; raises the errors of opening it."""
+        with self._lock:
+            if self._session is None:
+                with _OPENING:
+                    self._session = self._open()
+            return self._session
+
+    def is_open(self, session: Session) -> bool:
+        """Whether this is the session that runs now."""
+        return self._session is session
+
+    def carry(self, count: int) -> StateRun | None:
+        """Return runs that keep the states; see `StateSession.carry`."""
+        session = self.opened()
+        run = session.carry(count) if isinstance(session, StateSession) else None
+        return None if run is None else _ForkSafeRun(self, session, run, count)
 
     def close(self) -> None:
         """Free the session once no thread runs it; every later run raises `ModelClosedError`."""
@@ -66,6 +78,33 @@ class ForkSafeSession:
         if self._session is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
             self._session = None
+
+
+class _ForkSafeRun:
+    """Runs that keep their states, which a child process goes on with; see `StateRun`."""
+
+    def __init__(self, owner: ForkSafeSession, session: Session, run: StateRun, count: int) -> None:
+        self._owner, self._session, self._run, self._count = owner, session, run, count
+
+    @property
+    def states(self) -> list[AnyArray]:
+        """See `StateRun.states`."""
+        return self._run.states
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the model once; raises the errors of opening it, too, in a child process."""
+        if not self._owner.is_open(self._session):
+            self._move()
+        return self._run.run(arrays)
+
+    def _move(self) -> None:
+        """Go on with the session of this process."""
+        session = cast("StateSession", self._owner.opened())
+        run = cast("StateRun", session.carry(self._count))  # the file has the same fixed shapes
+        for place, state in zip(run.states, self._run.states, strict=True):
+            place[...] = state
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._run))  # never freed; see above
+        self._session, self._run = session, run
 
 
 def _refuse() -> NoReturn:

@@ -12,13 +12,14 @@ import math
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from bilstm_runtime.backends.base import (
     BACKENDS,
     Session,
+    StateRun,
     check_signature,
     mismatch,
     register,
@@ -44,6 +45,9 @@ process that was forked does not have this thread, and waits for it without end 
 _MIN_VERSION: Final = "1.24" if sys.version_info >= (3, 11) else "1.23.2"
 """The lower bound of pyproject.toml; Python 3.10 has no later version than 1.23.2."""
 
+_Forms: TypeAlias = "dict[str, tuple[Sequence[int], np.dtype[Any]]]"
+"""Shape and dtype of each input and output, by name."""
+
 _DTYPES = {"float": "float32", "double": "float64"}
 """onnxruntime's dtype names that differ from numpy's."""
 
@@ -62,11 +66,18 @@ class OnnxSession:
             session: An `onnxruntime.InferenceSession`.
             artifact: The model file, as the manifest describes it.
         """
-        self._run = session.run
+        self._session, self._run = session, session.run
+        self._artifact = artifact
         self._inputs = artifact.inputs
         self._outputs = list(artifact.outputs)
-        self._file = artifact.file
-        self._buffers = _buffers(session, artifact)
+        self._forms = forms = _fixed_forms(session, artifact)
+        self._buffers = None
+        if forms is not None:
+            self._buffers = _Buffers(
+                session,
+                {name: np.zeros(*forms[name]) for name in artifact.inputs},
+                {name: np.zeros(*forms[name]) for name in artifact.outputs},
+            )
         self._lock = threading.Lock()
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
@@ -83,10 +94,14 @@ class OnnxSession:
                 self._outputs, dict(zip(self._inputs, arrays, strict=True))
             )
         except Exception as error:  # its exceptions have no common class
-            shapes = ", ".join(str(array.shape) for array in arrays)
-            message = f"onnxruntime failed on {self._file} with inputs of shape {shapes}: {error}"
-            raise BackendRunError(message) from error
+            raise _run_error(self._artifact.file, arrays, error) from error
         return outputs
+
+    def carry(self, count: int) -> StateRun | None:
+        """Return runs that keep the states; see `StateSession.carry`."""
+        if self._forms is None or not count:
+            return None
+        return _CarriedStates(self._session, self._artifact, self._forms, count)
 
 
 class _Buffers:
@@ -99,8 +114,8 @@ class _Buffers:
     def __init__(
         self, session: Any, inputs: Mapping[str, AnyArray], outputs: Mapping[str, AnyArray]
     ) -> None:
-        self._inputs, self._outputs = list(inputs.values()), list(outputs.values())
-        self._shapes = [array.shape for array in self._inputs]
+        self.inputs, self.outputs = list(inputs.values()), list(outputs.values())
+        self._shapes = [array.shape for array in self.inputs]
         self._binding = session.io_binding()
         for name, array in inputs.items():
             self._binding.bind_cpu_input(name, array)
@@ -113,16 +128,66 @@ class _Buffers:
         """Whether arrays have the shapes of the inputs."""
         return [array.shape for array in arrays] == self._shapes
 
-    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
-        """Run the model once; one thread at a time."""
-        for place, array in zip(self._inputs, arrays, strict=True):
+    def run(self, arrays: Sequence[AnyArray], count: int | None = None) -> list[AnyArray]:
+        """Run the model once; one thread at a time.
+
+        Args:
+            arrays: The values of the first inputs; the others keep theirs.
+            count: The number of outputs to return, the first ones; all by default.
+        """
+        for place, array in zip(self.inputs, arrays, strict=False):
             place[...] = array
         self._run(self._binding)
-        return [array.copy() for array in self._outputs]
+        return [array.copy() for array in self.outputs[:count]]
 
 
-def _buffers(session: Any, artifact: Artifact) -> _Buffers | None:
-    """Make the buffers of a file; None if a shape is not fixed, or if copies would cost more."""
+class _CarriedStates:
+    """Two sets of buffers, where the states that one returns are those that the other takes."""
+
+    def __init__(self, session: Any, artifact: Artifact, forms: _Forms, count: int) -> None:
+        arrays = {name: np.zeros(*form) for name, form in forms.items()}
+        before, after = artifact.inputs[-count:], artifact.outputs[-count:]
+        swapped = {
+            **arrays,
+            **{one: arrays[other] for one, other in zip(before, after, strict=True)},
+            **{other: arrays[one] for one, other in zip(before, after, strict=True)},
+        }
+        self._now, self._next = (
+            _Buffers(
+                session,
+                {name: found[name] for name in artifact.inputs},
+                {name: found[name] for name in artifact.outputs},
+            )
+            for found in (arrays, swapped)
+        )
+        self._file = artifact.file
+        self._outputs = len(artifact.outputs) - count
+        self._states = count
+
+    @property
+    def states(self) -> list[AnyArray]:
+        """The states with which the next run starts; they may be set in place."""
+        return self._now.inputs[-self._states :]
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the model once; see `StateRun.run`."""
+        buffers = self._now
+        try:
+            outputs = buffers.run(arrays, self._outputs)
+        except Exception as error:  # its exceptions have no common class
+            raise _run_error(self._file, arrays, error) from error
+        self._now, self._next = self._next, buffers
+        return outputs
+
+
+def _run_error(file: str, arrays: Sequence[AnyArray], error: Exception) -> BackendRunError:
+    shapes = ", ".join(str(array.shape) for array in arrays)
+    message = f"onnxruntime failed on {file} with inputs of shape {shapes}: {error}"
+    return BackendRunError(message)
+
+
+def _fixed_forms(session: Any, artifact: Artifact) -> _Forms | None:
+    """Return shape and dtype by name; None if one is not fixed, or if copies would cost more."""
     nodes = {node.name: node for node in (*session.get_inputs(), *session.get_outputs())}
     forms, total = {}, 0
     for name in (*artifact.inputs, *artifact.outputs):
@@ -131,13 +196,7 @@ def _buffers(session: Any, artifact: Artifact) -> _Buffers | None:
             return None
         forms[name] = shape, dtype
         total += math.prod(shape) * dtype.itemsize
-    if total > _MAX_BUFFERS:
-        return None
-    return _Buffers(
-        session,
-        {name: np.zeros(*forms[name]) for name in artifact.inputs},
-        {name: np.zeros(*forms[name]) for name in artifact.outputs},
-    )
+    return forms if total <= _MAX_BUFFERS else None
 
 
 @register(
