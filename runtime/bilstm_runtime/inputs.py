@@ -263,11 +263,13 @@ class _ColumnReader:
         """Return a valid array that needs no conversion or padding, or the ids of a single text."""
         if type(value) is np.ndarray:
             array: AnyArray = value
+            is_checked = False
         elif self._text is not None and type(value) is list and len(value) == 1:
-            found = self._text.single(value[0], self._dtype)
+            found = self._text.single(value[0])
             if found is None:
                 return None
             array = found
+            is_checked = self._text.fits
         else:
             return None
         if array.dtype != self._dtype or array.ndim != self._rank or not array.flags.c_contiguous:
@@ -277,7 +279,7 @@ class _ColumnReader:
                 if size < low or (high is not None and size > high):
                     return None
             self._last_shape = array.shape
-        return array if self._rule.accepts(array) else None
+        return array if is_checked or self._rule.accepts(array) else None
 
     def texts(self, value: Values) -> list[TokenSequence] | None:
         """Return the tokens of each example; None if this input does not take text, or has none."""

@@ -34,7 +34,7 @@ TEXTS = [
 ]
 ODD = [
     *(*TEXTS, "", "...", "\t", "SO\u00a0good", "x" * 50, "good " * 30),
-    *("\u0130good", "\u039f\u0394\u039f\u03a3 \u03a3"),
+    *("\u0130good", "4 \u212a k", "\u039f\u0394\u039f\u03a3 \u03a3"),
 ]
 
 
@@ -62,7 +62,8 @@ SETTINGS: list[dict[str, Any]] = [
     {}, {"lower": False}, {"oov_token": "<oov>"}, {"num_words": 4},
     {"num_words": 4, "oov_token": "<oov>"}, {"char_level": True}, {"filters": ""},
     {"char_level": True, "oov_token": "?", "num_words": 9, "lower": False},
-    {"filters": "ao", "split": "xx"}, {"split": "o"},
+    {"filters": "ao", "split": "xx"}, {"split": "o"}, {"split": "\u00e9"}, {"filters": "\u00efG,"},
+    {"filters": "SA-t", "split": "-"}, {"filters": "Sok", "lower": False},
 ]  # fmt: skip
 
 

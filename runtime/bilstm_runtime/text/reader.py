@@ -45,7 +45,11 @@ def make_encoder(
 
 
 class TextReader:
-    """Reads the value of one text input, if it is text."""
+    """Reads the value of one text input, if it is text.
+
+    Attributes:
+        fits: Whether the model takes every id that a text can get.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,11 @@ class TextReader:
         self._encoder = make_encoder(preprocessing, read_file)
         self._label = f"input {spec.name!r}"
         self._rank = len(spec.axes) - 1
+        # No id of a manifest, and of a tokenizer's file, needs more than 32 bits.
+        dtype = np.dtype(spec.dtype)
+        self._dtype = dtype if dtype.kind == "i" and dtype.itemsize >= 4 else None
+        largest = self._encoder.largest_id
+        self.fits = largest is not None and (spec.range is None or largest <= spec.range[1])
         # An empty text becomes one id of padding, if padding changes no output.
         padding: int | None
         if isinstance(preprocessing, TextPreprocessing):
@@ -100,12 +109,11 @@ class TextReader:
             self._example(item, f"{self._label}, example {i}") for i, item in enumerate(examples)
         ]
 
-    def single(self, text: Any, dtype: np.dtype[Any]) -> AnyArray | None:
-        """Return the ids of one text with a batch axis, in a dtype.
+    def single(self, text: Any) -> AnyArray | None:
+        """Return the ids of one text with a batch axis, in the dtype of the model.
 
         Args:
             text: The only example.
-            dtype: What the model takes.
 
         Returns:
             `[1, ...]`; None if the example is no `str`, or the dtype may not hold every id.
@@ -115,11 +123,15 @@ class TextReader:
         """
         if type(text) is not str:
             return None
+        dtype = self._dtype
+        if dtype is not None and self._rank == 1:
+            quick = self._encoder.ids(text)
+            if quick:
+                return np.array([quick], dtype)
         ids = self._example(text, f"{self._label}, example 0")
-        # No id of a manifest, and of a tokenizer's file, needs more than 32 bits.
-        if ids.dtype == dtype or (ids.dtype.kind == dtype.kind == "i" and dtype.itemsize >= 4):
+        if dtype is not None and ids.dtype.kind == "i":
             return ids.astype(dtype, copy=False)[None]
-        return None
+        return ids[None]
 
     def tokens(self, value: Any) -> list[TokenSequence] | None:
         """Return the tokens of each example; None if the value is not text."""

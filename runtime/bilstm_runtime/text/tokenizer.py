@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from bilstm_runtime.text.checked import checked_text
 if TYPE_CHECKING:
     from bilstm_runtime.preprocessing_spec import TokenizerPreprocessing
     from bilstm_runtime.spec import AnyArray
+
+
+_ASCII: Final = bytes(range(128))
 
 
 class KerasTokenizer:
@@ -27,13 +30,34 @@ class KerasTokenizer:
         self._characters = item.characters
         self._separator = item.separator
         self._table = str.maketrans(dict.fromkeys(item.filters, item.separator))
-        filters = dict.fromkeys(one for one in item.filters if one != item.separator)
-        # If no character becomes another one that is filtered, they can be replaced in turn. That
-        # is as fast for ASCII and 20 times as fast for other texts: few are in a text.
-        self._filters = None if filters.keys() & set(item.separator) else tuple(filters)
+        # Lower-cases ASCII letters and replaces filtered characters; None if bytes cannot do it.
+        self._bytes_table = _bytes_table(item.filters, item.separator, lower=item.lower)
+        self._bytes_separator = item.separator.encode()
         self._unknown = item.unknown_id
         ids = item.ids or range(item.first_id, item.first_id + len(item.vocabulary))
-        self._ids = dict(zip(item.vocabulary, ids, strict=True))
+        # Words are looked up as bytes where they are split as bytes.
+        self._is_quick = item.level == "word" and self._bytes_table is not None
+        self._key = str.encode if self._is_quick else str
+        self._ids: dict[Any, int] = dict(zip(map(self._key, item.vocabulary), ids, strict=True))
+        self.largest_id = item.largest_id
+
+    def ids(self, text: str) -> list[int] | None:
+        """Return the ids of one text in few steps; None if `encode` has to find them."""
+        if not self._is_quick:
+            return None
+        if self._lower and not text.isascii():
+            text = text.lower()
+        try:
+            content = text.encode()
+        except UnicodeEncodeError:
+            return None
+        words = content.translate(self._bytes_table).split(self._bytes_separator)
+        find, unknown = self._ids.get, self._unknown
+        if unknown is None:
+            found = [number for number in map(find, filter(None, words)) if number is not None]
+        else:
+            found = [find(word, unknown) for word in words if word]
+        return self._fitted(found, self._fit.length)
 
     def encode(self, example: Any, label: str) -> AnyArray:
         """Return the ids of one example.
@@ -49,9 +73,13 @@ class KerasTokenizer:
             InputError: The text is not Unicode.
             InputTypeError: The example is not text.
         """
+        quick = self.ids(example) if type(example) is str else None
+        if quick is not None:
+            return np.array(quick, dtype=np.int64)
         tokens = self._split(example, label)
         if not self._has_characters:
-            return self._fitted(self._lookup(tokens), self._fit.length)
+            ids = self._fitted(self._lookup(tokens), self._fit.length)
+            return np.array(ids, dtype=np.int64)
         first, kept, offset = self._fit.place(len(tokens))
         rows = [self._lookup(word) for word in tokens[first : first + kept]]
         width = self._characters or max(map(len, rows), default=1)
@@ -76,7 +104,7 @@ class KerasTokenizer:
             words, places = self._located(text)
             names = [text[start:end] for start, end in places]
         if self._unknown is None and not self._has_characters:
-            known = [n for n, word in enumerate(words) if word in self._ids]
+            known = [n for n, word in enumerate(words) if self._key(word) in self._ids]
             names, places = [names[n] for n in known], [places[n] for n in known]
         first, kept, offset = self._fit.place(len(names))
         found = [
@@ -94,17 +122,11 @@ class KerasTokenizer:
             text = text.lower()
         if self._is_character:
             return text
-        return list(filter(None, self._filtered(text).split(self._separator)))
-
-    def _filtered(self, text: str) -> str:
-        """Replace the characters that separate words by the separator."""
-        if self._filters is None:
-            return text.translate(self._table)
-        separator = self._separator
-        for character in self._filters:
-            if character in text:
-                text = text.replace(character, separator)
-        return text
+        if self._bytes_table is None:
+            return list(filter(None, text.translate(self._table).split(self._separator)))
+        # 20 times as fast for texts that are not ASCII.
+        replaced = text.encode().translate(self._bytes_table).decode()
+        return list(filter(None, replaced.split(self._separator)))
 
     def _located(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
         """Return the tokens, and their places in the text as it was before lower-casing."""
@@ -135,12 +157,14 @@ class KerasTokenizer:
         return words, found
 
     def _lookup(self, tokens: Any) -> list[int]:
+        if self._is_quick:
+            tokens = map(str.encode, tokens)
         find, unknown = self._ids.get, self._unknown
         if unknown is not None:
             return [find(token, unknown) for token in tokens]
         return [found for found in map(find, tokens) if found is not None]
 
-    def _fitted(self, ids: list[int], length: int | None) -> AnyArray:
+    def _fitted(self, ids: list[int], length: int | None) -> list[int]:
         """Cut or pad to a length."""
         fit, missing = self._fit, 0 if length is None else length - len(ids)
         if missing > 0:
@@ -148,4 +172,13 @@ class KerasTokenizer:
             ids = [*padding, *ids] if fit.padding == "pre" else [*ids, *padding]
         elif missing < 0:
             ids = ids[-missing:] if fit.truncating == "pre" else ids[:missing]
-        return np.array(ids, dtype=np.int64)
+        return ids
+
+
+def _bytes_table(filters: str, separator: str, *, lower: bool) -> bytes | None:
+    """Return a table for `bytes.translate`; None if a separator or filter is not ASCII."""
+    if len(separator) != 1 or not (separator + filters).isascii():
+        return None
+    found = _ASCII.lower() if lower else _ASCII
+    found = found.translate(bytes.maketrans(filters.encode(), separator.encode() * len(filters)))
+    return found + bytes(range(128, 256))

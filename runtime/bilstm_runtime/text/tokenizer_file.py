@@ -50,6 +50,11 @@ class FileTokenizer:
         self._read_file = read_file
         self._tokenizer: Any = None
         self._lock = threading.Lock()
+        self.largest_id: int | None = None  # known when the file is read
+
+    def ids(self, _text: str) -> list[int] | None:
+        """Return None: `encode` finds them."""
+        return None
 
     def encode(self, example: Any, label: str) -> AnyArray:
         """Return the ids of one text, `[tokens] int64`.
