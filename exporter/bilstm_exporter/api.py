@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilstm_exporter.bundle.folder import check_creatable, check_writable, planned_folder
+from bilstm_exporter.errors import MissingLibraryError
 from bilstm_exporter.evaluation.data import check_file
 from bilstm_exporter.options import ExportOptions, ExportSettings
 from bilstm_exporter.progress import captured_stderr
@@ -56,9 +57,16 @@ def export(
     """
     export_options = ExportOptions(**options)
     check_before_loading(model, out, export_options)
-    with _quiet_import():
-        from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
-        from bilstm_exporter.report import FailedExport  # noqa: PLC0415 - the same
+    try:
+        with _quiet_import():
+            from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
+            from bilstm_exporter.report import FailedExport  # noqa: PLC0415 - the same
+    except ModuleNotFoundError as error:
+        message = (
+            f"exporting needs {error.name}, which the runtime alone does not install: "
+            f'pip install "bilstm-edge[export]"'
+        )
+        raise MissingLibraryError(message) from error
 
     outcome = run_export(model, out, export_options, progress)
     if isinstance(outcome, FailedExport):

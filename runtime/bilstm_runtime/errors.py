@@ -100,6 +100,8 @@ class DataFileProblem(enum.Enum):
     """A numpy file contains an array of Python objects, such as lists of different lengths."""
     NOT_A_NUMBER = enum.auto()
     """A cell of a .csv file is not a number; the file may have a header."""
+    OTHER_NAMES = enum.auto()
+    """The arrays or keys have other names than the inputs."""
 
 
 class DataFileError(BilstmRuntimeError, ValueError):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -112,11 +113,14 @@ def test_metrics_that_need_no_labels():
 
 
 def test_notes_say_which_examples_and_when_they_are_too_few():
-    (line,) = evaluation_notes("the 50 examples of v.npz", resolution=2.0, budget=None)
+    notes = partial(evaluation_notes, budget=Budget(max_drop=0.5), has_steps=True)
+    (line,) = notes("the 50 examples of v.npz", resolution=2.0, budget=None, has_steps=False)
     assert "the 50 examples of v.npz" in line
-    lines = list(evaluation_notes("them", resolution=2.0, budget=Budget(max_drop=0.5)))
+    assert "Along the sequence" not in line
+    lines = list(notes("them", resolution=2.0))
+    assert "Along the sequence" in lines[0]
     assert "One changed decision is 2 points on this data, more than the limit of 0.5" in lines[1]
-    assert len(list(evaluation_notes("them", resolution=0.1, budget=Budget(max_drop=0.5)))) == 1
+    assert len(list(notes("them", resolution=0.1))) == 1
 
 
 MIX = "mixed: int8, but 'dense' in float16"

@@ -293,6 +293,16 @@ def test_texts_that_are_no_json_name_the_format_of_texts(
     assert "add --input-format txt" in wrong["error"]
 
 
+def test_texts_in_a_csv_file_name_the_formats_of_texts_once(
+    tagger: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "in.csv").write_text("text,label\nso good,1\nbad,0\n")
+    assert cli_run.main([tagger, "--input", str(tmp_path / "in.csv")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "write texts to a .txt file, one a line" in err
+
+
 def test_wrong_lines_of_json_and_csv(classifier: str, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "in.jsonl").write_text("[[1, 2, 3, 4]]\nx\n[[1]]\n[[4, 3, 2, 1], [0, 0, 0, 0]]\n")
     assert cli_run.main([classifier, "--input", str(tmp_path / "in.jsonl")]) == 2

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import bilstm_runtime
+from bilstm_bench import cli as cli_bench
 from bilstm_runtime.cli import check as cli_check
 from bilstm_runtime.cli import run as cli_run
 from bilstm_runtime.cli.exit_codes import ExitCode
@@ -192,7 +193,54 @@ def test_usage_errors_are_2(argv: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli_run.main(argv)
     assert stopped.value.code == 2
-    assert "usage: run-bilstm" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("run-bilstm: error: ")
+    assert line.endswith("(options: run-bilstm --help)")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["x", "--input", "y", "--topk", "3"],
+            "there is no option --topk; did you mean '--top-k'?",
+        ),
+        (["x", "--input", "y", "--recipies=a"], "there is no option --recipies; did you mean"),
+        (["x", "--input", "y", "--shuffle"], "there is no option --shuffle (options"),
+        (["x", "--input", "y", "z"], "unexpected argument 'z'"),
+    ],
+)
+def test_an_unknown_option_is_named_with_the_nearest(
+    argv: list[str], message: str, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli_run.main(argv)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [cli_run, cli_check, cli_bench])
+def test_help_has_at_most_80_columns_and_whole_words(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines[20:] if line.endswith("-")]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("folder.jsonl", "is a folder; give a file"), ("rows.parquet", "score_with_dask.py")],
+)
+def test_inputs_that_are_no_file_of_examples(
+    name: str, message: str, tagger: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / name).mkdir()
+    assert cli_run.main([tagger, "--input", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [cli_run, cli_check])

@@ -447,14 +447,36 @@ def run_stream(fixtures, tmp_path, capsys):
     """Run run-bilstm --stream on lines; returns the exit code, the lines of output and stderr."""
     from bilstm_runtime.cli.run import main
 
-    def run(lines, *options, ending="jsonl"):
+    def run(lines, *options, ending="jsonl", folder=fixtures / "streamed"):
         file = tmp_path / f"steps.{ending}"
         file.write_text("".join(f"{line}\n" for line in lines))
-        code = main([str(fixtures / "streamed"), "--input", str(file), *options])
+        code = main([str(folder), "--input", str(file), *options])
         shown = capsys.readouterr()
         return code, [json.loads(line) for line in shown.out.splitlines()], shown.err
 
     return run
+
+
+def test_steps_have_their_tags_where_classes_have_names(run_stream, bundle, load_fixture):
+    x = signal(12).round(4)
+    steps = [json.dumps(row.tolist()) for row in x]
+    options = ("--stream", "--chunk", "4", "--lookahead", "2")
+    expected = all_of(load_fixture("streamed").stream(chunk=4, lookahead=2), x)
+    names = [f"class {n}" for n in range(expected.shape[-1])]
+    tags = {"output": "tags", "kind": "tags", "labels": names, "scheme": None}
+    folder = bundle("streamed", lambda manifest: manifest.update(decoding=[tags]))
+    code, found, err = run_stream(steps, *options, folder=folder)
+    assert (code, err) == (0, "")
+    assert [line["tags"]["tag"] for line in found] == [names[n] for n in expected.argmax(-1)]
+    assert [line["tags"]["score"] for line in found] == pytest.approx(expected.max(-1), abs=1e-5)
+    _, raw, _ = run_stream(steps, *options, "--raw", folder=folder)
+    np.testing.assert_allclose([line["tags"] for line in raw], expected, atol=1e-6)
+
+
+def test_lines_of_csv_without_their_format(run_stream):
+    code, found, _ = run_stream(["1,2,3"], "--stream")
+    assert code == 2
+    assert "add --input-format csv" in found[0]["error"]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])

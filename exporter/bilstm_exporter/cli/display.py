@@ -366,9 +366,17 @@ def _next_commands(report: ExportReport) -> Iterator[str]:
     call = _CALLS[type(spec.decoding[0])] if spec.decoding else "predict"
     if spec.windows is not None and call == "classify":
         call, x = "classify_windows", "recording"
-    yield "Next, on the device:"
+    names = {proof.name for artifact in report.artifacts for proof in artifact.runtimes}
+    if names == {_MICRO}:
+        yield "Next:"
+        yield f"  {folder}/micro/README.md says how to build and test the files on the device"
+    else:
+        yield "Next, on the device:"
     yield f"  check-bilstm {shlex.quote(folder)}"
     yield f"  run-bilstm {shlex.quote(folder)} {given}"
+    if report.streaming is not None:
+        steps = "csv" if all(len(one.axes) == 3 for one in spec.inputs) else "jsonl"
+        yield f"  run-bilstm {shlex.quote(folder)} --stream --input steps.{steps}"
     yield f"or in Python: from bilstm_runtime import load; load({folder!r}).{call}({x})"
 
 
@@ -377,7 +385,11 @@ def _evaluation_notes(report: ExportReport) -> Iterator[str]:
     if report.judged is not None and report.judged.own_data:
         budget = next((result.budget for result in report.searches.values()), None)
         resolution = report.judged.resolution
-        yield from evaluation_notes(report.judged.on, resolution=resolution, budget=budget)
+        verdicts = [a.verdict for a in report.artifacts if a.verdict is not None]
+        has_steps = any(one.error_by_position for verdict in verdicts for one in verdict.outputs)
+        yield from evaluation_notes(
+            report.judged.on, resolution=resolution, budget=budget, has_steps=has_steps
+        )
     elif not report.searches and any(artifact.recipe != FLOAT32 for artifact in report.artifacts):
         yield NO_DATA
     for recipe, reason in report.left_out.items():

@@ -32,6 +32,7 @@ from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener, captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import default_formats
+from bilstm_runtime.cli.arguments import CommandParser
 from bilstm_runtime.cli.interrupts import Interrupts, discard_stdout
 from bilstm_runtime.preprocessing_spec import SIDES
 
@@ -54,11 +55,10 @@ EXIT_CODES = {
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="export-bilstm",
         description="Export a trained Keras BiLSTM to ONNX and TFLite, checked against Keras.",
         epilog="exit codes:\n" + "\n".join(f"  {k:<4} {v}" for k, v in EXIT_CODES.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "model",
@@ -89,8 +89,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--crf",
         metavar="ITEMS",
-        help="decode an output with the weights of a CRF: "
-        "transitions=LAYER[/WEIGHT][,start=LAYER/WEIGHT][,end=LAYER/WEIGHT][,constrain]",
+        help="decode an output with the weights of a CRF: transitions=LAYER[/WEIGHT] and, "
+        "separated by commas, any of start=LAYER/WEIGHT, end=LAYER/WEIGHT and constrain",
     )
     parser.add_argument(
         "--ctc",

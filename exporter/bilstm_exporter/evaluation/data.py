@@ -51,7 +51,12 @@ _HINTS = {
     DataFileProblem.OBJECT_ARRAY: (
         "; put sequences of different lengths into a .jsonl file, or pad them"
     ),
-    DataFileProblem.NOT_A_NUMBER: "; a column of labels is named y",
+    DataFileProblem.NOT_A_NUMBER: (
+        "; a column of labels is named y, and texts are read from .jsonl files"
+    ),
+    DataFileProblem.OTHER_NAMES: (
+        "; labels are named y, or y_OUTPUT: rename the arrays or keys, and leave others out"
+    ),
 }
 
 

@@ -287,7 +287,8 @@ def _label_array(value: Any, label: str) -> AnyArray:
         message = f"{label} cannot be read as an array ({error})"
         raise DataError(message) from error
     if array.dtype.kind not in "biuf":
-        message = f"{label}: {value!r:.40} is not a number; {LABEL_ADVICE}"
+        first = [*array.ravel()[:1].tolist(), value][0]
+        message = f"{label}: {first!r:.40} is not a number; {LABEL_ADVICE}"
         raise DataError(message)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         message = (

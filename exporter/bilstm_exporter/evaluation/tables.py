@@ -56,19 +56,22 @@ def pareto_table(result: SearchResult) -> WholeTable:
     return table
 
 
-def evaluation_notes(described: str, *, resolution: float, budget: Budget | None) -> Iterator[str]:
+def evaluation_notes(
+    described: str, *, resolution: float, budget: Budget | None, has_steps: bool
+) -> Iterator[str]:
     """Yield the sentences below the tables of evaluations.
 
     Args:
         described: A description of the examples (`Dataset.described`).
         resolution: The drop that one changed decision causes (`Evaluator.resolution`), in points.
         budget: The limits, if there are any.
+        has_steps: Whether a table shows the errors along the sequence.
     """
+    bars = " Along the sequence, each bar is the mean error in one of up to ten equal parts."
     yield (
         f"Evaluated on {described}, one example per call. The change is in percentage points, or "
         f"in percent of Keras's error. \"same\" is the share of decisions that equal Keras's. "
-        f"Errors are differences from Keras's outputs. Along the sequence, each bar is the mean "
-        f"error in one of up to ten equal parts."
+        f"Errors are differences from Keras's outputs.{bars if has_steps else ''}"
     )
     limit = None if budget is None else budget.max_drop
     if limit is not None and 0 < limit < resolution:

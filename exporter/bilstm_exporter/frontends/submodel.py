@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
+from bilstm_runtime.cli.arguments import did_you_mean
 
 # The layers that tf_keras makes of operators between layers.
 _OPERATORS = frozenset({"ClassMethod", "InstanceMethod", "InstanceProperty", "SlicingOpLambda",
@@ -194,10 +195,12 @@ def _no_such_layer(graph: Any, path: str) -> str:
     names = [name for name in _layer_paths(graph, "") if name != path]
     last = path.rpartition("/")[2]
     alike = [name for name in names if name.rpartition("/")[2] == last]
-    return (
-        f"--outputs: there is no layer {path!r} in the model; "
-        f"{'its layers are' if not alike else 'did you mean'} {', '.join(alike or names)}"
+    advice = (
+        f"; did you mean {', '.join(map(repr, alike))}?"
+        if alike
+        else did_you_mean(path, names) or f"; its layers are {', '.join(names)}"
     )
+    return f"--outputs: there is no layer {path!r} in the model{advice}"
 
 
 def _layer_paths(graph: Any, prefix: str) -> Iterator[str]:

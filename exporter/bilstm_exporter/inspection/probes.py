@@ -369,8 +369,9 @@ def _outcomes(model: KerasModel, probe: Probe) -> list[list[np.ndarray]]:
 
 
 def _badly_conditioned(sensitivity: float, cause: str) -> str:
+    rounded = float(f"{sensitivity:.2g}")
     amount = (
-        f"moves by {sensitivity:.2g} of the tolerance"
+        f"moves by {rounded:,.10g} times the tolerance"
         if np.isfinite(sensitivity)
         else "becomes another integer, or is not finite,"
     )

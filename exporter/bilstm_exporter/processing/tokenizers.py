@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 
 from bilstm_exporter.errors import MissingLibraryError, OptionError
+from bilstm_runtime.cli.arguments import did_you_mean
 from bilstm_runtime.errors import BilstmRuntimeError, MissingPackageError
 from bilstm_runtime.preprocessing_spec import (
     Fit,
@@ -356,14 +357,17 @@ def _input_of(
     if name is not None:
         if name not in inputs:
             shown = ", ".join(map(repr, inputs))
-            message = f"tokenizer: the model has no input {name!r}; it has {shown}"
+            near = did_you_mean(name, inputs)
+            message = f"tokenizer: the model has no input {name!r}{near or f'; it has {shown}'}"
             raise OptionError(message)
         return name
     if len(takes_ids) != 1 or len(tokenizers) > 1:
-        shown = ", ".join(map(repr, takes_ids)) or "none"
+        shown = ", ".join(map(repr, takes_ids))
         message = (
             f"tokenizer: the inputs that take ids are {shown}; name the one of this tokenizer: "
             f"--tokenizer INPUT=FILE"
+            if takes_ids
+            else "tokenizer: no input of the model takes ids, one number for each token"
         )
         raise OptionError(message)
     return takes_ids[0]

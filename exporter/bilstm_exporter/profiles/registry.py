@@ -55,10 +55,16 @@ def parse_targets(names: Sequence[str] | str) -> tuple[Profile, ...]:
     given = [name for name in given if name]
     unknown = [name for name in given if name not in PROFILES]
     if unknown or not given:
-        message = f"target: {', '.join(unknown) or 'none given'}; choose from {', '.join(PROFILES)}"
+        message = (
+            f"target: {', '.join(unknown) or 'none given'}; choose from {', '.join(PROFILES)}, or "
+            f"leave it out for a PC, a phone or a Raspberry Pi"
+        )
         raise OptionError(message)
     if len(set(given)) < len(given):
-        message = f"target: {', '.join(given)} repeats a name"
+        message = (
+            f"target: {', '.join(unknown) or 'none given'}; choose from {', '.join(PROFILES)}, or "
+            f"leave it out for a PC, a phone or a Raspberry Pi"
+        )
         raise OptionError(message)
     return tuple(profile for profile in PROFILES.values() if profile.name in given)
 

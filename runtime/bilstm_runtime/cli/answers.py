@@ -6,7 +6,12 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from bilstm_runtime.decoding.labels import labels_of
 from bilstm_runtime.decoding.results import Label, Span, Tag, Transcription
+from bilstm_runtime.decoding.tags import tags_of
+from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.decoding.options import DecodingOptions
     from bilstm_runtime.inputs import Values
     from bilstm_runtime.model import Model
+    from bilstm_runtime.values import AnyArray
 
 _DIGITS: Final = 6
 """Digits of a score after the point: about those that float32 computes."""
@@ -51,6 +57,26 @@ class Answerer:
         rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
         return [self._plain(row) if self._as_text else self._json(row) for row in rows]
 
+    def answer_of(self, output: str, values: AnyArray) -> Any:
+        """Return the answer in one output of a stream.
+
+        Args:
+            output: The name of the output.
+            values: `[classes]`, or `[steps, classes]` for tags.
+
+        Returns:
+            A dict, or one for each step; None if the output has no answer for a part of a
+            sequence: it is the path of a CRF, characters, or has no names.
+        """
+        decoding = next((one for one in self._model.spec.decoding if one.output == output), None)
+        if isinstance(decoding, LabelDecoding):
+            (found,) = labels_of(values[np.newaxis], decoding, self._options)
+            return self._object(output, found)
+        if isinstance(decoding, TagDecoding) and decoding.crf is None:
+            (tags,) = tags_of([values], None, decoding)
+            return [{"tag": one.tag, "score": _rounded(one.score)} for one in tags]
+        return None
+
     def _json(self, row: dict[str, Any]) -> str:
         answers = {output: self._object(output, answer) for output, answer in row.items()}
         is_single = len(answers) == 1
@@ -86,13 +112,16 @@ class Answerer:
 def _members(item: Any, optional: Sequence[str]) -> dict[str, Any]:
     """Return the members of an answer; those that may be absent are left out if they are None."""
     members = asdict(item)
-    if members["score"] is not None:
-        members["score"] = round(members["score"], _DIGITS)
+    members["score"] = _rounded(members["score"])
     return {
         key: value
         for key, value in members.items()
         if value is not None or key not in (*optional, "score")
     }
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, _DIGITS)
 
 
 def _shown(item: Label | Tag | Span | Transcription) -> str:

@@ -8,6 +8,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
+from bilstm_runtime.cli.arguments import CommandParser
 from bilstm_runtime.cli.interrupts import (
     BROKEN_PIPE,
     Interrupts,
@@ -41,7 +42,7 @@ class ExitCode(enum.IntEnum):
 EXIT_CODES_HELP: Final = """\
 exit codes:
   0    success
-  1    check failed: a model file does not agree with its reference (check-bilstm only)
+  1    a model file does not agree with its reference (check-bilstm only)
   2    wrong usage, or input that the model does not accept
   3    the bundle is missing, damaged, too new, or its model fails
   4    no installed backend can run the bundle
@@ -59,12 +60,7 @@ def bundle_parser(prog: str, description: str, *, formats: str = "") -> argparse
         description: What it does, for the help.
         formats: Text between the options and the exit codes in the help.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        epilog=formats + EXIT_CODES_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(prog=prog, description=description, epilog=formats + EXIT_CODES_HELP)
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     parser.add_argument(
         "--sha256",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from bilstm_runtime.errors import DataFileError, InputError
+from bilstm_runtime.errors import DataFileError, DataFileProblem, InputError, OptionError
 from bilstm_runtime.inputs import InputReader
 from bilstm_runtime.io.readers import (
     READERS,
@@ -286,12 +286,24 @@ class PredictionJob:
             elif input_format == "jsonl":
                 examples.append((at, self._json_example(line, at, ignored)))
             else:
-                row = read_csv_row(
-                    line, self._header, self._label, at, is_first=not (self._has_rows or examples)
-                )
+                row = self._csv_row(line, at, is_first=not (self._has_rows or examples))
                 if row is not None:
                     examples.append((at, {self._names[0]: row}))
         return examples
+
+    def _csv_row(self, line: str, at: int, *, is_first: bool) -> list[float] | None:
+        try:
+            return read_csv_row(line, self._header, self._label, at, is_first=is_first)
+        except DataFileError as error:
+            if error.code is not DataFileProblem.NOT_A_NUMBER or len(self._texts) < len(
+                self._names
+            ):
+                raise
+            message = (
+                f"{self._label}: a .csv file holds numbers; write texts to a .txt file, one a "
+                f'line, or to a .jsonl file, as "text" or {{"{self._names[0]}": "text"}}'
+            )
+            raise OptionError(message) from error
 
     def _json_example(self, line: str, at: int, ignored: Collection[str]) -> dict[str, Any]:
         try:

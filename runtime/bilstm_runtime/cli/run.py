@@ -24,25 +24,27 @@ PROG = "run-bilstm"
 STDIN = "-"
 _FORMATS_HELP = """\
 input formats:
-  jsonl  one example per line: a list of numbers (or of lists of numbers, one per step), or an
-         object by input name; lines may differ in length. A text ("so good") if the Keras
-         model starts with a text layer
-  csv    numbers; a first line without numbers is a header. For a model that takes
-         [batch, time] or [batch, features], one example per row. For a model that takes
-         [batch, time, features], ONE sequence, with one step per row
+  jsonl  one example per line: a list of numbers (or of lists of numbers, one
+         per step), or an object by input name; lines may differ in length. A
+         text ("so good") if the model takes text
+  csv    numbers; a first line without numbers is a header. For a model that
+         takes [batch, time] or [batch, features], one example per row. For a
+         model that takes [batch, time, features], ONE sequence, with one step
+         per row
   npy    one array with a batch axis
   npz    arrays with a batch axis, by input name
   txt    one text per line, as it is, for a model that takes text
-  wav    one recording, 16-bit or float PCM, for a model exported with a sampling rate; its
-         rate and its channels must be those of the model
+  wav    one recording, 16-bit or float PCM, for a model exported with a
+         sampling rate; its rate and its channels must be those of the model
 
-  If the export was given the names of classes, a line of the output is the answer in
-  words: {"label": "good", "score": 0.93}, or {"tags": [{"token": ..., "tag": ...}, ...]}; --raw
-  writes the numbers. A wrong line then becomes {"error": ...}, the others are answered, and the
-  exit code is 2.
+  If the export was given the names of classes, a line of the output is the
+  answer in words: {"label": "good", "score": 0.93}, or
+  {"tags": [{"token": ..., "tag": ...}, ...]}; --raw writes the numbers. A wrong
+  line then becomes {"error": ...}, the others are answered, and the exit code
+  is 2.
 
-  Labels (y, or y_OUTPUT) in a jsonl or npz file are ignored. Lines are answered as they come,
-  unless the model takes a fixed number of examples at once.
+  Labels (y, or y_OUTPUT) in the file are ignored. Lines are answered as they
+  come, unless the model takes a fixed number of examples at once.
 
 output formats:
   jsonl  one example per line, in the order of the input
@@ -233,13 +235,14 @@ def _run_stream(args: argparse.Namespace) -> int:
         raise OptionError(message)
     options = {"backend": args.backend, "recipe": args.recipe, "threads": args.threads}
     model = load(args.bundle, **options, sha256=args.sha256)
+    answerer = _answerer(args, model, "jsonl")
     label = "stdin" if args.input == STDIN else args.input
     progress = Progress(shown=not args.quiet and sys.stderr.isatty())
     source = open_source(_no_stdin(args.input))
     owned = contextlib.nullcontext() if args.input == STDIN else contextlib.closing(source)
     with owned, opened_output(args.output) as file:
         steps = {"chunk": args.chunk, "lookahead": args.lookahead}
-        job = StreamJob(model, label, file, progress, **steps)
+        job = StreamJob(model, label, file, progress, answerer=answerer, **steps)
         count = job.run(source, input_format)
     progress.clear()
     left_out = len(job.errors)
@@ -345,6 +348,15 @@ def _format_of(file: str | None, default: str, known: Collection[str]) -> str:
     if file is None or file == STDIN:
         return default
     ending = Path(file).suffix.removeprefix(".").lower()
+    if ending == "parquet":
+        message = (
+            f"{file}: Parquet is read with pandas or polars, whose frames Model.predict takes, or "
+            f"by examples/score_with_dask.py"
+        )
+        raise DataFileError(message)
+    if Path(file).is_dir():
+        message = f"{file} is a folder; give a file"
+        raise DataFileError(message)
     if ending not in known:
         names = ", ".join(f".{name}" for name in known)
         message = f"{file}: the name must end in one of {names}"

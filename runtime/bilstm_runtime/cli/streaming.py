@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 
 from bilstm_runtime.errors import DataFileError, InputError, OptionError
-from bilstm_runtime.io.readers import read_csv_row, read_json_line, read_npy
+from bilstm_runtime.io.readers import JsonError, read_csv_row, read_json_line, read_npy
 from bilstm_runtime.io.sources import line_blocks
+from bilstm_runtime.io.writers import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bilstm_runtime.cli.answers import Answerer
     from bilstm_runtime.cli.output import Progress
     from bilstm_runtime.model import Model
     from bilstm_runtime.streams import StreamOutput
+    from bilstm_runtime.values import AnyArray
 
 
 _REPORTED: Final = 256
@@ -37,6 +40,7 @@ class StreamJob:
         file: BinaryIO,
         progress: Progress,
         *,
+        answerer: Answerer | None,
         chunk: int | None,
         lookahead: int | None,
     ) -> None:
@@ -47,6 +51,7 @@ class StreamJob:
             label: The file's name in messages.
             file: Where to write.
             progress: Shows the number of steps.
+            answerer: Names classes and tags; None if the outputs are written as numbers.
             chunk: As for `Model.stream`.
             lookahead: As for `Model.stream`.
 
@@ -62,6 +67,7 @@ class StreamJob:
         self._outputs = [output.name for output in model.outputs]
         self._flatten = model.spec.flatten_outputs
         self._label, self._file, self._progress = label, file, progress
+        self._answerer = answerer
         self._header: list[str] = []
         self._entries = 0
         self.errors: list[str] = []
@@ -123,6 +129,9 @@ class StreamJob:
                 if row is None:
                     return
                 step = {self._names[0]: row}
+        except JsonError as error:
+            self._leave_out(f"{error}. For numbers with commas between, add --input-format csv")
+            return
         except DataFileError as error:
             self._leave_out(str(error))
             return
@@ -144,13 +153,9 @@ class StreamJob:
 
     def _write(self, item: StreamOutput) -> None:
         """Write one line per step of a sequence output, or one per chunk of running answers."""
-        values = self._flatten(item)
-        running = {
-            name: value.tolist()
-            for name, value, is_sequence in self._rows(values)
-            if not is_sequence
-        }
-        sequences = [(n, value) for n, value, is_sequence in self._rows(values) if is_sequence]
+        rows = self._rows(self._flatten(item))
+        running = {name: self._shown(name, v) for name, v, is_sequence in rows if not is_sequence}
+        sequences = [(n, self._shown(n, v)) for n, v, is_sequence in rows if is_sequence]
         if not sequences:
             self._line({"step": self._stream.steps_done - 1, **running})
             return
@@ -158,10 +163,15 @@ class StreamJob:
         for entry in range(count):
             line: dict[str, Any] = {"step": self._entries}
             self._entries += 1
-            line.update({n: value[entry].tolist() for n, value in sequences if entry < len(value)})
+            line.update({n: value[entry] for n, value in sequences if entry < len(value)})
             if entry == count - 1:
                 line.update(running)
             self._line(line)
+
+    def _shown(self, name: str, value: AnyArray) -> Any:
+        """Return the answer in words, or the numbers; a list of one for each step of a sequence."""
+        found = None if self._answerer is None else self._answerer.answer_of(name, value)
+        return plain(value) if found is None else found
 
     def _rows(self, values: Sequence[Any]) -> list[tuple[str, Any, bool]]:
         arrays = [np.asarray(value) for value in values]

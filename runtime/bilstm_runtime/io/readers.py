@@ -135,7 +135,7 @@ def read_json_line(
     found = [key for key in example if key in names or key not in ignored]
     if set(found) != set(names):
         message = f"{label}: the keys are {', '.join(found) or 'none'}; expected {', '.join(names)}"
-        raise DataFileError(message)
+        raise DataFileError(message, DataFileProblem.OTHER_NAMES)
     return example
 
 
@@ -311,7 +311,7 @@ def read_npz(
         elif set(others) != set(names):
             found = ", ".join(archive.names) or "none"
             message = f"{label} holds the arrays {found:.200}; expected {', '.join(names)}"
-            raise DataFileError(message)
+            raise DataFileError(message, DataFileProblem.OTHER_NAMES)
         arrays = archive.read(names)
     except NumpyFileError as error:
         raise _numpy_error(error, label) from error

@@ -29,6 +29,7 @@ PARITY, OPTION, FOLDER = 1, 2, 4
         (("--time", "0"), "at least 1"),
         (("--opset", "7"), "13 to 18"),
         (("--opset", "99"), "13 to 18"),
+        (("--target", "raspberry"), "or leave it out for a PC, a phone or a Raspberry Pi"),
     ],
 )
 def test_options_that_cannot_be_used(fails, saved, arguments, words):
@@ -37,12 +38,56 @@ def test_options_that_cannot_be_used(fails, saved, arguments, words):
     assert arguments[0].removeprefix("--") in message
 
 
-@pytest.mark.parametrize("argument", ["--batch=x", "--opset=1.5", "--no-such-flag"])
-def test_options_that_are_none(run, saved, argument, capsys):
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--batch=x", "invalid int value: 'x'"),
+        ("--opset=1.5", "invalid int value"),
+        ("--no-such-flag", "there is no option --no-such-flag"),
+        ("--recipies=int8", "there is no option --recipies; did you mean '--recipes'?"),
+    ],
+)
+def test_options_that_are_none(run, saved, argument, words, capsys):
     with pytest.raises(SystemExit) as ended:
         run(saved("lstm"), argument)
     assert ended.value.code == OPTION
-    assert "export-bilstm: error: " in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("export-bilstm: error: ")
+    assert words in line
+
+
+def test_help_has_at_most_80_columns_and_whole_words(run, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        run("--help")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("transitions=LAYER[/WEIGHT]" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ("my_layers:Atention", "my_layers has no 'Atention'; did you mean 'Attention'?"),
+        ("code/my_layers.py:Attention", "not a file: code.my_layers:Attention"),
+    ],
+)
+def test_custom_objects_that_are_misspelled(fails, saved, here, objects, words):
+    (here / "my_layers.py").write_text("class Attention: pass\n")
+    assert words in fails(OPTION, saved("lstm"), "--custom-objects", objects)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--outputs", "lsmt"), "there is no layer 'lsmt' in the model; did you mean 'lstm'?"),
+        (("--outputs", "zzz"), "there is no layer 'zzz' in the model; its layers are lstm"),
+        (("--tokenizer", "ids.json"), "no input of the model takes ids"),
+    ],
+)
+def test_names_that_the_model_does_not_have(fails, saved, here, arguments, words):
+    (here / "ids.json").write_text('{"so": 1, "good": 2}')
+    assert words in fails(OPTION, saved("lstm"), *arguments)
 
 
 BAD_DATA = {
@@ -74,6 +119,7 @@ def test_an_unknown_metric_is_found_before_the_model_is_read(fails, monkeypatch,
     ("content", "metric", "words"),
     [
         ('{"other": [[1, 2, 3]], "y": 0}', "f1", "the keys are other, y; expected"),
+        ('{"x": [[1, 2, 3]], "label": 0}', "f1", "labels are named y, or y_OUTPUT: rename"),
         ('{"x": [[1, 2, 3]], "y": 0}', "nothing=f1", "nothing=f1'; give one of"),
         ('{"x": [[1, 2, 3]], "y": "de"}', "f1", "'de' is not a number; the label of a class"),
         ('{"x": [[1, 2, 3]]}', "f1", "needs labels; the data has none"),

@@ -558,7 +558,10 @@ def _inspect_json(path: Path) -> tuple[str, Any, str]:
         if isinstance(config, str):  # json.dump(model.to_json(), file)
             config = json.loads(config)
     except (ValueError, RecursionError) as error:
-        message = f"{path} is damaged: it is not JSON ({error})"
+        message = (
+            f"{path} is not a Keras model: it is not one JSON object, as an architecture is "
+            f"({error})"
+        )
         raise ModelFileError(message) from error
     if isinstance(config, dict) and config.get("name") in _KERAS0_MODELS and "layers" in config:
         message = (

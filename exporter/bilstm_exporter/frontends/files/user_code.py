@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bilstm_exporter.errors import OptionError
+from bilstm_runtime.cli.arguments import did_you_mean
 
 
 def build_model(spec: str) -> Any:
@@ -76,9 +77,12 @@ def _current_folder_importable() -> Iterator[None]:
 
 def _imported(option: str, module_name: str, name: str, expected: str) -> Any:
     """Import a module, or one object in it."""
+    if module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        message = f"{option}: expected {expected}, not a file: {dotted}{name and f':{name}'}"
+        raise OptionError(message)
     try:
         module = importlib.import_module(module_name)
-        return getattr(module, name) if name else module
     # Importing runs the user's own code, which may raise anything, and may call sys.exit.
     except (Exception, SystemExit) as error:
         message = (
@@ -86,3 +90,7 @@ def _imported(option: str, module_name: str, name: str, expected: str) -> Any:
             f"current folder"
         )
         raise OptionError(message) from error
+    if name and not hasattr(module, name):
+        message = f"{option}: {module_name} has no {name!r}{did_you_mean(name, vars(module))}"
+        raise OptionError(message)
+    return getattr(module, name) if name else module

@@ -68,7 +68,10 @@ def _text_misfit(item: TextEntry) -> str:
     if isinstance(item, TextPreprocessing):
         standardize, split, length = item.standardize, item.split, item.output_sequence_length
         return _first(
-            (standardize is not None, f"it changes no text (standardize={standardize!r})"),
+            (
+                standardize is not None,
+                f"it does not standardize texts (standardize={standardize!r})",
+            ),
             (split != "whitespace", f"it splits at separators (split={split!r})"),
             (bool(item.ngrams) or item.output_mode != "int", "it gives the id of each token"),
             (item.buckets > 1, "it has one id for all unknown tokens"),
