@@ -46,6 +46,7 @@ def clean(model: ir.Model) -> None:
         common.OutputFixPass(),
         OwnOutputs(),
         OwnSequences(),
+        ReshapeScores(),
         common.TopologicalSortPass(),
         RenameInOrder(),
         common.RemoveUnusedOpsetsPass(),
@@ -227,6 +228,25 @@ class OwnSequences(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
+class ReshapeScores(ir.passes.InPlacePass):
+    """Add a Reshape to its own shape after each Softmax that something reads.
+
+    OpenVINO 2026.4 compiles MatMul, Softmax and MatMul as one kernel. If the axis of the Softmax
+    has size 1 in the first call, that kernel computes wrong values for 16 steps or more, and
+    reports nothing. In onnxruntime the Reshape takes no time.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph and the bodies in it."""
+        nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+        found = [node for node in nodes if _is_inner_softmax(node)]
+        for node in found:
+            shape = ir.Node("", "Shape", node.outputs)
+            reshape = ir.Node("", "Reshape", [*node.outputs, *shape.outputs])
+            _insert_after(node, [shape, reshape])
+        return ir.passes.PassResult(model, modified=bool(found))
+
+
 class RenameInOrder(ir.passes.InPlacePass):
     """Name nodes, values and constants by their order, so that exports are reproducible.
 
@@ -331,6 +351,14 @@ def _is_idle(node: ir.Node) -> bool:
         return False
     moved = [axis for axis in perm if before[axis] != 1]
     return moved == sorted(moved)
+
+
+def _is_inner_softmax(node: ir.Node) -> bool:
+    """Whether something reads a Softmax over an axis whose size is not known."""
+    if node.domain or node.op_type != "Softmax" or not node.outputs[0].uses():
+        return False
+    shape = node.outputs[0].shape
+    return shape is None or not isinstance(shape[node.attributes.get_int("axis", -1)], int)
 
 
 def _silu_inputs(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
@@ -449,25 +477,24 @@ def _push_down(node: ir.Node) -> bool:
 
 def _transpose_after(node: ir.Node, perm: tuple[int, ...]) -> None:
     """Insert a Transpose between a node's output and its consumers."""
-    output = node.outputs[0]
-    was_graph_output = output.is_graph_output()
-    readers = list(output.uses())
-    transpose = ir.Node(
-        "",
-        "Transpose",
-        inputs=[output],
-        attributes=[ir.AttrInt64s("perm", perm)],
-        name=f"{node.name}/transpose",
-    )
-    moved = transpose.outputs[0]
-    moved.type, moved.shape, moved.name = output.type, output.shape, f"{output.name}/transposed"
-    for reader, index in readers:
-        reader.replace_input_with(index, moved)
-    if was_graph_output:
-        outputs = _graph_of(node).outputs
-        outputs[outputs.index(output)] = moved
-    output.shape = None
-    _graph_of(node).insert_after(node, transpose)
+    attribute = ir.AttrInt64s("perm", perm)
+    _insert_after(node, [ir.Node("", "Transpose", node.outputs, [attribute])])
+    node.outputs[0].shape = None
+
+
+def _insert_after(node: ir.Node, followers: Sequence[ir.Node]) -> None:
+    """Insert nodes between a node's output and its consumers, which read the last one's instead."""
+    graph, output, result = _graph_of(node), node.outputs[0], followers[-1].outputs[0]
+    for follower in followers:
+        follower.name = f"{node.name}/{follower.op_type}"
+        follower.outputs[0].name = f"{output.name}/{follower.op_type}"
+    result.type, result.shape = output.type, output.shape
+    for reader, index in list(output.uses()):
+        if reader not in followers:
+            reader.replace_input_with(index, result)
+    if output.is_graph_output():
+        graph.outputs[graph.outputs.index(output)] = result
+    graph.insert_after(node, followers)
 
 
 def _is_scalar_constant(value: ir.Value | None, node: ir.Node) -> bool:
