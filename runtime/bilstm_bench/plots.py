@@ -73,6 +73,29 @@ def plots(result: Result) -> list[tuple[str, str]]:
     ]
 
 
+def line_plot(
+    x: Sequence[float], y: Sequence[float], *, title: str, labels: tuple[str, str], log: bool
+) -> str:
+    """Plot one line with a marker at each point.
+
+    Args:
+        x: The places of the points.
+        y: Their values.
+        title: What is shown, for readers of the screen.
+        labels: The names of both axes.
+        log: Whether the y axis is logarithmic.
+    """
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
+        drawing, axes = _new_axes()
+        axes.plot(x, y, color=_SERIES[0], marker=_marker(0))
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        if log:
+            axes.set_yscale("log")
+            _few_ticks(axes, lambda value: f"{value:.0e}")
+        return _svg(drawing, title)
+
+
 def _against_length(result: Result) -> Iterator[tuple[str, str]]:
     timed = [case for case in result.cases if case.latency is not None]
     threads = min((c.variant.threads for c in timed if c.variant is not None), default=1)

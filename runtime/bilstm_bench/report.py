@@ -13,7 +13,7 @@ from bilstm_bench.tables import Table, sentences, tables
 from bilstm_runtime.cli.text_tables import WHOLE_WORDS, fitted_table, line_width, stacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -131,16 +131,21 @@ def html_page(result: Result) -> str:
         drawn, missing = [], NO_PLOTS
     else:
         drawn, missing = plots(result), ""
+    return page(_title(result), _body(result, drawn, missing))
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """Make a page of a title and HTML, in light and dark, that loads no other files."""
     style = resources.files("bilstm_bench").joinpath("page.css").read_text("utf-8")
-    title = html.escape(_title(result))
-    body = "\n".join(_body(result, drawn, missing))
+    title = html.escape(title)
+    lines = "\n".join(body)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{title}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<h1>{title}</h1>\n{lines}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -159,11 +164,7 @@ def _body(result: Result, drawn: Sequence[tuple[str, str]], missing: str) -> Ite
         reason = result.failure or "It was interrupted; these are the results so far."
         yield f'<p class="warning">{html.escape(reason)}</p>'
     if drawn:
-        figures = "\n".join(
-            f"<figure><figcaption>{html.escape(title)}</figcaption>\n{svg}</figure>"
-            for title, svg in drawn
-        )
-        yield f'<div class="plots">\n{figures}\n</div>'
+        yield html_figures(drawn)
     elif missing:
         yield f'<p class="warning">{html.escape(missing[0].upper() + missing[1:])}</p>'
     found = sentences(result)
@@ -172,25 +173,36 @@ def _body(result: Result, drawn: Sequence[tuple[str, str]], missing: str) -> Ite
     for table in tables(result):
         yield f"<section>\n<h2>{html.escape(table.title)}</h2>"
         if table.rows:
-            yield _html_table(table)
+            yield html_table(table.header, table.rows, table.words)
         for note in table.notes:
             yield f'<p class="note">{html.escape(note)}</p>'
         yield "</section>"
 
 
-def _html_table(table: Table) -> str:
+def html_figures(drawn: Sequence[tuple[str, str]]) -> str:
+    """Format plots, each a title and an inline SVG."""
+    figures = "\n".join(
+        f"<figure><figcaption>{html.escape(title)}</figcaption>\n{svg}</figure>"
+        for title, svg in drawn
+    )
+    return f'<div class="plots">\n{figures}\n</div>'
+
+
+def html_table(header: Sequence[str], body: Iterable[Sequence[str]], words: int) -> str:
+    """Format a table whose first columns, as many as `words`, are words, and the others numbers."""
+
     def row(cells: Sequence[str], tag: str) -> str:
         last = max((number for number, cell in enumerate(cells) if cell), default=0)
         parts = []
         for number, cell in enumerate(cells[: last + 1]):
             wide = len(cells) - number if number == last and last < len(cells) - 1 else 0
             span = f' colspan="{wide}"' if wide else ""
-            kind = "" if number < table.words or wide else ' class="figure"'
+            kind = "" if number < words or wide else ' class="figure"'
             parts.append(f"<{tag}{kind}{span}>{html.escape(cell)}</{tag}>")
         return f"<tr>{''.join(parts)}</tr>"
 
-    rows = "\n".join(row(cells, "td") for cells in table.rows)
-    head = row(table.header, "th")
+    rows = "\n".join(row(cells, "td") for cells in body)
+    head = row(header, "th")
     return (
         f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ PIECES: Final = (
     *" \t\n\r\u00a0\u2003\u3000\x85\x1c\ufeff\u200b\u200d\0\ufffd",
     *"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~…¿“。«»",
     *"\u0300\u0301\u0327\u0323\u0345\u0308\u093c\u3099\u1161\u11a8\u09be\u05b0\u061d\u0897\u088f",
+    *"\U00011de0\U000110cd\u1734\u166d\U000111c9",
     *"İıſΣςßẞﬁ①½²Ⅷ한각가ᄀカガｶﾞ\u0958\ufdfa\u1e9b\u0344\u2126\U000105d2\u0307\U0001f600",
 )
 
@@ -158,6 +160,31 @@ def _texts(count: int) -> list[str]:
         )
 
     return ["", " ", "the cat", *(text() for _ in range(count))]
+
+
+def test_the_tables_are_those_of_the_library(node: str) -> None:
+    """At the ends of all ranges, and elsewhere at random; `make_unicode` compares all."""
+    from .make_unicode import CODES, FILE, differences
+
+    text = FILE.read_text("utf-8")
+    ranges = re.findall(r"\b([0-9a-f]+)(?:-([0-9a-f]+))?(?=[ \"])", text.split("ONLY_IN")[1])
+    ends = {int(end, 16) + step for one in ranges for end in one if end for step in (-1, 0, 1)}
+    codes = sorted((ends & set(CODES)) | set(random.Random(3).sample(CODES, 3_000)))
+    version, found = differences(codes)
+    if f"tokenizers {tokenizers.__version__} and Unicode {version} in" not in text:
+        pytest.skip("the file is of other versions")
+    assert len(ranges) > 400
+    for name, kinds in found.items():
+        block = re.search(rf"  {name}: {{(.*?)\n  }},", text, re.DOTALL)
+        assert block is not None
+        for kind, wanted in zip(("javascript", "tokenizers"), kinds, strict=True):
+            literal = re.search(rf'{kind}:\s*("[^,]*),', block[1])
+            assert literal is not None
+            held: set[int] = set()
+            for first, last in re.findall(r"([0-9a-f]+)(?:-([0-9a-f]+))?", literal[1]):
+                held.update(range(int(first, 16), int(last or first, 16) + 1))
+            assert wanted <= held, (name, kind)
+            assert name == "base" or held & set(codes) == wanted, (name, kind)
 
 
 def _encoded(node: str, jobs: list[dict[str, Any]]) -> list[Any]:

@@ -6,7 +6,7 @@
  */
 
 import { TokenizerError } from "./errors.js";
-import { DIFFERS, WHITE_SPACE } from "./unicode.js";
+import { isControl, isMark, isNonspacing, isSpace, staysAlone, staysWhole } from "./unicode.js";
 
 export const charactersOf = (text) => {
   let at = 0;
@@ -39,14 +39,14 @@ function unicodeForm(form) {
       piece = [];
     };
     for (const one of characters) {
-      if (DIFFERS.decomposed.test(one.text)) {
+      if (staysWhole(one.text)) {
         flush();
         found.push(one);
         continue;
       }
       if (!JOINING.test(one.text.normalize(decomposed))) flush();
       piece.push(one);
-      if (DIFFERS.base.test(one.text)) flush();
+      if (staysAlone(one.text)) flush();
     }
     flush();
     return found;
@@ -82,15 +82,14 @@ function bert(item) {
   const { clean_text: cleans, handle_chinese_chars: chinese, lowercase } = item;
   const steps = [];
   if (cleans) {
-    const isControl = (c) => /[\p{Cc}\p{Cf}\p{Co}]/u.test(c) !== DIFFERS.format.test(c);
-    const isDropped = (c) => c === "\0" || c === "\ufffd" || (!/[\t\n\r]/.test(c) && isControl(c));
+    const isDropped = (c) => c === "\0" || c === "\ufffd" || isControl(c);
     steps.push(filtered((character) => !isDropped(character)));
-    steps.push(mapped((character) => (WHITE_SPACE.test(character) ? " " : character)));
+    steps.push(mapped((character) => (isSpace(character) ? " " : character)));
   }
   if (chinese) steps.push(mapped((c) => (CHINESE.test(c) ? ` ${c} ` : c)));
   if (item.strip_accents ?? lowercase) {
     steps.push(unicodeForm("NFD"));
-    steps.push(filtered((c) => /\p{Mn}/u.test(c) === DIFFERS.nonspacing.test(c)));
+    steps.push(filtered((c) => !isNonspacing(c)));
   }
   if (lowercase) steps.push(lowered);
   return chain(steps);
@@ -98,7 +97,7 @@ function bert(item) {
 
 function stripped({ strip_left: left, strip_right: right }) {
   return (characters) => {
-    const isKept = ({ text }) => !WHITE_SPACE.test(text);
+    const isKept = ({ text }) => !isSpace(text);
     const first = left ? characters.findIndex(isKept) : 0;
     const last = right ? characters.findLastIndex(isKept) : characters.length - 1;
     return first < 0 || last < 0 ? [] : characters.slice(first, last + 1);
@@ -139,7 +138,7 @@ const NORMALIZERS = {
   NFKD: () => unicodeForm("NFKD"),
   NFKC: () => unicodeForm("NFKC"),
   Lowercase: () => lowered,
-  StripAccents: () => filtered((c) => /\p{M}/u.test(c) === DIFFERS.mark.test(c)),
+  StripAccents: () => filtered((c) => !isMark(c)),
   Strip: stripped,
   BertNormalizer: bert,
   Replace: replacing,

@@ -2,7 +2,7 @@
 
 import { TokenizerError } from "./errors.js";
 import { prepended, replaced, textOf } from "./normalizers.js";
-import { BYTE_LEVEL_WORDS, DIFFERS, PUNCTUATION, WHITE_SPACE, WORD } from "./unicode.js";
+import { BYTE_LEVEL_WORDS, isPunctuation, isSpace, WORDS } from "./unicode.js";
 
 /**
  * Splits at the characters that match.
@@ -44,10 +44,6 @@ function matched(characters, pattern) {
   return words;
 }
 
-const isSpace = (character) => WHITE_SPACE.test(character);
-const isPunctuation = (character) =>
-  PUNCTUATION.test(character) !== DIFFERS.punctuation.test(character);
-
 /** The character that stands for each byte in the vocabulary of a byte-level model. */
 const BYTES = (() => {
   const shown = (n) => (n > 32 && n < 127) || (n > 160 && n < 173) || n > 173;
@@ -83,7 +79,7 @@ function metaspace(item) {
 const splitter = (matches, behavior) => (word) => splitAt(word, matches, behavior);
 
 const PRE_TOKENIZERS = {
-  Whitespace: () => (word) => matched(word, WORD.whole),
+  Whitespace: () => (word) => matched(word, WORDS),
   WhitespaceSplit: () => splitter(isSpace, "Removed"),
   BertPreTokenizer: () => (word) =>
     splitAt(word, isSpace, "Removed").flatMap((part) => splitAt(part, isPunctuation, "Isolated")),

@@ -6,7 +6,7 @@ import { charactersOf, makeNormalizer, textOf } from "./normalizers.js";
 import { makePreTokenizer } from "./pre_tokenizers.js";
 import { makeModel } from "./subwords.js";
 import { checkedText } from "./text.js";
-import { WHITE_SPACE, WORD } from "./unicode.js";
+import { isInWord, isSpace } from "./unicode.js";
 
 const MAX_LENGTH = 2 ** 20;
 const MAX_GROWTH = 256;
@@ -189,7 +189,7 @@ function typeOf(model) {
   return model.continuing_subword_prefix === undefined ? "WordLevel" : "WordPiece";
 }
 
-const isSpace = (character) => character !== undefined && WHITE_SPACE.test(character.text);
+const isSpaceAt = (character) => character !== undefined && isSpace(character.text);
 
 function cutAt(characters, byStart) {
   const parts = [];
@@ -206,11 +206,11 @@ function cutAt(characters, byStart) {
     at = stop;
     if (found.single_word) {
       const [before, after] = [characters[start - 1], characters[stop]];
-      if (before && WORD.atEnd.test(before.text)) continue;
-      if (after && WORD.atStart.test(after.text)) continue;
+      if (before && isInWord(before.text)) continue;
+      if (after && isInWord(after.text)) continue;
     }
-    if (found.lstrip) while (start > done && isSpace(characters[start - 1])) start -= 1;
-    if (found.rstrip) while (isSpace(characters[stop])) stop += 1;
+    if (found.lstrip) while (start > done && isSpaceAt(characters[start - 1])) start -= 1;
+    if (found.rstrip) while (isSpaceAt(characters[stop])) stop += 1;
     if (start > done) parts.push({ characters: characters.slice(done, start) });
     parts.push({ id: found.id, characters: characters.slice(Math.max(start, done), stop) });
     [done, at] = [stop, Math.max(at, stop)];
@@ -237,14 +237,14 @@ function bert({ cls, sep }) {
 
 /** Leaves white space out of the places of tokens, as the byte-level pre-tokenizer keeps it. */
 function trimmed({ add_prefix_space: adds = true }, names) {
-  const isSpace = (character) => character === "\u0120" || WHITE_SPACE.test(character);
+  const isShownSpace = (character) => character === "\u0120" || isSpace(character);
   const wrap = (tokens) =>
     tokens.map((token, i) => {
       if (token.word === null) return token;
       let { start, end } = token;
       const characters = Array.from(token.text ?? names.get(token.id));
-      const count = characters.findIndex((one) => !isSpace(one));
-      const last = characters.findLastIndex((one) => !isSpace(one));
+      const count = characters.findIndex((one) => !isShownSpace(one));
+      const last = characters.findLastIndex((one) => !isShownSpace(one));
       let leading = count < 0 ? characters.length : count;
       const trailing = characters.length - 1 - last;
       if (leading) {

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import html
-import importlib.util
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bilstm_bench.report import (
+    NO_PLOTS,
+    html_figures,
+    html_table,
+    page,
+    plots_are_available,
+)
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.reasons import ONLY_PROBES
 
 if TYPE_CHECKING:
     from bilstm_exporter.streaming.delays import Delay, DelayReport
 
-_NO_PLOTS = (
-    "This page has no curves: matplotlib, which draws them, is not installed. Install it: "
-    'pip install "bilstm-edge[bench]"'
-)
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
-th { border-bottom: 1px solid; } svg { max-width: 100%; height: auto; }
-"""
 _HEADINGS = (
-    "look-ahead", "delay up to", "decisions unchanged", "metric", "whole sequence", "drop",
+    "look-ahead", "delay up to", "unchanged", "metric", "whole sequence", "drop",
     "largest error", "ms per step",
 )  # fmt: skip
+
+
+_MIN_ERROR = 1e-9
+"""What a logarithmic axis shows of an error of 0."""
 
 
 def write_delay_page(file: str, model: str, report: DelayReport | None, lookahead: int) -> None:
@@ -47,39 +46,29 @@ def write_delay_page(file: str, model: str, report: DelayReport | None, lookahea
         message = f"html: {file} is not written, because no delay could be measured"
         raise OptionError(message)
     try:
-        Path(file).write_text("\n".join(_page(model, report, lookahead)), encoding="utf-8")
+        Path(file).write_text(
+            page(f"{model}: agreement by delay", _body(report, lookahead)), encoding="utf-8"
+        )
     except OSError as error:
         message = f"html: {file} cannot be written: {error.strerror or error}"
         raise OptionError(message) from error
 
 
-def _page(model: str, report: DelayReport, lookahead: int) -> list[str]:
-    title = html.escape(f"{model}: agreement by delay")
+def _body(report: DelayReport, lookahead: int) -> Iterator[str]:
     sentence = (
         f"On {report.examples}, in chunks of {report.chunk} steps, against Keras on whole "
         f"sequences; the longest has {report.longest} steps. By default streams run with a "
         f"look-ahead of {lookahead}. File: {report.file}."
     )
-    starts = report.starts(lookahead)
-    notes = [sentence, *([] if report.own_data else [ONLY_PROBES]), *([starts] if starts else [])]
-    drawn = _curves(report) if importlib.util.find_spec("matplotlib") is not None else []
-    if not drawn:
-        notes.append(_NO_PLOTS)
-    head = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in _cells(one))}</tr>"
-        for one in report.delays
-    )
-    return [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
-        *(f"<p>{html.escape(note)}</p>" for note in notes),
-        *drawn,
-        f"<table><tr>{head}</tr>{rows}</table>",
-        "</body></html>\n",
-    ]
+    notes = (sentence, None if report.own_data else ONLY_PROBES, report.starts(lookahead))
+    for note in filter(None, notes):
+        yield f"<p>{html.escape(note)}</p>"
+    if plots_are_available():
+        yield html_figures(_plots(report))
+    else:
+        yield f'<p class="warning">{html.escape(NO_PLOTS)}</p>'
+    yield "<h2>By look-ahead</h2>"
+    yield html_table(_HEADINGS, map(_cells, report.delays), words=0)
 
 
 def _cells(one: Delay) -> list[str]:
@@ -95,35 +84,21 @@ def _cells(one: Delay) -> list[str]:
     ]
 
 
-def _curves(report: DelayReport) -> list[str]:
+def _plots(report: DelayReport) -> list[tuple[str, str]]:
     """Draw the agreement (or the drop) and the largest error against the look-ahead."""
-    shares = [one.agreement for one in report.delays]
+    from bilstm_bench.plots import line_plot  # noqa: PLC0415 - an extra, and slow to import
+
+    shares = [one.agreement for one in report.delays if one.agreement is not None]
+    drops = [one.drop for one in report.delays]
+    first = (
+        ("Decisions unchanged", "%", shares, False)
+        if len(shares) == len(report.delays)
+        else ("Drop of the metric", "%", drops, False)
+    )
+    errors = [max(one.max_error, _MIN_ERROR) for one in report.delays]
+    steps = [one.lookahead for one in report.delays]
     found = []
-    if all(share is not None for share in shares):
-        found.append(_curve(report.delays, shares, "decisions unchanged, %", log=False))
-    else:
-        drops = [one.drop for one in report.delays]
-        found.append(_curve(report.delays, drops, "drop of the metric, %", log=False))
-    errors = [max(one.max_error, 1e-9) for one in report.delays]
-    found.append(_curve(report.delays, errors, "largest error", log=True))
+    for title, label, values, log in (first, ("Largest error", "absolute", errors, True)):
+        labels = ("look-ahead, steps", label)
+        found.append((title, line_plot(steps, values, title=title, labels=labels, log=log)))
     return found
-
-
-def _curve(delays: Sequence[Delay], values: Sequence[Any], label: str, *, log: bool) -> str:
-    import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to import
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
-        drawing = Figure(figsize=(7, 3), layout="constrained")
-        FigureCanvasSVG(drawing)
-        axes = drawing.add_subplot()
-        axes.plot([one.lookahead for one in delays], values, marker="o")
-        axes.set_xlabel("look-ahead, steps")
-        axes.set_ylabel(label)
-        axes.grid(visible=True, alpha=0.3)
-        if log:
-            axes.set_yscale("log")
-        text = io.StringIO()
-        drawing.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]

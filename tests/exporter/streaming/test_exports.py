@@ -207,5 +207,7 @@ def test_a_page_with_curves(tmp_path, saved):
     text = page.read_text()
     assert "agreement by delay" in text
     assert "Only probes were used" in text
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
     pytest.importorskip("matplotlib")
     assert text.count("<svg") == 2
