@@ -13,21 +13,14 @@ from keras import ops
 
 FEATURES = 4
 LOOPS = {}
-ONLY_KERAS3 = set()
 NOT_INFERRED = {"ops_associative_scan", "ops_associative_scan_reverse", "ops_scan_with_a_mask"}
 """Loops of a shape that Keras cannot infer for a free time axis; it equals that of the input."""
 
 
 def loop(function):
-    """Add a function of TensorFlow, which layers of both generations may call."""
+    """Add a loop, in functions of TensorFlow or of keras.ops."""
     LOOPS[function.__name__] = function
     return function
-
-
-def keras3_loop(function):
-    """Add a function of keras.ops."""
-    ONLY_KERAS3.add(function.__name__)
-    return loop(function)
 
 
 def steps_first(x):
@@ -492,7 +485,7 @@ def k_rnn_of_pairs(x, w):
     return tf_keras.backend.rnn(step, (x, x * 2.0), start, mask=mask, go_backwards=True)[1]
 
 
-@keras3_loop
+@loop
 def ops_scan(x, w):
     def step(carry, row):
         h = ops.tanh(row + ops.matmul(carry, w))
@@ -502,7 +495,7 @@ def ops_scan(x, w):
     return ops.transpose(outputs, (1, 0, 2)) + last[:, None]
 
 
-@keras3_loop
+@loop
 def ops_scan_reverse(x, w):
     def step(carry, row):
         h = ops.tanh(row + ops.matmul(carry, w))
@@ -512,7 +505,7 @@ def ops_scan_reverse(x, w):
     return ops.transpose(ops.scan(step, ops.zeros_like(x[:, 0]), rows, reverse=True)[1], (1, 0, 2))
 
 
-@keras3_loop
+@loop
 def ops_scan_with_a_mask(x, w):
     """Over two tensors; Keras itself traces that for a fixed length only."""
 
@@ -525,26 +518,26 @@ def ops_scan_with_a_mask(x, w):
     return ops.transpose(ops.scan(step, ops.zeros_like(x[:, 0]), rows, reverse=True)[1], (1, 0, 2))
 
 
-@keras3_loop
+@loop
 def ops_scan_length(x, w):
     step = lambda h, _: (ops.tanh(ops.matmul(h, w)), h)  # noqa: E731
     return ops.transpose(ops.scan(step, x[:, 0], length=5)[1], (1, 0, 2))
 
 
-@keras3_loop
+@loop
 def ops_while_loop(x, w):
     n = ops.shape(x)[1]
     body = lambda i, h: (i + 1, ops.tanh(ops.take(x, i, axis=1) + ops.matmul(h, w)))  # noqa: E731
     return ops.while_loop(lambda i, h: i < n, body, (0, ops.zeros_like(x[:, 0])))[1]
 
 
-@keras3_loop
+@loop
 def ops_fori_loop(x, w):
     body = lambda i, h: ops.tanh(ops.matmul(h, w) + ops.cast(i, "float32"))  # noqa: E731
     return ops.fori_loop(0, 5, body, x[:, 0])
 
 
-@keras3_loop
+@loop
 def ops_fori_loop_slice_update(x, w):
     def body(i, y):
         row = ops.tanh(ops.matmul(y[i], w) + y[i - 1])
@@ -559,13 +552,13 @@ def linear_recurrence(one, other):
     return one[0] * other[0], one[1] * other[0] + other[1]
 
 
-@keras3_loop
+@loop
 def ops_associative_scan(x, w):
     gates = ops.sigmoid(ops.matmul(x, w))
     return ops.associative_scan(linear_recurrence, (gates, x), axis=1)[1]
 
 
-@keras3_loop
+@loop
 def ops_associative_scan_reverse(x, w):
     """Over the first axis; the order of the factors matters."""
     gates = ops.softmax(ops.matmul(ops.transpose(x, (1, 0, 2)), w))[..., None] * w
@@ -573,17 +566,17 @@ def ops_associative_scan_reverse(x, w):
     return ops.transpose(ops.sum(products, -1), (1, 0, 2))
 
 
-@keras3_loop
+@loop
 def ops_map(x, w):
     return ops.map(lambda row: ops.softmax(ops.matmul(row, w)), x)
 
 
-@keras3_loop
+@loop
 def ops_vectorized_map(x, w):
     return ops.vectorized_map(lambda row: ops.tanh(ops.matmul(row, w)), x)
 
 
-@keras3_loop
+@loop
 def lstm_in_a_map(x, w):
     """A recurrent layer in a loop."""
     return ops.map(lambda row: LAYERS["lstm"](row[None])[0], ops.matmul(x, w))

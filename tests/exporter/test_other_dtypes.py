@@ -91,8 +91,13 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int32", "int64", "int8", "uint8"])
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    ("layer", "dtype"),
+    [
+        *((layer, dtype) for layer in LAYERS for dtype in ("bool", "int64")),
+        *(("LSTM", dtype) for dtype in ("int32", "int8", "uint8")),
+    ],
+)
 @pytest.mark.slow
 def test_sequences(layer, dtype):
     x = keras.Input((None, 3), dtype=dtype)

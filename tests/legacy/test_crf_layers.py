@@ -9,6 +9,7 @@ import tf_keras
 from tf_keras import layers as L
 
 from bilstm_exporter.frontends.keras2 import crf_layers
+from bilstm_exporter.frontends.loading import read
 
 from .cases import randomize
 from .compare import check, check_read
@@ -198,18 +199,11 @@ FILES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_files_are_read_without_the_package(name, tmp_path):
+def test_files_are_exported_without_the_package_with_the_decoder_in_the_graph(name, tmp_path):
     kind, settings, options = FILES[name]
     model = saved(tmp_path / "model.h5", kind, settings, **options)
-    source, _ = check_read(model, tmp_path / "model.h5", sizes=((3, 5),))
+    source, _ = read(tmp_path / "model.h5")
     assert type(source.keras_model.get_layer("crf")) is kind
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
-def test_files_are_exported_with_the_decoder_in_the_graph(name, tmp_path):
-    kind, settings, options = FILES[name]
-    model = saved(tmp_path / "model.h5", kind, settings, **options)
     check(model, tmp_path / "model.h5", tmp_path / "edge")
 
 

@@ -181,6 +181,9 @@ def test_a_lambda_needs_permission_and_then_runs(library, container, tmp_path):
     check(model, saved, trust_code=True)
 
 
+PRUNED_CONTAINERS = ("h5", "keras", "saved_model", "json and h5", "json and weights", "json and tf")
+
+
 def pruning_wrapper(keras):
     """A wrapper with the configuration and weights of tensorflow_model_optimization's."""
 
@@ -211,9 +214,14 @@ def pruning_wrapper(keras):
     return PruneLowMagnitude
 
 
-@pytest.mark.parametrize("form", ["sequential", "functional", "nested"])
 @pytest.mark.parametrize(
-    "container", ["h5", "keras", "saved_model", "json and h5", "json and weights", "json and tf"]
+    ("form", "container"),
+    [
+        *(("sequential", container) for container in PRUNED_CONTAINERS),
+        ("functional", "h5"),
+        ("functional", "keras"),
+        *(("nested", container) for container in PRUNED_CONTAINERS if container != "saved_model"),
+    ],
 )
 @pytest.mark.slow
 def test_pruned_layers_load_without_the_package(form, container, tmp_path):

@@ -1,6 +1,7 @@
 """int8-full: the float form is exact, integers are close, and the file is unambiguous."""
 
 import importlib.util
+from functools import cache
 
 import keras
 import numpy as np
@@ -102,8 +103,8 @@ def examples(loaded, count=40, seed=0):
     return found
 
 
-def converted(name, **options):
-    loaded = prepared(MODELS[name], **options)
+def converted(name):
+    loaded = prepared(MODELS[name])
     return loaded, build_full(loaded, examples(loaded))
 
 
@@ -167,9 +168,12 @@ def runtimes(content, loaded, built):
         yield micro_runner(content, loaded, built)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+converted_once = cache(converted)
+
+
+@pytest.fixture(params=MODELS)
 def model(request):
-    return request.param, *converted(request.param)
+    return request.param, *converted_once(request.param)
 
 
 def test_the_float_form_matches_keras(model):
@@ -233,8 +237,7 @@ def test_nothing_is_clipped_and_states_have_one_scale(model):
 
 @pytest.mark.parametrize("name", ["bilstm-last", "masked-gru"])
 def test_the_same_model_and_data_give_the_same_bytes(name):
-    first, second = (converted(name)[1].content for _ in range(2))
-    assert first == second
+    assert converted(name)[1].content == converted_once(name)[1].content
 
 
 def test_wrong_data_is_refused():

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 import zipfile
+from functools import cache
+from io import BytesIO
+from pathlib import Path
 
 import h5py
 import keras
@@ -72,17 +76,24 @@ def with_value(config, place, value):
     return json.dumps(parsed)
 
 
+@cache
+def plain(library, kind):
+    """The content of a file with a Dense layer."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"plain.{kind}"
+        library.Sequential([library.Input((None, 3)), library.layers.Dense(2)]).save(path)
+        return path.read_bytes()
+
+
 def saved(library, kind, place, value, folder):
     """A file of some kind with that configuration."""
-    layers = [library.Input((None, 3)), library.layers.LSTM(2), library.layers.Dense(2)]
-    plain, path = folder / f"plain.{kind}", folder / f"model.{kind}"
-    library.Sequential(layers).save(plain)
+    path, content = folder / f"model.{kind}", plain(library, kind)
     if kind == "h5":
-        path.write_bytes(plain.read_bytes())
+        path.write_bytes(content)
         with h5py.File(path, "r+") as file:
             file.attrs["model_config"] = with_value(file.attrs["model_config"], place, value)
         return path
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
+    with zipfile.ZipFile(BytesIO(content)) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
             content = source.read(name)
             is_config = name == "config.json"

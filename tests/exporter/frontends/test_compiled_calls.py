@@ -46,7 +46,7 @@ def counted(monkeypatch):
     return calls
 
 
-def long(rng, batch: int = 2, steps: int = 120) -> np.ndarray:
+def long(rng, batch: int = 2, steps: int = 40) -> np.ndarray:
     return rng.normal(size=(batch, steps, 3)).astype(np.float32)
 
 
@@ -75,12 +75,12 @@ def test_long_calls_are_compiled_and_have_the_bits_of_the_eager_call(name, rng, 
     model = read(MODELS[name]())[0]
     model.reference([long(rng, steps=5)])
     assert not calls
-    for batch, steps in ((2, 120), (3, 120), (2, 120), (1, 110)):
+    for batch, steps in ((2, 40), (3, 40), (2, 40), (1, 36)):
         x = long(rng, batch, steps)
         x[0, 5:9] = 0
         for found, wanted in zip(model.reference([x]), model.eager_reference([x]), strict=True):
             np.testing.assert_array_equal(found, wanted)
-    # The second and third call of 120 steps, and before them the proof of two calls.
+    # The second and third call of 40 steps, and before them the proof of two calls.
     assert len(calls) == 2 + 2
 
 
@@ -103,7 +103,7 @@ def test_an_input_that_keras_refuses_raises_its_error_and_disproves_nothing(rng,
     model.reference([long(rng, steps=5)])
     for _ in range(2):
         with pytest.raises(ValueError, match=r"[Ss]hape|axis"):
-            model.reference([np.zeros((2, 120, 9), np.float32)])
+            model.reference([np.zeros((2, 40, 9), np.float32)])
         model.reference([long(rng)])
     assert calls
 

@@ -55,6 +55,7 @@ def convert_function(function: Any, calibration: RepresentativeDataset | None = 
     owner = tf.Module()
     owner.function = function
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+    converter.exclude_conversion_metadata = True  # `flatbuffer.finish` would remove it
     if calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = calibration
