@@ -93,7 +93,7 @@ class ExportOptions:
         outputs: The layers whose outputs are exported, instead of those of the model: a sequence
             of names, or one string with commas. ``"encoder/lstm"`` is a layer of a submodel.
         labels: The name of each class, for ``Model.classify`` and ``Model.tag`` on the device: a
-            list, a file with one name a line or of JSON, an object with ``classes_`` such as
+            list, a file with one name per line or of JSON, an object with ``classes_`` such as
             scikit-learn's LabelEncoder, or a dict of lists by output.
         threshold: The lowest score, from 0 to 1, of a class that an example belongs to: for one
             value between two classes, and for classes that are not exclusive. Given for logits,
@@ -105,7 +105,7 @@ class ExportOptions:
         ctc: ``"blank=last"`` or ``"blank=0"``, and ``",beam=N"`` for a beam search: an output
             holds the characters of a text with blanks; ``labels`` are the characters.
             ``Model.transcribe`` then returns texts.
-        sample_rate: The number of samples in a second of the sound that the model takes, so that
+        sample_rate: The number of samples per second of the sound that the model takes, so that
             ``run-bilstm`` takes WAV files; by default that of a MelSpectrogram layer.
         window: The number of steps of the windows into which ``run-bilstm`` and
             ``Model.classify_windows`` cut a recording that is longer; the fixed length of the model
@@ -113,8 +113,8 @@ class ExportOptions:
         hop: The number of steps from the start of one window to that of the next; by default the
             length of a window.
         tokenizer: How text becomes the ids that the model takes: a file (``tokenizer.json``, the
-            ``to_json()`` of Keras's ``Tokenizer``, an object of ids by token, or one token a line),
-            such an object in Python, or a dict of these by input.
+            ``to_json()`` of Keras's ``Tokenizer``, an object of ids by token, or one token per
+            line), such an object in Python, or a dict of these by input.
         max_tokens: The number of ids of a text; by default that of the model, or as many as there
             are.
         padding: The side on which fewer ids are padded, ``"pre"`` or ``"post"``, as in Keras's
@@ -236,7 +236,7 @@ class ExportOptions:
     def _check_decoders(self) -> None:
         if self.sample_rate is not None and not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
             message = (
-                f"sample_rate: {self.sample_rate}; it is the number of samples in a second, from 1 "
+                f"sample_rate: {self.sample_rate}; it is the number of samples per second, from 1 "
                 f"to {MAX_SAMPLE_RATE}"
             )
             raise OptionError(message)

@@ -134,7 +134,7 @@ def check(
         BundleError: The manifest or the golden cases cannot be read. A model file that cannot
             be used is a failed check, not an error.
         ChecksumError: The manifest has another SHA-256.
-        OptionError: `sha256` is no SHA-256.
+        OptionError: `sha256` is not a SHA-256.
         UnknownBackendError: There is no backend of that name.
     """
     chosen = list(BACKENDS.values()) if backends is None else [find_backend(b) for b in backends]

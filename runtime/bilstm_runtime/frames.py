@@ -24,7 +24,7 @@ def unframed(values: Any, names: Sequence[str]) -> Any:
         names: The names of the model's inputs.
 
     Returns:
-        The columns by name; `values` itself if it is no frame.
+        The columns by name; `values` itself if it is not a data frame.
 
     Raises:
         InputError: The frame lacks a column.

@@ -304,7 +304,7 @@ def load(
         NoArtifactError: The bundle has no file for that backend and recipe.
         BackendMissingError: The backend is not installed; the message says how to install it.
         UnknownBackendError: There is no backend of that name.
-        OptionError: The number of threads is impossible, or `sha256` is no SHA-256.
+        OptionError: The number of threads is impossible, or `sha256` is not a SHA-256.
     """
     if threads is not None and (type(threads) is not int or threads < 1):
         message = f"threads is {threads!r}; expected a whole number from 1, or None"

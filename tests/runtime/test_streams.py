@@ -121,7 +121,7 @@ def test_a_named_pipe(
     assert len(capsys.readouterr().out.splitlines()) == 2
     monkeypatch.setattr(sources, "_WAIT_SECONDS", 0.1)
     assert cli_run.main([tagger, "--input", str(pipe)]) == 2
-    assert "a pipe that nobody writes to" in capsys.readouterr().err
+    assert "a pipe without a writer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 64])

@@ -81,7 +81,7 @@ def test_a_recording_is_one_example():
         (integers(WAVE)[:20], SPEC, "is truncated: it has no description of samples"),
         (integers(WAVE)[:36], SPEC, "is truncated: it has no samples"),
         (integers(WAVE)[:-3], SPEC, "truncated: its header announces 10 bytes of samples, and 7"),
-        (integers(WAVE, rate=16000), SPEC, "has 16000 samples in a second, .* takes 8000"),
+        (integers(WAVE, rate=16000), SPEC, "has 16000 samples per second, .* takes 8000"),
         (integers(np.zeros((4, 2), "i2")), SPEC, r"has 2 channels \(stereo\), .* takes 1 channel"),
         (integers(WAVE), STEREO, r"has 1 channel \(mono\), and the model takes 2 channels"),
         (integers(np.zeros(4, "u1"), width=1), SPEC, "holds 8-bit integers; save it with 16-bit"),

@@ -171,8 +171,8 @@ def test_a_pickle_is_refused_with_what_writes_it_as_json(tmp_path: Path) -> None
 
 BAD: list[tuple[str, str, str]] = [
     ("x.json", "[1", "not valid JSON"),
-    ("x.json", "3", "is no tokenizer"),
-    ("x.json", '{"a": "b"}', "is no tokenizer"),
+    ("x.json", "3", "is not a tokenizer"),
+    ("x.json", '{"a": "b"}', "is not a tokenizer"),
     ("x.json", '{"class_name": "Tokenizer", "config": {}}', "to_json"),
     ("x.txt", "a\nb\na\n", "the token 'a' twice"),
     ("x.txt", "play\n##ing\n", "give the tokenizer.json"),

@@ -35,7 +35,7 @@ def window_cases(loaded: LoadedModel, golden: Sequence[Probe]) -> list[WindowCas
     for probe in golden:
         rows = probe.inputs[0]
         steps = rows.reshape(-1, *rows.shape[2:])
-        # The last steps are no whole window.
+        # The last steps do not fill a window.
         count = rule.window + (_WINDOWS - 1) * rule.hop + rule.hop // 2
         if count * steps[0].size > _MAX_VALUES:
             count = rule.window

@@ -83,8 +83,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="the name of each class, for answers in words on the device: one name a line, or JSON "
-        "(a list, lists by output, or names by class number)",
+        help="the name of each class, for answers in words on the device: one name per line, or "
+        "JSON (a list, lists by output, or names by class number)",
     )
     parser.add_argument(
         "--crf",
@@ -102,7 +102,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--sample-rate",
         type=int,
         metavar="N",
-        help="the model takes sound of N samples in a second: run-bilstm then takes .wav files "
+        help="the model takes sound of N samples per second: run-bilstm then takes .wav files "
         "(default: that of a MelSpectrogram layer)",
     )
     parser.add_argument(
@@ -127,7 +127,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         metavar="[INPUT=]FILE",
         help="how text becomes the ids that the model takes: tokenizer.json, the to_json() of "
-        "Keras's Tokenizer, JSON of ids by token, or one token a line; repeat it for several "
+        "Keras's Tokenizer, JSON of ids by token, or one token per line; repeat it for several "
         "inputs",
     )
     parser.add_argument(

@@ -182,7 +182,7 @@ def _weight(place: str, rank: int, weights: Mapping[str, np.ndarray], what: str)
     ]
     if len(found) == 1:
         return np.asarray(weights[found[0]])
-    problem = f"is not one weight: {', '.join(found)}" if found else "is no weight of the model"
+    problem = f"is not one weight: {', '.join(found)}" if found else "is not a weight of the model"
     shown = ", ".join(found or list(ranked)[:20]) or "none"
     message = (
         f"crf: {what}={place} {problem}; name one as LAYER/WEIGHT"

@@ -28,8 +28,8 @@ def read_labels(given: Any) -> Labels:
     """Read the names of classes.
 
     Args:
-        given: The path of a text file with one name a line, or of a JSON file; a list of names; an
-            object with `classes_`, as scikit-learn's LabelEncoder; or a dict: lists of names by
+        given: The path of a text file with one name per line, or of a JSON file; a list of names;
+            an object with `classes_`, as scikit-learn's LabelEncoder; or a dict: lists of names by
             output, names by class number, or class numbers by name.
 
     Raises:

@@ -27,7 +27,7 @@ def with_sample_rate(spec: ModelSpec, given: int | None, rates: Sequence[int]) -
     if given is not None and rates and given not in rates:
         message = (
             f"sample_rate: {given}, but a layer of the model computes the spectrum of sound with "
-            f"{rates[0]} samples in a second; leave the option out"
+            f"{rates[0]} samples per second; leave the option out"
         )
         raise OptionError(message)
     if given is None and len(rates) != 1:

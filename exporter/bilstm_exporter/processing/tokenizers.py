@@ -239,8 +239,8 @@ def _parsed(value: Any, origin: str) -> Tokenizer:
 
 def _refuse(origin: str) -> NoReturn:
     message = (
-        f"tokenizer: {origin} is no tokenizer; give a tokenizer.json, the to_json() of Keras's "
-        f"Tokenizer, an object of ids by token, or a text file of one token a line"
+        f"tokenizer: {origin} is not a tokenizer; give a tokenizer.json, the to_json() of Keras's "
+        f"Tokenizer, an object of ids by token, or a text file of one token per line"
     )
     raise OptionError(message)
 

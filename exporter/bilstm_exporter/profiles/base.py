@@ -213,7 +213,7 @@ class Profile:
             "". None for a runtime that runs the file only.
         backend: The backend of `bilstm_runtime` that is this runtime. Every artifact was run by
             it already, so it needs no verifier. Or "".
-        verifier: Runs an artifact; None if the runtime is no Python package.
+        verifier: Runs an artifact; None if the runtime is not a Python package.
     """
 
     name: str

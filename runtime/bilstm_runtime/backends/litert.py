@@ -208,7 +208,7 @@ class LitertSession:
                 for index, array in zip(self._inputs, arrays, strict=True):
                     interpreter.set_tensor(index, array)
                 self._planned.invoke()
-                # Copies; of a scalar, an object that is no array.
+                # Copies; of a scalar, an object that is not an array.
                 outputs = [np.asarray(interpreter.get_tensor(n)) for n in self._outputs]
                 if self._is_single_use:
                     self._planned.drop()

@@ -221,7 +221,7 @@ def _hint(hint: Any, constraints: tuple[object, ...] = ()) -> _Hint:
         others = [arg for arg in args if arg is not types.NoneType]
         if set(others) == {int, float}:
             found = _Hint(Number, constraints=constraints)
-        elif len(others) > 1:  # dataclasses, told apart by their field `kind`
+        elif len(others) > 1:  # dataclasses, distinguished by their field `kind`
             found = _Hint(Union, tuple(map(_hint, others)), constraints)
         else:
             (other,) = others

@@ -88,7 +88,7 @@ def open_bundle(path: str | os.PathLike[str], *, sha256: str | None = None) -> B
         sha256: The SHA-256 that manifest.json must have, 64 hexadecimal digits.
 
     Raises:
-        OptionError: `sha256` is no SHA-256.
+        OptionError: `sha256` is not a SHA-256.
         ChecksumError: The manifest has another SHA-256.
         BundleNotFoundError: There is no such folder, or no manifest.json in it.
         BundleError: The manifest cannot be read.

@@ -161,7 +161,7 @@ class PredictionJob:
             source: The file.
             input_format: Its format.
             may_be_examples: Whether the file may hold examples instead, which are answered as they
-                are: several, or one that is no longer than a window.
+                are: several, or one that is not longer than a window.
 
         Returns:
             The number of answers.

@@ -152,7 +152,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "(default: the one chosen at export)",
     )
     answers.add_argument(
-        "--words", metavar="FILE", help="find only these words, one a line, among characters"
+        "--words", metavar="FILE", help="find only these words, one per line, among characters"
     )
     answers.add_argument(
         "--raw", action="store_true", help="write the numbers of the outputs, not labels"
@@ -323,10 +323,10 @@ def _words(file: str) -> tuple[str, ...]:
     try:
         words = tuple(filter(None, map(str.strip, Path(file).read_text("utf-8-sig").splitlines())))
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{file} is not a readable file of words, one a line, in UTF-8 ({error})"
+        message = f"{file} is not a readable file of words, one per line, in UTF-8 ({error})"
         raise DataFileError(message) from error
     if not words:
-        message = f"{file} has no words; write one a line"
+        message = f"{file} has no words; write one per line"
         raise DataFileError(message)
     return words
 

@@ -28,7 +28,7 @@ _LINE_END: Final = re.compile(r"\r\n?|\n")
 LABEL_KEY: Final = "y"
 
 TEXT_LINES: Final = "txt"
-"""The format of files with one text a line, which only some models take."""
+"""The format of files with one text per line, which only some models take."""
 
 
 def label_keys(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]) -> list[str]:

@@ -32,7 +32,7 @@ def open_source(file: str | None) -> BinaryIO:
     """Open a file of examples, or stdin for None.
 
     Raises:
-        DataFileError: It cannot be read, or is a pipe that nobody writes to.
+        DataFileError: It cannot be read, or is a pipe without a writer.
     """
     if file is None:
         return sys.stdin.buffer
@@ -56,7 +56,7 @@ def _open_pipe(file: str) -> BinaryIO:
             break
         if not start and time.monotonic() > end:
             os.close(descriptor)
-            message = f"{file} is a pipe that nobody writes to; start its writer first"
+            message = f"{file} is a pipe without a writer; start its writer first"
             raise DataFileError(message)
         if not start:
             time.sleep(_POLL_SECONDS)

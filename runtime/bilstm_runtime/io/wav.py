@@ -36,7 +36,7 @@ class Recording:
 
     Attributes:
         samples: `[samples, channels] float32`; 16-bit samples are divided by 32,768.
-        rate: The number of samples in a second.
+        rate: The number of samples per second.
     """
 
     samples: AnyArray
@@ -51,7 +51,7 @@ def read_recording(content: Content, label: str) -> Recording:
         label: The file's name in messages.
 
     Raises:
-        DataFileError: It is no WAV file, it is truncated, or its samples have another format.
+        DataFileError: It is not a WAV file, it is truncated, or its samples have another format.
     """
     head = bytes(content[:12])
     if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
@@ -119,7 +119,7 @@ def read_clip(content: Content, inputs: Sequence[InputSpec], label: str) -> Valu
     if len(inputs) != 1 or inputs[0].sample_rate is None:
         message = (
             f"{label}: the bundle names no sampling rate for its input; export the model with "
-            "--sample-rate N, the number of samples in a second that it was trained with"
+            "--sample-rate N, the number of samples per second that it was trained with"
         )
         raise DataFileError(message)
     (spec,) = inputs
@@ -128,7 +128,7 @@ def read_clip(content: Content, inputs: Sequence[InputSpec], label: str) -> Valu
     found = recording.samples.shape[1]
     if recording.rate != spec.sample_rate:
         message = (
-            f"{label} has {recording.rate} samples in a second, and the model takes "
+            f"{label} has {recording.rate} samples per second, and the model takes "
             f"{spec.sample_rate}; convert the file to that rate"
         )
         raise DataFileError(message)

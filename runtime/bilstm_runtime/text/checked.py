@@ -20,7 +20,7 @@ def utf8_of(text: Any, label: str) -> bytes:
     """Return the UTF-8 of a text.
 
     Raises:
-        InputTypeError: It is no `str`.
+        InputTypeError: It is not a `str`.
         InputError: It contains a lone surrogate.
     """
     if isinstance(text, str):

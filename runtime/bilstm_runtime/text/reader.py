@@ -116,7 +116,7 @@ class TextReader:
             text: The only example.
 
         Returns:
-            `[1, ...]`; None if the example is no `str`, or the dtype may not hold every id.
+            `[1, ...]`; None if the example is not a `str`, or the dtype may not hold every id.
 
         Raises:
             InputError: The text is not valid for the model.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTS: Final = (KeyboardInterrupt, SystemExit)
 """All else that comes out of the library is its error: a panic in Rust, such as that of a regular
-expression that takes too many steps, is no subclass of `Exception`."""
+expression that takes too many steps, is not a subclass of `Exception`."""
 
 _MAX_GROWTH: Final = 256
 """By how many times the normalizers of a file may make a text longer."""

@@ -111,7 +111,7 @@ def test_numbers_are_the_tags_without_labels():
     [
         ("transitions=dense/kernel", TAGS, [("y", 3)], r"have the shape \[5, 3\]; expected"),
         ("transitions=transitions", TAGS, [("y", 3)], "is not one weight: crf/transitions, enc"),
-        ("transitions=none", TAGS, [("y", 3)], "is no weight of the model; .*crf/transitions"),
+        ("transitions=none", TAGS, [("y", 3)], "is not a weight of the model; .*crf/transitions"),
         ("transitions=crf,start=dense/kernel", TAGS, [("y", 3)], "one value for each tag"),
         ("transitions=crf", TAGS, [("y", 4)], "no output fits transitions of 3 tags: 'y' is"),
         ("transitions=crf", TAGS, [("y", 3), ("z", 3)], "several outputs fit"),

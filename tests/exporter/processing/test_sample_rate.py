@@ -38,7 +38,7 @@ def test_a_layer_inside_a_model_of_frames_gives_no_rate():
 @pytest.mark.parametrize(
     ("inputs", "given", "rates", "message"),
     [
-        ([WAVE], 16000, [8000], "with 8000 samples in a second; leave the option out"),
+        ([WAVE], 16000, [8000], "with 8000 samples per second; leave the option out"),
         ([InputSpec("ids", "int32", (BATCH, TIME))], 8000, [], "must take sound alone.*'ids' is"),
         ([WAVE, WAVE], 8000, [], "must take sound alone"),
     ],

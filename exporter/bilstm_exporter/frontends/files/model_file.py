@@ -138,7 +138,7 @@ def parsing(path: Path) -> Iterator[None]:
     h5py, zipfile and functions that walk a configuration raise errors of many types.
 
     Raises:
-        ModelFileError: Something was raised in this context that is no error of this project.
+        ModelFileError: Something was raised in this context that is not an error of this project.
     """
     try:
         yield

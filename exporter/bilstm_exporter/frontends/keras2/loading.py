@@ -258,7 +258,7 @@ def _with_vocabularies(config: Any, assets: Path) -> Any:
 
 
 def _words_of_asset(assets: Path, saved_as: str) -> list[str]:
-    """Read a vocabulary as TensorFlow does: one word a line, without carriage returns."""
+    """Read a vocabulary as TensorFlow does: one word per line, without carriage returns."""
     path = assets / saved_as.replace("\\", "/").rpartition("/")[2]
     if not path.is_file() or path.resolve().parent != assets.resolve():
         message = (

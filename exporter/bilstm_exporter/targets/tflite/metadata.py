@@ -25,7 +25,7 @@ _IDENTIFIER = b"M001"
 _MIN_PARSER, _TOKENIZER_PARSER = "1.0.0", "1.2.1"
 _AXIS_LABELS, _VOCABULARY = 2, 5  # AssociatedFileType
 _REGEX_TOKENIZER = 6  # ProcessUnitOptions
-_FEATURES = 1  # ContentProperties: a tensor that is no image, bounding box or sound
+_FEATURES = 1  # ContentProperties: a tensor that is not an image, a bounding box or sound
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
