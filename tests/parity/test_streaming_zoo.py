@@ -31,6 +31,21 @@ NAMES = """
 """.split()
 
 
+# An operator is written into the graph of a stream once for both formats. Every type of operator in
+# these models is in one of those that are built for TFLite, too.
+IN_TFLITE = """
+    lstm-go-backwards lstm-activation-gelu bilstm-concat-last bilstm-concat-sequences
+    masked-bilstm-stacked-classifier masked-tagger-time-distributed mask-residual
+    masked-global-average-pooling explicit-mask-bilstm around-conv1d-causal
+    around-conv1d-same-dilation around-conv1d-valid-strides around-conv-pool-twice
+    around-global-max-pooling around-ops-last-step two-inputs-dict word-and-char-tagger
+    char-bilstm-in-time-distributed gru-masked-sequences rnn-bidirectional-own-backward
+    own-two-state-cell-bidirectional conv-lstm2d-bidirectional states-lstm-given-bidirectional
+    subclassed-two-inputs custom-attention-pooling-masked hierarchical-attention-documents
+    keras2onnx-custom-masked-pooling
+""".split()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_streams_are_exact(name):
@@ -43,7 +58,7 @@ def test_streams_are_exact(name):
     builder = StreamFileBuilder(loaded, stream, probes, opset=18)
     rng = np.random.default_rng(len(name))
     assert len(builder.cases) >= 3
-    for name_of_format in ("onnx", "tflite"):
+    for name_of_format in ("onnx", "tflite") if name in IN_TFLITE else ("onnx",):
         file = builder.build(name_of_format, "float32")  # raises if it is not exact
         for case in builder.cases:
             chunk = int(rng.integers(1, 9))

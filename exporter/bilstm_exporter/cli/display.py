@@ -33,7 +33,8 @@ from bilstm_exporter.evaluation.weight_groups import join_words
 from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
-from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
+from bilstm_runtime.decoding.options import METHODS
+from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 from bilstm_runtime.spec import BATCH, RUN, Axis, RuntimeProof
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from bilstm_exporter.streaming.delays import DelayReport
 
 _KIB = 1024
-_CALLS = {LabelDecoding: "classify", TagDecoding: "tag", CtcDecoding: "transcribe"}
-"""The methods of a loaded model that give answers."""
 
 _COLOURED = {"pass": "[green]pass[/green]", "FAIL": "[red]FAIL[/red]"}
 
@@ -363,7 +362,7 @@ def _next_commands(report: ExportReport) -> Iterator[str]:
         given, x = "--input examples.jsonl", "x"
     if any(isinstance(one, TagDecoding) and one.scheme for one in spec.decoding):
         given += " --spans"
-    call = _CALLS[type(spec.decoding[0])] if spec.decoding else "predict"
+    call = METHODS[type(spec.decoding[0])] if spec.decoding else "predict"
     if spec.windows is not None and call == "classify":
         call, x = "classify_windows", "recording"
     names = {proof.name for artifact in report.artifacts for proof in artifact.runtimes}

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 _Kind = TypeVar("_Kind")
 
-_METHODS: Final[dict[type[Any], str]] = {
+METHODS: Final[dict[type[Any], str]] = {
     LabelDecoding: "classify",
     TagDecoding: "tag",
     CtcDecoding: "transcribe",
 }
+"""The methods of a loaded model that return the answers of each decoding."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,9 @@ def find_decoding(spec: ModelSpec, kind: type[_Kind], output: str | None) -> _Ki
         message = f"several outputs have labels: {shown}; name one with output="
     elif among:
         use = " or ".join(
-            f"{_METHODS.get(type(item), 'decode')}() for {item.output!r}" for item in among
+            f"{METHODS.get(type(item), 'decode')}() for {item.output!r}" for item in among
         )
-        message = f"{_METHODS.get(kind, 'decode')}() does not suit this model: use {use}"
+        message = f"{METHODS.get(kind, 'decode')}() does not suit this model: use {use}"
     else:
         message = f"the output {output!r} has no labels; export the model with labels for it"
     raise OptionError(message)

@@ -34,7 +34,6 @@ from bilstm_exporter.targets.onnx.builder import Builder
 # Elements that share a scale in int4: 32 with a float16 scale take 4.5 bits per element.
 BLOCK = 32
 _ZERO_POINT = 8  # of unsigned 4-bit values
-_HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
