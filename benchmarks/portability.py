@@ -42,6 +42,7 @@ from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.inspection.properties import inspect_model
 from bilstm_exporter.loaded import LoadedModel
+from bilstm_exporter.pipeline import check_fixed_axes
 from bilstm_exporter.profiles import PROFILES, Profile
 from bilstm_exporter.progress import Stages
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
@@ -133,6 +134,7 @@ def _export(  # noqa: PLR0913, PLR0917 - one model, one group
             options = ExportOptions(target=profile.name, **size)
             builder = ArtifactBuilder(loaded, probes, options, Stages(None))
             try:
+                check_fixed_axes(loaded, options)
                 if recipe.name == FLOAT32:
                     verified = builder.float32(group.format)
                 else:

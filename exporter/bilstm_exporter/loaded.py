@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -95,6 +95,23 @@ class LoadedModel:
     def time_axes(self) -> frozenset[str]:
         """The names of the time axes; see `time_axes`."""
         return time_axes(self.call_inputs)
+
+    def fixing_advice(self, free: Collection[str]) -> str:
+        """Say how the user can give these free axes a size."""
+        options = [
+            f"--{option} N"
+            for option, names in ((BATCH, {BATCH}), (TIME, self.time_axes))
+            if not names.isdisjoint(free)
+        ]
+        parts = [f"add {' '.join(options)}, the size in every call"] if options else []
+        for spec in self.call_inputs:
+            for index, axis in enumerate(spec.axes):
+                if axis.name in free and axis.name not in {BATCH, *self.time_axes}:
+                    parts.append(
+                        f"build the model with a size for axis {index} of the input {spec.name!r} "
+                        f"({axis.name}), which no option fixes"
+                    )
+        return "; ".join(parts)
 
     def shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         """Return the shapes of `call_inputs` at these sizes; typical sizes for the other axes."""

@@ -258,16 +258,17 @@ def check_fixed_axes(loaded: LoadedModel, options: ExportOptions) -> None:
     Raises:
         OptionError: Such an axis is free.
     """
-    free = {axis.name for one in loaded.spec.inputs for axis in one.axes if axis.size is None}
-    groups = {BATCH: {BATCH} & free, TIME: loaded.time_axes & free}
+    by_option = {BATCH: {BATCH}, TIME: loaded.time_axes}
+    others = set(loaded.free_axes).difference(*by_option.values())
     for profile in options.profiles:
-        for axis in profile.fixed:
-            if groups[axis]:
-                message = (
-                    f"{profile.runtime} needs fixed shapes, and {axis} is free: add --{axis} N, "
-                    f"the size of that axis in every call"
-                )
-                raise OptionError(message)
+        needed = others.union(*(by_option[axis] for axis in profile.fixed))
+        free = [name for name in loaded.free_axes if name in needed] if profile.fixed else []
+        if free:
+            message = (
+                f"{profile.runtime} needs fixed shapes, and {', '.join(free)} "
+                f"{'is' if len(free) == 1 else 'are'} free: {loaded.fixing_advice(free)}"
+            )
+            raise OptionError(message)
 
 
 def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:

@@ -115,9 +115,8 @@ def _others(profile: Profile, recipe: str, operators: Sequence[OperatorUse]) -> 
     ]
     if not others:
         return "Replace the layer that computes it, or leave this target out of --target"
-    return f"--target {others[0]} runs this file" + (
-        f"; so do {', '.join(others[1:])}" if len(others) > 1 else ""
-    )
+    also = f"; so {'does' if len(others) == 2 else 'do'} {', '.join(others[1:])}"
+    return f"--target {others[0]} runs this file{also if others[1:] else ''}"
 
 
 def silent_differences(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import sys
 
+import keras
 import numpy as np
 import pytest
 from keras import layers as kl
@@ -179,3 +181,16 @@ def test_a_runtime_of_fixed_shapes_needs_a_length(toy, tmp_path):
         export(MODELS["lstm"](), tmp_path / "bundle", target="toy")
     report = export(MODELS["lstm"](), tmp_path / "bundle", target="toy", time=6)
     assert [axis.size for axis in report.spec.inputs[0].axes[:2]] == [1, 6]
+
+
+@pytest.mark.slow
+def test_a_runtime_of_fixed_shapes_names_an_axis_that_no_option_fixes(toy, tmp_path):
+    toy(fixed={"batch": 1, "time": None})
+    characters = keras.Input((None, None), name="characters", dtype="int32")
+    words = keras.ops.mean(kl.Embedding(9, 3)(characters), axis=2)
+    model = keras.Model(characters, kl.LSTM(2)(words))
+    found = "axis_2 is free: build the model with a size for axis 2 of the input 'characters'"
+    with pytest.raises(OptionError, match=re.escape(found)):
+        export(model, tmp_path / "bundle", target="toy", time=6)
+    with pytest.raises(OptionError, match=r"are free: add --time N.*; build the model"):
+        export(model, tmp_path / "bundle", target="toy")

@@ -58,7 +58,7 @@ class FullInteger:
         if free:
             message = (
                 f"int8-full needs fixed shapes, and the model's axes {', '.join(free)} are free: "
-                f"add --batch 1 --time N"
+                f"{loaded.fixing_advice(free)}"
             )
             raise OptionError(message)
         self._names = loaded.input_names, loaded.output_names
