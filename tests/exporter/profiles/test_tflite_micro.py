@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -108,6 +109,15 @@ def test_masked_models_run_in_the_interpreter(build, tmp_path):
         (proof,) = artifact.runtimes
         assert (proof.name, proof.how) == ("tflite-micro", "run")
         assert 1_000 < proof.arena_bytes < 100_000
+
+
+@slow
+def test_the_ids_of_a_text_layer_stay_int32(tmp_path):
+    """Keras's text layers return int64, which few kernels take."""
+    example = Path(__file__).parents[3] / "examples" / "language.keras"
+    report = export(example, tmp_path / "bundle", target="tflite-micro")
+    (proof,) = report.artifacts[0].runtimes
+    assert proof.how == ("run" if IS_INSTALLED else "operator table")
 
 
 @slow

@@ -22,6 +22,10 @@ _TENSOR = schema.TensorType
 _BOOL, _INT32, _FLOAT = _TENSOR.BOOL, _TENSOR.INT32, _TENSOR.FLOAT32
 _NUMPY = {_BOOL: np.bool_, _INT32: np.int32}
 
+_COMPARISONS = frozenset(
+    {"EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL"}
+)  # fmt: skip
+
 _ALL = None
 # For each operator: the positions of the inputs that share the dtype of its outputs, and the dtypes
 # that its kernel lacks and float32 replaces.
@@ -192,14 +196,61 @@ def _outputs_from_floats(edit: GraphEditor, operator: Any) -> None:
     operator.outputs = outputs
 
 
-def _cast_to_bool(edit: GraphEditor, operator: Any) -> None:
-    """Compare with 0; kernels before 2026-10 do not cast to bool."""
+def _cast(edit: GraphEditor, operator: Any) -> None:
+    """Write the casts that the kernels lack: to bool (before 2026-10), and of int32 to int64."""
     number, result = int(operator.inputs[0]), int(operator.outputs[0])
-    kinds = [edit.subgraph.tensors[tensor].type for tensor in (number, result)]
-    if kinds[0] == _BOOL or kinds[1] != _BOOL:
+    kinds = tuple(edit.subgraph.tensors[tensor].type for tensor in (number, result))
+    if kinds == (_INT32, _TENSOR.INT64):
+        if not _read_as_int32(edit, number, result):
+            return
+    elif kinds[1] == _BOOL != kinds[0]:
+        _insert_not_zero(edit, operator, number, result)
+    else:
         return
-    _insert_not_zero(edit, operator, number, result)
     edit.subgraph.operators = [one for one in edit.subgraph.operators if one is not operator]
+
+
+def _read_as_int32(edit: GraphEditor, narrow: int, wide: int) -> bool:
+    """Let all readers of an int64 tensor read the int32 tensor that it was cast from.
+
+    Returns:
+        Whether all do. If one cannot, such as an operator of arithmetic, nothing changes.
+    """
+    if wide in list(edit.subgraph.outputs):
+        return False
+    replaced = []
+    for reader in edit.subgraph.operators:
+        inputs = [int(number) for number in reader.inputs]
+        if wide not in inputs:
+            continue
+        name = operator_name(edit.model, reader)
+        others = [number for number in inputs if number != wide]
+        if name in _COMPARISONS:
+            found = [_int32_constant(edit, number) for number in others]
+            others = [number for number in found if number is not None]
+            if len(others) < len(found):
+                return False
+        elif name != "CAST" and not (name == "GATHER" and inputs.index(wide) == 1):
+            return False
+        rest = iter(others)
+        replaced.append((reader, [narrow if n == wide else next(rest) for n in inputs]))
+    for reader, inputs in replaced:
+        reader.inputs = inputs
+        if operator_name(edit.model, reader) == "CAST" and reader.builtinOptions is not None:
+            reader.builtinOptions.inDataType = _INT32
+    return True
+
+
+def _int32_constant(edit: GraphEditor, number: int) -> int | None:
+    """Return a constant of int32 with the values of one of int64; None if there is none."""
+    tensor = edit.subgraph.tensors[number]
+    data = edit.model.buffers[tensor.buffer].data
+    if data is None or not len(data):
+        return None
+    values = np.frombuffer(bytes(data), np.int64)
+    narrow = values.astype(np.int32)
+    shape = [] if tensor.shape is None else list(tensor.shape)
+    return edit.add_constant(narrow, shape) if np.array_equal(narrow, values) else None
 
 
 def _insert_not_zero(edit: GraphEditor, before: Any, source: int, result: int) -> None:
@@ -222,7 +273,7 @@ def _insert_cast(edit: GraphEditor, before: Any, source: int, result: int) -> No
 _REWRITES: dict[str, Callable[[GraphEditor, Any], None]] = {
     "ARG_MAX": _index_in_floats,
     "ARG_MIN": _index_in_floats,
-    "CAST": _cast_to_bool,
+    "CAST": _cast,
     "REDUCE_ANY": _any_as_all,
     "SELECT": _select_as_v2,
     "TILE": _tile_as_broadcast,
