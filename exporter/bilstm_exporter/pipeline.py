@@ -22,7 +22,7 @@ from bilstm_exporter.errors import (
     ParityError,
     UnsupportedModelError,
 )
-from bilstm_exporter.evaluation.data import check_file_for
+from bilstm_exporter.evaluation.data import check_data_for
 from bilstm_exporter.evaluation.dataset import example_calls
 from bilstm_exporter.evaluation.evaluator import EvaluationSet, make_evaluation_set
 from bilstm_exporter.evaluation.search import SearchResult
@@ -35,6 +35,7 @@ from bilstm_exporter.explanation import (
     explain_refusal,
 )
 from bilstm_exporter.frontends.loading import layers_of, read
+from bilstm_exporter.inspection.interface import declared_spec
 from bilstm_exporter.inspection.probes import ProbeSet, golden_probes
 from bilstm_exporter.inspection.properties import inspect_model
 from bilstm_exporter.keras_model import KerasModel, ModelLayers
@@ -57,7 +58,7 @@ from bilstm_exporter.streaming.export import export_streaming
 from bilstm_exporter.targets.registry import default_formats
 from bilstm_exporter.verification.runtimes import check_rules
 from bilstm_runtime.decoding_spec import Decoding
-from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
+from bilstm_runtime.spec import BATCH, TIME
 
 
 def run_export(
@@ -272,22 +273,15 @@ def check_fixed_axes(loaded: LoadedModel, options: ExportOptions) -> None:
 
 
 def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:
-    """Check the metric and the data by the names of inputs and outputs, before Keras is called.
+    """Check the metric and the data by what the model declares, before Keras is called.
 
     Raises:
         OptionError: The metric names an unknown output.
-        DataError: The data has other names, or cells that are not numbers.
+        DataError: The data has other names, shapes or dtypes, or no labels for a metric.
     """
     metrics = parse_metrics(options.metric, keras_model.output_names)
-    inputs = tuple(
-        InputSpec(
-            one.name, one.dtype, tuple(Axis(None, n if one.declared else None) for n in one.shape)
-        )
-        for one in keras_model.inputs
-    )
-    outputs = tuple(OutputSpec(name, "float32", ()) for name in keras_model.output_names)
-    spec = ModelSpec(keras_model.name, inputs, outputs, preprocessing=keras_model.preprocessing)
-    check_file_for(options.data, spec, metrics)
+    spec = declared_spec(keras_model, options.time)
+    check_data_for(options.data, spec, metrics, reads_texts=options.tokenizer is None)
 
 
 def build_float32(builder: ArtifactBuilder, formats: Sequence[str], attempt: Attempt) -> None:

@@ -34,6 +34,15 @@ def scan(x, w):
 
 
 @loop
+def scan_of_all_but_the_first(x, w):
+    """Over no steps where the input has one; the batch must not be lost then."""
+    rows = steps_first(x)
+    states = tf.scan(lambda h, s: tf.tanh(s + h @ w), rows[1:], rows[0])
+    lengths = tf.fill([tf.shape(x)[0]], tf.shape(states)[0])
+    return tf.reverse_sequence(steps_first(states), lengths, seq_axis=1)
+
+
+@loop
 def scan_reverse(x, w):
     start = tf.zeros_like(x[:, 0])
     step = lambda h, s: tf.tanh(s + h @ w)  # noqa: E731

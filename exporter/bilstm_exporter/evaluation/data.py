@@ -22,6 +22,7 @@ from bilstm_exporter.evaluation.dataset import (
     MAX_EXAMPLES,
     Dataset,
     RawData,
+    check_values,
     label_keys,
     labels_from_keys,
     make_dataset,
@@ -124,20 +125,32 @@ def check_file(data: Any) -> None:
             raise DataError(message) from error
 
 
-def check_file_for(data: Any, spec: ModelSpec, metrics: Mapping[str, str]) -> None:
-    """Check the names, columns and labels of a file of examples, before Keras is called.
+def check_data_for(
+    data: Any, spec: ModelSpec, metrics: Mapping[str, str], *, reads_texts: bool = True
+) -> None:
+    """Check the names, shapes, dtypes and labels of examples, before Keras is called.
 
     Args:
-        data: As for `read_data`; anything but a path is not checked, nor is a large file.
-        spec: The inputs and outputs, of which the names and the number of axes count.
+        data: As for `read_data`. Large files, and objects that can be read only once, are not
+            checked.
+        spec: The inputs and outputs as the model declares them. Of the outputs, only the names
+            count.
         metrics: The metrics that the user chose, by output.
+        reads_texts: Whether the spec says how texts become ids; if not, values are not checked.
 
     Raises:
-        DataError: See `read_file`; or a metric has no labels.
+        DataError: See `read_data`; or a metric has no labels.
     """
-    if not isinstance(data, (str, os.PathLike)) or _locate(data)[2] > _CHECKED_BYTES:
+    if isinstance(data, (str, os.PathLike)):
+        if _locate(data)[2] > _CHECKED_BYTES:
+            return
+        raw = read_file(data, spec)
+    elif isinstance(data, (np.ndarray, Mapping, list, tuple)):
+        raw = read_object(data, spec, MAX_EXAMPLES)
+    else:
         return
-    raw = read_file(data, spec)
+    if reads_texts:
+        check_values(raw, spec)
     column = next(iter(raw.values.values())) if isinstance(raw.values, Mapping) else raw.values
     if isinstance(column, list) or (isinstance(column, np.ndarray) and column.ndim):
         labels = read_labels(raw.labels, spec.outputs, len(column), raw.origin)

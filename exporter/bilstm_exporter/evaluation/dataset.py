@@ -10,7 +10,7 @@ import numpy as np
 
 from bilstm_exporter.errors import DataError
 from bilstm_runtime.errors import BilstmRuntimeError
-from bilstm_runtime.inputs import InputReader, Values
+from bilstm_runtime.inputs import InputReader, Request, Values
 from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
 from bilstm_runtime.spec import ModelSpec, OutputSpec
 from bilstm_runtime.values import AnyArray
@@ -118,11 +118,7 @@ def make_dataset(
                 f"limits and int8-full"
             )
             raise DataError(message)
-    try:
-        request = InputReader(spec, read_file).read(raw.values)
-    except BilstmRuntimeError as error:
-        message = f"{raw.origin}: {error}"
-        raise DataError(message) from error
+    request = check_values(raw, spec, read_file)
     labels = read_labels(raw.labels, spec.outputs, request.count, raw.origin)
     rows = _chosen_rows(request.count, max_examples)
     together = None
@@ -144,6 +140,23 @@ def make_dataset(
         origin=raw.origin,
         together=together,
     )
+
+
+def check_values(
+    raw: RawData,
+    spec: ModelSpec,
+    read_file: Callable[[TokenizerFilePreprocessing], bytes] | None = None,
+) -> Request:
+    """Check the inputs of examples as the runtime would.
+
+    Raises:
+        DataError: They are not valid for the model.
+    """
+    try:
+        return InputReader(spec, read_file).read(raw.values)
+    except BilstmRuntimeError as error:
+        message = f"{raw.origin}: {error}"
+        raise DataError(message) from error
 
 
 def example_calls(dataset: Dataset, spec: ModelSpec) -> list[list[AnyArray]]:

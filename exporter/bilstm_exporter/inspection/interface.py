@@ -21,7 +21,7 @@ from bilstm_exporter.ir.markers import MarkedGraph, mark_recurrences
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel
 from bilstm_exporter.loaded import shapes_at, time_axes
 from bilstm_runtime.sampling import limits, random_values
-from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, OutputSpec
+from bilstm_runtime.spec import BATCH, TIME, Axis, InputSpec, ModelSpec, OutputSpec
 
 # Sizes of the free axes, tried in turn; the later ones are for models with pooling or strides.
 _SIZES = ((5, 7, 9, 6), (13, 17, 19, 15), (8, 16, 24, 32), (32, 64, 96, 48))
@@ -50,6 +50,39 @@ class Interface:
     outputs: tuple[OutputSpec, ...]
     typical_sizes: Mapping[str, int]
     graph: MarkedGraph
+
+
+def declared_spec(model: KerasModel, time: int | None = None) -> ModelSpec:
+    """Describe a model as far as that is known before it is called.
+
+    Axes of sequences have different names, and may be padded. The outputs have names only.
+
+    Args:
+        model: The model.
+        time: The size at which free time axes will be fixed.
+    """
+    inputs = []
+    count = 0
+    for one in model.inputs:
+        axes = [Axis(BATCH, None)]
+        for position, size in enumerate(one.shape[1:], start=1):
+            size = size if one.declared else None
+            if position == 1 and size is None:
+                size = time
+            is_sequence = position == 1 and (len(one.shape) > 2 or np.dtype(one.dtype).kind in "iu")
+            if size is None or is_sequence:
+                count += 1
+                axes.append(Axis(TIME if count == 1 else f"{TIME}_{count}", size))
+            else:
+                axes.append(Axis(None, size))
+        inputs.append(InputSpec(one.name, one.dtype, tuple(axes)))
+    return ModelSpec(
+        model.name,
+        tuple(inputs),
+        tuple(OutputSpec(name, "float32", ()) for name in model.output_names),
+        preprocessing=model.preprocessing,
+        padding_neutral=True,
+    )
 
 
 def find_interface(

@@ -50,6 +50,7 @@ class WrittenList:
         filled: Whether the loop certainly writes every position once.
         element_shape: Returns the shape of an element; a size is an int or a scalar tensor. It may
             add operators to the graph.
+        known_shape: The same, if that needs no iteration; else None.
     """
 
     dtype: Any
@@ -61,6 +62,7 @@ class WrittenList:
     iterations: Count | None
     filled: bool
     element_shape: Callable[[], Sequence[Any]]
+    known_shape: Callable[[], Sequence[Any] | None]
 
     def start(self, extra: int, capacity: Any) -> Tensor:
         """Return the elements before the loop, ``[extra + capacity + extra, ...]``."""
@@ -79,6 +81,7 @@ class WrittenList:
             written: The elements that the loop wrote, ``[iterations, ...]``, in its order.
         """
         if self.filled:
+            written = self._with_sizes(written)
             return written if self.stride > 0 else tf.reverse(written, [0])
         if self.grows and self.size.static == 0 and self.first.static == 0 and self.stride > 0:
             return written
@@ -89,9 +92,22 @@ class WrittenList:
             capacity = tf.maximum(capacity, self.first.tensor + count)
         start = self.start(0, capacity)
         if not written.shape[1:].is_fully_defined():
-            # Without an iteration, onnxruntime takes 0 for every size that is not fixed.
             written = tf.reshape(written, tf.concat([[count], tf.shape(start)[1:]], 0))
         return tf.tensor_scatter_nd_update(start, tf.expand_dims(positions, 1), written)
+
+    def _with_sizes(self, written: Tensor) -> Tensor:
+        """Give elements their sizes.
+
+        Without an iteration, onnxruntime takes 0 for every size that is not fixed.
+        """
+        if self.size.static or written.shape[1:].is_fully_defined():
+            return written
+        shape = self.known_shape()
+        if shape is None:
+            return written
+        sized = tf.reshape(written, [tf.shape(written)[0], *shape])
+        sized.set_shape(written.shape)
+        return sized
 
 
 @dataclass(frozen=True)

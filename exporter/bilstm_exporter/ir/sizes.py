@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from bilstm_exporter.ir.counts import static_number
 from bilstm_exporter.ir.traversal import (
+    ELEMENTWISE,
     IF_OPERATORS,
     SAME_VALUE,
     WHILE_OPERATORS,
@@ -76,7 +77,7 @@ def size_sources(tensor: Tensor, axis: int, known: set[int]) -> Sources | None:
         return [(tensor, axis)]
     if tensor.shape.rank is None:
         return None
-    if tensor.op.type in _ELEMENTWISE:
+    if tensor.op.type in ELEMENTWISE:
         return _broadcast_sources(tensor, axis, known)
     for rule in (_row_of_product, _element, _passed_through_loop, _moved, _given):
         source = rule(tensor, axis)
@@ -270,9 +271,4 @@ _AXES: dict[str, Callable[[Any, int], _Kept | None]] = {
     "StridedSlice": _strided_slice,
     "Transpose": _transpose,
 }
-_ELEMENTWISE = frozenset(
-    {"Abs", "Add", "AddV2", "Cast", "Div", "Elu", "EnsureShape", "Erf", "Exp", "Identity", "Log",
-     "Maximum", "Minimum", "Mul", "Neg", "RealDiv", "Relu", "Relu6", "Rsqrt", "SelectV2", "Selu",
-     "Sigmoid", "Softplus", "Sqrt", "Square", "StopGradient", "Sub", "Tanh", "ZerosLike"}
-)  # fmt: skip
 _KEEP_ROWS = frozenset({"BatchMatMulV2", "BiasAdd", "LogSoftmax", "MatMul", "Softmax"})

@@ -23,6 +23,12 @@ FUNCTION_ATTRIBUTES = {
 """For each type of operator that calls functions, the attributes with their names."""
 SAME_VALUE = frozenset({"Identity", "StopGradient", "Cast", "EnsureShape"})
 SAME_ELEMENT = SAME_VALUE | {"Reshape", "Squeeze", "ExpandDims"}
+ELEMENTWISE = frozenset(
+    {"Abs", "Add", "AddV2", "Cast", "Div", "Elu", "EnsureShape", "Erf", "Exp", "Identity", "Log",
+     "Maximum", "Minimum", "Mul", "Neg", "RealDiv", "Relu", "Relu6", "Rsqrt", "SelectV2", "Selu",
+     "Sigmoid", "Softplus", "Sqrt", "Square", "StopGradient", "Sub", "Tanh", "ZerosLike"}
+)  # fmt: skip
+"""Operators whose output has the shape to which their inputs are broadcast."""
 
 
 def function_graph(operation: Any, attribute: str, shapes: Any = None) -> Any:

@@ -114,6 +114,7 @@ class WhileLoop:
                     one,
                     iterations,
                     functools.partial(self._element_shape, place, initial, item_shapes),
+                    functools.partial(self._known_shape, place, initial, item_shapes),
                     exact=exact,
                 )
                 for place, one in enumerate(self._collected)
@@ -273,7 +274,13 @@ class WhileLoop:
         return _Collected(n, uses)
 
     def _written_list(
-        self, one: _Collected, iterations: Count | None, element_shape: Any, *, exact: bool
+        self,
+        one: _Collected,
+        iterations: Count | None,
+        element_shape: Any,
+        known_shape: Any,
+        *,
+        exact: bool,
     ) -> WrittenList:
         values = self._inputs[one.variable]
         first = self._initial_count(one.uses.index, self._body)
@@ -292,6 +299,7 @@ class WhileLoop:
             and iterations.key == values.size.key
             and first.key == begin,
             element_shape=element_shape,
+            known_shape=known_shape,
         )
 
     def _item_shapes(self, initial: Sequence[Tensor], shapes: Sequence[Any]) -> list[Any]:
@@ -305,9 +313,20 @@ class WhileLoop:
 
     def _element_shape(self, place: int, initial: Sequence[Tensor], shapes: Any) -> Sequence[Any]:
         """See `WrittenList.element_shape`."""
+        known = self._known_shape(place, initial, shapes)
+        if known is not None:
+            return known
+        if shapes()[place].rank is None:
+            raise self._error(UNKNOWN_ELEMENT)
+        return sizes_of(self._step(initial)[1][place])
+
+    def _known_shape(
+        self, place: int, initial: Sequence[Tensor], shapes: Any
+    ) -> Sequence[Any] | None:
+        """See `WrittenList.known_shape`."""
         shape = shapes()[place]
         if shape.rank is None:
-            raise self._error(UNKNOWN_ELEMENT)
+            return None
         if shape.is_fully_defined():
             return [int(size) for size in shape]
         written = written_item(self._sources[self._collected[place].variable])
@@ -317,8 +336,7 @@ class WhileLoop:
                 if self._sources[n] is item and n not in self._lists:
                     given = sizes_of(tensor)
                     return [a if a is not None else b for a, b in zip(shape, given, strict=True)]
-        sizes = None if written is None else self._sizes(written, shape)
-        return sizes_of(self._step(initial)[1][place]) if sizes is None else sizes
+        return None if written is None else self._sizes(written, shape)
 
     def _with_tensor(self, n: int) -> TensorList:
         """A carried list with a tensor."""

@@ -123,6 +123,9 @@ def test_an_unknown_metric_is_found_before_the_model_is_read(fails, monkeypatch,
         ('{"x": [[1, 2, 3]], "y": 0}', "nothing=f1", "nothing=f1'; give one of"),
         ('{"x": [[1, 2, 3]], "y": "de"}', "f1", "'de' is not a number; the label of a class"),
         ('{"x": [[1, 2, 3]]}', "f1", "needs labels; the data has none"),
+        ('{"x": [[1, 2]], "y": 0}', "f1", "the shape [1, 2], expected [time, 3]: size 2"),
+        ('{"x": [1, 2, 3], "y": 0}', "f1", "the shape [3], expected [time, 3]"),
+        ('{"x": [["a", "b", "c"]], "y": 0}', "f1", "holds <U1 values"),
     ],
 )
 def test_data_for_another_model_is_found_before_keras_is_called(

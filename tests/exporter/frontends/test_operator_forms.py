@@ -547,6 +547,8 @@ CONVERTED: dict[str, tuple[Function, str]] = {
             tf.linspace(x[:, 0, 0], x[:, 0, 1], 4),
             tf.scatter_nd([[0], [2], [0]], x[0, :1] + tf.zeros([3, 4]), [5, 4]),
             tf.nn.conv1d(x, np.ones([3, 4, 8], np.float32), 1, "SAME", dilations=2),
+            tf.squeeze(tf.nn.softmax(x[..., :1], 1), -1),
+            tf.squeeze(2.0 * tf.transpose(tf.nn.softmax(x[..., :1], 1), [2, 1, 0]), 0),
         ),
         "float32",
     ),

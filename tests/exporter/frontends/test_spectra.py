@@ -26,6 +26,21 @@ COMPLEX = {
 }
 
 
+def turned(spectrum, points):
+    """As speech enhancers put a spectrum together of its length and phase."""
+    length = tf.cast(tf.sqrt(tf.abs(spectrum)), tf.complex64)
+    phase = tf.cast(tf.math.angle(spectrum), tf.complex64)
+    return tf.signal.irfft(length * tf.exp(1j * phase), [points])
+
+
+def moved(spectrum):
+    length = tf.abs(spectrum)
+    quotient = tf.square(spectrum) / tf.complex(length + 1.0, 0.5 * length)
+    chosen = tf.where(length > 3, quotient, tf.zeros_like(spectrum))
+    one, other = tf.split(tf.tile(chosen, [1, 2, 1]), 2, axis=1)
+    return both(one + tf.unstack(other[None])[0] - tf.reduce_mean(spectrum, 0))
+
+
 def halved(x):
     spectrum = tf.signal.rfft(x)
     return tf.signal.irfft(spectrum * tf.cast(tf.constant(0.5), tf.complex64), [x.shape[-1]])
@@ -44,6 +59,10 @@ FUNCTIONS = {
     "rfft cut": lambda x: both(tf.signal.rfft(x, [30])),
     "rfft padded": lambda x: both(tf.signal.rfft(x, [200])),
     "abs and angle": lambda x: tf.abs(tf.signal.rfft(x)) + tf.cos(tf.math.angle(tf.signal.rfft(x))),
+    "angle of every frequency": lambda x: tf.math.angle(tf.signal.rfft(x)),
+    "dct": lambda x: tf.stack([tf.signal.dct(x, kind, norm="ortho") for kind in (2, 3)]),
+    "phase of another length": lambda x: turned(tf.signal.rfft(x), x.shape[-1]),
+    "quotients and moves": lambda x: moved(tf.signal.rfft(x)),
     "irfft": halved,
     "fft": lambda x: both(tf.signal.fft(pair(x))),
     "ifft": lambda x: both(tf.signal.ifft(pair(x))),

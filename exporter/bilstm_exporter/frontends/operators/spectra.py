@@ -157,7 +157,20 @@ def _rfft(input: Tensor, fft_length: Tensor, Tcomplex: Any = tf.complex64) -> Te
         values = _fitted(input, int(length[0]))
     real, imaginary = _any_transform(values, None)
     half = _sizes(values)[-1] // 2 + 1
-    return tf.complex(real[..., :half], imaginary[..., :half])
+    imaginary = imaginary[..., :half]
+    if length is not None:
+        # A rounding error instead of the zero here would decide between the angles pi and -pi.
+        imaginary = tf.where(_has_imaginary(int(length[0])), imaginary, 0.0)
+    return tf.complex(real[..., :half], imaginary)
+
+
+def _has_imaginary(points: int) -> np.ndarray:
+    """Return which frequencies of real numbers have an imaginary part, ``[points // 2 + 1]``.
+
+    The mean has none, nor has the highest frequency of an even number of points.
+    """
+    frequencies = np.arange(points // 2 + 1)
+    return (frequencies > 0) & (2 * frequencies != points)
 
 
 def _irfft(input: Tensor, fft_length: Tensor, Treal: Any = tf.float32) -> Tensor:  # noqa: A002, N803
@@ -169,12 +182,7 @@ def _irfft(input: Tensor, fft_length: Tensor, Treal: Any = tf.float32) -> Tensor
     half = points // 2 + 1
     real, imaginary = (_fitted(part, half) for part in parts)
     rest = points - half
-    # The parts of the mean, and of the highest frequency of an even number, have no imaginary one.
-    edges = np.ones(half, np.float32)
-    edges[0] = 0
-    if points % 2 == 0:
-        edges[-1] = 0
-    imaginary *= edges
+    imaginary *= _has_imaginary(points).astype(np.float32)
     real = tf.concat([real, tf.reverse(real[..., 1 : 1 + rest], [-1])], -1)
     imaginary = tf.concat([imaginary, -tf.reverse(imaginary[..., 1 : 1 + rest], [-1])], -1)
     # The inverse is the transform of the conjugate, divided; its imaginary part is zero.
@@ -264,6 +272,30 @@ def _mul(x: Tensor, y: Tensor) -> Tensor:
     return tf.complex(a * c - b * d, a * d + b * c)
 
 
+def _real_div(x: Tensor, y: Tensor) -> Tensor:
+    """Multiply with the conjugate of the divisor, and divide by its square."""
+    first, second = (_parts(x), _parts(y)) if _is_complex(x) else (None, None)
+    if first is None or second is None:
+        return None
+    (a, b), (c, d) = first, second
+    square = tf.square(c) + tf.square(d)
+    return tf.complex((a * c + b * d) / square, (b * c - a * d) / square)
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Turn by the imaginary part."""
+    parts = _parts(x) if _is_complex(x) else None
+    if parts is None:
+        return None
+    length = tf.exp(parts[0])
+    return tf.complex(length * tf.cos(parts[1]), length * tf.sin(parts[1]))
+
+
+def _square(x: Tensor) -> Tensor:
+    """Multiply with itself."""
+    return _mul(x, x)
+
+
 def _cast(x: Tensor, DstT: Any, Truncate: bool = False) -> Tensor:  # noqa: FBT001, FBT002, N803
     """Give real numbers an imaginary part of zeros, or drop it."""
     del Truncate
@@ -309,20 +341,28 @@ def _by_parts(operator: str, *names: str) -> Form:
 
 _BY_PARTS = {
     "AddV2": ("x", "y"),
+    "BroadcastTo": ("input",),
     "ConcatV2": ("values",),
     "ExpandDims": ("input",),
     "GatherV2": ("params",),
     "Identity": ("input",),
+    "Mean": ("input",),
     "Neg": ("x",),
     "Pack": ("values",),
     "Pad": ("input",),
     "Reshape": ("tensor",),
     "ReverseV2": ("tensor",),
+    "SelectV2": ("t", "e"),
+    "Slice": ("input",),
+    "Split": ("value",),
     "Squeeze": ("input",),
     "StridedSlice": ("input",),
     "Sub": ("x", "y"),
     "Sum": ("input",),
+    "Tile": ("input",),
     "Transpose": ("x",),
+    "Unpack": ("value",),
+    "ZerosLike": ("x",),
 }
 """Operators that treat both parts alike, and the names of their complex inputs."""
 
@@ -331,6 +371,7 @@ SPECTRUM_FORMS: dict[str, Form] = {
     "Cast": _cast,
     "ComplexAbs": _complex_abs,
     "Conj": _conj,
+    "Exp": _exp,
     "FFT": _fft,
     "FFT2D": _two_axes(_fft),
     "IFFT": _ifft,
@@ -340,6 +381,8 @@ SPECTRUM_FORMS: dict[str, Form] = {
     "Mul": _mul,
     "RFFT": _rfft,
     "Real": _real,
+    "RealDiv": _real_div,
+    "Square": _square,
     **{operator: _by_parts(operator, *names) for operator, names in _BY_PARTS.items()},
 }
 """The forms by the type of operator."""

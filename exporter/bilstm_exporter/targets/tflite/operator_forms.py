@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph  # no public name
 from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph  # no public name
 
 from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes
-from bilstm_exporter.ir.traversal import ancestors
+from bilstm_exporter.ir.traversal import ELEMENTWISE, ancestors
 from bilstm_exporter.targets.tflite.tensor_ops import limited_sigmoid
 
 # The converter writes an Einsum as one BatchMatMul, which needs these labels: some that are
@@ -123,6 +124,35 @@ def _transpose(x: Any, perm: Any) -> Any:
     for _ in added:
         result = tf.gather(result, 0, axis=-1)
     return result
+
+
+def _squeeze(input: Any, squeeze_dims: Sequence[int] = ()) -> Any:  # noqa: A002
+    """Slice after a Transpose; the converter removes a Squeeze there, and keeps its axis."""
+    shape = input.shape
+    if shape.rank is None or not _is_transposed(input):
+        return None
+    axes = {axis % shape.rank for axis in squeeze_dims}
+    if not axes:
+        if not shape.is_fully_defined():
+            return None
+        axes = {axis for axis, size in enumerate(shape) if size == 1}
+    return input[tuple(0 if axis in axes else slice(None) for axis in range(shape.rank))]
+
+
+def _is_transposed(tensor: Any) -> bool:
+    """Whether a Transpose is before operators through which the converter moves it."""
+    waiting, seen = [tensor], set()
+    while waiting:
+        operation = waiting.pop().op
+        is_outside = operation.type == "Placeholder" and isinstance(
+            getattr(operation.graph, "outer_graph", None), FuncGraph
+        )
+        if operation.type == "Transpose" or is_outside:
+            return True
+        if operation.type in ELEMENTWISE and operation.name not in seen:
+            seen.add(operation.name)
+            waiting.extend(operation.inputs)
+    return False
 
 
 def _roll(input: Any, shift: Any, axis: Any) -> Any:  # noqa: A002
@@ -514,6 +544,7 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "Sign": _sign,
     "Sinh": _sinh,
     "Split": _split,
+    "Squeeze": _squeeze,
     "Softmax": _softmax,
     "SplitV": _split_v,
     "Tan": _tan,
