@@ -65,10 +65,9 @@ def declared_spec(model: KerasModel, time: int | None = None) -> ModelSpec:
     count = 0
     for one in model.inputs:
         axes = [Axis(BATCH, None)]
-        for position, size in enumerate(one.shape[1:], start=1):
-            size = size if one.declared else None
-            if position == 1 and size is None:
-                size = time
+        for position, declared in enumerate(one.shape[1:], start=1):
+            fixed = time if position == 1 else None
+            size = fixed if declared is None or not one.declared else declared
             is_sequence = position == 1 and (len(one.shape) > 2 or np.dtype(one.dtype).kind in "iu")
             if size is None or is_sequence:
                 count += 1

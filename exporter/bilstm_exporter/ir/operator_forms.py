@@ -28,7 +28,7 @@ def operator_forms(forms: Mapping[str, Form]) -> Iterator[None]:
     original = op_def_library._apply_op_helper  # noqa: SLF001 - no public hook
 
     def apply(op_type_name: str, name: str | None = None, **keywords: Any) -> Any:
-        form = forms.get(op_type_name)
+        form = None if op_type_name in _written_as_they_are else forms.get(op_type_name)
         if form is not None:
             result = form(**_with_tensors(op_type_name, keywords))
             if result is not None:
@@ -41,6 +41,20 @@ def operator_forms(forms: Mapping[str, Form]) -> Iterator[None]:
         yield
     finally:
         op_def_library._apply_op_helper = original  # noqa: SLF001
+
+
+_written_as_they_are: set[str] = set()
+
+
+@contextlib.contextmanager
+def as_they_are(*op_type_names: str) -> Iterator[None]:
+    """Write operators of these types without their forms in this context."""
+    added = set(op_type_names) - _written_as_they_are
+    _written_as_they_are.update(added)
+    try:
+        yield
+    finally:
+        _written_as_they_are.difference_update(added)
 
 
 class _Operation:

@@ -171,6 +171,17 @@ W = np.arange(12, dtype=np.float32).reshape(4, 3) / 4 - 1
 SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4) / 4 - 1
 
 
+def _sorted_segments_of(name):
+    function = getattr(tf.math, f"segment_{name}")
+    return lambda x: function(x[0], 2 * (tf.range(tf.shape(x)[1]) // 2))
+
+
+def ragged(x):
+    """Rows of any length, also of none."""
+    lengths = tf.reduce_sum(tf.cast(x[:, :, 0] > 0, tf.int32), 1)
+    return tf.RaggedTensor.from_tensor(x, lengths=lengths)
+
+
 def _segments_of(name):
     function = getattr(tf.math, f"unsorted_segment_{name}")
     return lambda x: (
@@ -218,6 +229,17 @@ CASES: dict[str, list[tuple[Function, str]]] = {
     "SegmentMean": [
         (lambda x: tf.math.segment_mean(x[0], tf.range(tf.shape(x)[1]) // 2), "float32"),
         (lambda x: tf.math.segment_mean(x[0, :, 0], tf.range(tf.shape(x)[1]) * 2), "float32"),
+    ],
+    **{
+        f"Segment{name}": [(_sorted_segments_of(name.lower()), "float32")]
+        for name in ("Max", "Min", "Sum")
+    },
+    "RaggedTensorToTensor": [
+        (lambda x: ragged(x).to_tensor(), "float32"),
+        (lambda x: ragged(x).to_tensor(-1), "int32"),
+        (lambda x: ragged(x).to_tensor(2.0, shape=[None, 2, None]), "float32"),
+        (lambda x: ragged(x).to_tensor(shape=[5, tf.shape(x)[1], 4]), "float32"),
+        (lambda x: ragged(x)[..., 1].to_tensor(shape=[1, None]), "float32"),
     ],
     "BroadcastArgs": [
         (lambda x: tf.broadcast_dynamic_shape(tf.shape(x), [5, 1, 1, 4]), "float32"),
@@ -451,6 +473,18 @@ def run_tflite(function, arrays):
 
 
 CONVERTED: dict[str, tuple[Function, str]] = {
+    "ragged": (
+        lambda x: (
+            ragged(x).to_tensor(),
+            ragged(x).row_lengths(),
+            tf.reduce_sum(ragged(x), 1),
+            tf.reduce_max(ragged(x), 1),
+            tf.boolean_mask(x, x[:, :, 0] > 0),
+            tf.math.segment_sum(x[0], tf.range(tf.shape(x)[1]) * 2),
+            tf.math.segment_max(x[0], tf.range(tf.shape(x)[1]) // 2),
+        ),
+        "float32",
+    ),
     "masks": (
         lambda x: (
             tf.split(x, 2, -1),

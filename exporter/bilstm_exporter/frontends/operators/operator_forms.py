@@ -7,14 +7,20 @@ Each docstring gives the reason.
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.frontends.operators.spectra import SPECTRUM_FORMS
-from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes, write_operator
+from bilstm_exporter.ir.operator_forms import (
+    Form,
+    as_they_are,
+    combined,
+    in_other_dtypes,
+    write_operator,
+)
 
 
 def _strided_slice(  # noqa: PLR0913, PLR0917 - the attributes of StridedSlice
@@ -178,23 +184,96 @@ def _segment_mean(data: Any, segment_ids: Any) -> Any:
     return tf.math.segment_sum(data, segment_ids) / tf.reshape(tf.maximum(count, 1), shape)
 
 
+# Of a segment without rows, tf2onnx makes an infinity, and TensorFlow the last finite number.
+_WITHOUT_ROWS: dict[str, Callable[[Any], Any]] = {
+    "UnsortedSegmentMax": lambda found: tf.maximum(found, found.dtype.min),
+    "UnsortedSegmentMin": lambda found: tf.minimum(found, found.dtype.max),
+}
+
+
 def _unsorted_segments(operator: str) -> Form:
     def form(data: Any, segment_ids: Any, num_segments: Any) -> Any:
-        """Merge the axes of the ids, of which tf2onnx takes one."""
+        """Merge the axes of the ids, of which tf2onnx takes one, and add a row to an extra segment.
+
+        tf2onnx's operators do not run without a row.
+        """
         rank = segment_ids.shape.rank
-        if rank is None or rank < 2:
+        if rank is None:
             return None
-        shape = tf.concat([[-1], tf.shape(data)[rank:]], 0)
-        merged = tf.reshape(data, shape)
-        merged.set_shape([None, *data.shape[rank:]])
-        return write_operator(
-            operator,
-            data=merged,
-            segment_ids=tf.reshape(segment_ids, [-1]),
-            num_segments=num_segments,
-        )
+        ids, rows, tail = segment_ids, data, data.shape[rank:]
+        if rank != 1:
+            rows = tf.reshape(data, tf.concat([[-1], tf.shape(data)[rank:]], 0))
+            rows.set_shape([None, *tail])
+            ids = tf.reshape(segment_ids, [-1])
+        elif data.shape[0] is not None:
+            return None
+        rows = tf.concat([rows, tf.zeros([1, *_sizes(data)[rank:]], data.dtype)], 0)
+        ids = tf.concat([ids, tf.cast([num_segments], ids.dtype)], 0)
+        with as_they_are(operator):
+            found = write_operator(
+                operator, data=rows, segment_ids=ids, num_segments=num_segments + 1
+            )
+        found = found[:num_segments]
+        if data.dtype.is_floating and operator in _WITHOUT_ROWS:
+            found = _WITHOUT_ROWS[operator](found)
+        found.set_shape([tf.get_static_value(num_segments), *tail])
+        return found
 
     return form
+
+
+def _segments(operator: Callable[[Any, Any, Any], Any]) -> Form:
+    def form(data: Any, segment_ids: Any) -> Any:
+        """Write the operator that is told the number; TFLite has a sum without gaps only."""
+        number = (
+            tf.reduce_max(tf.concat([segment_ids, tf.constant([-1], segment_ids.dtype)], 0)) + 1
+        )
+        found = operator(data, segment_ids, number)
+        if operator is tf.math.unsorted_segment_sum:
+            return found
+        count = tf.math.unsorted_segment_sum(tf.ones_like(segment_ids), segment_ids, number)
+        shape = tf.concat([tf.shape(count), tf.ones([len(data.shape) - 1], tf.int32)], 0)
+        # A segment without rows is zero here, and the least number there.
+        return tf.where(tf.reshape(count, shape) > 0, found, tf.zeros([], data.dtype))
+
+    return form
+
+
+def _ragged_to_tensor(
+    shape: Any,
+    values: Any,
+    default_value: Any,
+    row_partition_tensors: Sequence[Any],
+    row_partition_types: Sequence[str | bytes],
+) -> Any:
+    """Gather the rows, with the default value after them; TFLite has no ragged tensors."""
+    kinds = [tf.compat.as_str(kind) for kind in row_partition_types]
+    if shape.shape.rank == 0:  # -1 for a shape that is not given
+        shape = tf.fill([2], shape)
+    wanted = tf.get_static_value(shape)
+    if kinds != ["ROW_SPLITS"] or None in (values.shape.rank, shape.shape.rank):
+        return None
+    if wanted is not None and any(
+        size not in (-1, known) for size, known in zip(wanted[2:], values.shape[1:], strict=False)
+    ):
+        return None
+    splits = tf.cast(row_partition_tensors[0], tf.int32)
+    starts, ends = splits[:-1], splits[1:]
+    shape = tf.cast(shape, tf.int32)
+    longest = tf.reduce_max(tf.concat([ends - starts, [0]], 0))
+    if wanted is None or wanted[0] != -1:
+        rows = tf.where(shape[0] < 0, tf.size(starts), shape[0])
+        starts, ends = (tf.pad(part, [[0, rows]])[:rows] for part in (starts, ends))
+    width = (
+        longest
+        if wanted is not None and wanted[1] == -1
+        else (tf.where(shape[1] < 0, longest, shape[1]))
+    )
+    places = tf.expand_dims(starts, 1) + tf.range(width)
+    count = tf.shape(values)[0]
+    places = tf.where(places < tf.expand_dims(ends, 1), places, count)
+    default = tf.broadcast_to(default_value, _sizes(values)[1:])
+    return tf.gather(tf.concat([values, tf.expand_dims(default, 0)], 0), places)
 
 
 def _broadcast_args(s0: Any, s1: Any) -> Any:
@@ -378,7 +457,11 @@ _REAL_FORMS: dict[str, Form] = {
     "Mod": _truncate_mod,
     "MulNoNan": _mul_no_nan,
     "PadV2": in_other_dtypes("PadV2", {**_BOOL, tf.uint8: tf.int32, tf.int8: tf.int32}),
+    "RaggedTensorToTensor": _ragged_to_tensor,
+    "SegmentMax": _segments(tf.math.unsorted_segment_max),
     "SegmentMean": _segment_mean,
+    "SegmentMin": _segments(tf.math.unsorted_segment_min),
+    "SegmentSum": _segments(tf.math.unsorted_segment_sum),
     "SelectV2": _select,
     "ShapeN": _shape_n,
     "StridedSlice": _strided_slice,
