@@ -275,6 +275,35 @@ def array_that_grows(x, w):
 
 
 @loop
+def array_that_grows_by_its_size(x, w):
+    """Appends: each element is written after the last one."""
+    rows = steps_first(x)
+    array = tf.TensorArray(tf.float32, 0, dynamic_size=True)
+
+    def body(i, h, array):
+        h = tf.tanh(rows[i] + h @ w)
+        return i + 1, h, array.write(array.size(), h)
+
+    start = (0, tf.zeros_like(rows[0]), array)
+    n = tf.shape(rows)[0]
+    return steps_first(tf.while_loop(lambda i, *_: i < n, body, start)[2].stack())
+
+
+@loop
+def array_that_reads_its_size(x, w):
+    """The size counts the elements, and is a value too."""
+    rows = steps_first(x)
+    array = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=(None, FEATURES))
+
+    def body(i, array):
+        size = array.size()
+        return i + 1, array.write(size, rows[i] @ w * tf.cast(size, tf.float32))
+
+    n = tf.shape(rows)[0]
+    return steps_first(tf.while_loop(lambda i, *_: i < n, body, (0, array))[1].stack())
+
+
+@loop
 def array_concat_and_gather(x, w):
     array = tf.TensorArray(tf.float32, 3, element_shape=(None, FEATURES), infer_shape=False)
     for i in range(3):

@@ -102,6 +102,16 @@ def test_tflite(library, name):
     agree(found, expected)
 
 
+@pytest.mark.parametrize(
+    "name", ["array_backwards", "array_that_grows", "array_that_grows_by_its_size"]
+)
+def test_elements_are_collected(name):
+    """A list that is a carried tensor would be copied in every iteration."""
+    model = Keras3Model(make_model(keras, name))
+    graph = mark_recurrences(lambda lowering: model.trace(lowering, model.flat_inputs))
+    assert [marker.collected for marker in graph.markers.values()] == [1]
+
+
 def serialized(model):
     import onnx_ir as ir
 

@@ -67,14 +67,14 @@ def list_uses(
     Returns:
         The uses; None if an iteration uses other elements, or the list as a whole.
     """
-    uses = _Uses(body, live)
+    uses = _Uses(body, live, body.inputs[number])
     outputs = [before(tensor) for tensor in body.outputs]
     if not uses.follow(body.inputs[number], body, {}):
         return None
     if [n for n, tensor in enumerate(outputs) if id(tensor) in uses.lists] != [number]:
         return None
     index = next((own for own in map(uses.in_body, uses.writes) if own is not None), None)
-    growth = None if index is None else coefficient(index)
+    growth = None if index is None else uses.growth(index, coefficient)
     if index is None or growth not in {1, -1}:
         return None
     stride = -1 if growth == -1 else 1
@@ -109,13 +109,15 @@ class _Uses:
     Attributes:
         body: The graph of the body.
         live: The names of the operators of the body that are needed.
+        own: The list as the body gets it.
         lists: The ids of the tensors that are this list.
         is_conditional: Whether a branch may leave the list as it is.
-        reads_size: Whether something reads its size.
+        reads_size: Whether something but the place of a new element depends on its size.
     """
 
     body: Any
     live: set[str]
+    own: Tensor
     writes: list[_Use] = field(default_factory=list)
     reads: list[_Use] = field(default_factory=list)
     lists: set[int] = field(default_factory=set)
@@ -133,7 +135,8 @@ class _Uses:
                 self.reads.append(use)
                 continue
             if reader.type == _SIZE:
-                self.reads_size = True
+                is_place = tensor is self.own and _is_place_only(reader.outputs[0])
+                self.reads_size |= not is_place
                 continue
             if reader.type in IF_OPERATORS:
                 if not self._follow_into_branches(tensor, reader, graph, places):
@@ -170,6 +173,13 @@ class _Uses:
         index = _outside(use.operation.inputs[1], use.places)
         return index if index.graph is self.body else None
 
+    def growth(self, index: Tensor, coefficient: Callable[[Tensor], int | None]) -> int | None:
+        """How much a position grows per iteration; the size by one, if each adds one element."""
+        source = before(index, SAME_ELEMENT).op
+        if source.type == _SIZE and source.inputs[0] is self.own:
+            return None if self.is_conditional or self.reads_size else 1
+        return coefficient(index)
+
     def distance(self, index: Tensor, use: _Use) -> int | None:
         """How far the position of a use is from an index; None if that is unknown."""
         (terms, own), (other_terms, other) = (
@@ -177,6 +187,16 @@ class _Uses:
             _terms(use.operation.inputs[1], use.places),
         )
         return other - own if terms == other_terms else None
+
+
+def _is_place_only(tensor: Tensor) -> bool:
+    """Whether a number is the place of elements, and nothing else."""
+    for reader in tensor.consumers():
+        if reader.type == _WRITE and reader.inputs[1] is tensor:
+            continue
+        if reader.type not in SAME_ELEMENT or not _is_place_only(reader.outputs[0]):
+            return False
+    return True
 
 
 def _outside(tensor: Tensor, places: _Places) -> Tensor:

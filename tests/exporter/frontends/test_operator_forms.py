@@ -176,6 +176,15 @@ def _sorted_segments_of(name):
     return lambda x: function(x[0], 2 * (tf.range(tf.shape(x)[1]) // 2))
 
 
+def stitched(x):
+    """Some rows are doubled, as where experts share the rows."""
+    rows = tf.reshape(x, [-1, 4])
+    part = tf.cast(rows[:, 0] > 0, tf.int32)
+    one, other = tf.dynamic_partition(rows, part, 2)
+    places = tf.dynamic_partition(tf.range(tf.shape(rows)[0]), part, 2)
+    return tf.dynamic_stitch(places, [one, other * 2])
+
+
 def ragged(x):
     """Rows of any length, also of none."""
     lengths = tf.reduce_sum(tf.cast(x[:, :, 0] > 0, tf.int32), 1)
@@ -480,6 +489,7 @@ CONVERTED: dict[str, tuple[Function, str]] = {
             tf.reduce_sum(ragged(x), 1),
             tf.reduce_max(ragged(x), 1),
             tf.boolean_mask(x, x[:, :, 0] > 0),
+            stitched(x),
             tf.math.segment_sum(x[0], tf.range(tf.shape(x)[1]) * 2),
             tf.math.segment_max(x[0], tf.range(tf.shape(x)[1]) // 2),
         ),
@@ -582,6 +592,8 @@ CONVERTED: dict[str, tuple[Function, str]] = {
             tf.scatter_nd([[0], [2], [0]], x[0, :1] + tf.zeros([3, 4]), [5, 4]),
             tf.nn.conv1d(x, np.ones([3, 4, 8], np.float32), 1, "SAME", dilations=2),
             tf.squeeze(tf.nn.softmax(x[..., :1], 1), -1),
+            tf.gather(x, tf.range(tf.shape(x)[1] - 1, -1, -1), axis=1),
+            tf.sort(x, 1)[:, tf.shape(x)[1] // 2],
             tf.squeeze(2.0 * tf.transpose(tf.nn.softmax(x[..., :1], 1), [2, 1, 0]), 0),
         ),
         "float32",

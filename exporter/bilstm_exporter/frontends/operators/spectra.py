@@ -170,7 +170,7 @@ def _has_imaginary(points: int) -> np.ndarray:
     The mean has none, nor has the highest frequency of an even number of points.
     """
     frequencies = np.arange(points // 2 + 1)
-    return (frequencies > 0) & (2 * frequencies != points)
+    return ~np.isin(frequencies, [0, points / 2])
 
 
 def _irfft(input: Tensor, fft_length: Tensor, Treal: Any = tf.float32) -> Tensor:  # noqa: A002, N803

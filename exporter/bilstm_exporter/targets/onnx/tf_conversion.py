@@ -22,11 +22,14 @@ from tf2onnx.onnx_opset.math import FloorDiv, FloorMod
 from tf2onnx.utils import make_name
 
 from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
+from bilstm_exporter.targets.onnx.builder import Builder
 
 Handler = Callable[[Any, Any, str, Any], None]
 
 _FAILED_NODE = re.compile(r"Failed to convert node '([^']+)'")
 _INT64_MIN = np.iinfo(np.int64).min
+# What a handler or an optimizer of tf2onnx raises; of a handler, tf2onnx has logged the operator.
+_CONVERTER_ERRORS = (ValueError, LookupError, AttributeError, TypeError, RuntimeError)
 
 
 def to_onnx(
@@ -52,8 +55,9 @@ def to_onnx(
         graph_def = tf_loader.from_function(function, inputs, outputs)
         with tf.Graph().as_default() as tf_graph:
             tf.import_graph_def(graph_def, name="")
-            try:
-                graph = tfonnx.process_tf_graph(
+
+            def convert() -> Any:
+                return tfonnx.process_tf_graph(
                     tf_graph,
                     opset=opset,
                     custom_op_handlers={name: (handler, []) for name, handler in known.items()},
@@ -61,25 +65,29 @@ def to_onnx(
                     input_names=inputs,
                     output_names=outputs,
                 )
-            # Any error in a tf2onnx handler; tf2onnx has logged the operator.
-            except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+
+            try:
+                graph = _optimized(convert)
+            except _CONVERTER_ERRORS as error:
                 raise _explained(tf_graph, failures, error) from error
-            graph = _optimized(graph)
             model: ir.Model = ir.from_proto(graph.make_model("bilstm-edge"))
     _restore_interface(model.graph, inputs)
     _compute_outputs(model.graph)
     _pad_dilated(model.graph)
+    _count_down(model.graph, opset)
     passes.RemoveInitializersFromInputsPass()(model)
     _refuse_unknown_operators(model, opset, domain)
     return model
 
 
-def _optimized(graph: Any) -> Any:
+def _optimized(convert: Callable[[], Any]) -> Any:
+    graph = convert()
     try:
         return optimizer.optimize_graph(graph, catch_errors=False)
-    except NotImplementedError:
-        # Some equations of Einsum cannot be decomposed; onnxruntime takes the operator itself.
-        return optimizer.optimize_graph(graph, catch_errors=True)
+    except _CONVERTER_ERRORS:
+        # Some equations of Einsum cannot be decomposed, and some Transposes not be moved. The graph
+        # is half changed then: convert it anew, and leave out the optimizer that fails.
+        return optimizer.optimize_graph(convert(), catch_errors=True)
 
 
 def _restore_interface(graph: ir.Graph, names: list[str]) -> None:
@@ -123,6 +131,24 @@ def _pad_dilated(graph: ir.Graph) -> None:
         pads = [*smaller, *larger] if automatic == "SAME_UPPER" else [*larger, *smaller]
         del node.attributes["auto_pad"]
         node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
+def _count_down(graph: ir.Graph, opset: int) -> None:
+    """Write a Range with a negative step as a difference.
+
+    onnxruntime fuses a Gather at the places of a Range into a Slice, which takes the limit -1 for
+    the last place.
+    """
+    for number, node in enumerate(list(graph.all_nodes())):
+        step = node.inputs[2] if node.op_type == "Range" else None
+        found = None if step is None else ir.convenience.get_const_tensor(step)
+        if found is None or found.numpy() >= 0:
+            continue
+        start, limit, _ = node.inputs
+        build = Builder(f"range_{number}", opset)
+        zero = build.constant(0, found.numpy().dtype)
+        count = build.op("Range", zero, build.op("Sub", start, limit), build.op("Neg", step))
+        build.replace(node, [build.op("Sub", start, count)])
 
 
 def _reverse(context: Any, node: Any, _name: str, _args: Any) -> None:

@@ -482,6 +482,26 @@ def _scatter_sub(tensor: Any, indices: Any, updates: Any, **_: Any) -> Any:
     return tf.tensor_scatter_nd_add(tensor, indices, -updates)
 
 
+def _dynamic_partition(data: Any, partitions: Any, num_partitions: int) -> Any:
+    """Select the rows of each part."""
+    return [tf.boolean_mask(data, tf.equal(partitions, part)) for part in range(num_partitions)]
+
+
+def _dynamic_stitch(indices: Sequence[Any], data: Sequence[Any]) -> Any:
+    """Write all rows at once to their places."""
+    ranks = [places.shape.rank for places in indices]
+    if None in ranks or None in [rows.shape.rank for rows in data]:
+        return None
+    places = tf.concat([tf.reshape(one, [-1]) for one in indices], 0)
+    tail = tf.shape(data[0])[ranks[0] :]
+    rows = tf.concat([tf.reshape(one, tf.concat([[-1], tail], 0)) for one in data], 0)
+    count = tf.reduce_max(tf.concat([places, [-1]], 0)) + 1
+    start = tf.zeros(tf.concat([[count], tail], 0), data[0].dtype)
+    found = tf.tensor_scatter_nd_update(start, tf.expand_dims(places, 1), rows)
+    found.set_shape([None, *data[0].shape[ranks[0] :]])
+    return found
+
+
 # Operators of which TFLite lacks some dtypes.
 _MOVING = (
     "BatchToSpaceND", "BroadcastTo", "ConcatV2", "Fill", "GatherNd", "GatherV2", "MatrixBandPart",
@@ -532,6 +552,8 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "Atanh": _atanh,
     "Cosh": _cosh,
     "Cumprod": _cumprod,
+    "DynamicPartition": _dynamic_partition,
+    "DynamicStitch": _dynamic_stitch,
     "Einsum": _einsum,
     "Erf": _erf,
     "Erfc": _erfc,
