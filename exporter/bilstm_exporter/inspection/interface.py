@@ -8,6 +8,8 @@ constant make masks.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time as clock
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,10 +100,7 @@ def find_interface(
         OptionError: An axis cannot be fixed at the given size.
         UnsupportedModelError: The model takes no input of any size tried.
     """
-    graph = mark_recurrences(lambda lowering: model.trace(lowering, model.flat_inputs))
-    declared = _complete_declarations(model, input_facts(graph.function))
-    if declared != list(model.flat_inputs):
-        graph = mark_recurrences(lambda lowering: model.trace(lowering, declared))
+    graph, declared = _trace_declared(model)
     facts = input_facts(graph.function)
     inputs, typical, outputs = _tie_axes(model, declared, facts, time)
     inputs = _with_minimums(model, inputs, typical, is_finite=_all_finite(outputs))
@@ -206,6 +205,49 @@ def _source_placeholder(tensor: Any) -> str:
     while tensor.op.type in _MOVES:
         tensor = tensor.op.inputs[0]
     return str(tensor.op.name) if tensor.op.type == "Placeholder" else ""
+
+
+def _trace_declared(model: KerasModel) -> tuple[MarkedGraph, list[DeclaredInput]]:
+    """Trace the model at the shapes that it declares, or else accepts.
+
+    The sizes of the example that built a subclassed model may decide what its code does, so that
+    it is traced for free sizes only; or the code takes no other sizes.
+    """
+    given = list(model.flat_inputs)
+    freed = [
+        one if one.declared else replace(one, shape=(one.shape[0], *_free_sizes(one.shape[1:])))
+        for one in given
+    ]
+    graph, traced = _first_trace(model, given, freed)
+    declared = _complete_declarations(model, input_facts(graph.function))
+    if declared == traced:
+        return graph, declared
+    fixed = [replace(one, shape=own.shape) for one, own in zip(declared, given, strict=True)]
+    return _first_trace(model, declared, fixed)
+
+
+def _free_sizes(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Free all sizes but that of the last axis, which the weights know, of several."""
+    return (None,) * (len(shape) - 1) + shape[-1:] if len(shape) > 1 else (None,) * len(shape)
+
+
+def _first_trace(
+    model: KerasModel, *choices: list[DeclaredInput]
+) -> tuple[MarkedGraph, list[DeclaredInput]]:
+    """Trace the model for the first inputs for which that is possible.
+
+    Raises:
+        UnsupportedModelError: The error for the first inputs, if it is possible for none.
+    """
+    failure: UnsupportedModelError | None = None
+    for number, inputs in enumerate(choices):
+        if inputs in choices[:number]:
+            continue
+        try:
+            return mark_recurrences(functools.partial(model.trace, inputs=inputs)), inputs
+        except UnsupportedModelError as error:
+            failure = failure or error
+    raise failure or ValueError("no inputs to trace for")
 
 
 def _complete_declarations(model: KerasModel, facts: Sequence[InputFacts]) -> list[DeclaredInput]:
@@ -592,12 +634,59 @@ def _call(
 ) -> list[np.ndarray] | Exception:
     """Return the outputs of the model at these sizes, or the error."""
     try:
-        outputs = model.reference(_arrays(inputs, sizes))
+        _, outputs = call_within_lengths(model, inputs, _arrays(inputs, sizes))
     except CALL_ERRORS as error:
         return error
     if any(output.size == 0 for output in outputs):
         return ValueError("an output is empty")
     return outputs
+
+
+def call_within_lengths(
+    model: KerasModel, inputs: Sequence[InputSpec], arrays: list[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Call a model; if it refuses, with integers that may be lengths or positions.
+
+    Returns:
+        The arrays of the call that succeeded, and the outputs.
+
+    Raises:
+        Exception: The error of the first call, if no call succeeds.
+    """
+    try:
+        return arrays, model.reference(arrays)
+    except CALL_ERRORS:
+        for others in within_lengths(inputs, arrays):
+            with contextlib.suppress(*CALL_ERRORS):
+                return others, model.reference(others)
+        raise
+
+
+def within_lengths(
+    inputs: Sequence[InputSpec], arrays: Sequence[np.ndarray]
+) -> Iterator[list[np.ndarray]]:
+    """Yield arrays whose integers are lengths, then positions, in the shortest sequence.
+
+    Integers without a vocabulary may be the number of steps of a sequence, or the place of one.
+
+    Args:
+        inputs: The inputs and states.
+        arrays: One array per input; floats and ids are kept.
+    """
+    sizes = [
+        size
+        for spec, array in zip(inputs, arrays, strict=True)
+        for axis, size in zip(spec.axes[1:], array.shape[1:], strict=True)
+        if axis.name is not None
+    ]
+    is_number = [np.dtype(one.dtype).kind in "iu" and one.range is None for one in inputs]
+    if not sizes or not any(is_number):
+        return
+    for first in (1, 0):
+        yield [
+            (first + array % min(sizes)).astype(array.dtype) if number else array
+            for number, array in zip(is_number, arrays, strict=True)
+        ]
 
 
 def _runs(model: KerasModel, inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> bool:

@@ -21,7 +21,11 @@ from bilstm_exporter.inspection.distributions import (
     distributions,
     is_unlimited,
 )
-from bilstm_exporter.inspection.interface import CALL_ERRORS, shapes_may_follow_values
+from bilstm_exporter.inspection.interface import (
+    CALL_ERRORS,
+    call_within_lengths,
+    shapes_may_follow_values,
+)
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.progress import Countdown, Listener
@@ -312,10 +316,11 @@ def _probes_of(
     countdown = Countdown(report, "calling Keras for its outputs", len(candidates), "probes")
     together = _call_batched(loaded, candidates, countdown)
     for index, candidate in enumerate(candidates):
+        inputs = candidate.inputs
         try:
             outputs = together.get(index)
             if outputs is None:
-                outputs = model.reference(candidate.inputs)
+                inputs, outputs = call_within_lengths(model, loaded.call_inputs, list(inputs))
                 countdown.advance()
         except CALL_ERRORS as error:
             lines = plain_text(error).strip().splitlines() or [type(error).__name__]
@@ -323,7 +328,7 @@ def _probes_of(
             continue
         # Keras divides by the number of valid steps, so its output can be NaN for a row of
         # padding. Other outputs that are not finite cannot be compared.
-        probe = Probe(candidate.kind, candidate.name, candidate.inputs, outputs)
+        probe = Probe(candidate.kind, candidate.name, inputs, outputs)
         if candidate.kind.is_padded or probe.is_finite:
             probes.append(probe)
         else:

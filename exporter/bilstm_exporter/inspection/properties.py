@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from bilstm_exporter.inspection.interface import (
     find_interface,
     right_padded,
     shapes_may_follow_values,
+    within_lengths,
 )
 from bilstm_exporter.inspection.probes import Probe, ProbeKind, ProbeSet, make_probes
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel, Origin
@@ -93,19 +95,31 @@ def are_rows_independent(loaded: LoadedModel, probes: Sequence[Probe]) -> bool:
         ordinary = [one for one in probes if one.kind is ProbeKind.ORDINARY] or [probe]
         longest = max(ordinary, key=lambda one: (len(one.inputs[0]) > 1, one.inputs[0].size))
         return _is_row_alike_beside_longer_rows(loaded, longest.inputs)
-    rng = np.random.default_rng(11)
-    changed = []
-    for spec, array in zip(loaded.call_inputs, probe.inputs, strict=True):
-        other = random_values(spec, array.shape, rng)
-        other[0] = array[0]
-        changed.append(other)
-    outputs = loaded.keras.reference(changed)
-    return all(
+    outputs = _beside_other_rows(loaded, probe.inputs)
+    return outputs is not None and all(
         output.ndim > 0
         and output.shape[0] == len(probe.inputs[0])
         and compare(output[0], before[0], TOLERANCE).passed
         for output, before in zip(outputs, probe.outputs, strict=True)
     )
+
+
+def _beside_other_rows(
+    loaded: LoadedModel, inputs: Sequence[np.ndarray]
+) -> list[np.ndarray] | None:
+    """Return the outputs with all rows changed but the first; None if Keras refuses the others."""
+    rng = np.random.default_rng(11)
+    drawn = [
+        random_values(spec, array.shape, rng)
+        for spec, array in zip(loaded.call_inputs, inputs, strict=True)
+    ]
+    for others in (drawn, *within_lengths(loaded.call_inputs, drawn)):
+        changed = [
+            np.concatenate([own[:1], other[1:]]) for own, other in zip(inputs, others, strict=True)
+        ]
+        with contextlib.suppress(*CALL_ERRORS):
+            return loaded.keras.reference(changed)
+    return None
 
 
 def _is_row_alike_beside_longer_rows(loaded: LoadedModel, inputs: Sequence[np.ndarray]) -> bool:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from keras import layers as kl
 from keras import ops
 
@@ -78,6 +79,35 @@ def test_a_valid_convolution_has_a_minimum():
 def test_two_convolutions_add_up():
     found = find(floats(kl.Conv1D(2, 5), kl.Conv1D(2, 3), kl.LSTM(2)))
     assert found.inputs[0].axes[1].min == 7
+
+
+class Chosen(kl.Layer):
+    """The step whose number is an input; lengths count from 1, and positions from 0."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+
+    def call(self, steps, number):
+        places = tf.concat([tf.range(tf.shape(steps)[0])[:, None], number[:, None]], 1)
+        return tf.gather_nd(steps, places - [[0, self.first]])
+
+    def compute_output_shape(self, steps_shape, number_shape):
+        del number_shape
+        return steps_shape[0], steps_shape[2]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_integers_that_are_lengths_or_positions_set_no_minimum(first):
+    """Keras refuses those beyond the sequence."""
+    x, number = floats_in("x"), keras.Input((), dtype="int32", name="number")
+    steps = kl.LSTM(2, return_sequences=True)(x)
+    found = inspect(keras.Model([x, number], Chosen(first)(steps, number)))
+    assert found.loaded.spec.inputs[0].axes == (BATCH, TIME, size(3))
+    assert found.loaded.spec.rows_independent
+    shortest = {probe.inputs[0].shape[1] for probe in found.probes.probes}
+    assert min(shortest) == 1
+    assert not [name for name in found.probes.left_out if "time 1" in name]
 
 
 def test_pooled_time_is_an_axis_of_its_own():
@@ -198,6 +228,32 @@ def test_a_subclassed_model_of_a_dict():
         "context": (BATCH, size(3)),
         "signal": (BATCH, TIME, size(4)),
     }
+
+
+class ByTheExample(tf_keras.Model):
+    """Code for a number of steps that is known while it is traced, or for one that is not."""
+
+    def __init__(self, *, needs_sizes):
+        super().__init__()
+        self.needs_sizes = needs_sizes
+        self.recurrent = tf_keras.layers.LSTM(3)
+
+    def call(self, inputs):
+        x = inputs["x"]
+        if self.needs_sizes:
+            return self.recurrent(tf.stack(tf.unstack(x, axis=1)[::-1], 1))
+        steps = tf.shape(x)[1]
+        missing = [[0, 0], [4 - steps, 0], [0, 0]]
+        return self.recurrent(tf.cond(steps > 4, lambda: x[:, -4:], lambda: tf.pad(x, missing)))
+
+
+@pytest.mark.parametrize(("needs_sizes", "time"), [(True, size(5)), (False, TIME)])
+def test_a_subclassed_model_whose_code_depends_on_the_example(needs_sizes, time):
+    model = ByTheExample(needs_sizes=needs_sizes)
+    model({"x": tf.zeros([2, 5, 4])})
+    (spec,) = find(model).inputs
+    assert spec.name == "x"
+    assert spec.axes[1].size == time.size
 
 
 def test_a_subclassed_model_that_was_never_called():

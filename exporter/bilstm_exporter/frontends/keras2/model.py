@@ -152,7 +152,13 @@ class Keras2Model(BaseModel):
         structure = getattr(self.keras_model, "_nested_outputs", None)
         if structure is not None:
             return structure
-        call = self._traced(lambda *tensors: self._outputs(self.keras_model, tensors), self.inputs)
+        try:
+            call = self._traced(
+                lambda *tensors: self._outputs(self.keras_model, tensors), self.inputs
+            )
+        except UnsupportedModelError:  # perhaps only at the sizes of the example that built it
+            zeros = [tf.zeros([n or 1 for n in one.shape], one.dtype) for one in self.inputs]
+            return self._outputs(self.keras_model, zeros)
         return call.structured_outputs
 
     def _traced(self, call: Callable[..., Any], inputs: Sequence[DeclaredInput]) -> Any:
@@ -203,14 +209,15 @@ def _inputs(model: Any) -> tuple[Any, tuple[DeclaredInput, ...]]:
         raise ModelFileError(message)
     structure = saved[0][0]
     flat = tf.nest.flatten(structure)
+    if isinstance(structure, dict):
+        names = list(map(str, sorted(structure)))
+    else:
+        names = [f"input_{i}" for i in range(len(flat))] if len(flat) > 1 else ["input"]
+    if len(names) != len(flat):  # a dict of dicts
+        names = [f"input_{i}" for i in range(len(flat))]
     specs = [
-        DeclaredInput(
-            name=f"input_{i}" if len(flat) > 1 else "input",
-            shape=tuple(spec.shape),
-            dtype=spec.dtype.name,
-            declared=False,
-        )
-        for i, spec in enumerate(flat)
+        DeclaredInput(name, tuple(spec.shape), spec.dtype.name, declared=False)
+        for name, spec in zip(names, flat, strict=True)
     ]
     return structure, tuple(specs)
 
