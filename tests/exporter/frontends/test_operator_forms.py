@@ -18,6 +18,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import ops
 
+from bilstm_exporter.errors import UnsupportedOperatorError
 from bilstm_exporter.frontends.keras2 import operators as keras2
 from bilstm_exporter.frontends.keras3 import operators as keras3
 from bilstm_exporter.ir.operator_forms import operator_forms
@@ -669,3 +670,14 @@ def test_a_softmax_of_minus_infinity_is_not_a_number(kind):
 def test_another_softmax_stays_one_operator():
     function = traced(lambda x: tf.nn.softmax(x * 2), "float32", (None, 3), forms=TFLITE_FORMS)
     assert "Softmax" in types_in(function)
+
+
+# --- refusals
+
+
+def test_a_dtype_that_onnx_lacks_is_named_with_its_operator():
+    function = traced(
+        lambda x: tf.cast(tf.cast(x, tf.float8_e4m3fn), tf.float32), "float32", FREE, forms={}
+    )
+    with pytest.raises(UnsupportedOperatorError, match="Cast to float8_e4m3fn"):
+        to_onnx(function, 18)

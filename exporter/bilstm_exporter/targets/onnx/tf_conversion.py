@@ -19,6 +19,7 @@ import tensorflow as tf
 from onnx_ir.passes import common as passes
 from tf2onnx import optimizer, tf_loader, tfonnx
 from tf2onnx.onnx_opset.math import FloorDiv, FloorMod
+from tf2onnx.tf_utils import TF_TO_ONNX_DTYPE
 from tf2onnx.utils import make_name
 
 from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
@@ -408,11 +409,23 @@ def _explained(graph: tf.Graph, failures: _Failures, error: Exception) -> Unsupp
     for name in failures.nodes:
         with contextlib.suppress(KeyError):  # a node that tf2onnx created
             operators[graph.get_operation_by_name(name).type] = name
+    if not operators:
+        operators = _of_other_dtypes(graph)
     if operators:
         return UnsupportedOperatorError(operators, format_name="onnx")
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     message = f"tf2onnx cannot convert the model: {first[:500]}. Use --formats tflite to skip ONNX"
     return UnsupportedModelError(message)
+
+
+def _of_other_dtypes(graph: tf.Graph) -> dict[str, str]:
+    """Return the operators whose outputs have a dtype that tf2onnx does not know, by type."""
+    return {
+        f"{operation.type} to {output.dtype.name}": operation.name
+        for operation in graph.get_operations()
+        for output in operation.outputs
+        if output.dtype not in TF_TO_ONNX_DTYPE
+    }
 
 
 @contextlib.contextmanager
