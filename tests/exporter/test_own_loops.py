@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import keras
@@ -22,6 +23,7 @@ from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, keep_marker
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
 from bilstm_exporter.targets.tflite.converter import convert_function
+from bilstm_exporter.targets.tflite.integer_lowering import IntegerLowering
 from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FLOAT_FORMS
 
 from .own_loops import FEATURES, LOOPS, make_model
@@ -110,6 +112,18 @@ def test_elements_are_collected(name):
     model = Keras3Model(make_model(keras, name))
     graph = mark_recurrences(lambda lowering: model.trace(lowering, model.flat_inputs))
     assert [marker.collected for marker in graph.markers.values()] == [1]
+
+
+@pytest.mark.parametrize("name", ["scan", "array_backwards", "array_that_grows_by_its_size"])
+def test_a_fixed_number_of_iterations_is_unrolled(name):
+    """In int8-full, whose files have no loops."""
+    keras_model = make_model(keras, name, (5, FEATURES))
+    model, lowering = Keras3Model(keras_model), IntegerLowering(frozenset())
+    inputs = [replace(one, shape=(1, *one.shape[1:])) for one in model.flat_inputs]
+    function = model.trace(lowering, inputs)
+    assert [form.form for form in lowering.forms] == ["unrolled"]
+    x = np.random.default_rng(3).normal(size=(1, 5, FEATURES)).astype(np.float32)
+    agree(tf.nest.flatten(function(tf.constant(x))), [np.asarray(keras_model(x))])
 
 
 def serialized(model):

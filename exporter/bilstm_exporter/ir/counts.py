@@ -69,11 +69,30 @@ def static_number(tensor: Tensor) -> int | None:
     operation = tensor.op
     if operation.type in SAME_ELEMENT and not is_rounding(operation):
         return static_number(operation.inputs[0])
+    if operation.type in {"StridedSlice", "GatherV2"}:
+        return _static_element(operation)
     if operation.type in _ARITHMETIC:
         operands = [static_number(operand) for operand in operation.inputs]
         if None not in operands:
             return int(_ARITHMETIC[operation.type](*operands))
     return None
+
+
+def _static_element(operation: Any) -> int | None:
+    """The value of one element of a vector, such as a fixed size of a tensor."""
+    index = static_number(operation.inputs[1])
+    if operation.type == "StridedSlice" and operation.get_attr("begin_mask") & 1:
+        index = 0
+    vector = before(operation.inputs[0], SAME_VALUE)
+    values = tf.get_static_value(vector)
+    if vector.op.type == "Shape" and vector.op.inputs[0].shape.rank is not None:
+        values = vector.op.inputs[0].shape.as_list()
+    if index is None or values is None or np.ndim(values) != 1:
+        return None
+    if operation.outputs[0].shape.num_elements() != 1 or not -len(values) <= index < len(values):
+        return None
+    value = values[index]
+    return None if value is None else int(value)
 
 
 _ARITHMETIC: dict[str, Callable[..., int]] = {
