@@ -89,6 +89,7 @@ def run_export(
                 streaming = export_streaming(
                     loaded, probes, selection.artifacts, evaluation, options, stages
                 )
+                selection = selection.for_streams(streaming.recipe)
             golden = golden_probes(loaded, probes.probes)
             digest = write_bundle(staging, loaded, golden, selection, streaming)
         seconds = stages.seconds

@@ -37,17 +37,27 @@ class Selection:
         recommended: The recipe to run by default.
         searches: The results of searches by format; empty without limits.
         left_out: The reasons for the recipes that could not be written.
+        streams: The reason for the recommendation that streams give; "" if they give none.
     """
 
     artifacts: list[VerifiedArtifact]
     recommended: str
     searches: Mapping[str, SearchResult] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    streams: str = ""
 
     @property
     def reason(self) -> str:
         """The reason for the recommendation; "" without a search."""
-        return " ".join(f"{name}: {result.reason}" for name, result in self.searches.items())
+        found = [f"{name}: {result.reason}" for name, result in self.searches.items()]
+        return " ".join([*found, *([self.streams] if self.streams else [])])
+
+    def for_streams(self, recipe: str | None) -> Selection:
+        """Return the selection that recommends a recipe for streams; None for no preference."""
+        if recipe is None or recipe == self.recommended:
+            return self
+        reason = f"Streams: {recipe} keeps the metric at the smallest delay."
+        return replace(self, recommended=recipe, streams=reason)
 
 
 @dataclass(frozen=True)

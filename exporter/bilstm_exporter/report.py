@@ -89,7 +89,11 @@ class StreamingReport:
         is_exact: Whether every output is exact at this look-ahead.
         attending: The layers in which steps attend to those of a chunk and its look-ahead only;
             "" for operators outside of layers.
-        delays: What each delay costs; None if no example could be compared.
+        delays: What each delay costs, in float32 if the bundle has it; None if no example could be
+            compared.
+        recipes: What each delay costs with each recipe.
+        recipe: The recipe that keeps the metric at the smallest delay; None without a limit, or if
+            none does.
         left_out: The reasons why files of the bundle have no stream file.
     """
 
@@ -99,12 +103,16 @@ class StreamingReport:
     is_exact: bool
     attending: tuple[str, ...]
     delays: DelayReport | None
+    recipes: tuple[DelayReport, ...]
+    recipe: str | None
     left_out: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         delays = None if self.delays is None else self.delays.to_dict()
-        return {**asdict(replace(self, delays=None)), "delays": delays}
+        recipes = [one.to_dict() for one in self.recipes]
+        plain = asdict(replace(self, delays=None, recipes=()))
+        return {**plain, "delays": delays, "recipes": recipes}
 
 
 @dataclass(frozen=True)
@@ -244,6 +252,8 @@ def report_streaming(streaming: Streaming | None) -> StreamingReport | None:
         is_exact=not (spec.has_backward or spec.attends) and spec.lookahead >= spec.right_context,
         attending=streaming.attending,
         delays=streaming.report,
+        recipes=streaming.reports,
+        recipe=streaming.recipe,
         left_out=streaming.left_out,
     )
 

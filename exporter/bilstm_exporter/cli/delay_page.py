@@ -18,6 +18,7 @@ from bilstm_exporter.errors import OptionError
 from bilstm_exporter.evaluation.reasons import ONLY_PROBES
 
 if TYPE_CHECKING:
+    from bilstm_exporter.report import StreamingReport
     from bilstm_exporter.streaming.delays import Delay, DelayReport
 
 _HEADINGS = (
@@ -30,45 +31,46 @@ _MIN_ERROR = 1e-9
 """What a logarithmic axis shows of an error of 0."""
 
 
-def write_delay_page(file: str, model: str, report: DelayReport | None, lookahead: int) -> None:
+def write_delay_page(file: str, model: str, streaming: StreamingReport) -> None:
     """Write the page.
 
     Args:
         file: Where to; an existing file is replaced.
         model: The model's name.
-        report: What was measured; None if nothing was.
-        lookahead: The look-ahead by default.
+        streaming: What was measured.
 
     Raises:
         OptionError: The file cannot be written, or there is nothing to show.
     """
-    if report is None:
+    if streaming.delays is None:
         message = f"html: {file} is not written, because no delay could be measured"
         raise OptionError(message)
+    text = page(f"{model}: agreement by delay", _body(streaming, streaming.delays))
     try:
-        Path(file).write_text(
-            page(f"{model}: agreement by delay", _body(report, lookahead)), encoding="utf-8"
-        )
+        Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
         message = f"html: {file} cannot be written: {error.strerror or error}"
         raise OptionError(message) from error
 
 
-def _body(report: DelayReport, lookahead: int) -> Iterator[str]:
+def _body(streaming: StreamingReport, report: DelayReport) -> Iterator[str]:
+    chosen = streaming.recipe if len(streaming.recipes) > 1 else None
+    recipe = f" and the recipe {chosen}" if chosen else ""
     sentence = (
         f"On {report.examples}, in chunks of {report.chunk} steps, against Keras on whole "
         f"sequences; the longest has {report.longest} steps. By default streams run with a "
-        f"look-ahead of {lookahead}. File: {report.file}."
+        f"look-ahead of {streaming.lookahead}{recipe}."
     )
-    notes = (sentence, None if report.own_data else ONLY_PROBES, report.starts(lookahead))
-    for note in filter(None, notes):
+    starts = report.starts(streaming.lookahead)
+    for note in filter(None, (sentence, None if report.own_data else ONLY_PROBES, starts)):
         yield f"<p>{html.escape(note)}</p>"
-    if plots_are_available():
-        yield html_figures(_plots(report))
-    else:
+    if not plots_are_available():
         yield f'<p class="warning">{html.escape(NO_PLOTS)}</p>'
-    yield "<h2>By look-ahead</h2>"
-    yield html_table(_HEADINGS, map(_cells, report.delays), words=0)
+    for one in streaming.recipes:
+        yield f"<h2>{html.escape(one.file)}</h2>"
+        if plots_are_available():
+            yield html_figures(_plots(one))
+        yield html_table(_HEADINGS, map(_cells, one.delays), words=0)
 
 
 def _cells(one: Delay) -> list[str]:

@@ -172,12 +172,15 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
         return
     if not report.own_data:
         _print_line(console, ONLY_PROBES)
-    console.print(delay_table(report))
+    for one in streaming.recipes:
+        console.print(delay_table(one))
+    chosen = streaming.recipe if len(streaming.recipes) > 1 else None
+    recipe = f" and the recipe {chosen}" if chosen else ""
     _print_line(
         console,
         f"On {report.examples}, in chunks of {report.chunk} steps, against whole sequences; the "
         f"longest has {report.longest} steps. By default streams run with a look-ahead of "
-        f"{streaming.lookahead}.",
+        f"{streaming.lookahead}{recipe}.",
     )
     starts = report.starts(streaming.lookahead)
     if starts is not None:
@@ -186,7 +189,7 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
 
 def delay_table(report: DelayReport) -> WholeTable:
     """Make a table with one row per look-ahead."""
-    table = WholeTable()
+    table = WholeTable(title=report.file)
     for heading in ("look-ahead", "delay up to", "decisions\nunchanged", "metric", "whole", "drop"):
         table.add_number_column(heading)
     table.add_number_column("max\nerror")

@@ -273,8 +273,7 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     if args.json or not args.quiet:
         print_report(report, as_json=args.json)
     if args.html and report.streaming is not None:
-        streaming = report.streaming
-        write_delay_page(args.html, report.model, streaming.delays, streaming.lookahead)
+        write_delay_page(args.html, report.model, report.streaming)
     return 0
 
 

@@ -24,6 +24,7 @@ _PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _REDUCTIONS = frozenset({"Sum", "Mean", "Max", "Min", "Prod"})
 # Operators that keep a weight of zero zero.
 _KEEP_ZEROS = frozenset({"Cast", "Identity", "Mul", "Transpose"})
+_NUMBERED = frozenset({"Cumsum", "MatrixBandPart"})
 _OUTSIDE = "relates every step to every other step"
 # Added to the scores of steps that the look-ahead does not hold: half of the smallest float32, so
 # that a mask of the model may be added too.
@@ -70,17 +71,24 @@ def convert(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
     value = inputs[0]
     rank = len(value.chunk.shape)
     steps, window = _axes_of_pairs(value.chunk)
+    if node.type in _NUMBERED:
+        return _numbered(node, inputs, carried)
     if node.type == "Softmax" and window == rank - 1:
         return _softmax(node, value, carried)
-    if node.type in _REDUCTIONS and not {steps, window} & set(axes_of(node, inputs[1], rank)):
-        return _pairs(node, inputs, carried)
-    if node.type == "Transpose":
-        order = list(constant(node, inputs[1]))
-        if order.index(steps) < order.index(window):
-            return _pairs(node, inputs, carried)
-    if node.type != "ExpandDims" and not (node.type == "StridedSlice" and _adds_axes(node, inputs)):
+    if not _keeps_pairs(node, inputs, steps, window):
         node.refuse(f"{_OUTSIDE} ({node.type})")
     return _pairs(node, inputs, carried)
+
+
+def _keeps_pairs(node: Node, inputs: Sequence[Value], steps: int, window: int) -> bool:
+    """Whether an operator leaves both axes of time where they are, the steps first."""
+    if node.type in _REDUCTIONS:
+        axes = axes_of(node, inputs[1], len(inputs[0].chunk.shape))
+        return not {steps, window} & set(axes)
+    if node.type == "Transpose":
+        order = list(constant(node, inputs[1]))
+        return order.index(steps) < order.index(window)
+    return node.type == "ExpandDims" or (node.type == "StridedSlice" and _adds_axes(node, inputs))
 
 
 def _pairs(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
@@ -104,6 +112,41 @@ def _pairs(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
         reach=max(value.reach for value in inputs),
         is_softmax=node.type in _KEEP_ZEROS and any(value.is_softmax for value in inputs),
     )
+
+
+def filled(node: Node, shape: Value, fill: Value) -> Value:
+    """Write one value for every pair of a step and a step of the window, as causal masks start."""
+    sizes = [shape.chunk, shape.ahead]
+    if shape.ahead is not None and not shape.of_pairs:
+        # The shape is made of the number of steps; the later axis is that of the window.
+        later = [
+            position
+            for position, size in enumerate(node.operation.outputs[0].shape)
+            if size is None
+        ]
+        chosen = tf.one_hot(later[1], int(shape.chunk.shape[0]), dtype=shape.chunk.dtype)
+        sizes = [shape.chunk + chosen * shape.ahead, shape.ahead + chosen * shape.chunk]
+    chunk, ahead = (None if one is None else write(node, [one, fill.chunk])[0] for one in sizes)
+    return replace(shape, kind=Kind.PAIRS, chunk=chunk, ahead=ahead, of_pairs=False)
+
+
+def _numbered(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
+    """Write an operator that numbers the steps, as those of causal masks do, over both parts."""
+    value = inputs[0]
+    steps, window = _axes_of_pairs(value.chunk)
+    if node.type == "MatrixBandPart" and (steps, window) != (
+        window - 1,
+        len(value.chunk.shape) - 1,
+    ):
+        node.refuse(_OUTSIDE)
+    if value.ahead is None:
+        return _pairs(node, inputs, carried)
+    both = replace(value, chunk=joined(steps, value.chunk, value.ahead), ahead=None)
+    whole = _pairs(node, [both, *inputs[1:]], carried)
+    count = tf.shape(value.chunk)[steps]
+    before = [slice(None)] * steps
+    chunk, ahead = whole.chunk[(*before, slice(count))], whole.chunk[(*before, slice(count, None))]
+    return replace(whole, chunk=chunk, ahead=ahead)
 
 
 def _operand(node: Node, number: int, inputs: Sequence[Value], *, is_ahead: bool) -> Tensor:

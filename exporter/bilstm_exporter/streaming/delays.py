@@ -56,6 +56,8 @@ class DelayReport:
 
     Attributes:
         file: The stream file.
+        recipe: Its recipe.
+        bytes: Its size.
         chunk: Steps at once.
         examples: The examples in words.
         own_data: Whether they are the user's data; if not, they are the probes.
@@ -67,6 +69,8 @@ class DelayReport:
     """
 
     file: str
+    recipe: str
+    bytes: int
     chunk: int
     examples: str
     own_data: bool
@@ -144,9 +148,10 @@ def measure_delays(
         }
         found = evaluation.evaluator.evaluate(columns)
         delays.append(_delay(spec, lookahead, found, 1000 * seconds / total))
+    artifact = file.artifact
     return DelayReport(
-        file.artifact.file, spec.chunk, dataset.described, evaluation.user_data, longest,
-        tuple(delays), spec.starts_from_data,
+        artifact.file, artifact.recipe, artifact.bytes, spec.chunk, dataset.described,
+        evaluation.user_data, longest, tuple(delays), spec.starts_from_data,
     )  # fmt: skip
 
 
@@ -172,6 +177,19 @@ def choose_delay(report: DelayReport, max_drop: float | None) -> int | None:
             break
         chosen = one.lookahead
     return chosen
+
+
+def choose_recipe(
+    reports: Sequence[DelayReport], max_drop: float | None
+) -> tuple[DelayReport, int] | None:
+    """Return the recipe that keeps the metric at the smallest delay, and its look-ahead.
+
+    Of recipes with the same delay, the one with the smallest file is taken. None if no recipe keeps
+    the metric, or without a limit.
+    """
+    found = [(report, choose_delay(report, max_drop)) for report in reports]
+    kept = [(report, steps) for report, steps in found if steps is not None]
+    return min(kept, key=lambda one: (one[1], one[0].bytes), default=None)
 
 
 def better_start(

@@ -17,7 +17,7 @@ from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.streaming.delays import (
     DelayReport,
     better_start,
-    choose_delay,
+    choose_recipe,
     measure_delays,
 )
 from bilstm_exporter.streaming.files import (
@@ -38,7 +38,11 @@ class Streaming:
     Attributes:
         spec: Their description in the manifest.
         files: The files.
-        report: What was measured for each delay; None if no example could be compared.
+        report: What was measured for each delay, in float32 if the bundle has it; None if no
+            example could be compared.
+        reports: The same for each recipe.
+        recipe: The recipe that keeps the metric at the smallest delay; None without a limit, or if
+            none does.
         left_out: The reasons why files of the bundle have no stream file, by the file's name.
         attending: The layers in which steps attend to those of a chunk and its look-ahead only.
     """
@@ -46,6 +50,8 @@ class Streaming:
     spec: StreamSpec
     files: tuple[StreamFile, ...]
     report: DelayReport | None
+    reports: tuple[DelayReport, ...]
+    recipe: str | None
     left_out: dict[str, str]
     attending: tuple[str, ...]
 
@@ -91,25 +97,38 @@ def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
     chosen = _measured(loaded, builder, first, steps, examples, stages)
     if evaluation is not None and evaluation.user_data and model.layout.has_backward:
         chosen = _with_better_start(loaded, chosen, first, evaluation, options, stages)
-    files = []
+    files, reports = [], [] if chosen.report is None else [chosen.report]
     for name, recipe in wanted:
         if (name, recipe) == first:
             files.append(chosen.file)
             continue
         with stages.stage(f"writing and checking the stream file of {name}, {recipe}"):
             files.append(chosen.builder.build(name, recipe))
-    report = chosen.report
-    if report is not None and options.lookahead is None:
-        delay = choose_delay(report, parse_budget(options.max_drop).max_drop)
-        steps = (steps[0], steps[1] if delay is None else delay)
+        if examples is None or recipe in {one.recipe for one in reports} or not reports:
+            continue
+        with stages.stage(f"measuring the agreement by delay of {recipe}"):
+            found = measure_delays(chosen.spec, files[-1], examples)
+        reports += [] if found is None else [found]
+    best = None
+    if options.lookahead is None:
+        best = choose_recipe(reports, parse_budget(options.max_drop).max_drop)
+    report, ahead = (chosen.report, steps[1]) if best is None else best
     spec = stream_spec(
         loaded,
         chosen.builder.model,
         [one.artifact for one in files],
-        steps,
+        (steps[0], ahead),
         None if report is None else report.to_dict(),
     )
-    return Streaming(spec, tuple(files), report, left_out, model.layout.attending)
+    return Streaming(
+        spec,
+        tuple(files),
+        chosen.report,
+        tuple(reports),
+        None if best is None else best[0].recipe,
+        left_out,
+        model.layout.attending,
+    )
 
 
 def _wanted(artifacts: Sequence[VerifiedArtifact]) -> tuple[list[tuple[str, str]], dict[str, str]]:

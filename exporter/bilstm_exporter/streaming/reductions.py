@@ -9,6 +9,7 @@ keeps the exponentials finite; when it grows, the sums of earlier chunks are sca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,6 +69,17 @@ def reduced(  # noqa: PLR0913 - what a reduction needs
         keep: Whether the axes stay, with size 1.
     """
     parts = pieces(value)
+    if value.weights is not None and value.weights.divisor.shape.rank:
+        # Each softmax has a divisor of its own, so what they weigh is added up after the division.
+        time = [tf.reduce_sum(part, value.time_axis, keepdims=True) for part in parts]
+        total = summed(time, carried, label, value.weights)
+        if kind == "Mean":
+            counts = [
+                tf.reduce_sum(tf.ones_like(part[..., :1]), value.time_axis, keepdims=True)
+                for part in parts
+            ]
+            total /= summed(counts, carried, label)
+        return (tf.reduce_sum if kind == "Sum" else tf.reduce_mean)(total, axes, keepdims=keep)
     if kind == "Mean":
         sums = [tf.reduce_sum(part, axes, keepdims=keep) for part in parts]
         ones = [tf.reduce_sum(tf.ones_like(part), axes, keepdims=keep) for part in parts]
@@ -109,17 +121,19 @@ def summed(
 
 
 def softmax_over_time(value: Value, carried: Carried, label: str) -> Value:
-    """Return the softmax of one score per step, without its division; see `Weights`."""
-    state = carried.take(f"{label}_largest", [1], value.chunk.dtype)
-    before, largest = tf.reshape(state.before, []), tf.reduce_max(value.chunk)
-    largest = choose(carried.started, tf.maximum(before, largest), largest)
+    """Return softmaxes over time, the last axis, without their divisions; see `Weights`."""
+    largest = tf.reduce_max(value.chunk, -1, keepdims=True)
+    state = carried.take(f"{label}_largest", largest.shape, largest.dtype)
+    largest = choose(carried.started, tf.maximum(state.before, largest), largest)
     carried.put(state, largest)
-    rescale = choose(carried.started, tf.exp(before - largest), tf.ones_like(largest))
+    rescale = choose(carried.started, tf.exp(state.before - largest), tf.ones_like(largest))
     scaled = replace(
         value,
         chunk=tf.exp(value.chunk - largest),
         ahead=None if value.ahead is None else tf.exp(value.ahead - largest),
     )
-    total = Weights(divisor=tf.ones_like(largest), rescale=rescale)
-    divisor = summed([tf.reduce_sum(part) for part in pieces(scaled)], carried, label, total)
+    sums = [tf.reduce_sum(part, -1, keepdims=True) for part in pieces(scaled)]
+    divisor = summed(sums, carried, label, Weights(tf.ones_like(largest), rescale))
+    if math.prod(divisor.shape) == 1:
+        divisor, rescale = tf.reshape(divisor, []), tf.reshape(rescale, [])
     return replace(scaled, weights=Weights(divisor, rescale))

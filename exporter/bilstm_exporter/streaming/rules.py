@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import tensor_util
 
-from bilstm_exporter.streaming import attention, reductions
+from bilstm_exporter.streaming import attention, reductions, weights
 from bilstm_exporter.streaming.nodes import ELEMENTWISE, Node, axes_of, both, constant, write
 from bilstm_exporter.streaming.values import (
     Carried,
@@ -86,28 +87,39 @@ def _convert_steps(node: Node, inputs: Sequence[Value], carried: Carried) -> lis
     if any(value.kind is Kind.RUNNING for value in inputs):
         return [_divided(node, inputs)]
     rule = _RULES.get(node.type)
-    if rule is not None:
-        return rule(node, inputs, carried)
-    if node.type not in ELEMENTWISE:
+    if rule is None and node.type not in ELEMENTWISE:
         node.refuse(f"uses the operator {node.type} on the sequence")
-    return stepwise(node, inputs)
+    results = stepwise(node, inputs) if rule is None else rule(node, inputs, carried)
+    if not weighted:
+        return results
+    return [
+        replace(one, weights=weights.behind(node, inputs, one.chunk))
+        if one.kind is Kind.STEPS
+        else one
+        for one in results
+    ]
 
 
 def _divided(node: Node, inputs: Sequence[Value]) -> Value:
-    """Divide steps by one number that summarizes all steps, later; see `Weights`."""
-    steps, total = inputs[0], inputs[-1]
+    """Divide steps by numbers that summarize all steps, later; see `Weights`."""
+    steps, total = inputs[0], inputs[-1].chunk
+    rank = len(steps.chunk.shape)
+    sizes = [1] * (rank - len(total.shape)) + list(total.shape)
     if (
         node.type not in {"Div", "RealDiv"}
         or steps.kind is not Kind.STEPS
         or steps.weights is not None
-        or math.prod(total.chunk.shape) != 1
+        or len(sizes) > rank
+        or sizes[steps.time_axis] != 1
     ):
         what = (
             "combines each step with a summary of the whole sequence (a mean, a maximum, "
             "attention or a last output)"
         )
         node.refuse(what)
-    return replace(steps, weights=Weights(tf.reshape(total.chunk, [])))
+    return replace(
+        steps, weights=Weights(tf.reshape(total, [] if math.prod(sizes) == 1 else sizes))
+    )
 
 
 def _sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
@@ -116,7 +128,15 @@ def _sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
     if source.kind is Kind.RUNNING or unknown_axes(source.chunk) == 0:
         return [Value(Kind.STATIC, tensor) for tensor in write(node, [v.chunk for v in inputs])]
     return [
-        replace(source, kind=Kind.SIZES, chunk=chunk, ahead=ahead, weights=None, is_softmax=False)
+        replace(
+            source,
+            kind=Kind.SIZES,
+            chunk=chunk,
+            ahead=ahead,
+            weights=None,
+            is_softmax=False,
+            of_pairs=source.kind is Kind.PAIRS,
+        )
         for chunk, ahead in both(node, inputs)
     ]
 
@@ -129,6 +149,8 @@ def _convert_sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
         return [Value(Kind.STATIC, tf.constant(known, node.operation.outputs[0].dtype))]
     if node.type in {"Range", "LinSpace"}:
         node.refuse("numbers the steps of the sequence")
+    if node.type == "Fill" and unknown_axes(node.operation.outputs[0]) == 2:
+        return [attention.filled(node, inputs[0], inputs[1])]
     found = []
     for chunk, ahead in both(node, inputs):
         if unknown_axes(chunk) == 0:
@@ -178,8 +200,7 @@ def stepwise(node: Node, inputs: Sequence[Value], **changed: Any) -> list[Value]
         node.refuse("relates every step to every other step")
     left, right = min(value.left for value in steps), min(value.right for value in steps)
     reach = max(value.reach for value in steps)
-    weights = next((value.weights for value in steps if value.weights is not None), None)
-    source = replace(first, left=left, right=right, reach=reach, weights=weights)
+    source = replace(first, left=left, right=right, reach=reach, weights=None)
     return [_of_steps(node, source, chunk, ahead) for chunk, ahead in both(node, inputs, **changed)]
 
 
@@ -206,10 +227,30 @@ def _reduce(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
 
 def _reshape(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
     """Convert a reshape, which must leave time an axis of its own."""
+    shape = _shape_with_time(inputs[0].chunk, inputs[1].chunk)
+    if shape is not None:
+        inputs = [inputs[0], Value(Kind.STATIC, tf.constant(shape))]
     (value,) = stepwise(node, inputs)
     if _around_time(value.chunk) != _around_time(inputs[0].chunk):
         node.refuse("merges the steps of the sequence with another axis (Flatten, Reshape)")
     return [value]
+
+
+def _shape_with_time(tensor: Tensor, shape: Tensor) -> list[int] | None:
+    """Return the shape of a reshape as numbers, with -1 for the size that is that of time.
+
+    Models give the size of time and leave that of the batch to TensorFlow, ``(-1, shape(x)[1],
+    ...)``; only the other way around is every other size known.
+    """
+    sizes = tensor_util.constant_value(shape, partial=True)
+    if sizes is None or list(sizes).count(None) != 1:
+        return None
+    known = math.prod(int(size) for size in sizes if size not in (None, -1))
+    before, after = _around_time(tensor)
+    if not known or before * after % known:
+        return None
+    rest = before * after // known
+    return [-1 if size is None else rest if size == -1 else int(size) for size in sizes]
 
 
 def _around_time(tensor: Tensor) -> tuple[int, int]:
@@ -240,14 +281,14 @@ def _matmul(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
 
 def _summed_products(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
     """Sum products of two tensors of steps over time, as the weighted mean of attention does."""
-    weights = next((value.weights for value in inputs if value.weights is not None), None)
     if inputs[0].place != inputs[1].place or any(value.right for value in inputs):
         node.refuse("combines tensors of different steps")
     parts = [
         write(node, tensors)[0]
         for tensors in zip(*(reductions.pieces(value) for value in inputs), strict=True)
     ]
-    return Value(Kind.RUNNING, reductions.summed(parts, carried, node.label, weights))
+    of_sum = weights.behind(node, inputs, parts[0])
+    return Value(Kind.RUNNING, reductions.summed(parts, carried, node.label, of_sum))
 
 
 def _einsum(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
@@ -274,9 +315,6 @@ def _last_axis(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Va
         return stepwise(node, inputs)
     if node.type != "Softmax":
         node.refuse(f"computes {node.type} over all steps")
-    if math.prod(value.chunk.shape[:-1]) != 1:
-        what = "computes several softmaxes over all steps, such as one for each head or feature"
-        node.refuse(what)
     if value.right:
         node.refuse("computes Softmax over steps that were added behind the end of the sequence")
     return [reductions.softmax_over_time(value, carried, node.label)]

@@ -39,8 +39,10 @@ class Weights:
     """By what the steps of a value must still be divided: weights of attention are normalized late.
 
     Attributes:
-        divisor: The sum of all weights so far, a scalar tensor.
-        rescale: What sums of earlier chunks must be multiplied by, a scalar tensor; None for 1.
+        divisor: The sum of all weights so far, a scalar tensor; if several softmaxes weigh the
+            steps, a tensor that broadcasts to them, with size 1 for time.
+        rescale: What sums of earlier chunks must be multiplied by, a tensor of the same shape; None
+            for 1.
     """
 
     divisor: Tensor
@@ -68,8 +70,9 @@ class Value:
             operator: TensorFlow writes a dilated convolution between SpaceToBatchND and
             BatchToSpaceND, which a stream graph leaves out.
         reach: How many input steps after a step the windows of its value reach.
-        weights: If not None, the steps must still be divided by a sum over all steps.
+        weights: If not None, the steps must still be divided by sums over all steps.
         is_softmax: Of pairs, whether they are 0 for steps that the look-ahead does not hold.
+        of_pairs: Of sizes, whether they are those of pairs.
     """
 
     kind: Kind
@@ -84,6 +87,7 @@ class Value:
     dilation: int = 1
     weights: Weights | None = None
     is_softmax: bool = False
+    of_pairs: bool = False
 
     @property
     def time_axis(self) -> int:

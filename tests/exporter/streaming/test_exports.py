@@ -14,6 +14,8 @@ import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.options import ExportOptions
+from bilstm_exporter.quantization.recipes import RECIPES
+from bilstm_exporter.streaming.delays import Delay, DelayReport, choose_recipe
 from exporter.models import bilstm, floats
 from zoo import randomize
 
@@ -81,7 +83,40 @@ def test_max_drop_chooses_the_smallest_delay(tagger):
     assert manifest["streaming"]["lookahead"] == chosen
     assert manifest["streaming"]["chunk"] == 4
     assert manifest["streaming"]["right_context"] == 1
-    assert json.loads(json.dumps(report.to_dict()))["streaming"]["lookahead"] == chosen
+    plain = json.loads(json.dumps(report.to_dict()))["streaming"]
+    assert plain["lookahead"] == chosen
+    written = dict.fromkeys(one.recipe for one in report.artifacts if one.recipe in RECIPES)
+    assert [one["recipe"] for one in plain["recipes"]] == list(written)
+    assert plain["recipe"] == report.recommended == manifest["recommended"]["recipe"]
+    best = next(one for one in report.streaming.recipes if one.recipe == plain["recipe"])
+    assert best.at(chosen).drop <= 1
+    assert manifest["streaming"]["agreement"]["recipe"] == plain["recipe"]
+
+
+def delays(recipe: str, size: int, drops: dict[int, float]) -> DelayReport:
+    found = tuple(
+        Delay(steps, steps, None, "accuracy", 90, 90, drop, 0.1, 0.1, 1)
+        for steps, drop in drops.items()
+    )
+    return DelayReport(f"stream-{recipe}.onnx", recipe, size, 1, "examples", True, 9, found)
+
+
+@pytest.mark.parametrize(
+    ("small", "max_drop", "expected"),
+    [
+        ({0: 3.0, 2: 0.9, 4: 0.1}, 1.0, ("int8", 2)),
+        ({0: 3.0, 2: 1.2, 4: 0.1}, 1.0, ("float32", 2)),
+        ({0: 0.5, 2: 1.2, 4: 1.5}, 1.0, ("float32", 2)),
+        ({0: 0.9, 2: 0.9, 4: 0.1}, 1.0, ("int8", 0)),
+        ({0: 3.0, 2: 0.9, 4: 0.1}, 0.0, None),
+        ({0: 3.0, 2: 0.9, 4: 0.1}, None, None),
+    ],
+)
+def test_recipe_and_delay_are_chosen_together(small, max_drop, expected):
+    """The smallest delay that keeps the metric, and the smaller file where delays are equal."""
+    reports = [delays("float32", 40, {0: 2.0, 2: 0.5, 4: 0.05}), delays("int8", 10, small)]
+    found = choose_recipe(reports, max_drop)
+    assert (found and (found[0].recipe, found[1])) == expected
 
 
 @pytest.mark.slow

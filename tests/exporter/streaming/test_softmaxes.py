@@ -1,0 +1,86 @@
+"""Several softmaxes over time, one for each head or feature, are exact at any chunk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from keras import layers as kl
+from keras import ops
+
+from bilstm_exporter.streaming.files import StreamFileBuilder
+from exporter.models import bilstm, floats
+from zoo import randomize
+
+HEADS, UNITS = 2, 6
+
+
+def einsum(scores, steps):
+    return ops.einsum("bth,btf->bhf", ops.softmax(scores, axis=1), steps)
+
+
+def einsum_of_heads(scores, steps):
+    heads = ops.reshape(steps, (-1, ops.shape(steps)[1], HEADS, UNITS // HEADS))
+    return ops.einsum("bthf,bth->bfh", heads, ops.softmax(scores, axis=1))
+
+
+def matmul(scores, steps):
+    return ops.matmul(ops.transpose(ops.softmax(scores, axis=1), (0, 2, 1)), steps)
+
+
+def products(scores, steps):
+    return ops.sum(ops.softmax(scores, axis=1)[:, :, :, None] * steps[:, :, None, :], axis=1)
+
+
+def merged_heads(scores, steps):
+    """The heads are merged before the sum over time, which is a mean here."""
+    weights = ops.softmax(scores, axis=1)[..., None]
+    heads = ops.reshape(steps, (-1, ops.shape(steps)[1], HEADS, UNITS // HEADS))
+    weighed = ops.reshape(weights * heads, (-1, ops.shape(steps)[1], UNITS))
+    return ops.mean(weighed, axis=1)
+
+
+def sum_of_all(scores, steps):
+    return ops.sum(ops.softmax(steps, axis=1) * steps, axis=(1, 2), keepdims=True)[:, 0] + 0 * (
+        ops.max(scores, axis=1)
+    )
+
+
+def own_softmax(scores, steps):
+    exponentials = ops.exp(scores)
+    weights = exponentials / (ops.sum(exponentials, axis=1, keepdims=True) + 1e-6)
+    return ops.matmul(ops.transpose(steps, (0, 2, 1)), weights)
+
+
+class Pooling(kl.Layer):
+    """Pools steps by the softmaxes of two scores."""
+
+    def __init__(self, pool, **options):
+        super().__init__(**options)
+        self.pool, self.scores = pool, kl.Dense(HEADS)
+
+    def build(self, shape):
+        self.scores.build(shape)
+
+    def call(self, x):
+        return self.pool(self.scores(x), x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pool",
+    [einsum, einsum_of_heads, matmul, products, merged_heads, sum_of_all, own_softmax],
+)
+def test_several_softmaxes_are_exact(pool, analysed):
+    model = floats(bilstm(UNITS // 2), Pooling(pool), kl.Dense(2))
+    randomize(model, len(pool.__name__))
+    loaded, probes, stream = analysed(model)
+    assert not stream.layout.attending
+    builder = StreamFileBuilder(loaded, stream, probes, opset=18)
+    rng = np.random.default_rng(4)
+    for name in ("onnx", "tflite"):
+        file = builder.build(name, "float32")
+        for case in builder.cases:
+            found = builder.compare(
+                file.artifact, file.session, case, chunk=int(rng.integers(1, 9))
+            )
+            assert found.passed, (name, found.mismatch, found.max_error_ratio)
