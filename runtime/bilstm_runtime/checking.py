@@ -241,9 +241,10 @@ def _check_stream_file(
         session = backend.open(bundle.read(artifact), artifact, spec.files, 1)
         for case in cases:
             rows = [len(output) for output in case.outputs if output.ndim]
-            if rows != [len(case.inputs[0])] * len(case.outputs):
+            steps = case.inputs[timed].shape[1]
+            if rows != [len(case.inputs[0])] * len(case.outputs) or steps < spec.min_steps:
                 continue
-            length = -(-case.inputs[timed].shape[1] // spec.unit) * spec.unit
+            length = -(-steps // spec.unit) * spec.unit
             inputs = [array[:1] for array in case.inputs]
             chunk = length if spec.attends else spec.chunk  # else steps attend to a part only
             outputs = run_stream(spec, session, inputs, chunk, length)

@@ -58,6 +58,8 @@ class StreamSpec:
         has_ahead: Whether the files take a look-ahead.
         unit: Chunk and look-ahead are multiples of it.
         overlap: By how many steps a chunk is longer than the stream advances.
+        has_tail: Whether the last `overlap` steps of a sequence have outputs of their own, as they
+            do if a layer leaves out steps and a later one pads the sequence again.
         min_steps: The length of the shortest sequence.
         right_context: The look-ahead that the windows of convolutions and pooling reach.
         has_backward: Whether a backward layer starts at the end of the look-ahead. If not, every
@@ -78,6 +80,7 @@ class StreamSpec:
     has_ahead: bool
     unit: Annotated[int, Range(1, MAX_MIN)] = 1
     overlap: Annotated[int, Range(0, MAX_MIN)] = 0
+    has_tail: Annotated[bool, Flag.OMIT_DEFAULT] = False
     min_steps: Annotated[int, Range(1, MAX_MIN)] = 1
     right_context: Annotated[int, Range(0, MAX_AXIS), Key(("right_context",))] = 0
     has_backward: bool = False

@@ -98,9 +98,10 @@ class Stream:
         self._rules = [ValueRule(item) for item in self._timed]
         self._is_timed = [item.name in spec.timed for item in own]
         self._fixed = self._read_fixed([i for i in own if i.name not in spec.timed], inputs or {})
-        # Pooling must not be left with a part of a window when the sequence ends. States of data
-        # hold only if another step follows the look-ahead.
-        self._held = max(self.lookahead + spec.starts_from_data, spec.unit if spec.unit > 1 else 0)
+        # When the sequence ends, pooling must not be left with a part of a window, and the last
+        # chunk must advance by a step. States of data hold only if a step follows the look-ahead.
+        least = spec.unit if spec.unit > 1 or spec.has_tail else 0
+        self._held = max(self.lookahead + spec.starts_from_data, least)
         self._pending: list[AnyArray] = [
             np.empty((0, *(axis.size or 1 for axis in item.axes[2:])), item.dtype)
             for item in self._timed

@@ -118,6 +118,8 @@ def stream_spec(
         agreement: What was measured.
     """
     layout = model.layout
+    has_tail = any(one.over > 0 for one in layout.outputs)
+    least = loaded.spec.inputs[model.timed[0]].axes[1].min
     return StreamSpec(
         files=model.loaded.spec,
         artifacts=tuple(artifacts),
@@ -128,7 +130,8 @@ def stream_spec(
         has_ahead=layout.has_ahead,
         unit=layout.unit,
         overlap=layout.overlap,
-        min_steps=loaded.spec.inputs[model.timed[0]].axes[1].min,
+        has_tail=has_tail,
+        min_steps=max(least, layout.overlap + 1) if has_tail else least,
         right_context=layout.right_context,
         has_backward=layout.has_backward,
         starts_from_data=model.starts_from_data,
@@ -269,6 +272,8 @@ class StreamFileBuilder:
             self._loaded, self.model, [artifact], default_steps(self.model, None, None)
         )
         length = case.inputs[self.model.timed[0]].shape[1]
+        if length < spec.min_steps:
+            return Difference()
         ahead = _multiple(length if layout.has_backward else layout.right_context, layout.unit)
         size = 1 if layout.one_step else _multiple(int(chunk), layout.unit)
         if layout.attending:  # exact only if a chunk and its look-ahead are the whole sequence

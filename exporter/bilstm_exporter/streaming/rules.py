@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
-from bilstm_exporter.streaming import attention, reductions, weights
+from bilstm_exporter.streaming import attention, positions, reductions, weights
 from bilstm_exporter.streaming.nodes import ELEMENTWISE, Node, axes_of, both, constant, write
 from bilstm_exporter.streaming.values import (
     Carried,
@@ -62,7 +62,7 @@ def convert(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
         if Kind.SIZES in kinds and node.type not in _SHAPED | {"StridedSlice", "Slice"}:
             node.refuse("computes with the length of the sequence")
         return [Value(Kind.RUNNING, tensor) for tensor in write(node, [v.chunk for v in inputs])]
-    return _convert_sizes(node, inputs)
+    return _convert_sizes(node, inputs, carried)
 
 
 def _folded(node: Node, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -141,14 +141,16 @@ def _sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
     ]
 
 
-def _convert_sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
+def _convert_sizes(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
     """Convert an operator on sizes: a part of a shape, or a tensor of that shape."""
     source = next(value for value in inputs if value.kind is Kind.SIZES)
     known = _known_size(node)
     if known is not None:
         return [Value(Kind.STATIC, tf.constant(known, node.operation.outputs[0].dtype))]
     if node.type in {"Range", "LinSpace"}:
-        node.refuse("numbers the steps of the sequence")
+        return [positions.numbered(node, inputs, carried)]
+    if node.type in {"Slice", "StridedSlice"} and inputs[0].kind is Kind.STATIC:
+        inputs = [positions.rows_of(node, inputs, carried), *inputs[1:]]
     if node.type == "Fill" and unknown_axes(node.operation.outputs[0]) == 2:
         return [attention.filled(node, inputs[0], inputs[1])]
     found = []
@@ -405,6 +407,11 @@ def _strided_slice(node: Node, inputs: Sequence[Value], carried: Carried) -> lis
     only_first = first in (0, None) and step == 1 and (
         (shrinks and first == 0) or (not shrinks and last == 1)
     )  # fmt: skip
+    is_cropped = not shrinks and step == 1 and (first or 0) >= 0 and (last is None or last < 0)
+    if begin is not None and end is not None and is_cropped and not only_last:
+        whole = {f"{name}_mask": masks[name] | 1 << item for name in ("begin", "end")}
+        (cropped,) = stepwise(node, inputs, **whole)
+        return [_cropped(node, cropped, first or 0, -(last or 0), carried)]
     if begin is None or not (only_last or only_first):
         node.refuse("picks steps of the sequence by their position")
     one = _one_step(node, value, -1 if only_last else 0, carried)
@@ -417,6 +424,17 @@ def _strided_slice(node: Node, inputs: Sequence[Value], carried: Carried) -> lis
     operands = [sequence, *(tf.constant(part) for part in (start, stop))]
     result = write(node, [*operands, inputs[3].chunk])
     return [Value(Kind.RUNNING, tensor) for tensor in result]
+
+
+def _cropped(node: Node, value: Value, before: int, after: int, carried: Carried) -> Value:
+    """Leave out the first and the last steps: a window that returns one of its steps."""
+    axis = value.time_axis
+    window = Window(before + after + 1, 1, same=False, fill=0.0, behind=after)
+
+    def apply(tensor: Tensor) -> Tensor:
+        return time_slice(tensor, axis, before or None, -after or None)
+
+    return slide(value, window, apply, carried, node.layer, node.label)
 
 
 def _numbers(value: Value) -> np.ndarray | None:
@@ -453,12 +471,36 @@ def _is_whole(masks: dict[str, int], item: int, begin: Any, end: Any, strides: A
     return bool(starts and ends)
 
 
-def _slice(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
-    value = inputs[0]
-    begin, size = constant(node, inputs[1]), constant(node, inputs[2])
-    if begin[value.time_axis] != 0 or size[value.time_axis] != -1:
+def _slice(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
+    value, axis = inputs[0], inputs[0].time_axis
+    begin, size = constant(node, inputs[1]).copy(), constant(node, inputs[2])
+    before = int(begin[axis])
+    if size[axis] != -1:
         node.refuse("picks steps of the sequence by their position")
-    return stepwise(node, inputs)
+    begin[axis] = 0
+    (whole,) = stepwise(node, [value, Value(Kind.STATIC, tf.constant(begin)), inputs[2]])
+    return [_cropped(node, whole, before, 0, carried) if before else whole]
+
+
+def _cumulative(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
+    """Sums of all steps so far."""
+    value = inputs[0]
+    axis = value.time_axis
+    if axes_of(node, inputs[1], len(value.chunk.shape)) != [axis]:
+        return stepwise(node, inputs)
+    if any(node.operation.get_attr(name) for name in ("exclusive", "reverse")):
+        return _along_axis(1)(node, inputs, carried)
+    (chunk,) = write(node, [value.chunk, inputs[1].chunk])
+    shape = [size or 1 for size in value.chunk.shape]
+    state = carried.take(f"{node.label}_sum", shape, chunk.dtype)
+    chunk += state.before
+    over = max(value.over, 0)
+    carried.put(state, time_slice(chunk, axis, -1 - over, -over or None))
+    ahead = None
+    if value.ahead is not None:
+        (ahead,) = write(node, [value.ahead, inputs[1].chunk])
+        ahead += time_slice(chunk, axis, -1, None)
+    return [replace(value, chunk=chunk, ahead=ahead)]
 
 
 def _pad(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
@@ -625,7 +667,8 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("ArgMax", "ArgMin"), _arg_reduce),
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),
     **dict.fromkeys(_LAST_AXIS, _last_axis),
-    **dict.fromkeys(("Cumsum", "Cumprod", "ReverseSequence"), _along_axis(1)),
+    **dict.fromkeys(("Cumprod", "ReverseSequence"), _along_axis(1)),
+    "Cumsum": _cumulative,
     **dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative"), _convolution),
     **dict.fromkeys(("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D"), _pooling),
     **dict.fromkeys(("Pad", "PadV2", "MirrorPad"), _pad),

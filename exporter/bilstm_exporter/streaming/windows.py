@@ -41,12 +41,15 @@ class Window:
         stride: By how many steps it moves.
         same: Whether the sequence is padded so that its length, divided by the stride, stays.
         fill: The value of that padding.
+        behind: How many of its steps come after the one that it stands for, if that is known: they
+            use up padding at the end of the sequence first.
     """
 
     length: int
     stride: int
     same: bool
     fill: float
+    behind: int = 0
 
 
 def padded(  # noqa: PLR0913, PLR0917 - what padding needs
@@ -117,7 +120,7 @@ def slide(  # noqa: PLR0913, PLR0917 - what a window needs
     axis, step = value.time_axis, window.stride
     if step == 1:
         context = window.length - 1
-        from_left = min(context, value.left)
+        from_left = min(context - min(window.behind, value.right), value.left)
         from_right = min(context - from_left, value.right)
         over = value.over - (context - from_right)
         behind = context - from_right

@@ -1,4 +1,4 @@
-"""Several softmaxes over time, one for each head or feature, are exact at any chunk."""
+"""Several softmaxes over time, positions, cumulative sums and slices are exact at any chunk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def einsum(scores, steps):
 
 def einsum_of_heads(scores, steps):
     heads = ops.reshape(steps, (-1, ops.shape(steps)[1], HEADS, UNITS // HEADS))
-    return ops.einsum("bthf,bth->bfh", heads, ops.softmax(scores, axis=1))
+    return ops.einsum("bth,bthf->bhf", ops.softmax(scores, axis=1), heads)
 
 
 def matmul(scores, steps):
@@ -65,6 +65,27 @@ class Pooling(kl.Layer):
         return self.pool(self.scores(x), x)
 
 
+class Positions(kl.Layer):
+    """Adds a row of a table to each step, in three ways."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(99, shape[-1]), name="table")
+
+    def call(self, x):
+        count = ops.shape(x)[1]
+        rows = ops.take(self.table, ops.arange(count), axis=0)
+        first = ops.slice(self.table, (0, 0), (count, x.shape[-1]))
+        return x + rows + ops.broadcast_to(first, ops.shape(x)) + self.table[None, :count]
+
+
+class Differences(kl.Layer):
+    """The sums so far, and the differences of neighbouring steps."""
+
+    def call(self, x):
+        differences = ops.pad(x[:, 1:] - x[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        return ops.concatenate([ops.cumsum(x, axis=1), differences], -1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "pool",
@@ -72,7 +93,27 @@ class Pooling(kl.Layer):
 )
 def test_several_softmaxes_are_exact(pool, analysed):
     model = floats(bilstm(UNITS // 2), Pooling(pool), kl.Dense(2))
-    randomize(model, len(pool.__name__))
+    check(model, analysed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [Positions(), kl.LSTM(3, return_sequences=True)],
+        lambda: [Differences(), bilstm(2)],
+        lambda: [Differences()],
+        lambda: [kl.Cropping1D((2, 1)), bilstm(2)],
+        lambda: [kl.ZeroPadding1D(2), kl.Conv1D(3, 3), kl.Cropping1D((0, 2))],
+    ],
+    ids=["positions", "differences", "a tail", "cropping", "cropped padding"],
+)
+def test_steps_by_their_position_are_exact(layers, analysed):
+    check(floats(*layers(), kl.Dense(2)), analysed)
+
+
+def check(model, analysed):
+    randomize(model, 5)
     loaded, probes, stream = analysed(model)
     assert not stream.layout.attending
     builder = StreamFileBuilder(loaded, stream, probes, opset=18)
