@@ -69,6 +69,12 @@ def returned() -> keras.Model:
     return keras.Model(x, [ids, kl.LSTM(2)(kl.Embedding(9, 2)(ids))])
 
 
+def text_returned() -> keras.Model:
+    x = text_input()
+    ids = kl.TextVectorization(vocabulary=WORDS, name="layer")(x)
+    return keras.Model(x, [x, kl.LSTM(2)(kl.Embedding(9, 2)(ids))])
+
+
 def own_model() -> keras.Model:
     x = text_input()
     ids = kl.TextVectorization(vocabulary=WORDS)(x)
@@ -104,6 +110,7 @@ PLACES = {
     "two layers": (two_layers, "'text' takes text and goes to '(one|two)', '(one|two)'"),
     "nested": (nested, "goes to 'inner', a Sequential.*not inside another model"),
     "returned": (returned, "'text' takes text, and .* returns the ids of its layer 'layer'"),
+    "text returned": (text_returned, "'text' takes text, and .* returns the text itself"),
     "own call": (own_model, "'own' takes text and overrides call"),
 }
 

@@ -19,7 +19,7 @@ from bilstm_exporter.frontends.submodel import (
     owner_of,
     with_outputs,
 )
-from bilstm_exporter.frontends.text_layers import Library
+from bilstm_exporter.frontends.text_layers import Library, clear_table_initializers
 
 
 def cut_off_labels(model: Any, library: Library) -> tuple[Any, Mapping[int, tuple[str, ...]]]:
@@ -52,6 +52,7 @@ def cut_off_labels(model: Any, library: Library) -> tuple[Any, Mapping[int, tupl
             names[id(outputs[0])] = _strings(layer, numbers[id(outputs[0])])
     if not numbers:
         return model, {}
+    clear_table_initializers()
     positions = {
         position: names[id(tensor)]
         for position, tensor in enumerate(tf.nest.flatten(graph.outputs))

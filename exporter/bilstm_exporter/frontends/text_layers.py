@@ -96,7 +96,7 @@ def split_off_text(model: Any, library: Library) -> tuple[Any, tuple[TextPreproc
     if not found:
         _refuse_tables(model, library)
         return model, ()
-    _clear_table_initializers()
+    clear_table_initializers()
     described = [_described(item, library) for item in found]
     found = [
         item if one.output_mode == "int" else replace(item, shape=_called_shape(item, one))
@@ -119,10 +119,14 @@ def _model_after_text(model: Any, found: Sequence[_TextInput], library: Library)
     graph = graph_of(model)
     returned = set(map(id, tf.nest.flatten(graph.outputs)))
     for item in found:
-        if id(item.ids) in returned:
+        what = {
+            id(item.ids): f"the ids of its layer {item.layer.name!r}",
+            id(item.tensor): "the text itself",
+        }
+        for tensor in what.keys() & returned:
             message = (
-                f"input {item.tensor.name!r} takes text, and the model {model.name!r} returns the "
-                f"ids of its layer {item.layer.name!r} as an output; export it without that output"
+                f"input {item.tensor.name!r} takes text, and the model {model.name!r} returns "
+                f"{what[tensor]} as an output; export it without that output"
             )
             raise UnsupportedModelError(message, layers=(item.layer.name,))
     ids = {id(item.tensor): item.ids for item in found}
@@ -324,7 +328,7 @@ def _refuse(layer: Any, setting: str, found: Any, supported: str) -> NoReturn:
     raise UnsupportedModelError(message, layers=(layer.name,))
 
 
-def _clear_table_initializers() -> None:
+def clear_table_initializers() -> None:
     """Remove the None entries that tables created eagerly add to TensorFlow's default graph.
 
     Every graph traced later inherits them, and TensorFlow warns about each when it saves a graph.
@@ -357,7 +361,8 @@ def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
             ids = encoder.encode([text], layer.name)
             if preprocessing.output_mode == "int":
                 # The layer pads its batch to the longest text.
-                padding = np.full(len(row) - len(ids), preprocessing.padding_id or 0, np.int64)
+                missing = max(len(row) - len(ids), 0)
+                padding = np.full(missing, preprocessing.padding_id or 0, np.int64)
                 ids = np.concatenate([ids, padding])
             if not np.array_equal(ids, row):
                 message = (

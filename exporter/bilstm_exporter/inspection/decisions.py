@@ -35,7 +35,10 @@ def _has_decisions(graph: Any) -> bool:
     definition = graph.as_graph_def()
     inputs = {node.name for node in definition.node if node.op == "Placeholder"}
     functions = (node for function in definition.library.function for node in function.node_def)
-    return any(_decides(node, inputs) for node in (*definition.node, *functions))
+    # The names of the inputs of the graph mean other tensors in a function.
+    return any(_decides(node, inputs) for node in definition.node) or any(
+        _decides(node, set()) for node in functions
+    )
 
 
 def _decides(node: Any, inputs: set[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -30,6 +32,13 @@ def test_a_decision_in_a_loop_is_found():
         return tf.scan(step, tf.transpose(x, [1, 0, 2]))[-1]
 
     assert may_decide(graph_of(kl.LSTM(3, return_sequences=True), kl.Lambda(scan)))
+
+
+def test_the_argument_of_a_function_is_no_input_of_the_graph_of_the_same_name():
+    inner = tf.function(lambda x: tf.equal(x, 0.5), autograph=False)
+    outer = tf.function(lambda x: inner(tf.tanh(x)), autograph=False)
+    graph = outer.get_concrete_function(tf.TensorSpec([2], name="x"))
+    assert may_decide(SimpleNamespace(markers={}, function=graph))
 
 
 def test_rounding_explains_only_what_it_changes():
