@@ -20,12 +20,13 @@ import itertools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, as_completed
 
 import bilstm_runtime
 
@@ -156,6 +157,10 @@ def run(  # noqa: PLR0913 (the options of a user are independent)
     suffix = Path(out).suffix
     paths = [str(folder.resolve() / f"{number:08}{suffix}") for number in range(len(parts))]
     futures = client.map(score, parts, paths, task=task, pure=False)
+    for count, _ in enumerate(as_completed(futures), start=1):
+        if sys.stderr.isatty():
+            end = "" if count < len(futures) else "\n"
+            sys.stderr.write(f"\r{count} of {len(futures)} parts{end}")
     join(client.gather(futures), out)
     shutil.rmtree(folder)
 
@@ -171,6 +176,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes on this machine (default: cores)")
     parser.add_argument("--scheduler", help="the address of a running cluster instead")
     args = parser.parse_args()
+    if not args.rows.endswith((".jsonl", ".parquet")):
+        parser.error(f"{args.rows}: give a .jsonl or .parquet file")
     with contextlib.ExitStack() as stack:
         cluster = args.scheduler or stack.enter_context(
             LocalCluster(n_workers=args.workers, threads_per_worker=1, dashboard_address=None)

@@ -231,6 +231,11 @@ def test_help_has_at_most_80_columns_and_whole_words(
     assert not [line for line in lines[20:] if line.endswith("-")]
 
 
+def test_a_folder_that_is_no_bundle(tmp_path: Path, capsys: Any) -> None:
+    assert cli_run.main([str(tmp_path), "--text", "x"]) == 3
+    assert "Give a folder that export-bilstm wrote" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("folder.jsonl", "is a folder; give a file"), ("rows.parquet", "score_with_dask.py")],

@@ -136,7 +136,11 @@ def _regular_file_size(folder: Path, name: str) -> int:
         real = path.resolve(strict=True)
         status = real.stat()
     except FileNotFoundError as error:
-        message = f"there is no file {path}. The bundle is incomplete: copy or export it again."
+        message = (
+            f"there is no file {path}. Give a folder that export-bilstm wrote, and copy all of it."
+            if name == MANIFEST_FILE
+            else f"there is no file {path}. The bundle is incomplete: copy or export it again."
+        )
         raise BundleNotFoundError(message) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         message = f"{path} cannot be opened: {error}"
