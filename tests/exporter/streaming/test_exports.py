@@ -231,14 +231,15 @@ def test_files_of_one_step(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_page_with_curves(tmp_path, saved):
+def test_a_page_with_curves(tmp_path, saved, capsys):
     from bilstm_exporter.cli.export import main
 
     page = tmp_path / "delays.html"
     arguments = [str(saved("stacked")), "--out", str(tmp_path / "edge"), "--formats", "onnx"]
     assert main([*arguments, "--html", str(page)]) == 2
-    options = ["--streaming", "--chunk", "2", "--quiet", "--html", str(page)]
+    options = ["--streaming", "--chunk", "2", "--html", str(page)]
     assert main([*arguments, *options]) == 0
+    assert "edge --stream --input steps.csv" in capsys.readouterr().out
     text = page.read_text()
     assert "agreement by delay" in text
     assert "Only probes were used" in text
