@@ -356,9 +356,10 @@ class _ColumnReader:
             message = f"{label} cannot be read as an array ({error!s:.200})"
             raise InputTypeError(message) from error
         if array.dtype.kind not in "biuf":
+            texts = "" if self._text is None else "texts, their ids as "
             message = (
                 f"{label} holds {array.dtype} values ({type(value).__name__}); "
-                f"the model takes {self._spec.dtype} arrays, or lists of numbers or arrays"
+                f"the model takes {texts}{self._spec.dtype} arrays, or lists of numbers or arrays"
             )
             raise InputTypeError(message)
         return array
@@ -418,6 +419,8 @@ class _ColumnReader:
         is_example = expected < self._rank
         if found == expected - 1 and not is_example:
             return ". It has no batch axis: add one, with array[None] for a single example"
+        if is_example and found == 0 and self._text is not None:
+            return ". Give one text (a str), or the list of its ids, for each example"
         if is_example and found == expected - 1:
             return ". A list is read as a list of examples: put a single example in a list"
         if is_example and found == expected + 1:

@@ -66,6 +66,16 @@ def test_float_samples_are_kept(dtype, options):
     np.testing.assert_array_equal(found.samples, samples.astype("f4"))
 
 
+def test_rf64_has_the_size_of_its_samples_in_a_chunk_of_its_own():
+    samples = np.array([0.5, -0.25], "<f4")
+    plain = floats(samples, size=0xFFFFFFFF)[12:] + LIST_CHUNK  # what follows is no sample
+    sizes = b"ds64" + struct.pack("<IQQQI", 28, 0, samples.nbytes, 2, 0)
+    found = read_recording(b"RF64" + b"\xff" * 4 + b"WAVE" + sizes + plain, "clip.wav")
+    np.testing.assert_array_equal(found.samples[:, 0], samples)
+    with pytest.raises(DataFileError, match="announces 8 bytes of samples, and 4 follow"):
+        read_recording(b"RF64" + b"\xff" * 4 + b"WAVE" + sizes + plain[: -4 - 12], "clip.wav")
+
+
 def test_a_recording_is_one_example():
     values = READERS["wav"](integers(WAVE), [SPEC], "clip.wav")
     assert values["wave"].shape == (1, 5)

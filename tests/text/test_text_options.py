@@ -47,6 +47,15 @@ def test_vectorization(options) -> None:
         assert np.pad(found, (0, len(row) - len(found))).tolist() == row.tolist(), text
 
 
+def test_joined_strings_that_one_string_does_not_make() -> None:
+    layer = kl.TextVectorization(
+        vocabulary=WORDS, split=None, ngrams=(2,), output_sequence_length=4
+    )
+    row = ["So", "good", "film"]
+    found = make_encoder(entry_of(layer, (3,))).encode(row, "text")
+    assert found.tolist() == np.asarray(layer(tf.constant([row])))[0].tolist()
+
+
 LOOKUPS: list[tuple[type[keras.Layer], dict[str, Any]]] = [
     *(
         (kl.StringLookup, {"num_oov_indices": n, "mask_token": m})

@@ -83,6 +83,18 @@ def test_predict(bundle, backend) -> None:
         np.testing.assert_array_equal(output, expected)
 
 
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (5, r"shape \[\].* Give one text \(a str\)"),
+        (None, "the model takes texts, their ids as int"),
+    ],
+)
+def test_what_is_no_text_and_no_ids(bundle, example, message) -> None:
+    with pytest.raises(bilstm_runtime.InputError, match=message):
+        bilstm_runtime.load(bundle).predict([example])
+
+
 def test_a_model_that_takes_no_text_says_so() -> None:
     model = bilstm_runtime.load(FIXTURES / "tagger")
     with pytest.raises(bilstm_runtime.InputError, match="model takes int32 arrays"):

@@ -103,7 +103,7 @@ def split_off_text(model: Any, library: Library) -> tuple[Any, tuple[TextPreproc
         for item, one in zip(found, described, strict=True)
     ]
     for item, preprocessing in zip(found, described, strict=True):
-        _check_ids(item.layer, preprocessing)
+        _check_ids(item, preprocessing)
     inner = _model_after_text(model, found, library)
     _refuse_tables(inner, library)
     return inner, tuple(described)
@@ -352,18 +352,19 @@ def _refuse_tables(model: Any, library: Library) -> None:
             raise UnsupportedModelError(message, layers=(layer.name,))
 
 
-def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
+def _check_ids(item: _TextInput, preprocessing: TextPreprocessing) -> None:
     """Compare the runtime's ids with those of the layer, for every word."""
-    encoder = TextEncoder(preprocessing)
+    encoder, layer = TextEncoder(preprocessing), item.layer
+    # A layer that joins neighbouring strings needs as many as its input declares.
+    count = (item.tensor.shape[1] or _MANY_STRINGS) if _joins_strings(preprocessing) else 1
     for texts in _batches(preprocessing):
-        expected = np.asarray(layer(tf.constant([[text] for text in texts])))
+        expected = np.asarray(layer(tf.constant([[text] * count for text in texts])))
         for text, row in zip(texts, expected, strict=True):
-            ids = encoder.encode([text], layer.name)
+            ids = encoder.encode([text] * count, layer.name)
             if preprocessing.output_mode == "int":
                 # The layer pads its batch to the longest text.
-                missing = max(len(row) - len(ids), 0)
-                padding = np.full(missing, preprocessing.padding_id or 0, np.int64)
-                ids = np.concatenate([ids, padding])
+                missing = max(0, len(row) - len(ids))
+                ids = np.pad(ids, (0, missing), constant_values=preprocessing.padding_id or 0)
             if not np.array_equal(ids, row):
                 message = (
                     f"the {type(layer).__name__} layer {layer.name!r} does not return the ids "
@@ -372,6 +373,10 @@ def _check_ids(layer: Any, preprocessing: TextPreprocessing) -> None:
                     f"model that takes ids can be exported without it"
                 )
                 raise ParityError(message, layers=(layer.name,))
+
+
+def _joins_strings(preprocessing: TextPreprocessing) -> bool:
+    return preprocessing.split is None and bool(preprocessing.ngrams)
 
 
 def _batches(preprocessing: TextPreprocessing) -> Iterator[list[str]]:

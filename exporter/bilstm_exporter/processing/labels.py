@@ -100,7 +100,7 @@ def _names(value: Any, where: str) -> Names:
         raise OptionError(message)
     names = []
     for item in value:
-        if isinstance(item, (bytes, Mapping)) or _is_list(item):
+        if item is None or isinstance(item, (bytes, Mapping)) or _is_list(item):
             message = f"{where}: {item!r:.60} is not the name of a class"
             raise OptionError(message)
         names.append(str(item))

@@ -23,7 +23,8 @@ _EXTENSIBLE: Final = 0xFFFE
 """The number of a format whose own number follows in the same chunk."""
 
 _UNKNOWN_SIZE: Final = 0xFFFFFFFF
-"""The size that a program writes which cannot go back to the header, such as into a pipe."""
+"""The size that a program writes which cannot go back to the header, such as into a pipe; in RF64
+(EBU Tech 3306), which is for files of 4 GB and more, the size is in another chunk."""
 
 _DTYPES: Final = {(_INTEGERS, 16): "<i2", (_FLOATS, 32): "<f4", (_FLOATS, 64): "<f8"}
 _FULL_SCALE: Final = 2**15
@@ -54,10 +55,11 @@ def read_recording(content: Content, label: str) -> Recording:
         DataFileError: It is not a WAV file, it is truncated, or its samples have another format.
     """
     head = bytes(content[:12])
-    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
+    if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         message = f"{label} is not a WAV file"
         raise DataFileError(message)
     form: tuple[int, ...] | None = None
+    large: int | None = None  # the size of the samples in a file of RF64
     place = 12
     while place + 8 <= len(content):
         name, size = struct.unpack("<4sI", content[place : place + 8])
@@ -66,9 +68,13 @@ def read_recording(content: Content, label: str) -> Recording:
             form = struct.unpack("<HHIIHH", content[body : body + 16])
             if form[0] == _EXTENSIBLE and size >= 26:
                 form = (*struct.unpack("<H", content[body + 24 : body + 26]), *form[1:])
+        elif name == b"ds64" and size >= 16 and body + size <= len(content):
+            (large,) = struct.unpack("<Q", content[body + 8 : body + 16])
         elif name == b"data":
             if form is None:
                 break
+            if size == _UNKNOWN_SIZE and large is not None:
+                size = large
             return _decoded(content, body, size, form, label)
         place = body + size + size % 2  # chunks start at even places
     message = f"{label} is truncated: it has no {'samples' if form else 'description of samples'}"
