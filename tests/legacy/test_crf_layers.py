@@ -1,6 +1,7 @@
 """Layers of other packages that decode a CRF: their rules, and files that only name them."""
 
 import itertools
+import zipfile
 
 import numpy as np
 import pytest
@@ -198,6 +199,42 @@ FILES = {
 
 
 @pytest.mark.slow
+def test_a_keras_file_names_the_package_that_registered_the_class(tmp_path):
+    model = saved(tmp_path / "own.keras", crf_layers.AddonsCRF, ADDONS)
+    with (
+        zipfile.ZipFile(tmp_path / "own.keras") as source,
+        zipfile.ZipFile(tmp_path / "model.keras", "w") as target,
+    ):
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                content = content.replace(__name__.encode(), b"tensorflow_addons.layers.crf")
+                found = content.replace(
+                    b'"registered_name": "CRF"', b'"registered_name": "Addons>CRF"'
+                )
+                assert found != content
+                content = found
+            target.writestr(name, content)
+    check_read(model, tmp_path / "model.keras", sizes=((3, 5),))
+
+
+@pytest.mark.slow
+def test_the_model_of_addons_around_a_model_returns_tags(tmp_path):
+    ids = L.Input((None,), dtype="int32", name="ids")
+    steps = L.Bidirectional(L.LSTM(3, return_sequences=True))(
+        L.Embedding(9, 4, mask_zero=True)(ids)
+    )
+    kind = named(crf_layers.AddonsCRFModelWrapper, "CRFModelWrapper")
+    model = kind(tf_keras.Model(ids, steps), name="crf", **ADDONS)
+    x = np.array([[3, 2, 0, 0], [1, 2, 3, 4]], "i4")
+    model(x)
+    randomize(model, 4)
+    model.save(tmp_path / "model", save_format="tf")
+    found, _ = read(tmp_path / "model")
+    np.testing.assert_array_equal(found.keras_model(x), model(x))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_files_are_exported_without_the_package_with_the_decoder_in_the_graph(name, tmp_path):
     kind, settings, options = FILES[name]
@@ -221,5 +258,8 @@ def test_a_class_of_the_user_is_preferred():
     config = {"class_name": "CRF", "config": {"name": "crf", **ADDONS}}
     assert crf_layers.known_layers(config, {}) == {"CRF": crf_layers.AddonsCRF}
     assert crf_layers.known_layers(config, {"CRF": object}) == {}
+    registered = {**config, "registered_name": "Addons>CRF"}
+    found = dict.fromkeys(("Addons>CRF", "CRF"), crf_layers.AddonsCRF)
+    assert crf_layers.known_layers(registered, {}) == found
     other = {"class_name": "CRF", "config": {"name": "crf", "tags": 3}}
     assert crf_layers.known_layers(other, {}) == {}

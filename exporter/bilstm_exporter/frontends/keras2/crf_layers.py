@@ -230,6 +230,29 @@ class AddonsCRF(_DecodingLayer):
         return [_decoded(scores, transitions, lengths), scores, lengths, transitions]
 
 
+class AddonsCRFModelWrapper(tf_keras.Model):  # type: ignore[misc]
+    """The model of tensorflow-addons that puts a CRF behind another one, and returns its tags."""
+
+    def __init__(self, base_model: Any, **config: Any) -> None:
+        super().__init__()
+        self.crf_layer = AddonsCRF(**config)
+        self.base_model = base_model
+
+    def call(self, inputs: Tensor, training: Any = None, mask: Tensor = None) -> Tensor:
+        """Return ``[batch, time] int32``, the tags."""
+        return self.crf_layer(self.base_model(inputs, training, mask))[0]
+
+    def get_config(self) -> Config:
+        """Return the settings as the package does."""
+        return {"base_model": self.base_model.get_config(), **self.crf_layer.get_config()}
+
+    @classmethod
+    def from_config(cls, config: Config) -> Any:
+        """Build both models."""
+        settings = dict(config)
+        return cls(tf_keras.Model.from_config(settings.pop("base_model")), **settings)
+
+
 class TagsCRF(_DecodingLayer):
     """The CRF of tf2crf up to 0.1.29: the tags of the best path, in the dtype of the input.
 
@@ -278,6 +301,11 @@ class FourOutputsCRF(_DecodingLayer):
 
 
 _NAMES = frozenset({"Addons>CRF", "CRF"})
+# A .keras file finds the weights of a layer by the name of its class.
+for _kind in (ContribCRF, AddonsCRF, TagsCRF, FourOutputsCRF):
+    _kind.__name__ = "CRF"
+
+_WRAPPER_NAMES = frozenset({"Addons>CRFModelWrapper", "CRFModelWrapper"})
 _CHAIN_NAMES = frozenset({"ChainCRF", "ChainCRFClassWrapper"})
 
 
@@ -290,7 +318,7 @@ def known_layers(config: Any, custom_objects: Mapping[str, Any]) -> dict[str, An
     """
     found: dict[str, Any] = {}
     for layer in _layers(config):
-        name = layer["class_name"]
+        name = layer.get("registered_name") or layer["class_name"]
         kind = _class_of(name, layer["config"])
         if kind is not None and name.rpartition(">")[2] not in {*found, *custom_objects}:
             found[name] = found[name.rpartition(">")[2]] = kind
@@ -329,7 +357,8 @@ def _class_of(name: str, settings: Config) -> Any:
     if name in _CHAIN_NAMES:
         return ChainCRF
     if name not in _NAMES:
-        return None
+        is_wrapper = name in _WRAPPER_NAMES and "base_model" in settings
+        return AddonsCRFModelWrapper if is_wrapper else None
     if "learn_mode" in settings:
         return ContribCRF
     if "use_kernel" in settings:
