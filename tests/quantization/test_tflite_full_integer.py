@@ -9,7 +9,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
-from bilstm_exporter.inspection.probes import Probe, ProbeKind
+from bilstm_exporter.inspection.candidates import ProbeKind
+from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.targets.base import TargetOptions
 from bilstm_exporter.targets.tflite import flatbuffer

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bilstm_exporter.inspection.candidates import ProbeKind
 from bilstm_exporter.inspection.interface import (
     CALL_ERRORS,
     find_interface,
@@ -15,7 +16,7 @@ from bilstm_exporter.inspection.interface import (
     shapes_may_follow_values,
     within_lengths,
 )
-from bilstm_exporter.inspection.probes import Probe, ProbeKind, ProbeSet, make_probes
+from bilstm_exporter.inspection.probes import Probe, ProbeSet, make_probes
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel, Origin
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.progress import Listener

@@ -12,7 +12,8 @@ from bilstm_exporter import export
 from bilstm_exporter.errors import ParityError
 from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.frontends.reference.roundings import RoundedCalls, moved_weights
-from bilstm_exporter.inspection.probes import Probe, ProbeKind, ProbeSet
+from bilstm_exporter.inspection.candidates import ProbeKind
+from bilstm_exporter.inspection.probes import Probe, ProbeSet
 
 LIBRARIES = (keras, tf_keras)
 DECISIONS = {

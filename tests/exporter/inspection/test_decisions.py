@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from keras import layers as kl
 
+from bilstm_exporter.inspection.candidates import ProbeKind
 from bilstm_exporter.inspection.decisions import is_possible, may_decide
-from bilstm_exporter.inspection.probes import Probe, ProbeKind, golden_probes
+from bilstm_exporter.inspection.probes import Probe, golden_probes
 from exporter.conftest import inspect
 
 

@@ -10,17 +10,14 @@ import pytest
 from keras import layers as kl
 
 from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.inspection.candidates import PADDINGS, Candidate, ProbeKind, padding_mask
 from bilstm_exporter.inspection.distributions import distributions
 from bilstm_exporter.inspection.probes import (
-    PADDINGS,
-    Candidate,
     Probe,
-    ProbeKind,
     ProbeSet,
     _call_batched,
     golden_probes,
     make_probes,
-    padding_mask,
 )
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.progress import Countdown

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import ParityError
-from bilstm_exporter.inspection.probes import Probe, ProbeKind
+from bilstm_exporter.inspection.candidates import ProbeKind
+from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.verification.agreement import measure_agreement
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from bilstm_exporter.errors import ParityError
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.inspection.probes import Probe, ProbeKind
+from bilstm_exporter.inspection.candidates import ProbeKind
+from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.verification.parity import Parity, measure_parity, require_parity
 
 INF, NAN = np.inf, np.nan

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import TargetError
-from bilstm_exporter.inspection.probes import Probe, ProbeKind
+from bilstm_exporter.inspection.candidates import ProbeKind
+from bilstm_exporter.inspection.probes import Probe
 from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.verification.runtimes import prove
 from bilstm_runtime.spec import Artifact
