@@ -149,13 +149,11 @@ def tflite_digest(model: Any, number: int) -> str:
 
     def described(tensor: Any) -> tuple[Any, ...]:
         scales = tensor.quantization
-        quantization = () if scales is None else sorted(plain(vars(scales)).items())
-        return (tensor.type, plain(tensor.shape), plain(tensor.shapeSignature), quantization)
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return repr(value.tolist()) if hasattr(value, "tolist") else repr(value)
+        quantization = [] if scales is None else sorted(_plain(vars(scales)).items())
+        if scales is not None and scales.details is not None:  # its scales are in another tensor
+            blocks = model.buffers[graph.tensors[scales.details.scales].buffer].data
+            quantization.append((scales.details.blockSize, bytes(blocks)))
+        return (tensor.type, _plain(tensor.shape), _plain(tensor.shapeSignature), quantization)
 
     values = {-1: ""}
     for index, tensor in enumerate(graph.tensors):
@@ -171,13 +169,22 @@ def tflite_digest(model: Any, number: int) -> str:
         for key in options:
             if key.endswith("SubgraphIndex"):
                 options[key] = tflite_digest(model, options[key])
-        kind = (code.builtinCode, code.deprecatedBuiltinCode, code.version, plain(options))
+        kind = (code.builtinCode, code.deprecatedBuiltinCode, code.version, _plain(options))
         digest = _hash(kind, [values[index] for index in operator.inputs])
         nodes.append(digest)
         for position, index in enumerate(operator.outputs):
             values[index] = _hash(digest, position, described(graph.tensors[index]))
     outputs = [(position, values[index]) for position, index in enumerate(graph.outputs)]
     return _hash(sorted(nodes), outputs)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists in text; an object of the schema by its class."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if hasattr(value, "__dict__"):
+        return type(value).__name__
+    return repr(value.tolist()) if hasattr(value, "tolist") else repr(value)
 
 
 def _hash(*parts: Any) -> str:
