@@ -28,7 +28,13 @@ from typing import Any
 import pytest
 
 # Files whose tests share nothing, and take long together.
-SPREAD = ("tests/parity/test_matrix.py", "tests/zoo/test_zoo.py", "tests/legacy/test_models.py")
+SPREAD = (
+    "tests/parity/test_matrix.py",
+    "tests/parity/test_streaming_zoo.py",
+    "tests/zoo/test_zoo.py",
+    "tests/legacy/test_models.py",
+    "tests/exporter/frontends/test_roundings.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -60,7 +60,7 @@ def test_changed_results_stay_within_rounding(library):
     model = deciding_model(library, tf.identity, scale=1.0)
     x = np.random.default_rng(1).standard_normal((2, 5, 6)).astype(np.float32)
     expected = np.asarray(model(x, training=False))
-    for seed in range(4):
+    for seed in range(2):
         found = off_by(model, [x], seed)
         assert 0 < np.abs(found - expected).max() < 1e-4
     again = np.asarray(model(x, training=False))
