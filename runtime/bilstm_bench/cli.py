@@ -103,7 +103,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     selection.add_argument(
         "--threads",
         metavar="N,N",
-        help="threads (default: those of 1,2,4 that there are cores for)",
+        help="threads (default: 1,2,4, up to the number of cores)",
     )
     selection.add_argument(
         "--backend",

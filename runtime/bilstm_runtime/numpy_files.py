@@ -1,4 +1,4 @@
-"""Reads .npy and .npz content that nobody has checked.
+"""Reads .npy and .npz content that has not been checked.
 
 The parsers behind `numpy.load` (zipfile, zlib, ast, tokenize and numpy itself) raise many classes
 of exceptions for damaged content, and inflate whatever an archive claims. Here, every failure is a

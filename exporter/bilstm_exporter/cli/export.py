@@ -136,11 +136,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="the number of ids of a text (default: that of the model, or as many as there are)",
     )
-    for side in ("padding", "truncating"):
+    for side, change in (("padding", "added"), ("truncating", "removed")):
         parser.add_argument(
             f"--{side}",
             choices=SIDES,
-            help="the side, as in Keras's pad_sequences (default: pre, or that of tokenizer.json)",
+            help=f"the side on which ids are {change}, as in Keras's pad_sequences (default: pre, "
+            "or that of tokenizer.json)",
         )
     parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL-edge)")
     parser.add_argument(

@@ -490,7 +490,7 @@ def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
 def _missing_objects(
     path: Path, missing: Sequence[MissingObject], reader: str
 ) -> UnknownObjectError:
-    """Make the error for all classes and functions that a file names and nobody defines."""
+    """Make the error for all classes and functions that a file names and that are not defined."""
     named = [
         f"{one.name!r}{f' (in {_listed(one.layers)})' if one.layers else ''}" for one in missing
     ]

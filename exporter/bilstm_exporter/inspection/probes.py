@@ -39,7 +39,7 @@ from bilstm_runtime.comparison import compare
 # must leave room for twenty: a twentieth of the tolerance per rounding.
 _ROUNDINGS = 20
 _SEEDS = 2
-# Two equal values, of which one decides, are told apart by every second seed.
+# Every second seed makes two equal values differ, of which a comparison chooses one.
 _DECISION_SEEDS = 16
 # Calls of each take a second or two.
 _MAX_OTHER_GOLDEN = 4
@@ -174,12 +174,12 @@ class ProbeSet:
             self._is_filtered = True
             self.probes = self._well_conditioned(self.probes)
         if len(self.left_out) == before:
-            self._leave_out_undecided(failed or {})
+            self._leave_out_rounded(failed or {})
         if self._alternatives is not None:
             self._replace_ordinary(self._alternatives)
         return len(self.left_out) > before
 
-    def _leave_out_undecided(self, failed: Mapping[str, Sequence[Sequence[np.ndarray]]]) -> None:
+    def _leave_out_rounded(self, failed: Mapping[str, Sequence[Sequence[np.ndarray]]]) -> None:
         """Leave out the failed probes, if rounding explains every output of the artifact.
 
         It does not if an element is wrong that rounding leaves as it is.
@@ -378,24 +378,26 @@ def golden_probes(loaded: LoadedModel, probes: Sequence[Probe]) -> list[Probe]:
     ]
     golden = [probe for probe in chosen if probe is not None] or finite[:1]
     if may_decide(loaded.first_graph):
-        golden = _decided(loaded.keras, golden, finite)
+        golden = _unaffected_by_rounding(loaded.keras, golden, finite)
     return [_from_initial_states(loaded, p) for p in golden] if loaded.spec.states else golden
 
 
-def _decided(model: KerasModel, chosen: Sequence[Probe], others: Sequence[Probe]) -> list[Probe]:
-    """Return the probes whose outputs rounding leaves; some other one if there is none."""
+def _unaffected_by_rounding(
+    model: KerasModel, chosen: Sequence[Probe], others: Sequence[Probe]
+) -> list[Probe]:
+    """Return the chosen probes whose outputs rounding does not change, or else another one."""
 
-    def is_decided(probe: Probe) -> bool:
+    def is_unaffected(probe: Probe) -> bool:
         try:
             return all(_change(probe, outputs) <= 1 for outputs in _outcomes(model, probe))
         except Exception:  # noqa: BLE001 - user code may raise anything while it is traced
             return True
 
-    kept = [probe for probe in chosen if is_decided(probe)]
+    kept = [probe for probe in chosen if is_unaffected(probe)]
     if kept:
         return kept
     rest = [probe for probe in others if not any(probe is one for one in chosen)]
-    found = next((probe for probe in rest[:_MAX_OTHER_GOLDEN] if is_decided(probe)), None)
+    found = next((probe for probe in rest[:_MAX_OTHER_GOLDEN] if is_unaffected(probe)), None)
     return list(chosen) if found is None else [found]
 
 

@@ -1,4 +1,4 @@
-"""Traced TensorFlow functions without captured tensors and without branches that nobody reads."""
+"""Traced TensorFlow functions without captured tensors and unused branches."""
 
 from __future__ import annotations
 

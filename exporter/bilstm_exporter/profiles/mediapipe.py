@@ -1,4 +1,4 @@
-"""MediaPipe Tasks, whose TextClassifier goes from a text to labels with nothing but the file."""
+"""MediaPipe Tasks, whose TextClassifier classifies texts with a TFLite file and no other."""
 
 from bilstm_exporter.profiles.base import Profile
 from bilstm_exporter.profiles.registry import register

@@ -92,7 +92,7 @@ def check_rules(profile: Profile, spec: ModelSpec) -> None:
     problem = "" if profile.misfit is None else profile.misfit(spec)
     if problem:
         message = (
-            f"{profile.label} computes other answers than this model: {problem}. Leave "
+            f"{profile.label} computes other outputs than this model: {problem}. Leave "
             f"{profile.name} out of --target, and run the model with bilstm_runtime"
         )
         raise TargetError(message, target=profile.name, reasons={})

@@ -39,9 +39,9 @@ input formats:
 
   If the export was given the names of classes, a line of the output is the
   answer in words: {"label": "good", "score": 0.93}, or
-  {"tags": [{"token": ..., "tag": ...}, ...]}; --raw writes the numbers. A wrong
-  line then becomes {"error": ...}, the others are answered, and the exit code
-  is 2.
+  {"tags": [{"token": ..., "tag": ...}, ...]}; --raw writes the numbers.
+  A line that cannot be read becomes {"error": ...}, the others are answered,
+  and the exit code is 2.
 
   Labels (y, or y_OUTPUT) in the file are ignored. Lines are answered as they
   come, unless the model takes a fixed number of examples at once.

@@ -34,7 +34,7 @@ _PACKAGES = frozenset({"keras", "tf_keras", "tensorflow", "builtins"})
 
 @dataclass(frozen=True)
 class MissingObject:
-    """A class or function that a configuration names and nobody defines.
+    """A class or function that a configuration names and that is not defined.
 
     Attributes:
         name: Its name in Python, without the package that it is registered under.
@@ -84,7 +84,7 @@ class KnownObjects:
         """Whether a setting is an object of Keras's own.
 
         Args:
-            value: A name, a serialized object, or another value, which is nobody's object.
+            value: A name, a serialized object, or another value, which names no object.
             kind: The module of Keras that would define it, such as ``"initializers"``.
         """
         if isinstance(value, str):
@@ -140,7 +140,7 @@ def _serialized(config: Any) -> Iterator[Config]:
 
 
 def missing_objects(config: Any, known: KnownObjects) -> list[MissingObject]:
-    """Return the classes and functions that a configuration names and nobody defines.
+    """Return the classes and functions that a configuration names and that are not defined.
 
     Args:
         config: The configuration of a model, or a list of configurations.
@@ -195,7 +195,7 @@ def _missing(
 
 
 def _missing_name(value: Config, name: Any, known: KnownObjects, *, is_layer: bool) -> str | None:
-    """Return the name of a serialized object if nobody defines it."""
+    """Return the name of a serialized object if it is not defined."""
     settings, registered = value.get("config"), value.get("registered_name")
     if name == "function":
         if not isinstance(settings, str) or known.has_own(settings, registered):
