@@ -206,7 +206,7 @@ def test_it_splits_as_the_tokenizer_of_keras(tmp_path: Path) -> None:
 
 
 def test_another_rule_ends_the_export(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"TextClassifier .* changes no text \(standard"):
+    with pytest.raises(TargetError, match=r"TextClassifier .* not standardize texts \(standard"):
         export(classifier(standardize="lower"), tmp_path, target="mediapipe", labels=LABELS)
 
 
