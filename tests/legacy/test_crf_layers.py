@@ -186,13 +186,13 @@ FILES = {
     "keras-contrib marginal": (
         crf_layers.ContribCRF,
         {**CONTRIB, "learn_mode": "marginal", "test_mode": "marginal"},
-        {},
+        {"time": 6},
     ),
     "ChainCRF": (crf_layers.ChainCRF, {"init": {"class_name": "VarianceScaling", "config": {}}},
                  {"name": "ChainCRF", "dense": 3}),
     "tensorflow-addons": (crf_layers.AddonsCRF, ADDONS, {}),
     "tf2crf 0.1.24": (crf_layers.TagsCRF, {"output_dim": 3, "transitions": [[0.0] * 3] * 3},
-                      {"dense": 3}),
+                      {"dense": 3, "time": 6}),
     "tf2crf 0.1.33": (crf_layers.FourOutputsCRF, {"chain_initializer": "orthogonal"},
                       {"dense": 3, "first": True}),
 }  # fmt: skip
