@@ -194,7 +194,7 @@ FILES = {
     "tf2crf 0.1.24": (crf_layers.TagsCRF, {"output_dim": 3, "transitions": [[0.0] * 3] * 3},
                       {"dense": 3, "time": 6}),
     "tf2crf 0.1.33": (crf_layers.FourOutputsCRF, {"chain_initializer": "orthogonal"},
-                      {"dense": 3, "first": True}),
+                      {"dense": 3, "first": True, "time": 6}),
 }  # fmt: skip
 
 
