@@ -228,14 +228,32 @@ def _reduce(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value
 
 
 def _reshape(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Value]:
-    """Convert a reshape, which must leave time an axis of its own."""
+    """Convert a reshape, in which time must stay an axis of its own, or only trade with the next.
+
+    It may make several steps of each step, as upsampling does behind pooling, or one step of
+    several.
+    """
     shape = _shape_with_time(inputs[0].chunk, inputs[1].chunk)
     if shape is not None:
         inputs = [inputs[0], Value(Kind.STATIC, tf.constant(shape))]
     (value,) = stepwise(node, inputs)
-    if _around_time(value.chunk) != _around_time(inputs[0].chunk):
+    before, after = _around_time(inputs[0].chunk)
+    found, rest = _around_time(value.chunk)
+    if (before, after) == (found, rest):
+        return [value]
+    if before != found or (after % rest and rest % after) or value.left or value.right:
         node.refuse("merges the steps of the sequence with another axis (Flatten, Reshape)")
-    return [value]
+    if after > rest:
+        more = after // rest
+        if value.rate % more:
+            node.refuse(f"makes {more} steps of each step, more than the input has")
+        over, extra = value.over * more, value.extra * more
+        return [replace(value, rate=value.rate // more, over=over, extra=extra)]
+    fewer = rest // after
+    if value.over % fewer or value.extra % fewer:
+        node.refuse(f"merges {fewer} steps that another layer has shifted into one")
+    over, extra = value.over // fewer, value.extra // fewer
+    return [replace(value, rate=value.rate * fewer, over=over, extra=extra)]
 
 
 def _shape_with_time(tensor: Tensor, shape: Tensor) -> list[int] | None:

@@ -112,6 +112,19 @@ def test_steps_by_their_position_are_exact(layers, analysed):
     check(floats(*layers(), kl.Dense(2)), analysed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [kl.MaxPooling1D(2), bilstm(2), kl.UpSampling1D(2)],
+        lambda: [kl.Conv1D(3, 2, strides=2), bilstm(2), kl.Dense(6), kl.Reshape((-1, 3))],
+    ],
+    ids=["upsampling", "reshape"],
+)
+def test_steps_made_of_steps_are_exact(layers, analysed):
+    check(floats(*layers(), kl.Conv1D(2, 3, padding="same")), analysed)
+
+
 def check(model, analysed):
     randomize(model, 5)
     loaded, probes, stream = analysed(model)
