@@ -111,6 +111,7 @@ def _others(profile: Profile, recipe: str, operators: Sequence[OperatorUse]) -> 
         if one.name != profile.name
         and one.format == profile.format
         and recipe in one.recipes
+        and one.misfit is None  # it runs more than the file
         and (one.backend or (one.kernels is not None and not one.refusals(operators)))
     ]
     if not others:

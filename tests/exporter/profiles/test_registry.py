@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from bilstm_exporter import ExportOptions
-from bilstm_exporter.errors import OptionError
+from bilstm_exporter.errors import OptionError, TargetError
 from bilstm_exporter.profiles import PROFILES, Kernel, Profile, parse_targets, register
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.targets.operators import OperatorUse
 from bilstm_exporter.targets.registry import TARGETS
+from bilstm_exporter.verification.runtimes import check_operators
 from bilstm_runtime.backends import BACKENDS
+from bilstm_runtime.spec import Artifact
 
 LSTM = OperatorUse("LSTM", ("float32", "float32", "float32", "", "int32"), ("float32",), 14)
 
@@ -92,3 +94,11 @@ def test_an_operator_without_kernels_is_refused():
     assert (refusal.use, refusal.problem) == (LSTM, "")
     assert not Profile("x", "X", "onnx", "1", kernels={}, lists_all=False).refusals([LSTM])
     assert not Profile("x", "X", "onnx", "1").refusals([LSTM])
+
+
+def test_a_refusal_names_targets_that_run_the_file_alone():
+    artifact = Artifact("model.tflite", "tflite", "float32", 1, "", ("x",), ("y",))
+    use = OperatorUse("GELU", ("float32",), node="dense/Gelu")
+    with pytest.raises(TargetError, match=r"\(in layer 'dense', Dense\)") as failed:
+        check_operators(PROFILES["tflite-micro"], artifact, [use], {"dense": "Dense"})
+    assert str(failed.value).endswith("--target litert runs this file; so does tflite-2.14")
