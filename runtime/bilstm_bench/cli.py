@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 # numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
+from bilstm_runtime.cli.text_tables import one_line
 from bilstm_runtime.errors import DataFileError, OptionError
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.INTERRUPTED
     if result.failure:
         sys.stdout.flush()
-        sys.stderr.write(f"{PROG}: error: {result.failure}\n")
+        sys.stderr.write(f"{PROG}: error: {one_line(result.failure)}\n")
         return ExitCode.USAGE
     if result.is_empty:
         sys.stderr.write(f"{PROG}: error: nothing could be measured\n")

@@ -10,7 +10,13 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from bilstm_bench.tables import Table, sentences, tables
-from bilstm_runtime.cli.text_tables import WHOLE_WORDS, fitted_table, line_width, stacked
+from bilstm_runtime.cli.text_tables import (
+    WHOLE_WORDS,
+    fitted_table,
+    line_width,
+    printable,
+    stacked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -147,11 +153,6 @@ def page(title: str, body: Iterable[str]) -> str:
         f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n{lines}\n</main>\n</body>\n</html>\n"
     )
-
-
-def printable(value: str) -> str:
-    """Remove control characters: a name in a bundle may contain terminal commands."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in value)
 
 
 def _body(result: Result, drawn: Sequence[tuple[str, str]], missing: str) -> Iterator[str]:

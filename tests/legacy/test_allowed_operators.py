@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
 from tf_keras import layers as L
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.keras2.allowed_operators import (
+    _INTERNAL,
+    _allowed,
     is_allowed_operator,
     refused_operators,
 )
@@ -33,7 +39,8 @@ REFUSED = [
     "DebugIdentityV3", "LoadAndRemapMatrix", "GenerateVocabRemapping", "RemoteCall", "Abort",
     "QueueDequeueV2", "FIFOQueueV2", "Stage", "MutexLock", "TFRecordReaderV2", "LMDBReader", "Send",
     "FileSystemSetConfiguration", "CollectiveReduce", "ConfigureDistributedTPU", "NoSuchOperator",
-    "AccumulatorTakeGradient", "MergeV2Checkpoints", "OneShotIterator", "RecordInput", "Batch",
+    "FixedUnigramCandidateSampler", "AccumulatorTakeGradient", "MergeV2Checkpoints",
+    "OneShotIterator", "RecordInput", "Batch",
 ]  # fmt: skip
 
 
@@ -43,6 +50,16 @@ def test_operators_on_tensors_are_allowed():
 
 def test_operators_with_other_effects_are_not():
     assert [name for name in REFUSED if is_allowed_operator(name)] == []
+
+
+def test_no_allowed_operator_names_a_file():
+    named = [
+        f"{name}: {attribute.name}"
+        for name in _allowed() - _INTERNAL
+        for attribute in op_def_registry.get(name).attr
+        if attribute.type == "string" and re.search("file|path|host|address", attribute.name)
+    ]
+    assert named == []
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +132,33 @@ def test_saving_elsewhere_than_in_the_saver_is_refused(edited, operator):
         node.name, node.op = "extra", operator
 
     with pytest.raises(UntrustedCodeError, match=operator):
+        read(edited(change))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["VarHandleOp", "Const"])
+def test_an_initializer_finds_no_iterator(edited, source):
+    """The step of adapt() reads one; nothing that is allowed makes one."""
+
+    def change(message):
+        function = function_of(message, "initializer")
+        node = function.node_def.add(name="made", op=source)
+        node.attr["dtype"].type = types_pb2.DT_FLOAT
+        if source == "VarHandleOp":
+            node.attr["shape"].shape.SetInParent()
+        else:
+            node.attr["dtype"].type = types_pb2.DT_RESOURCE
+            node.attr["value"].tensor.dtype = types_pb2.DT_RESOURCE
+            node.attr["value"].tensor.tensor_shape.SetInParent()
+            node.attr["value"].tensor.resource_handle_val.add(name="it", container="localhost")
+        node = function.node_def.add(name="next", op="IteratorGetNext")
+        node.input.append("made:resource:0" if source == "VarHandleOp" else "made:output:0")
+        node.attr["output_types"].list.type.append(types_pb2.DT_FLOAT)
+        node.attr["output_shapes"].list.shape.add()
+        function.control_ret["next"] = "next"
+        function.signature.control_output.append("next")
+
+    with pytest.raises(ModelFileError, match="Graph execution error"):
         read(edited(change))
 
 

@@ -490,3 +490,14 @@ def test_a_window_without_steps_is_named() -> None:
     spec = ModelSpec("m", (InputSpec("x", "float32", axes),), ())
     with pytest.raises(OptionError, match="window is 0; expected a whole number"):
         sliding_windows(np.zeros((9, 4)), spec, 0, None)
+
+
+def test_labels_do_not_control_the_terminal(bundle: Any, capsys: Any) -> None:
+    names = ["\x1b[2Ja", "\nb", "\x9bc"]
+    entry = decoding(output="tags", kind="tags", labels=names)
+    path = labelled(bundle, "tagger", entry, text=True)
+    assert cli_run.main([path, "--text", "so\x1b good its"]) == 0
+    lines = capsys.readouterr().out.split("\n")[:-1]
+    assert len(lines) == 3
+    assert {line.split("\t")[1] for line in lines} <= {"\\x1b[2Ja", "\\nb", "\\x9bc"}
+    assert "\x1b" not in "".join(lines)

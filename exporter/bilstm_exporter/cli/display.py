@@ -33,6 +33,7 @@ from bilstm_exporter.evaluation.weight_groups import join_words
 from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.progress import Listener
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
+from bilstm_runtime.cli.text_tables import printable
 from bilstm_runtime.decoding.options import METHODS
 from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 from bilstm_runtime.spec import BATCH, RUN, Axis, RuntimeProof
@@ -232,7 +233,9 @@ def print_explanation(
         table.add_text_column(heading)
     for layer in explanation.layers:
         table.add_row(
-            escape(layer.layer), layer.kind, *(_form(layer.formats[name]) for name in formats)
+            escape(layer.layer),
+            escape(layer.kind),
+            *(_form(layer.formats[name]) for name in formats),
         )
     console.print(table)
     for layer in explanation.layers:
@@ -246,7 +249,8 @@ def print_explanation(
 
 def _print_line(console: Console, line: str) -> None:
     """Print a sentence: wrapped between words on a terminal, as one line in a log."""
-    console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    text = printable(line)
+    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def _artifact_table(report: ExportReport) -> WholeTable:

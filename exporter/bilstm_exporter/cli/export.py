@@ -34,6 +34,7 @@ from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import default_formats
 from bilstm_runtime.cli.arguments import CommandParser
 from bilstm_runtime.cli.interrupts import Interrupts, discard_stdout
+from bilstm_runtime.cli.text_tables import one_line
 from bilstm_runtime.preprocessing_spec import SIDES
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def _failed(failed: FailedExport, interrupts: Interrupts, *, debug: bool) -> int
 
 
 def _report_error(error: ExportError | MemoryError) -> int:
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = one_line(error) or type(error).__name__
     sys.stderr.write(f"export-bilstm: error: {message}\n")
     return error.exit_code if isinstance(error, ExportError) else ExportError.exit_code
 
@@ -356,7 +357,7 @@ def run_guarded(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
         if not interrupts.number:
             if args.debug:
                 traceback.print_exc()
-            message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            message = one_line(f"{type(error).__name__}: {error}")[:500]
             sys.stderr.write(
                 f"export-bilstm: error: nothing was written; this is an internal error in "
                 f"bilstm-edge, please report it with the output of --debug ({message})\n"

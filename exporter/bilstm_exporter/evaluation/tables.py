@@ -18,7 +18,7 @@ from rich.text import Text
 from bilstm_exporter.evaluation.evaluator import Evaluation, OutputEvaluation
 from bilstm_exporter.evaluation.search import SearchResult
 from bilstm_exporter.evaluation.selection import MIXED, Budget, Candidate, Limit, exceeded
-from bilstm_runtime.cli.text_tables import stacked
+from bilstm_runtime.cli.text_tables import printable, stacked
 
 _BARS = "▁▂▃▄▅▆▇█"
 _NOT_A_NUMBER = "not a number"
@@ -121,7 +121,7 @@ class WholeTable:
 
     def add_row(self, *cells: str) -> None:
         """Add a row of cells, which may have markup."""
-        self._rows.append([Text.from_markup(cell) for cell in cells])
+        self._rows.append([Text.from_markup(printable(cell)) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the widest form that fits."""

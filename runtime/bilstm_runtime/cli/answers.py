@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from bilstm_runtime.cli.text_tables import printable
 from bilstm_runtime.decoding.labels import labels_of
 from bilstm_runtime.decoding.results import Label, Span, Tag, Transcription
 from bilstm_runtime.decoding.tags import tags_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _DIGITS: Final = 6
 """Digits of a score after the point: about those that float32 computes."""
 
-_CONTROLS: Final = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+_SEPARATORS: Final = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
 
 
 class Answerer:
@@ -104,7 +105,7 @@ class Answerer:
         lines = []
         for output, answer in row.items():
             if len(row) > 1:
-                lines.append(f"{output}:")
+                lines.append(f"{_plain_name(output)}:")
             lines += [_shown(item) for item in answer] or ["(none)"]
         return "\n".join(lines) + "\n"
 
@@ -126,12 +127,18 @@ def _rounded(score: float | None) -> float | None:
 
 def _shown(item: Label | Tag | Span | Transcription) -> str:
     if isinstance(item, Transcription):
-        return item.text.translate(_CONTROLS)
+        return _plain_name(item.text)
     if isinstance(item, Label):
-        return item.label if item.score is None else f"{item.label}\t{item.score:.3f}"
+        label = _plain_name(item.label)
+        return label if item.score is None else f"{label}\t{item.score:.3f}"
     if isinstance(item, Tag):
         name, value = item.token, item.tag
     else:
         name, value = item.text, item.label
-    place = f"{item.start}-{item.end}" if name is None else name.translate(_CONTROLS)
-    return f"{place}\t{value}"
+    place = f"{item.start}-{item.end}" if name is None else _plain_name(name)
+    return f"{place}\t{_plain_name(value)}"
+
+
+def _plain_name(name: str) -> str:
+    """Return a name that takes one cell of one line."""
+    return printable(name.translate(_SEPARATORS))

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 # numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
-from bilstm_runtime.cli.text_tables import NONE, WHOLE_WORDS, fitted_table, line_width
+from bilstm_runtime.cli.text_tables import (
+    NONE,
+    WHOLE_WORDS,
+    fitted_table,
+    line_width,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +95,7 @@ def _table(report: CheckReport) -> str:
     for item in report.checks:
         if item.reason:
             backend = f" on {item.backend}" if item.backend else ""
-            reason = " ".join(item.reason.split())
+            reason = one_line(item.reason)
             line = f"{item.file}{backend}: {_RESULTS[item.passed]}: {reason}"
             lines += [line] if width is None else textwrap.wrap(line, width, **WHOLE_WORDS)
     return "\n".join(lines)

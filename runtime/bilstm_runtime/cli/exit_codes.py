@@ -15,6 +15,7 @@ from bilstm_runtime.cli.interrupts import (
     discard_stdout,
     quiet_libraries,
 )
+from bilstm_runtime.cli.text_tables import one_line
 from bilstm_runtime.errors import (
     BackendMissingError,
     BackendRunError,
@@ -118,7 +119,7 @@ def _run_reported(
             raise
         if debug:
             traceback.print_exc()
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = one_line(error) or type(error).__name__
         sys.stderr.write(f"{prog}: error: {message}\n")
         return _code(error)
     return code

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 # numpy and all that needs it are imported in functions, where an interrupt is already reported.
 from bilstm_runtime.cli.exit_codes import ExitCode, bundle_parser, run_guarded
+from bilstm_runtime.cli.text_tables import one_line
 from bilstm_runtime.errors import DataFileError, OptionError
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _report_end(
     if not args.quiet and sys.stderr.isatty():
         sys.stderr.write(f"{PROG}: {done}\n")
     if errors:
-        sys.stderr.write(f"{PROG}: error: {failed}: {' '.join(errors[0].split())}\n")
+        sys.stderr.write(f"{PROG}: error: {failed}: {one_line(errors[0])}\n")
         return ExitCode.USAGE
     return ExitCode.OK
 
@@ -340,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _show_warning(message: Warning | str, *_: object) -> None:
     """Write a warning, such as that of an output with NaN, in one line."""
-    sys.stderr.write(f"{PROG}: warning: {' '.join(str(message).split())}\n")
+    sys.stderr.write(f"{PROG}: warning: {one_line(message)}\n")
 
 
 def _format_of(file: str | None, default: str, known: Collection[str]) -> str:

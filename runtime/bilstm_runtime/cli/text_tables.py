@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -16,6 +17,24 @@ NONE: Final = "-"
 
 WHOLE_WORDS: Final[dict[str, Any]] = {"break_long_words": False, "break_on_hyphens": False}
 """Arguments of `textwrap` that break lines between words only."""
+
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text with escapes for the characters that control a terminal.
+
+    Names come from files that are not trusted. A lone surrogate cannot be written either.
+
+    >>> print(printable("\x1b[2Jname"))
+    \x1b[2Jname
+    """
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def one_line(text: object) -> str:
+    """Return a text in one line, without the characters that control a terminal."""
+    return printable(" ".join(str(text).split()))
 
 
 def line_width(stream: TextIO | None = None) -> int | None:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -247,3 +248,24 @@ def test_a_reader_that_closes_the_output_is_no_error(flags, tmp_path):
     assert "error" not in done.stderr
     assert "Exception" not in done.stderr
     assert (tmp_path / "out" / "manifest.json").exists() == ("--explain" not in flags)
+
+
+def test_names_do_not_control_the_terminal(run, tmp_path):
+    """Neither by escape sequences nor by rich's markup, in a report, a table or an error."""
+    name = "a\x1b[2J[/b]\ud800"
+    layers = [keras.Input((None, 2)), keras.layers.LSTM(2), keras.layers.Dense(1, name="dense")]
+    model = tmp_path / "model.keras"
+    keras.Sequential(layers).save(model)
+    with zipfile.ZipFile(model) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    for place in ("name", "class_name"):
+        config = json.loads(members["config.json"])
+        layer = config["config"]["layers"][-1]
+        (layer["config"] if place == "name" else layer)[place] = name
+        with zipfile.ZipFile(model, "w") as target:
+            for member, content in (members | {"config.json": json.dumps(config)}).items():
+                target.writestr(member, content)
+        done = run(model, "--explain")
+        assert done.code in {0, 3}
+        assert "\x1b" not in done.out + done.err
+        assert "\\x1b[2J[/b]" in done.out + done.err

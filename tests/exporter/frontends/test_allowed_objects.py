@@ -214,7 +214,7 @@ def test_all_of_keras_3_resolves(kind):
                 found = library.serialization._retrieve_class_or_fn(
                     name, None, f"keras.{kind}", kind_of, {}
                 )
-                assert found is value
+                assert found is library.stand_ins.get(value, value)
         except UntrustedCodeError:
             refused.append(name)
     assert refused == []

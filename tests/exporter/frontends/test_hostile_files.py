@@ -66,6 +66,64 @@ def test_weights_that_the_file_does_not_hold(saved, tmp_path, units):
         read(with_dense(saved, tmp_path / "model.keras", change))
 
 
+@pytest.mark.parametrize("kind", ["keras", "h5"])
+def test_initializers_do_not_run(saved, tmp_path, monkeypatch, kind):
+    """The weights of the file take the place of what they return, which can take minutes."""
+    path = tmp_path / f"model.{kind}"
+    path.write_bytes((saved / f"model.{kind}").read_bytes())
+    monkeypatch.setattr(
+        keras.initializers.Orthogonal, "__call__", lambda *_, **__: pytest.fail("called")
+    )
+    model = read(path)[0].keras_model
+    assert all(np.any(one.numpy()) for one in model.layers[0].weights)
+
+
+def policies(saved, path, pattern, name):
+    """The .keras file with a policy by path for its last layer."""
+
+    def change(layer):
+        policy = {"module": "keras", "class_name": "DTypePolicy", "registered_name": None}
+        layer["config"] |= {"name": name, "dtype": {
+            "module": "keras", "class_name": "DTypePolicyMap", "registered_name": None,
+            "config": {
+                "default_policy": None,
+                "policy_map": {pattern: policy | {"config": {"name": "mixed_float16"}}},
+            },
+        }}  # fmt: skip
+
+    return read(with_dense(saved, path, change))[0].keras_model.layers[-1]
+
+
+def test_a_path_that_python_would_match_forever(saved, tmp_path):
+    layer = policies(saved, tmp_path / "model.keras", "(.*a+)+b", "a" * 60)
+    assert layer.compute_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "dtype"),
+    [("dens.", "dense", "float16"), ("(lstm|d\\w+)", "dense", "float16"),
+     (".*", "größe", "float16"), ("dense", "dense", "float16"), ("dens", "dense", "float32")],
+)  # fmt: skip
+def test_policies_by_path(saved, tmp_path, pattern, name, dtype):
+    assert policies(saved, tmp_path / "model.keras", pattern, name).compute_dtype == dtype
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?=a)", "\\wé", "\ud800", "(a{1000}){1000}"])
+def test_paths_that_are_not_matched_in_linear_time(saved, tmp_path, pattern):
+    with pytest.raises(ModelFileError, match="DTypePolicyMap"):
+        policies(saved, tmp_path / "model.keras", pattern, "dense")
+
+
+@pytest.mark.parametrize("dtype", ["S50000000", "U9", "50000000f4", "f8,f8,f8"])
+def test_arrays_whose_type_claims_memory(saved, tmp_path, dtype):
+    def change(layer):
+        settings = {"value": ["1"] * 200, "dtype": dtype}
+        layer["config"]["activation"] = {"class_name": "__numpy__", "config": settings}
+
+    with pytest.raises(ModelFileError, match="array of strings or records"):
+        read(with_dense(saved, tmp_path / "model.keras", change))
+
+
 @pytest.mark.parametrize("shape", [(2**16, 2**16), (2**40,)])
 @pytest.mark.parametrize("kind", ["keras", "h5"])
 def test_datasets_that_were_never_written(saved, tmp_path, kind, shape):

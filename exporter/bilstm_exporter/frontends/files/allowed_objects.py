@@ -47,6 +47,7 @@ class Library:
         packages: The packages of which a configuration may name modules.
         exported: Returns what the library exports under a full name, or None.
         allows: Whether another class or function of a package is allowed.
+        stand_ins: Classes that are used in place of others of the library.
     """
 
     keras: Any
@@ -59,6 +60,7 @@ class Library:
     packages: frozenset[str]
     exported: Callable[[str], Any]
     allows: Callable[[Any], bool] = field(default=lambda _value: False)
+    stand_ins: Mapping[Any, type] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -95,7 +97,8 @@ def only_allowed_objects(library: Library) -> Iterator[None]:
         found = resolve(name, registered_name, module, obj_type, full_config, custom_objects)
         if any(found is one for one in (custom_objects or {}).values()):
             return found
-        return _checked(found, f"{module}.{name}", library)
+        found = _checked(found, f"{module}.{name}", library)
+        return library.stand_ins.get(found, found)
 
     def checked_deserialize(
         identifier: Any, module_objects: Any = None, *args: Any, **kwargs: Any
@@ -141,6 +144,10 @@ def keras3_library() -> Library:
     from keras.src.legacy.saving import serialization  # noqa: PLC0415
     from keras.src.ops.operation import Operation  # noqa: PLC0415
 
+    from bilstm_exporter.frontends.files.linear_policies import (  # noqa: PLC0415
+        LinearDTypePolicyMap,
+    )
+
     return Library(
         keras=keras,
         bases=(*base_classes(keras), Operation, keras.Quantizer, keras.random.SeedGenerator,
@@ -156,6 +163,7 @@ def keras3_library() -> Library:
         allows=lambda value: isinstance(value, type)
         and issubclass(value, keras.layers.Layer)
         and _is_within(value.__module__, _LAYERS_OF_OTHERS),
+        stand_ins={keras.dtype_policies.DTypePolicyMap: LinearDTypePolicyMap},
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ _UNPACKED_LIMIT, _RATIO_LIMIT = 2**30, 50
 # Weights are stored in a smaller dtype than they are computed in, at most; states of a stateful
 # model are not stored at all.
 _WEIGHT_RATIO, _STATES_LIMIT = 4, 2**28
+_KERAS = frozenset({"keras", "tf_keras"})
 _BLOCK = 512  # the unit of st_blocks
 
 
@@ -145,6 +146,9 @@ def hdf5_size(file: Any, path: Path, stored: float) -> int:
 def limited_weights(layer: type, path: Path, stored: int) -> Iterator[None]:
     """Refuse to create weights in this context that are far larger than those in the file.
 
+    The layers of Keras get zeros until the weights of the file take their place: an initializer,
+    such as a random orthogonal matrix, can take minutes.
+
     Args:
         layer: The base class of the layers of a Keras.
         path: The file, for the message.
@@ -162,6 +166,8 @@ def limited_weights(layer: type, path: Path, stored: int) -> Iterator[None]:
                 f"more: its configuration is damaged, or is not that of the weights"
             )
             raise ModelFileError(message, layers=[self.name])
+        if type(self).__module__.partition(".")[0] in _KERAS and "initializer" in kwargs:
+            kwargs["initializer"] = "zeros"
         return add_weight(self, *args, **kwargs)
 
     with replaced({(layer, "add_weight"): add_limited}):

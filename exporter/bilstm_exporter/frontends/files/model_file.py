@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from bilstm_exporter.errors import (
     ExportError,
@@ -56,6 +57,8 @@ _CONFIG_LIMIT = 256 * 2**20
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
 _KERAS2_KEYS = frozenset({"batch_input_shape", "time_major"})
 _KERAS1_KEYS = frozenset({"inner_activation", "consume_less", "nb_filter", "W_regularizer"})
+# An array of numpy in a configuration, and the bytes of the largest number, a complex128.
+_NUMPY_ARRAY, _ITEM_LIMIT = "__numpy__", 16
 # Keras 0 stored the class name in "name", later versions in "class_name".
 _KERAS0_MODELS = ("Sequential", "Graph")
 # TensorFlow functions with which a config can access files, processes or Python.
@@ -418,7 +421,9 @@ def sha256(path: Path) -> str:
 
 
 def _check_names(path: Path, config: Any) -> None:
-    """Check that the classes which a configuration names are named by strings.
+    """Check that a configuration names classes by strings, and that its arrays hold numbers.
+
+    A few strings become an array of any size, by the length that a dtype gives them.
 
     Raises:
         ModelFileError: One is not.
@@ -436,6 +441,17 @@ def _check_names(path: Path, config: Any) -> None:
                     if not isinstance(found, str) and (found is not None or key == "class_name"):
                         message = f"{path} is damaged: its configuration has {found!r:.80} as {key}"
                         raise ModelFileError(message)
+                is_array = value["class_name"] == _NUMPY_ARRAY
+                if is_array and _item_size(value["config"]) > _ITEM_LIMIT:
+                    message = f"{path} holds an array of strings or records, which no layer takes"
+                    raise ModelFileError(message)
+
+
+def _item_size(settings: Any) -> int:
+    """Return the bytes of an element of a serialized array; 0 if its dtype is none of numpy's."""
+    with contextlib.suppress(Exception):  # numpy parses what the file says
+        return int(np.dtype(settings["dtype"]).itemsize)
+    return 0
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -26,12 +26,13 @@ _MODULES = (
     "stateful_random_ops", "stateless_random_ops", "stateless_random_ops_v2", "string_ops",
     "training_ops", "uniform_quant_ops",
 )  # fmt: skip
-# In those modules: they read files (a constant can lie in one), end the process, call another one,
-# or wait for another thread.
+# In those modules: they read files (a constant or a distribution can lie in one), end the process,
+# call another one, or wait for another thread.
 _REFUSED = frozenset(
     {
-        "Abort", "ConsumeMutexLock", "ImmutableConst", "InitializeTableFromTextFile",
-        "InitializeTableFromTextFileV2", "MutexLock", "MutexV2", "RemoteCall",
+        "Abort", "ConsumeMutexLock", "FixedUnigramCandidateSampler", "ImmutableConst",
+        "InitializeTableFromTextFile", "InitializeTableFromTextFileV2", "MutexLock", "MutexV2",
+        "RemoteCall",
     }
 )  # fmt: skip
 # Of modules whose other operators make queues, wait, or write logs and summaries.
