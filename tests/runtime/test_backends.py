@@ -194,7 +194,6 @@ def varint(value: int) -> list[int]:
         (7, 1, 5, 22, 1),  # ... sparse tensor, values
         (7, 1, 5, 6, 5),  # graph, node, attribute, graph (as in Loop), initializer
         (7, 1, 5, 11, 1, 5, 5),
-        (25, 7, 5, 5),  # function, node, attribute, tensor
         (20, 2, 5),  # training_info, algorithm, initializer
     ],
 )
@@ -206,6 +205,12 @@ def test_external_data_is_found_everywhere(path: tuple[int, ...], tensor: bytes)
     with pytest.raises(ExternalDataError):
         check_encoding(b"\x08\x09" + message)
     check_encoding(b"\x08\x09" + field(8, message))
+
+
+def test_functions_are_refused() -> None:
+    """Thirty that call each other twice take hours to load."""
+    with pytest.raises(ValueError, match="it holds functions"):
+        check_encoding(b"\x08\x09" + field(25, field(1, b"f")))
 
 
 def test_a_location_inside_the_file_is_accepted() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bilstm_runtime import load
-from bilstm_runtime.backends.tflite_wire import check_indices
+from bilstm_runtime.backends.tflite_wire import _check_order, check_indices
 from bilstm_runtime.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -86,3 +87,10 @@ def test_a_subgraph_that_calls_itself(fixtures: Path) -> None:
     content = edited((fixtures / "tagger" / "model.tflite").read_bytes(), edit)
     with pytest.raises(ValueError, match="calls itself"):
         check_indices(content)
+
+
+@pytest.mark.parametrize(("depth", "message"), [(8, None), (40, "too often")])
+def test_subgraphs_that_call_the_next_one_twice(message: str | None, depth: int) -> None:
+    calls = [[graph + 1] * 2 for graph in range(depth)] + [[]]
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+        _check_order(calls)

@@ -26,9 +26,8 @@ _MAX_VARINT: Final = 10
 # `_SKIPPED` are strings, bytes and messages without tensors; the others are numbers, which may be
 # packed where they are repeated.
 _MESSAGES: Final[dict[str, dict[int, str]]] = {
-    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Model": {7: "Graph", 20: "Training"},
     "Training": {1: "Graph", 2: "Graph"},
-    "Function": {7: "Node", 11: "Attribute"},
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
     "Node": {5: "Attribute"},
     "Attribute": {
@@ -40,7 +39,6 @@ _MESSAGES: Final[dict[str, dict[int, str]]] = {
 _SKIPPED: Final[dict[str, tuple[int, ...]]] = {
     "Model": (2, 3, 4, 6, 8, 14, 26),
     "Training": (3, 4),
-    "Function": (1, 4, 5, 6, 8, 9, 10, 12, 13, 14),
     "Graph": (2, 10, 11, 12, 13, 14, 16),
     "Node": (1, 2, 3, 4, 6, 7, 8, 9, 10),
     "Attribute": (1, 4, 9, 13, 14, 15, 21),
@@ -50,7 +48,6 @@ _SKIPPED: Final[dict[str, tuple[int, ...]]] = {
 _NUMBERS: Final[dict[str, dict[int, tuple[int, ...]]]] = {
     "Model": {1: (_VARINT,), 5: (_VARINT,)},
     "Training": {},
-    "Function": {},
     "Graph": {},
     "Node": {},
     "Attribute": {
@@ -63,6 +60,10 @@ _NUMBERS: Final[dict[str, dict[int, tuple[int, ...]]]] = {
         7: (_VARINT, _BYTES), 10: (_FIXED_64, _BYTES), 11: (_VARINT, _BYTES),
     },
 }  # fmt: skip
+_FUNCTIONS: Final = 25
+"""The functions of a model, which no exported file has: each call of one is replaced by its nodes,
+so a few that call each other twice become any number of nodes."""
+
 _EXTERNAL_DATA: Final = 13
 _DATA_LOCATION: Final = 14
 
@@ -139,6 +140,9 @@ def _zero_location(content: bytes, position: int, end: int, message: str, key: i
             return position + 1
         problem = "a tensor refers to data outside of the file"
         raise ExternalDataError(problem)
+    if message == "Model" and number == _FUNCTIONS:
+        problem = "it holds functions, which a bundle never has"
+        raise ValueError(problem)
     problem = (
         f"a message {message} holds the field {number} with the wire type {key & 7}, which "
         "onnx.proto does not define"

@@ -30,6 +30,9 @@ recurrences."""
 _CALLS: Final = {118: (0, 1), 119: (0, 1), 129: (0,)}
 """IF, WHILE and CALL_ONCE: the fields of their options that hold indices of subgraphs."""
 
+_MAX_PREPARED: Final = 2**15
+"""How often subgraphs are prepared, at most; a loop of an exported file prepares two."""
+
 
 class ExternalBuffersError(ValueError):
     """The file names other files that hold its buffers."""
@@ -196,14 +199,23 @@ def _check_operators(content: _Content, graph: int, tensors: int, codes: list[in
 
 
 def _check_order(calls: list[list[int]]) -> None:
-    """Check that no subgraph calls itself, directly or through others."""
+    """Check that no subgraph calls itself, and that LiteRT prepares each a few times only.
+
+    It prepares a subgraph again for every operator that calls it, so 30 that call the next one
+    twice take hours.
+    """
     callers: list[list[int]] = [[] for _ in calls]
     for graph, callees in enumerate(calls):
         for callee in callees:
             callers[callee].append(graph)
     waiting = list(map(len, calls))
     ready = [graph for graph, count in enumerate(waiting) if not count]
+    counts = [0] * len(calls)
     for graph in ready:
+        counts[graph] = 1 + sum(counts[callee] for callee in calls[graph])
+        if counts[graph] > _MAX_PREPARED:
+            problem = "its subgraphs call each other too often"
+            raise ValueError(problem)
         for caller in callers[graph]:
             waiting[caller] -= 1
             if not waiting[caller]:
