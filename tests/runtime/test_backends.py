@@ -240,7 +240,7 @@ NOT_CANONICAL = {
 
 
 @pytest.mark.parametrize("tensor", NOT_CANONICAL.values(), ids=NOT_CANONICAL)
-@pytest.mark.parametrize("path", [(7, 5), (7, 1, 5, 6, 5), (7, 15, 1), (25, 7, 5, 5)])
+@pytest.mark.parametrize("path", [(7, 5), (7, 1, 5, 6, 5), (7, 15, 1), (20, 2, 5)])
 def test_what_is_not_canonical_protobuf_is_refused(path: tuple[int, ...], tensor: bytes) -> None:
     message = tensor
     for number in reversed(path):

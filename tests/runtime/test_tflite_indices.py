@@ -76,13 +76,18 @@ def test_an_index_that_does_not_exist(bundle: Any, fixtures: Path, case: str) ->
         load(bundle(files={"model.tflite": content}), backend="litert")
 
 
-def test_a_subgraph_that_calls_itself(fixtures: Path) -> None:
+@pytest.mark.parametrize("options", ["WhileOptions", "IfOptions", "NONE"])
+def test_a_subgraph_that_calls_itself(fixtures: Path, options: str) -> None:
+    """Options that are missing, or are those of another operator, are zeros."""
+
     def edit(model: Any) -> None:
         model.operatorCodes[0].builtinCode = schema.BuiltinOperator.WHILE
         model.operatorCodes[0].deprecatedBuiltinCode = schema.BuiltinOperator.WHILE
         operator = next(o for o in model.subgraphs[0].operators if o.opcodeIndex == 0)
-        operator.builtinOptionsType = schema.BuiltinOptions.WhileOptions
-        operator.builtinOptions = schema.WhileOptionsT()
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+        operator.builtinOptions = getattr(schema, f"{options}T", lambda: None)()
+        if options == "IfOptions":
+            operator.builtinOptions.thenSubgraphIndex = 9999
 
     content = edited((fixtures / "tagger" / "model.tflite").read_bytes(), edit)
     with pytest.raises(ValueError, match="calls itself"):
@@ -94,3 +99,16 @@ def test_subgraphs_that_call_the_next_one_twice(message: str | None, depth: int)
     calls = [[graph + 1] * 2 for graph in range(depth)] + [[]]
     with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
         _check_order(calls)
+
+
+@pytest.mark.parametrize("name", ["COMPOSITE", "WHILE", "REDUCE", "REDUCE_WINDOW", "SORT",
+                                  "SCATTER", "CUSTOM_CALL"])  # fmt: skip
+def test_operators_of_stablehlo_with_subgraphs(fixtures: Path, name: str) -> None:
+    """A composite whose subgraph holds it ends the process."""
+
+    def edit(model: Any) -> None:
+        model.operatorCodes[0].builtinCode = getattr(schema.BuiltinOperator, f"STABLEHLO_{name}")
+
+    content = edited((fixtures / "tagger" / "model.tflite").read_bytes(), edit)
+    with pytest.raises(ValueError, match="of StableHLO"):
+        check_indices(content)

@@ -27,8 +27,12 @@ _OPTIONAL_INPUTS: Final = frozenset({3, 4, 9, 16, 27, 35, 44, 46, 52, 67, 132, 1
 """The builtin operators with optional inputs, -1 for none: convolutions, FULLY_CONNECTED, SVDF and
 recurrences."""
 
-_CALLS: Final = {118: (0, 1), 119: (0, 1), 129: (0,)}
-"""IF, WHILE and CALL_ONCE: the fields of their options that hold indices of subgraphs."""
+_CALLS: Final = {118: (92, (0, 1)), 119: (93, (0, 1)), 129: (103, (0,))}
+"""IF, WHILE and CALL_ONCE: the type of their options, and its fields that hold indices of
+subgraphs. LiteRT takes options that are missing, or of another type, for zeros."""
+
+_OTHER_CALLS: Final = frozenset({173, 174, 190, 198, 199, 200, 206})
+"""The operators of StableHLO with subgraphs, which no exported file has."""
 
 _MAX_PREPARED: Final = 2**15
 """How often subgraphs are prepared, at most; a loop of an exported file prepares two."""
@@ -192,9 +196,15 @@ def _check_operators(content: _Content, graph: int, tensors: int, codes: list[in
         if fields[8]:
             _check([n for n in content.vector(operator, fields[8]) if n != -1], tensors, "tensor")
         if kind in _CALLS:
+            options_type, indices = _CALLS[kind]
             options = content.inner(operator, 4)
-            if options is not None:
-                calls += [content.field(options, field) for field in _CALLS[kind]]
+            if options is None or content.small_field(operator, 3) != options_type:
+                calls += [0] * len(indices)
+            else:
+                calls += [content.field(options, field) for field in indices]
+        elif kind in _OTHER_CALLS:
+            problem = f"it holds the operator {kind} of StableHLO, which a bundle never has"
+            raise ValueError(problem)
     return calls
 
 
