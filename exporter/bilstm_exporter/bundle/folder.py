@@ -177,6 +177,12 @@ def _check_existing(folder: Path, *, overwrite: bool) -> None:
     if not folder.is_dir() or folder.is_symlink():
         message = f"{folder} already exists and is not a folder: choose another with --out"
         raise OutputFolderError(message)
+    if folder.samefile(Path.cwd()):
+        message = (
+            f"{folder} is the current folder, and a bundle takes the place of its folder: choose "
+            "another with --out, such as the name of a folder in it"
+        )
+        raise OutputFolderError(message)
     if not any(folder.iterdir()):
         return
     try:

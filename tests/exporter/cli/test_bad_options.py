@@ -185,6 +185,14 @@ def test_a_folder_that_is_not_a_bundle_is_never_replaced(fails, saved, tmp_path)
         assert "--out" in message
 
 
+@pytest.mark.parametrize("out", [".", "../here", "./"])
+def test_the_current_folder(fails, saved, tmp_path, monkeypatch, out):
+    """Before the model is read, empty or not: the user would stand in a folder that is gone."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "is the current folder" in fails(4, saved, "--out", out)
+
+
 def test_a_file_in_the_way(fails, saved, tmp_path):
     (tmp_path / "out").write_text("x")
     for arguments in ((), ("--overwrite",)):
