@@ -206,7 +206,7 @@ def test_builder(library, tmp_path, monkeypatch):
         read(None, builder=f"{name}:needs")
     with pytest.raises(ModelFileError, match="NoneType"):
         read(None, builder=f"{name}:nothing")
-    with pytest.raises(OptionError, match="no attribute"):
+    with pytest.raises(OptionError, match="has no "):
         read(None, builder=f"{name}:typo")
     with pytest.raises(OptionError, match="module:function"):
         read(None, builder=name)
