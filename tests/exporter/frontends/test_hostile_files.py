@@ -165,6 +165,21 @@ def test_an_architecture_that_is_too_long(tmp_path):
         inspect(path)
 
 
+@pytest.mark.parametrize("kind", ["keras", "json"])
+@pytest.mark.parametrize("item", ["[]", '{"class_name": "a", "config": {}}'])
+def test_a_configuration_that_takes_minutes_to_walk_through(saved, tmp_path, kind, item):
+    content = "[" + f"{item}," * 600_000 + "0]"
+    path = tmp_path / f"model.{kind}"
+    if kind == "json":
+        path.write_text(content)
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+            target.writestr("config.json", content)
+            target.writestr("metadata.json", "{}")
+    with pytest.raises(ModelFileError, match="lists and objects"):
+        inspect(path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("main", ["saved_model.pb", "model.json"])
 @pytest.mark.parametrize("trick", ["pipe", "link", "folder", "dangling", "loop"])

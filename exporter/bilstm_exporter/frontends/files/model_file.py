@@ -53,6 +53,7 @@ _OTHER_MODELS = {
     ".tflite": "a TFLite model",
 }
 _CONFIG_LIMIT = 256 * 2**20
+_OBJECTS_LIMIT = 2**19  # some 50 a layer
 # Keys that one generation writes and the other does not.
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
 _KERAS2_KEYS = frozenset({"batch_input_shape", "time_major"})
@@ -498,7 +499,7 @@ def _inspect_zip(path: Path) -> tuple[Any, str]:
                 message = f"{path} is damaged: {broken} does not match its checksum"
                 raise ModelFileError(message)
             _check_weights(archive, path)
-            config = json.loads(_member(archive, "config.json"))
+            config = _config(_member(archive, "config.json"))
             metadata = json.loads(_member(archive, "metadata.json"))
     except KeyError as error:
         message = f"{path} is a zip archive but not a .keras file: it holds no {error.args[0]}"
@@ -531,6 +532,20 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
+def _config(text: str | bytes) -> Any:
+    """Parse a configuration.
+
+    Raises:
+        ValueError: It is not JSON, or would take minutes to walk through.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    if text.count("{") + text.count("[") > _OBJECTS_LIMIT:
+        message = f"its configuration has more than {_OBJECTS_LIMIT} lists and objects"
+        raise ValueError(message)
+    return json.loads(text)
+
+
 def _inspect_hdf5(path: Path) -> tuple[Any, str]:
     with _open_hdf5(path) as file:
         config = file.attrs.get("model_config")
@@ -544,7 +559,7 @@ def _inspect_hdf5(path: Path) -> tuple[Any, str]:
         )
         raise ModelFileError(message)
     try:
-        parsed = json.loads(config)
+        parsed = _config(config)
     except (ValueError, RecursionError) as error:
         message = f"{path} is damaged: its model_config is not JSON ({error})"
         raise ModelFileError(message) from error
@@ -570,9 +585,9 @@ def _inspect_json(path: Path) -> tuple[str, Any, str]:
         message = f"{path} has {path.stat().st_size} bytes, more than any architecture"
         raise ModelFileError(message)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = _config(path.read_text(encoding="utf-8"))
         if isinstance(config, str):  # json.dump(model.to_json(), file)
-            config = json.loads(config)
+            config = _config(config)
     except (ValueError, RecursionError) as error:
         message = (
             f"{path} is not a Keras model: it is not one JSON object, as an architecture is "
