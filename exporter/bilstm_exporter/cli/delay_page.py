@@ -31,6 +31,19 @@ _MIN_ERROR = 1e-9
 """What a logarithmic axis shows of an error of 0."""
 
 
+def check_delay_page(file: str) -> str | None:
+    """Check that the page can be written, before the export; returns what it will lack, if any.
+
+    Raises:
+        OptionError: There is no such folder.
+    """
+    folder = Path(file).resolve().parent
+    if not folder.is_dir():
+        message = f"html: {file} cannot be written: there is no folder {folder}; create it first"
+        raise OptionError(message)
+    return None if plots_are_available() else NO_PLOTS
+
+
 def write_delay_page(file: str, model: str, streaming: StreamingReport) -> None:
     """Write the page.
 

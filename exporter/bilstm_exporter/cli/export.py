@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilstm_exporter.api import check_before_loading
-from bilstm_exporter.cli.delay_page import write_delay_page
+from bilstm_exporter.cli.delay_page import check_delay_page, write_delay_page
 from bilstm_exporter.cli.display import (
     print_explanation,
     print_report,
@@ -242,16 +242,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     """Export or explain the model; returns the exit code."""
     options = _options(args)  # before TensorFlow, which takes seconds to load
-    if args.html and not args.streaming:
-        message = "html: it shows the delays of streams; add --streaming"
-        raise OptionError(message)
-    if args.explain:
-        check_file(options.data)
-    else:
-        check_before_loading(args.model, args.out, options)
-    limits = parse_budget(options.max_drop, options.max_kb, options.max_ms)
-    if not (limits.is_unlimited or args.data or args.quiet or args.explain):
-        sys.stderr.write(f"{NO_DATA}\n")
+    _check_before_loading(args, options)
     with progress_listener(quiet=args.quiet) as shown:
         listener = _watched(shown, interrupts)
         _choose_keras(args)
@@ -276,7 +267,26 @@ def run(args: argparse.Namespace, interrupts: Interrupts) -> int:
         print_report(report, as_json=args.json)
     if args.html and report.streaming is not None:
         write_delay_page(args.html, report.model, report.streaming)
+        if not args.quiet:
+            sys.stderr.write(f"export-bilstm: the page is {args.html}\n")
     return 0
+
+
+def _check_before_loading(args: argparse.Namespace, options: ExportOptions) -> None:
+    """Find what cannot be used, and say what is missing, before TensorFlow is loaded."""
+    if args.html and not args.streaming:
+        message = "html: it shows the delays of streams; add --streaming"
+        raise OptionError(message)
+    if args.explain:
+        check_file(options.data)
+    else:
+        check_before_loading(args.model, args.out, options)
+    limits = parse_budget(options.max_drop, options.max_kb, options.max_ms)
+    if not (limits.is_unlimited or args.data or args.quiet or args.explain):
+        sys.stderr.write(f"{NO_DATA}\n")
+    missing = check_delay_page(args.html) if args.html else None
+    if missing and not args.quiet:
+        sys.stderr.write(f"export-bilstm: {missing}\n")
 
 
 def _options(args: argparse.Namespace) -> ExportOptions:

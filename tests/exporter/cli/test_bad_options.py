@@ -9,6 +9,7 @@ import pytest
 from keras import layers as kl
 
 from bilstm_exporter import pipeline
+from bilstm_exporter.cli.export import main
 from exporter.models import floats
 
 PARITY, OPTION, FOLDER = 1, 2, 4
@@ -154,6 +155,20 @@ def test_the_default_folder_is_checked_before_the_model_is_read(fails, here, mon
     (here / "m-edge").mkdir()
     (here / "m-edge" / "manifest.json").write_text("{}")
     assert "m-edge already exists" in fails(FOLDER, here / "m.keras")
+
+
+def test_a_page_that_cannot_be_written_is_found_before_the_model_is_read(fails, monkeypatch):
+    monkeypatch.setattr(pipeline, "read", None)
+    message = fails(OPTION, "m.keras", "--streaming", "--html", "missing/page.html")
+    assert "html: missing/page.html cannot be written: there is no folder" in message
+
+
+@pytest.mark.usefixtures("here")
+def test_that_a_page_has_no_curves_is_said_first(monkeypatch, capsys):
+    monkeypatch.setattr("bilstm_exporter.cli.delay_page.plots_are_available", lambda: False)
+    main(["m.keras", "--streaming", "--html", "page.html"])
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("export-bilstm: the page has no plots: matplotlib")
 
 
 def test_no_model_at_all(fails):

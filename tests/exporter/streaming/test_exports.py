@@ -239,7 +239,9 @@ def test_a_page_with_curves(tmp_path, saved, capsys):
     assert main([*arguments, "--html", str(page)]) == 2
     options = ["--streaming", "--chunk", "2", "--html", str(page)]
     assert main([*arguments, *options]) == 0
-    assert "edge --stream --input steps.csv" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "edge --stream --input steps.csv" in shown.out
+    assert f"export-bilstm: the page is {page}\n" in shown.err
     text = page.read_text()
     assert "agreement by delay" in text
     assert "Only probes were used" in text
