@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bilstm_exporter.errors import ExportError, ModelFileError, OptionError
-from bilstm_exporter.frontends.files.model_file import inspect
+from bilstm_exporter.frontends.files.model_file import checkpoint_files, inspect
 from bilstm_exporter.frontends.files.tfjs import read_weights
 from bilstm_exporter.frontends.files.user_code import build_model, import_objects
 from bilstm_exporter.frontends.loading import read
@@ -217,6 +217,19 @@ def test_weights_of_tensorflow_js_that_claim_more(tmp_path, change):
     (tmp_path / "model.json").write_text(json.dumps({"weightsManifest": [group | change]}))
     with pytest.raises((ModelFileError, ValueError), match=r"twice|the type|end within"):
         read_weights(tmp_path / "model.json")
+
+
+def test_a_checkpoint_whose_data_lie_elsewhere(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "w.ckpt.index").write_bytes(b"")
+    data = folder / "w.ckpt.data-00000-of-00001"
+    data.write_bytes(b"")
+    assert len(checkpoint_files(folder / "w.ckpt")) == 2
+    data.rename(tmp_path / "secret")
+    data.symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelFileError, match="leads out of the folder"):
+        checkpoint_files(folder / "w.ckpt")
 
 
 def test_links_within_a_cache_of_downloads(tmp_path):

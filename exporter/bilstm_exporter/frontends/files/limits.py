@@ -21,7 +21,7 @@ from bilstm_exporter.errors import ModelFileError
 from bilstm_exporter.frontends.patching import replaced
 
 # Keras stores weights without compression, and people who compress them gain little.
-_UNPACKED_LIMIT, _RATIO_LIMIT = 2**30, 50
+_UNPACKED_LIMIT, _RATIO_LIMIT = 2**28, 50
 # Weights are stored in a smaller dtype than they are computed in, at most; states of a stateful
 # model are not stored at all.
 _WEIGHT_RATIO, _STATES_LIMIT = 4, 2**28

@@ -27,6 +27,7 @@ from bilstm_exporter.errors import (
 )
 from bilstm_exporter.frontends.files import tfjs
 from bilstm_exporter.frontends.files.limits import (
+    check_beside,
     check_file,
     check_folder,
     check_unpacked,
@@ -227,8 +228,10 @@ def checkpoint_files(path: Path) -> list[Path]:
         return []
     escaped = glob.escape(prefix.name)
     found = [*prefix.parent.glob(f"{escaped}.index"), *prefix.parent.glob(f"{escaped}.data-*")]
+    index = prefix.with_name(f"{prefix.name}.index")
+    roots = {index.parent.resolve(), index.resolve().parent}
     for file in found:
-        check_file(file)
+        check_beside(file, roots)
     return sorted(found)
 
 
