@@ -28,7 +28,7 @@ NAMES = """
     custom-residual-bilstm-masked subclassed-two-inputs around-conv1d-valid-dilation
     custom-attention-pooling custom-attention-pooling-masked custom-attention-pooling-twice-masked
     hierarchical-attention-documents keras2onnx-custom-masked-pooling
-    attention-self-multi-head-causal masked-multi-head-attention-causal
+    attention-self-multi-head-causal masked-attention-causal
 """.split()
 
 

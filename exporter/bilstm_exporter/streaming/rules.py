@@ -86,6 +86,8 @@ def _convert_steps(node: Node, inputs: Sequence[Value], carried: Carried) -> lis
         node.refuse_weights()
     if any(value.kind is Kind.RUNNING for value in inputs):
         return [_divided(node, inputs)]
+    if node.type in ELEMENTWISE and any(value.kind is Kind.SIZES for value in inputs):
+        node.refuse("computes with the length of the sequence")
     rule = _RULES.get(node.type)
     if rule is None and node.type not in ELEMENTWISE:
         node.refuse(f"uses the operator {node.type} on the sequence")

@@ -57,6 +57,14 @@ class SumOfSoftmaxes(kl.Layer):
         return ops.sum(ops.sum(ops.softmax(x, axis=1) * x, axis=2, keepdims=True) * x, axis=1)
 
 
+class RelativePositions(kl.Layer):
+    """Divides the position of each step by the length."""
+
+    def call(self, x):
+        length = ops.shape(x)[1]
+        return x * (ops.cast(ops.arange(length), "float32") / ops.cast(length, "float32"))[:, None]
+
+
 def weighted_steps() -> keras.Model:
     """A recurrence reads weighted steps that are not summed up."""
     x = keras.Input((None, 3), name="x")
@@ -78,6 +86,10 @@ def test_layers_that_need_the_whole_sequence(name, analysed):
     ("build", "message"),
     [
         (gated, "layer 'gate' .* combines each step with a summary of the whole sequence"),
+        (
+            lambda: floats(RelativePositions(name="place"), bilstm()),
+            "layer 'place' .* computes with the length of the sequence",
+        ),
         (
             lambda: floats(bilstm(), SumOfSoftmaxes(name="own")),
             "layer 'own' .* adds up steps that are weighed by several softmaxes",
