@@ -219,6 +219,15 @@ def test_weights_of_tensorflow_js_that_claim_more(tmp_path, change):
         read_weights(tmp_path / "model.json")
 
 
+def test_an_archive_of_too_many_files(tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as target:
+        for number in range(10_001):
+            target.writestr(f"assets/{number}", b"")
+    with pytest.raises(ModelFileError, match="archive of 10001 files"):
+        inspect(path)
+
+
 def test_a_checkpoint_whose_data_lie_elsewhere(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()

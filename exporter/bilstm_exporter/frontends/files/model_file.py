@@ -54,6 +54,7 @@ _OTHER_MODELS = {
     ".tflite": "a TFLite model",
 }
 _CONFIG_LIMIT = 256 * 2**20
+_MEMBERS_LIMIT = 10_000  # three, and one or two for each layer of text
 _OBJECTS_LIMIT = 2**19  # some 50 a layer
 # Keys that one generation writes and the other does not.
 _KERAS3_KEYS = frozenset({"batch_shape", "optional", "registered_name"})
@@ -495,7 +496,11 @@ def _no_model(path: Path, start: bytes) -> str:
 def _inspect_zip(path: Path) -> tuple[Any, str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
+            members = archive.infolist()
+            if len(members) > _MEMBERS_LIMIT:
+                message = f"{path} is an archive of {len(members)} files, which no model is"
+                raise ModelFileError(message)
+            unpacked = sum(member.file_size for member in members)
             check_unpacked(path, unpacked, path.stat().st_size)
             broken = archive.testzip()
             if broken is not None:
