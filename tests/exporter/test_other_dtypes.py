@@ -54,7 +54,7 @@ def assert_exported(model, folder):
         for batch, time in SHAPES:
             arrays = arrays_of(source, batch, time)
             found = exported.predict(arrays[0] if len(arrays) == 1 else arrays)
-            found = list(found.values()) if isinstance(found, dict) else [found]
+            found = exported.spec.flatten_outputs(found)
             for one, other in zip(found, source.reference(arrays), strict=True):
                 np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
@@ -164,6 +164,41 @@ def test_a_cell_of_keras_2_that_needs_integers():
     assert_traced(keras2_table())
 
 
+class BackPointers(tf_keras.layers.Layer):
+    """The forward pass of a Viterbi decoder: the outputs are integers, the state is not."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = self.output_size = units
+
+    def build(self, shape):
+        self.transitions = self.add_weight("transitions", (self.units, self.units))
+        super().build(shape)
+
+    def call(self, inputs, states):
+        scores = states[0][:, :, None] + self.transitions
+        return tf.argmax(scores, 1, output_type=tf.int32), [inputs + tf.reduce_max(scores, 1)]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def back_pointers(*, zeros):
+    ids = tf_keras.Input((None,), dtype="int32")
+    x = tf_keras.layers.Embedding(7, 4, mask_zero=True)(ids)
+    x = tf_keras.layers.Bidirectional(tf_keras.layers.LSTM(2, return_sequences=True))(x)
+    rnn = tf_keras.layers.RNN(
+        BackPointers(4), return_sequences=True, return_state=True, zero_output_for_mask=zeros
+    )
+    y, state = rnn(x, initial_state=[tf.zeros_like(x[:, 0])])
+    return tf_keras.Model(ids, [tf.cast(y, tf.float32), state])
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_outputs_that_are_integers_under_a_mask(zeros):
+    assert_traced(back_pointers(zeros=zeros))
+
+
 class Masks(keras.layers.Layer):
     """Takes a mask apart, and puts it together again."""
 
@@ -208,6 +243,12 @@ def test_exports_of_keras_2(tmp_path):
     x = tf_keras.Input((None, 4))
     y = tf_keras.layers.Bidirectional(tf_keras.layers.LSTM(2, return_sequences=True))(x)
     assert_exported(tf_keras.Model(x, tf_keras.layers.GRU(2)(Indices()(y))), tmp_path / "edge")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zeros", [False, True])
+def test_exports_of_outputs_that_are_integers(tmp_path, zeros):
+    assert_exported(back_pointers(zeros=zeros), tmp_path / "edge")
 
 
 class Random(keras.layers.Layer):

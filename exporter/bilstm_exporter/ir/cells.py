@@ -141,10 +141,15 @@ class Cell(abc.ABC):
         """
         return [[None, *sequences[2:]], *([None, *shape[1:]] for shape in states)]
 
-    def output_shape(self, steps: Tensor, states: Sequence[Tensor]) -> list[int]:
-        """Shape of a step's output without the batch; ``steps`` are ``[time, batch, ...]``."""
+    def output_spec(self, steps: Tensor, states: Sequence[Tensor]) -> tf.TensorSpec:
+        """Shape, without the batch, and dtype of a step's output.
+
+        Args:
+            steps: ``[time, batch, ...]``, the inputs of all steps.
+            states: One tensor ``[batch, ...]`` per state.
+        """
         output, _ = self.step(steps[0], states)
-        return list(output.shape[1:])
+        return tf.TensorSpec(output.shape[1:], output.dtype)
 
     def differs_in_weights_only(self, other: Cell) -> bool:
         """Whether the cells are the same except for the values of their weights."""
@@ -241,10 +246,10 @@ class GatedCell(Cell):
         del sequences, states
         return [[None, self.gate_count * self.units], *[[None, self.units]] * self.state_count]
 
-    def output_shape(self, steps: Tensor, states: Sequence[Tensor]) -> list[int]:
-        """Shape of a step's output without the batch."""
+    def output_spec(self, steps: Tensor, states: Sequence[Tensor]) -> tf.TensorSpec:
+        """Shape, without the batch, and dtype of a step's output; see `Cell.output_spec`."""
         del steps, states
-        return [self.units]
+        return tf.TensorSpec([self.units], tf.float32)
 
     def differs_in_weights_only(self, other: Cell) -> bool:
         """Whether the cells are the same except for the values of their weights."""

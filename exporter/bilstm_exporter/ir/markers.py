@@ -122,12 +122,13 @@ class MarkerLowering(Lowering):
         step = _trace_step(recurrence, sequences, initial_state)
         step = lower_loops(step, self, lambda _node: recurrence.layer)
         output, *states = step.structured_outputs
-        output_shape, *state_shapes = (list(t.shape[1:]) for t in (output, *states))
         token = f"{recurrence.layer}:{len(self.markers)}"
-        shapes = [(batch, *output_shape)]
+        shapes, dtypes = [(batch, *output.shape[1:])], [output.dtype]
         if recurrence.return_sequences:
-            shapes.append((batch, time, *output_shape))
-        shapes.extend((batch, *shape) for shape in state_shapes)
+            shapes.append((batch, time, *output.shape[1:]))
+            dtypes.append(output.dtype)
+        shapes.extend((batch, *state.shape[1:]) for state in states)
+        dtypes.extend(state.dtype for state in states)
         self.markers[token] = Marker(
             recurrence=recurrence,
             has_state=tuple(state is not None for state in initial_state),
@@ -138,9 +139,7 @@ class MarkerLowering(Lowering):
         )
         inputs = [sequences, *([mask] if mask is not None else [])]
         inputs.extend(state for state in initial_state if state is not None)
-        results = tf.raw_ops.PyFuncStateless(
-            input=inputs, token=token, Tout=[tf.float32] * len(shapes)
-        )
+        results = tf.raw_ops.PyFuncStateless(input=inputs, token=token, Tout=dtypes)
         # EnsureShape keeps the shapes in a GraphDef.
         last_output, *rest = [
             tf.ensure_shape(tensor, shape) for tensor, shape in zip(results, shapes, strict=True)

@@ -165,10 +165,9 @@ class _Forward(_Parts):
     def run(self) -> list[Value]:
         call, over = self.call, self.call.sequences.over
         steps, mask = call.sequences.chunk, _chunk(call.mask)
-        shapes = self._state_shapes()
         states = [
-            self.carried.take(f"{call.label}_state_{number}", shape, tf.float32)
-            for number, shape in enumerate(shapes)
+            self.carried.take(f"{call.label}_state_{number}", spec.shape, spec.dtype)
+            for number, spec in enumerate(self._state_specs())
         ]
         starts = [
             state.before
@@ -178,7 +177,8 @@ class _Forward(_Parts):
         ]
         kept = before = None
         if self.repeats:
-            kept = self.carried.take(f"{call.label}_output", self._output_shape(), tf.float32)
+            spec = self._output_spec()
+            kept = self.carried.take(f"{call.label}_output", [1, *spec.shape], spec.dtype)
             before = kept.before
         end = -over if over > 0 else None
         result = self.lower(
@@ -204,19 +204,20 @@ class _Forward(_Parts):
     def _continued(self, before: RecurrenceResult, steps: Tensor, mask: Tensor) -> RecurrenceResult:
         return self.lower(steps, mask, before.states, before.last_output)
 
-    def _state_shapes(self) -> list[list[int]]:
+    def _state_specs(self) -> list[tf.TensorSpec]:
         cell = self.recurrence.cell
         if cell.units is not None:
-            return [[1, cell.zeros_width]] * cell.state_count
-        return [list(state.chunk.shape) for state in self.call.states if state is not None]
+            return [tf.TensorSpec([1, cell.zeros_width], tf.float32)] * cell.state_count
+        starts = (state.chunk for state in self.call.states if state is not None)
+        return [tf.TensorSpec(start.shape, start.dtype) for start in starts]
 
-    def _output_shape(self) -> list[int]:
+    def _output_spec(self) -> tf.TensorSpec:
         cell = self.recurrence.cell
         if cell.units is not None:
-            return [1, cell.units]
+            return tf.TensorSpec([cell.units], tf.float32)
         steps = tf.transpose(self.call.sequences.chunk, _time_first(self.call.sequences.chunk))
         starts = [state.chunk for state in self.call.states if state is not None]
-        return [1, *cell.output_shape(steps, starts)]
+        return cell.output_spec(steps, starts)
 
 
 class _Backward(_Parts):

@@ -53,7 +53,9 @@ def write_scan(
     )
     # A masked step without an output of its own repeats that of the step before it.
     repeats = masked and not output_is_state and not recurrence.zero_output_for_mask
-    carry = [*states, _zeros(build, call.sequences, output_shape)] if repeats else states
+    carry = states
+    if repeats:
+        carry = [*states, _zeros(build, call.sequences, output_shape, _dtype(step_output))]
     scanned = [sequences] if call.mask is None else [sequences, call.mask]
     backwards = recurrence.go_backwards
     if forward_only:  # its runtimes also scan the first axis only
@@ -158,7 +160,7 @@ def _scan_body(  # noqa: PLR0913 - the body depends on all of these
         if output_is_state:
             output = new_states[0]
         else:
-            masked_output = build.constant(0.0, "float32") if zero else previous
+            masked_output = build.constant(0, _dtype(output)) if zero else previous
             output = build.op("Where", _as_column(build, mask, output), output, masked_output)
     build.append_to(graph)
     graph.outputs.clear()
@@ -187,11 +189,17 @@ def _as_column(build: Builder, mask: ir.Value, like: ir.Value) -> ir.Value:
     return build.op("Unsqueeze", mask, build.constant(list(range(1, len(like.shape)))))
 
 
-def _zeros(build: Builder, like: ir.Value, shape: Sequence[int]) -> ir.Value:
+def _zeros(
+    build: Builder, like: ir.Value, shape: Sequence[int], dtype: str = "float32"
+) -> ir.Value:
     """Zeros ``[batch, *shape]`` with the batch size of ``like``."""
     batch = build.op("Slice", build.op("Shape", like), build.constant([0]), build.constant([1]))
     target = build.op("Concat", batch, build.constant(list(shape), "int64"), axis=0)
-    return build.op("Expand", build.constant(0.0, "float32"), target)
+    return build.op("Expand", build.constant(0, dtype), target)
+
+
+def _dtype(value: ir.Value) -> str:
+    return "float32" if value.dtype is None else value.dtype.numpy().name
 
 
 def _trailing_shape(value: ir.Value, layer: str) -> list[int]:

@@ -117,8 +117,8 @@ class _TimeLoop:
             self._zeros([self.cell.zeros_width]) if state is None else state
             for state in initial_state
         ]
-        self.output_shape = self.cell.output_shape(self.projected, states)
-        output_size = math.prod(self.output_shape) if recurrences[0].return_sequences else 0
+        self.output = self.cell.output_spec(self.projected, states)
+        output_size = math.prod(self.output.shape) if recurrences[0].return_sequences else 0
         self.tiling = tile_time(
             self.cell,
             self.time,
@@ -154,7 +154,7 @@ class _TimeLoop:
         self.output_is_state = self.zeroed or self.recurrence.output_is_state(
             masked=mask is not None, starts_at_zeros=initial_state[0] is None
         )
-        self.carry = states if self.output_is_state else [*states, self._zeros(self.output_shape)]
+        self.carry = states if self.output_is_state else [*states, self._output_zeros()]
 
     def run(self) -> list[RecurrenceResult]:
         """Run all steps; returns one result per recurrence."""
@@ -376,12 +376,16 @@ class _TimeLoop:
         # Every step is written before it is read, so the initial values do not matter. LiteRT
         # knows the output shape of FILL only at run time; zeros of fixed shape would be stored.
         rows = self.inputs[0]
-        shape = [self.row * size for size in self.output_shape]
+        shape, dtype = [self.row * size for size in self.output.shape], self.output.dtype
         elements = leading_elements(rows, shape)
         if elements is not None:
-            return elements
+            return tf.cast(elements, dtype)
         time, batch = (tf.shape(rows)[axis] for axis in range(2))
-        return tf.zeros([rows.shape[0] or time, rows.shape[1] or batch, *shape])
+        return tf.zeros([rows.shape[0] or time, rows.shape[1] or batch, *shape], dtype)
+
+    def _output_zeros(self) -> Any:
+        """Zeros ``[whole batch, ...]`` like the output of a step."""
+        return tf.cast(self._zeros(list(self.output.shape)), self.output.dtype)
 
     def _zeros(self, shape: Sequence[int]) -> Any:
         """Zeros ``[whole batch, *shape]``."""
