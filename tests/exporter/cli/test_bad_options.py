@@ -81,7 +81,7 @@ def test_custom_objects_that_are_misspelled(fails, saved, here, objects, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--outputs", "lsmt"), "there is no layer 'lsmt' in the model; did you mean 'lstm'?"),
+        (("--outputs", "lable"), "there is no layer 'lable' in the model; did you mean 'label'?"),
         (("--outputs", "zzz"), "there is no layer 'zzz' in the model; its layers are lstm"),
         (("--tokenizer", "ids.json"), "no input of the model takes ids"),
     ],

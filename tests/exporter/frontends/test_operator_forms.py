@@ -676,8 +676,7 @@ def test_another_softmax_stays_one_operator():
 
 
 def test_a_dtype_that_onnx_lacks_is_named_with_its_operator():
-    function = traced(
-        lambda x: tf.cast(tf.cast(x, tf.float8_e4m3fn), tf.float32), "float32", FREE, forms={}
-    )
+    float8 = tf.dtypes.experimental.float8_e4m3fn
+    function = traced(lambda x: tf.cast(tf.cast(x, float8), tf.float32), "float32", FREE, forms={})
     with pytest.raises(UnsupportedOperatorError, match="Cast to float8_e4m3fn"):
         to_onnx(function, 18)

@@ -16,7 +16,6 @@ from bilstm_exporter import export
 from bilstm_exporter.errors import KerasContractError, UnsupportedModelError
 from bilstm_exporter.frontends.keras3.model import Keras3Model
 from bilstm_exporter.frontends.keras3.recurrent import check_contract, describe_activation
-from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.quantization.recipes import RECIPES
 from bilstm_exporter.targets.base import TargetOptions
@@ -178,7 +177,7 @@ def test_a_layer_that_cannot_be_traced_leaves_keras_as_it_was(fails, tmp_path):
     assert raised.value.layers == ("inner",)
 
 
-def test_a_layer_of_keras_2_that_cannot_be_traced_is_named():
+def test_a_layer_of_keras_2_that_cannot_be_traced_is_named(tmp_path):
     class Looks(tf_keras.layers.Layer):
         def call(self, x):
             return x * 2 if np.max(x.numpy()) > 0 else x
@@ -194,11 +193,11 @@ def test_a_layer_of_keras_2_that_cannot_be_traced_is_named():
     model = Own()
     model(np.ones((2, 3, 4), np.float32))
     with pytest.raises(UnsupportedModelError, match="cannot be traced") as raised:
-        read(model)
+        export(model, tmp_path / "b")
     assert raised.value.layers == ("inner",)
 
 
-def test_a_model_that_cannot_be_traced_itself_names_no_layer():
+def test_a_model_that_cannot_be_traced_itself_names_no_layer(tmp_path):
     class Own(tf_keras.Model):
         def __init__(self):
             super().__init__()
@@ -212,7 +211,7 @@ def test_a_model_that_cannot_be_traced_itself_names_no_layer():
     model = Own()
     model(np.ones((2, 3, 4), np.float32))
     with pytest.raises(UnsupportedModelError, match="the model runs eagerly") as raised:
-        read(model)
+        export(model, tmp_path / "b")
     assert raised.value.layers == ()
 
 
