@@ -33,9 +33,9 @@ def test_the_number_of_traces(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     calls: Counter[str] = Counter()
     trace = Keras3Model.trace
 
-    def counted(self: Keras3Model, *args: Any) -> Any:
+    def counted(self: Keras3Model, *args: Any, **options: Any) -> Any:
         calls["trace"] += 1
-        return trace(self, *args)
+        return trace(self, *args, **options)
 
     monkeypatch.setattr(Keras3Model, "trace", counted)
     export(MODELS["stacked"](), tmp_path / "bundle", **options)

@@ -63,7 +63,7 @@ def test_a_layer_of_a_sequential_model(library):
 @pytest.mark.slow
 def test_layers_that_cannot_be_outputs(library):
     keras = importlib.import_module(library)
-    for name, words in (("lstm", "did you mean encoder/lstm"), ("none", "its layers are"),
+    for name, words in (("lstm", "did you mean 'encoder/lstm'"), ("none", "its layers are"),
                         ("x", "is an input")):  # fmt: skip
         with pytest.raises(OptionError, match=words):
             read(functional(library), outputs=(name,))

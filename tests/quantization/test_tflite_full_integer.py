@@ -259,7 +259,7 @@ def test_wrong_data_is_refused():
         convert([[x.astype(np.float64) for x in arrays] for arrays in good])
     with pytest.raises(OptionError, match="2 arrays"):
         convert([[*arrays, *arrays] for arrays in good])
-    with pytest.raises(OptionError, match="--batch 1 --time N"):
+    with pytest.raises(OptionError, match="--batch N --time N"):
         convert(good, load(MODELS["bilstm"]()))
 
 

@@ -59,7 +59,10 @@ FUNCTIONS = {
     "rfft cut": lambda x: both(tf.signal.rfft(x, [30])),
     "rfft padded": lambda x: both(tf.signal.rfft(x, [200])),
     "abs and angle": lambda x: tf.abs(tf.signal.rfft(x)) + tf.cos(tf.math.angle(tf.signal.rfft(x))),
-    "angle of every frequency": lambda x: tf.math.angle(tf.signal.rfft(x)),
+    # The angle of a number near 0 is badly conditioned.
+    "angle of every frequency": lambda x: (
+        tf.abs(tf.signal.rfft(x)) * tf.math.angle(tf.signal.rfft(x))
+    ),
     "dct": lambda x: tf.stack([tf.signal.dct(x, kind, norm="ortho") for kind in (2, 3)]),
     "phase of another length": lambda x: turned(tf.signal.rfft(x), x.shape[-1]),
     "quotients and moves": lambda x: moved(tf.signal.rfft(x)),
