@@ -51,19 +51,13 @@ _BATCH_ROUNDING = 0.05
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Candidate):
     """One input and Keras's outputs for it.
 
     Attributes:
-        kind: What it tests.
-        name: The kind with its sizes, for reports.
-        inputs: One array per input of the file.
         outputs: One array per output.
     """
 
-    kind: ProbeKind
-    name: str
-    inputs: list[np.ndarray]
     outputs: list[np.ndarray]
 
     @property
