@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,15 @@ _DECIDING = frozenset(
      "LessEqual", "Rint", "Round", "Sign", "TopKV2"}
 )  # fmt: skip
 _COMPARING = frozenset({"Equal", "NotEqual"})
+_DIVIDING = frozenset({"FloorDiv", "FloorMod"})  # their own quotient is rounded
+# Operators whose results are exact where their operands are: they move, choose or compare values.
+_EXACT = frozenset(
+    {"Abs", "All", "Any", "BroadcastTo", "Cast", "ConcatV2", "Const", "Equal", "ExpandDims",
+     "Fill", "GatherV2", "Greater", "GreaterEqual", "Identity", "Less", "LessEqual", "LogicalAnd",
+     "LogicalNot", "LogicalOr", "Max", "Maximum", "Min", "Minimum", "Neg", "NotEqual", "OnesLike",
+     "Pack", "Pad", "PadV2", "Relu", "Reshape", "ReverseV2", "Select", "SelectV2",
+     "Shape", "Sign", "Slice", "Squeeze", "StridedSlice", "Tile", "Transpose", "ZerosLike"}
+)  # fmt: skip
 # Random roundings partly cancel. Those of a library may all have one sign, and add up to more.
 _ONE_SIGN = 10
 # Whatever changes by more tolerances than this depends on a decision, not on a sum of roundings.
@@ -25,29 +34,41 @@ _DECISION = 20
 def may_decide(graph: MarkedGraph) -> bool:
     """Whether a model has operators in which the rounding of floats can decide an output.
 
-    A comparison with the inputs, such as for a mask, is exact.
+    What is made of the inputs without arithmetic is exact, such as a mask, or ids that are given as
+    floats.
     """
-    steps = [marker.step.graph for marker in graph.markers.values()]
-    return any(map(_has_decisions, (graph.function.graph, *steps)))
-
-
-def _has_decisions(graph: Any) -> bool:
-    definition = graph.as_graph_def()
-    inputs = {node.name for node in definition.node if node.op == "Placeholder"}
-    functions = (node for function in definition.library.function for node in function.node_def)
-    # The names of the inputs of the graph mean other tensors in a function.
-    return any(_decides(node, inputs) for node in definition.node) or any(
-        _decides(node, set()) for node in functions
+    steps = (marker.step.graph for marker in graph.markers.values())
+    whole = graph.function.graph
+    return any(map(_decides, _inexact_nodes(whole, {"Placeholder"}))) or any(
+        _decides(node) for step in steps for node in _inexact_nodes(step, set())
     )
 
 
-def _decides(node: Any, inputs: set[str]) -> bool:
+def _inexact_nodes(graph: Any, exact_sources: set[str]) -> Iterator[Any]:
+    """Yield the nodes of a graph and of its functions that round, or take rounded values.
+
+    Args:
+        graph: The graph.
+        exact_sources: Types of operators without operands that are exact, beside constants.
+    """
+    exact_types = _EXACT | exact_sources
+    exact: set[str] = set()
+    for operation in graph.get_operations():
+        is_exact = exact.issuperset(tensor.op.name for tensor in operation.inputs)
+        if is_exact and operation.type in exact_types:
+            exact.add(operation.name)
+        elif not is_exact or operation.type in _DIVIDING:
+            yield operation.node_def
+    for function in graph.as_graph_def().library.function:
+        yield from function.node_def
+
+
+def _decides(node: Any) -> bool:
     if node.op == "Cast":
         source, result = (tf.as_dtype(node.attr[name].type) for name in ("SrcT", "DstT"))
         return bool(source.is_floating and not result.is_floating)
-    if node.op not in _DECIDING | _COMPARING or not tf.as_dtype(node.attr["T"].type).is_floating:
-        return False
-    return node.op in _DECIDING or inputs.isdisjoint(name.split(":")[0] for name in node.input)
+    is_decision = node.op in _DECIDING or node.op in _COMPARING
+    return is_decision and bool(tf.as_dtype(node.attr["T"].type).is_floating)
 
 
 def is_possible(outputs: Sequence[np.ndarray], outcomes: Sequence[Sequence[np.ndarray]]) -> bool:

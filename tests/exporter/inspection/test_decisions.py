@@ -26,6 +26,22 @@ def test_models_with_decisions():
     assert may_decide(graph_of(kl.LSTM(2), kl.Lambda(lambda x: tf.argmax(x, -1))))
 
 
+@pytest.mark.parametrize(
+    ("function", "decides"),
+    [
+        (lambda x: tf.gather(tf.range(9.0), tf.cast(x, tf.int32)), False),
+        (lambda x: tf.not_equal(tf.cast(tf.cast(x, tf.int32), tf.float32), 0.0), False),
+        (lambda x: tf.argmax(tf.reshape(x, [2, 1]), -1), False),
+        (lambda x: tf.cast(2.5 * x, tf.int32), True),
+        (lambda x: tf.math.floordiv(x, 0.1), True),
+        (lambda x: tf.equal(x, tf.tanh(x)), True),
+    ],
+)
+def test_what_is_made_of_inputs_without_arithmetic_is_exact(function, decides):
+    traced = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([2]))
+    assert may_decide(SimpleNamespace(markers={}, function=traced)) == decides
+
+
 @pytest.mark.slow
 def test_a_decision_in_a_loop_is_found():
     def scan(x):
