@@ -20,7 +20,8 @@ import {
 import { ChecksumError, NoArtifactError, OptionError } from "./lib/errors.js";
 import { InputReader } from "./lib/inputs.js";
 import { MAX_BEAM } from "./lib/manifest.js";
-import { shown } from "./lib/messages.js";
+import { quoted, shown } from "./lib/messages.js";
+import { checkSpells } from "./lib/scorers.js";
 import { OnnxFile, gpuLacksFloat16 } from "./lib/session.js";
 import { slidingWindows } from "./lib/windows.js";
 
@@ -128,8 +129,8 @@ export class Model {
    * `CharacterNgrams`. With one of these, an example may have no text.
    */
   async transcribe(x, { output, batchSize, ...options } = {}) {
-    checkTranscribing(options);
-    return this.#decodedOne(x, findDecoding(this.manifest, "ctc", output), batchSize, options);
+    const checked = checkedTranscribing(options);
+    return this.#decodedOne(x, findDecoding(this.manifest, "ctc", output), batchSize, checked);
   }
 
   /**
@@ -138,10 +139,10 @@ export class Model {
    */
   async decode(x, { batchSize, ...options } = {}) {
     checkClassifying(options);
-    checkTranscribing(options);
+    const checked = checkedTranscribing(options);
     const { decoding } = this.manifest;
     if (!decoding.length) findDecoding(this.manifest, "labels");
-    const found = await this.#decoded(x, decoding, batchSize, options);
+    const found = await this.#decoded(x, decoding, batchSize, checked);
     return Object.fromEntries(decoding.map(({ output }, i) => [output, found[i]]));
   }
 
@@ -151,7 +152,7 @@ export class Model {
 
   /** Predicts once; returns the answers of each decoding. */
   async #decoded(x, decodings, batchSize, options) {
-    if (options.spans) decodings.forEach(checkFormsSpans);
+    checkApply(options, decodings);
     const found = await this.predict(x, { batchSize });
     const outputs = this.outputStructure === "single" ? [found] : Object.values(found);
     return decodings.map((decoding) => this.answers(x, outputs, decoding, options));
@@ -213,15 +214,41 @@ function checkClassifying({ topK, threshold }) {
   }
 }
 
-function checkFormsSpans({ kind, output, scheme }) {
-  if (kind === "tags" && scheme === null) {
+/** Raises `OptionError` for an option that applies to none of the decodings. */
+function checkApply({ topK, threshold, spans, beamWidth, words, scorer }, decodings) {
+  for (const { kind, output, scheme, labels } of decodings) {
+    if (spans && kind === "tags" && scheme === null) {
+      throw new OptionError(
+        `the tags of '${output}' form no spans: their names do not begin with B- and I-`,
+      );
+    }
+    if (words !== undefined && kind === "ctc") checkSpells(words, labels);
+  }
+  const kinds = decodings.map(({ kind }) => kind);
+  for (const [name, isGiven, takers, need] of [
+    ["topK", topK !== undefined, ["labels", "ctc"], "labels or texts"],
+    ["spans", spans, ["tags"], "tags"],
+    ["beamWidth", beamWidth !== undefined, ["ctc"], "texts of a CTC model"],
+    ["words", words !== undefined, ["ctc"], "texts of a CTC model"],
+    ["scorer", scorer !== undefined, ["ctc"], "texts of a CTC model"],
+  ]) {
+    if (isGiven && !kinds.some((kind) => takers.includes(kind))) {
+      throw new OptionError(
+        `${name} is for ${need}, which the model does not return: leave it out`,
+      );
+    }
+  }
+  if (threshold !== undefined && decodings.every((one) => (one.threshold ?? null) === null)) {
     throw new OptionError(
-      `the tags of '${output}' form no spans: their names do not begin with B- and I-`,
+      "threshold is for one value between two classes, or for classes that do not exclude each " +
+        `other; those of ${quoted(decodings.map(({ output }) => output))} do: leave it out`,
     );
   }
 }
 
-function checkTranscribing({ beamWidth, topK, words, scorer }) {
+/** Returns checked options, with words in a list. */
+function checkedTranscribing(options) {
+  const { beamWidth, topK, words, scorer } = options;
   for (const [name, value, most] of [
     ["beamWidth", beamWidth, MAX_BEAM],
     ["topK", topK, Infinity],
@@ -234,12 +261,18 @@ function checkTranscribing({ beamWidth, topK, words, scorer }) {
   if (words !== undefined && scorer !== undefined) {
     throw new OptionError("words and scorer are both given; give one of them");
   }
-  if (typeof words === "string" || (words !== undefined && !words?.[Symbol.iterator])) {
-    throw new OptionError(`words is ${shown(words)}; expected a list of words`);
-  }
   if (beamWidth === 1 && (words ?? scorer) !== undefined) {
     throw new OptionError("words and scorers need a beam search: a beamWidth from 2, such as 100");
   }
+  if (words === undefined) return options;
+  const isList = typeof words !== "string" && typeof words?.[Symbol.iterator] === "function";
+  const list = isList ? [...words] : [];
+  if (!list.length || !list.every((word) => typeof word === "string")) {
+    throw new OptionError(
+      `words is ${shown(words)}; expected a list of one or more words, each a string`,
+    );
+  }
+  return { ...options, words: list };
 }
 
 /**

@@ -11,8 +11,8 @@ from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import BilstmRuntimeError, InputError, InputTypeError
 from bilstm_runtime.frames import plain_column, unframed
 from bilstm_runtime.spec import BATCH, AnyArray
-from bilstm_runtime.text import TextReader
-from bilstm_runtime.values import ValueRule
+from bilstm_runtime.text import TextReader, are_texts
+from bilstm_runtime.values import ValueRule, ragged_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -185,7 +185,7 @@ class InputReader:
                 message = f"the model has the inputs {expected}; the dict holds {found}"
                 raise InputError(message)
             return [values[name] for name in self._names]
-        if len(self._names) == 1 or (self._takes_one_text and _are_texts(values)):
+        if len(self._names) == 1 or (self._takes_one_text and are_texts(values)):
             return [values] * len(self._names)
         if not isinstance(values, (list, tuple)):
             message = (
@@ -225,11 +225,6 @@ class InputReader:
                 raise InputError(message)
             sizes.append(next(iter(found.values())))
         return sizes
-
-
-def _are_texts(values: Values) -> bool:
-    is_column = isinstance(values, (list, tuple)) and len(values) > 0
-    return is_column and all(isinstance(one, str) for one in values)
 
 
 class _ColumnReader:
@@ -353,7 +348,8 @@ class _ColumnReader:
         except MemoryError:
             raise
         except Exception as error:  # whatever the value's own `__array__` raises
-            message = f"{label} cannot be read as an array ({error!s:.200})"
+            problem = ragged_place(value) or f"{error!s:.200}"
+            message = f"{label} cannot be read as an array ({problem})"
             raise InputTypeError(message) from error
         if array.dtype.kind not in "biuf":
             texts = "" if self._text is None else "texts, their ids as "

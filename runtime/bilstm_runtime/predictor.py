@@ -9,7 +9,12 @@ import numpy as np
 
 from bilstm_runtime.batching import BatchRunner
 from bilstm_runtime.decoding.labels import labels_of
-from bilstm_runtime.decoding.options import DecodingOptions, check_has_decoding, find_decoding
+from bilstm_runtime.decoding.options import (
+    DecodingOptions,
+    check_has_decoding,
+    find_decoding,
+    words_of,
+)
 from bilstm_runtime.decoding.tags import spans_of, tags_of
 from bilstm_runtime.decoding.transcriptions import transcriptions_of
 from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
@@ -321,7 +326,7 @@ class Predictor:
         options = DecodingOptions(
             top_k=top_k,
             beam_width=beam_width,
-            scorer=scorer if words is None else tuple(words),
+            scorer=scorer if words is None else words_of(words),
         )
         (texts,) = self._decoded(x, [decoding], options, batch_size)
         return texts
@@ -364,7 +369,7 @@ class Predictor:
         Args:
             x: The examples, as for `predict`.
             top_k: As for `classify`.
-            threshold: As for `classify`.
+            threshold: As for `classify`; for tags of two labels and one value also.
             spans: Whether to return spans for tags, as `spans` does.
             beam_width: As for `transcribe`.
             words: As for `transcribe`.
@@ -384,7 +389,7 @@ class Predictor:
             threshold=threshold,
             spans=spans,
             beam_width=beam_width,
-            scorer=None if words is None else tuple(words),
+            scorer=None if words is None else words_of(words),
         )
         found = self._decoded(x, self.spec.decoding, options, batch_size)
         names = [item.output for item in self.spec.decoding]
@@ -398,8 +403,7 @@ class Predictor:
         batch_size: int | None,
     ) -> list[list[Any]]:
         """Predict once; return the answers of each decoding, one for each example."""
-        for decoding in decodings:
-            options.check(decoding)
+        options.check(decodings)
         outputs = self.spec.flatten_outputs(self.predict(x, batch_size=batch_size))
         return [self._answers(x, outputs, decoding, options) for decoding in decodings]
 
@@ -430,7 +434,8 @@ class Predictor:
         sequences = self._sequences(x, self.outputs[number])
         if isinstance(decoding, CtcDecoding):
             return transcriptions_of(rows, sequences, decoding, options)
-        tags = tags_of(rows, sequences, decoding, marginals=options.marginals)
+        rule = options.applied(decoding)
+        tags = tags_of(rows, sequences, rule, marginals=options.marginals)
         if not options.spans:
             return tags
         texts = [None] * len(tags) if sequences is None else [s.text for s in sequences]

@@ -151,10 +151,14 @@ class InputSpec:
                 return "range", "two finite numbers, the lower first"
             if self.mask_value is not None and not low <= self.mask_value <= high:
                 return "mask_value", f"a value in the range {low} to {high} of the same input"
-        takes_sound = len(self.axes) in (2, 3) and np.dtype(self.dtype).kind == "f"
-        if self.sample_rate is not None and not takes_sound:
+        if self.sample_rate is not None and not self.can_be_sound:
             return "sample_rate", "an input of sound, [batch, time] or [batch, time, channels]"
         return None
+
+    @property
+    def can_be_sound(self) -> bool:
+        """Whether it takes floats, `[batch, time]` or `[batch, time, channels]`."""
+        return len(self.axes) in (2, 3) and np.dtype(self.dtype).kind == "f"
 
 
 @dataclass(frozen=True)

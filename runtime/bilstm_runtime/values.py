@@ -23,6 +23,26 @@ _largest, _smallest = np.maximum.reduce, np.minimum.reduce
 _KINDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floats"}
 
 
+def ragged_place(value: Any) -> str:
+    """Say where nested lists differ in length; empty if they do not.
+
+    >>> ragged_place([[1, 2], [3, 4], [5]])
+    'row 0 has 2 values, and row 2 has 1'
+    """
+    if not isinstance(value, (list, tuple)):
+        return ""
+    counts = [len(row) if isinstance(row, (list, tuple)) else None for row in value]
+    for number, count in enumerate(counts):
+        if count != counts[0]:
+            (first, other) = (
+                "is a number" if one is None else f"has {one} value{'' if one == 1 else 's'}"
+                for one in (counts[0], count)
+            )
+            return f"row 0 {first}, and row {number} {other}"
+    places = ((number, ragged_place(row)) for number, row in enumerate(value))
+    return next((f"in row {number}, {place}" for number, place in places if place), "")
+
+
 class ValueRule:
     """The allowed values of one input.
 

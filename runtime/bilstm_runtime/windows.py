@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilstm_runtime.errors import InputError, OptionError
+from bilstm_runtime.values import ragged_place
 
 if TYPE_CHECKING:
     from bilstm_runtime.spec import AnyArray, ModelSpec
@@ -83,10 +84,11 @@ def sliding_windows(
     try:
         steps = np.asarray(recording)
     except ValueError as error:
-        message = f"a recording cannot be read as an array ({error!s:.200})"
+        problem = ragged_place(recording) or f"{error!s:.200}"
+        message = f"a recording cannot be read as an array ({problem})"
         raise InputError(message) from error
     if steps.dtype.kind not in "biuf" or steps.ndim != len(axes):
-        expected = ", ".join(str(axis.size or axis.name) for axis in axes)
+        expected = ", ".join(["time", *(str(axis.size or axis.name) for axis in axes[1:])])
         message = f"a recording has the shape {list(steps.shape)}; expected [{expected}]"
         raise InputError(message)
     if len(steps) < length:

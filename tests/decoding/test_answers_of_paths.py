@@ -134,6 +134,9 @@ def test_texts_are_those_of_the_best_classes_or_of_a_search():
         ({"beam_width": 0}, "beam_width is 0; expected a whole number from 1"),
         ({"beam_width": 1, "words": ["a"]}, "need a beam search"),
         ({"words": ["a"], "scorer": object()}, "both given"),
+        ({"words": "ab"}, "expected a list of one or more words"),
+        ({"words": [b"ab"]}, "each a str"),
+        ({"words": ["x", "yz"]}, "none of the 2 words .* the first is 'x', .* characters are a, b"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

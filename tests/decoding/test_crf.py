@@ -189,3 +189,14 @@ def test_other_numbers_of_tags_are_refused():
         best_paths(np.zeros((1, 2, 4), np.float32), weights)
     with pytest.raises(ValueError, match=r"the mask has the shape \[1, 3\]; expected \[1, 2\]"):
         best_paths(np.zeros((1, 2, 3), np.float32), weights, np.ones((1, 3), bool))
+    with pytest.raises(ValueError, match=r"shape \[2, 3\]; expected \[batch, time, tags\]"):
+        best_paths(np.zeros((2, 3), np.float32), weights)
+
+
+def test_whole_numbers_are_not_rounded_sums():
+    weights = chain(np.random.default_rng(0), 3)
+    numbers = np.array([[[0, 1, 0], [1, 0, 0], [0, 0, 1]]])
+    paths, scores = best_paths(numbers, weights)
+    wanted_paths, wanted_scores = best_paths(1.0 * numbers, weights)
+    np.testing.assert_array_equal(paths, wanted_paths)
+    np.testing.assert_array_equal(scores, wanted_scores)

@@ -125,6 +125,8 @@ def test_one_value_a_step_is_that_of_the_second_tag() -> None:
     for values in (np.array([[0.4], [0.3]]), np.array([0.4, 0.3])):
         (tags,) = tags_of([values], None, rule)
         assert [(tag.tag, tag.score) for tag in tags] == [("yes", 0.4), ("no", 0.7)]
+    (tags,) = tags_of([values], None, DecodingOptions(threshold=0.3).applied(rule))
+    assert [tag.tag for tag in tags] == ["yes", "yes"]
 
 
 SPANS = [
@@ -183,6 +185,13 @@ def test_classify(classifier: str) -> None:
         model.classify(x, top_k=0)
     with pytest.raises(OptionError, match="threshold is 2"):
         model.classify(x, threshold=2)
+    for options, message in (
+        ({"threshold": 0.5}, "those of 'classes' do"),
+        ({"spans": True}, "spans is for tags"),
+        ({"beam_width": 2}, "beam_width is for texts of a CTC model"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            model.decode(x, **options)
     with pytest.raises(OptionError, match="no output 'z'; it has 'classes'"):
         model.classify(x, output="z")
 
@@ -427,6 +436,8 @@ def test_examples_are_no_recordings(windowed: str, tmp_path: Path, capsys: Any) 
     file = tmp_path / "lines.jsonl"
     file.write_text("\n".join(json.dumps(line.tolist()) for line in lines))
     assert run(windowed, file, capsys) == (2, [example, (0, 20), (15, 35), "error", example])
+    every = [(0, 20), (0, 20), (20, 40), "error", (0, 20)]
+    assert run(windowed, file, capsys, "--hop", "20") == (2, every)
     np.save(tmp_path / "long.npy", np.zeros((2, 40, 4)))
     assert run(windowed, tmp_path / "long.npy", capsys)[0] == 2
     assert run(windowed, tmp_path / "long.npy", capsys, "--hop", "3")[0] == 2
@@ -474,7 +485,9 @@ def test_impossible_windows(sensor: str) -> None:
     ):
         with pytest.raises(bilstm_runtime.BilstmRuntimeError, match=message):
             model.classify_windows(np.zeros((rows, 4)), **options)
-    with pytest.raises(bilstm_runtime.InputError, match=r"shape \[1, 30, 4\]; expected \[20, 4\]"):
+    with pytest.raises(
+        bilstm_runtime.InputError, match=r"shape \[1, 30, 4\]; expected \[time, 4\]"
+    ):
         model.classify_windows(np.zeros((1, 30, 4)))
 
 

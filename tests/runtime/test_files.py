@@ -83,6 +83,7 @@ def test_arrays() -> None:
         ("csv", b"a,name\n1,2\n3,x\n", IDS, "line 3: 'x' is not a number, in the column 'name'; rem"),
         ("csv", b"id,a\n0,5\n1,5\n2,5\n", IDS, "the column 'id' counts the rows: remove it"),
         ("csv", b",a\n1,5\n2,5\n3,5\n", IDS, "the first column, without a name, counts the rows"),
+        ("csv", b"1,2\n1,2,3\n", SERIES, "line 2 has 3 values, and the lines before it have 2; eac"),
         ("csv", b"id,a,b\n7,1,2\n9,3,4\n", SERIES, "columns are 'id', 'a', 'b'; the model takes 2 v"),
         ("csv", b"1\n", PAIR, "suits one input"),
         ("csv", b"1\x000\n", IDS, "not"),

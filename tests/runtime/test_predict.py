@@ -350,7 +350,7 @@ REFUSED = {
     "features": ("classifier", np.ones((1, 2, 5)), r"size 5 along axis 2, but the model takes 4"),
     "fewer features": ("classifier", np.ones((1, 2, 3)), "size 3 along axis 2"),
     "features in one example": ("classifier", [np.ones((1, 4)), np.ones((2, 5))], "example 1 .*size 5"),
-    "ragged features": ("classifier", [[[1, 2, 3, 4], [1, 2]]], "example 0 cannot be read as an array"),
+    "ragged features": ("classifier", [[[1, 2, 3, 4], [1, 2]]], "row 0 has 4 values, and row 1 has 2 v"),
     "strings": ("tagger", [["a", "b"]], "holds <U1 values"),
     "numbers as strings": ("tagger", np.array([["1"]]), "holds <U1 values"),
     "none": ("tagger", None, "holds object values"),

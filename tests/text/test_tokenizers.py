@@ -172,6 +172,7 @@ def test_a_pickle_is_refused_with_what_writes_it_as_json(tmp_path: Path) -> None
 BAD: list[tuple[str, str, str]] = [
     ("x.json", "[1", "not valid JSON"),
     ("x.json", "3", "is not a tokenizer"),
+    ("x.json", "{}", "is not a tokenizer"),
     ("x.json", '{"a": "b"}', "is not a tokenizer"),
     ("x.json", '{"class_name": "Tokenizer", "config": {}}', "to_json"),
     ("x.txt", "a\nb\na\n", "the token 'a' twice"),
@@ -188,6 +189,8 @@ def test_bad_files(tmp_path: Path, name, content, message) -> None:
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="is not a tokenizer"):
+        read_tokenizers({})
     with pytest.raises(OptionError, match=r"none\.json cannot be read"):
         read_tokenizers(tmp_path / "none.json")
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe")
@@ -267,6 +270,10 @@ def test_one_list_of_texts_is_for_words_and_characters() -> None:
         reader.read(texts).columns, reader.read(dict.fromkeys(given, texts)).columns, strict=True
     ):
         assert [one.tolist() for one in column] == [one.tolist() for one in wanted]
+    assert len(reader.read(np.array(texts)).columns) == 2
+    for wrong, message in (("so good", "'words' is a single text"), ([b"so"], "holds bytes")):
+        with pytest.raises(InputTypeError, match=message):
+            reader.read(wrong)
     tags = InputSpec("tags", "int32", (BATCH, TIME))
     reader = InputReader(ModelSpec("m", (words, tags), (), preprocessing=entries[:1]))
     with pytest.raises(InputError, match="the list holds 3 items"):

@@ -623,6 +623,7 @@ DECODINGS: Final[list[tuple[Decoding, list[int], dict[str, Any]]]] = [
         TagDecoding(output="y", labels=("x", "y"), activation="sigmoid", threshold=0.6),
         [2, 4, 1], {},
     ),
+    (TagDecoding(output="y", labels=("x", "y"), threshold=0.6), [2, 9, 1], {"threshold": 0.25}),
 ] + [
     (
         TagDecoding(
@@ -717,7 +718,7 @@ def _decodings() -> list[Any]:
                 for row in transcriptions_of(list(values), None, decoding, chosen)
             ]
         else:
-            tags = tags_of(list(values), None, decoding)
+            tags = tags_of(list(values), None, chosen.applied(decoding))
             case["answers"] = [[[one.tag, one.score] for one in row] for row in tags]
             case["spans"] = [
                 [[one.label, one.start, one.end, one.score] for one in spans_of(row, None)]

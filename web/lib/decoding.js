@@ -72,7 +72,7 @@ const everyStep = (count) => ({
 });
 
 /** The tags of each example: lists of `{ token, tag, score, start, end }`. */
-export function tagsOf(outputs, sequences, decoding, { marginals = false } = {}) {
+export function tagsOf(outputs, sequences, decoding, { marginals = false, threshold } = {}) {
   return outputs.map((output, number) => {
     const { tokens } = sequences?.[number] ?? everyStep(output.shape[0]);
     const kept = tokens.filter(({ step }) => step < output.shape[0]);
@@ -80,7 +80,7 @@ export function tagsOf(outputs, sequences, decoding, { marginals = false } = {})
     const rows = kept.map(({ step }) => all[step]);
     const tags = decoding.crf
       ? pathTags(output, rows, decoding, number, marginals)
-      : bestTags(output, rows, decoding);
+      : bestTags(output, rows, decoding, threshold ?? decoding.threshold);
     return kept.map(({ token, start, end }, i) => ({
       token,
       tag: nameOf(decoding, tags[i].number),
@@ -91,11 +91,11 @@ export function tagsOf(outputs, sequences, decoding, { marginals = false } = {})
   });
 }
 
-function bestTags(output, rows, decoding) {
+function bestTags(output, rows, decoding, threshold) {
   return rows.map((row) => {
     if (!isFloat(output)) return { number: Number(row[0]), score: null };
     const scores = scoresOf(row, decoding.activation, decoding.labels.length);
-    const number = bestOf(scores, scores.length === row.length ? null : decoding.threshold);
+    const number = bestOf(scores, scores.length === row.length ? null : threshold);
     return { number, score: scores[number] };
   });
 }

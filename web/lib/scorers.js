@@ -1,7 +1,29 @@
 /** What a CTC beam search knows of a language: a list of words, or n-grams of characters. */
 
+import { OptionError } from "./errors.js";
+import { shown } from "./messages.js";
+
 const START = "\x02";
 const END = "\x03";
+
+/** Raises `OptionError` if classes can spell none of the words. */
+export function checkSpells(words, labels, separator = " ") {
+  const parts = labels.filter((label) => label !== "" && label !== separator);
+  if (words.some((word) => canSpell(word, parts))) return;
+  throw new OptionError(
+    `none of the ${words.length} words can be written with the characters of the model: the first ` +
+      `is ${shown(words[0])}, and the characters are ${parts.join(", ").slice(0, 200)}`,
+  );
+}
+
+function canSpell(word, parts) {
+  const reached = new Set([0]);
+  for (let end = 1; end <= word.length; end += 1) {
+    const isEnd = (part) => word.startsWith(part, end - part.length);
+    if (parts.some((part) => reached.has(end - part.length) && isEnd(part))) reached.add(end);
+  }
+  return word !== "" && reached.has(word.length);
+}
 
 /**
  * Excludes every text that is not made of given words.

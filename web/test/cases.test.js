@@ -133,7 +133,7 @@ cases.decodings.forEach((one, number) => {
         answers,
       );
     } else {
-      const found = tagsOf(examplesOf(array), null, decoding);
+      const found = tagsOf(examplesOf(array), null, decoding, options);
       same(
         found.map((row) => row.map(({ tag, score }) => [tag, score])),
         answers,

@@ -12,12 +12,15 @@ import numpy as np
 
 from bilstm_exporter.errors import OptionError
 from bilstm_runtime.decoding.tags import scheme_of
-from bilstm_runtime.decoding_spec import Decoding, LabelDecoding, TagDecoding
+from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 from bilstm_runtime.spec import ModelSpec, OutputSpec
 
 Names: TypeAlias = tuple[str, ...]
 Labels: TypeAlias = Names | Mapping[str, Names]
 """The names of the classes of one output, or of several by the name of the output."""
+
+Scored: TypeAlias = LabelDecoding | TagDecoding
+"""How an output becomes labels or tags that may have scores."""
 
 DEFAULT_THRESHOLD = 0.5
 _SUM_ERROR = 1e-3
@@ -119,7 +122,7 @@ def decodings_of(
     threshold: float | None,
     spec: ModelSpec,
     outputs: Sequence[Sequence[np.ndarray]],
-) -> tuple[Decoding, ...]:
+) -> tuple[Scored, ...]:
     """Decide how outputs become labels or tags.
 
     Args:
@@ -140,9 +143,12 @@ def decodings_of(
                     f"{', '.join(map(repr, specs))}"
                 )
                 raise OptionError(message)
-        return tuple(
-            _checked(_decoding(spec, *specs[name], names, threshold), specs[name][0])
-            for name, names in labels.items()
+        return _with_threshold(
+            threshold,
+            *(
+                _checked(_decoding(spec, *specs[name], names, threshold), specs[name][0])
+                for name, names in labels.items()
+            ),
         )
     found = {
         name: _decoding(spec, one, values, labels, threshold)
@@ -159,16 +165,28 @@ def decodings_of(
         )
         raise OptionError(message)
     name = fitting[0] if fitting else next(iter(found))
-    return (_checked(found[name], specs[name][0]),)
+    return _with_threshold(threshold, _checked(found[name], specs[name][0]))
 
 
-def _misfit(decoding: Decoding, output: OutputSpec) -> str:
+def _with_threshold(threshold: float | None, *decodings: Scored) -> tuple[Scored, ...]:
+    """Return the decodings; raises `OptionError` if none of them has the threshold."""
+    if threshold is not None and all(one.threshold is None for one in decodings):
+        outputs = ", ".join(repr(one.output) for one in decodings)
+        message = (
+            f"threshold: the classes of {outputs} exclude each other, so that the one with the "
+            f"highest score is the answer; leave the option out"
+        )
+        raise OptionError(message)
+    return decodings
+
+
+def _misfit(decoding: Scored, output: OutputSpec) -> str:
     if not output.has_rows:
         return "it does not begin with the batch"
     return decoding.misfit(tuple(axis.size for axis in output.axes), output.dtype)
 
 
-def _checked(decoding: Decoding, output: OutputSpec) -> Decoding:
+def _checked(decoding: Scored, output: OutputSpec) -> Scored:
     problem = _misfit(decoding, output)
     if problem:
         message = (
@@ -185,7 +203,7 @@ def _decoding(
     values: Sequence[np.ndarray],
     names: Names,
     threshold: float | None,
-) -> Decoding:
+) -> Scored:
     """Describe the decoding of one output, whether the labels fit or not."""
     axes = output.axes[1:]
     is_integer = np.dtype(output.dtype).kind != "f"

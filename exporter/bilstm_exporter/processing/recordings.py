@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from bilstm_exporter.errors import OptionError
 from bilstm_runtime.preprocessing_spec import WindowPreprocessing
 from bilstm_runtime.spec import InputSpec, ModelSpec
@@ -81,5 +79,4 @@ def with_windows(spec: ModelSpec, window: int | None, hop: int | None) -> ModelS
 
 
 def _takes_sound(spec: InputSpec) -> bool:
-    has_channels = len(spec.axes) == 3 and spec.axes[2].size is not None
-    return np.dtype(spec.dtype).kind == "f" and (len(spec.axes) == 2 or has_channels)
+    return spec.can_be_sound and all(axis.size is not None for axis in spec.axes[2:])

@@ -112,7 +112,7 @@ def read_tokenizers(given: Any) -> dict[str | None, Tokenizer]:
     """
     if _is_named(given):
         given = [given]
-    if isinstance(given, Mapping) and not _is_table(given) and not _is_document(given):
+    if isinstance(given, Mapping) and given and not (_is_table(given) or _is_document(given)):
         return {
             None if name is None else str(name): read_tokenizer(one, str(name))
             for name, one in given.items()

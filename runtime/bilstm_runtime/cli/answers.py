@@ -74,7 +74,7 @@ class Answerer:
             (found,) = labels_of(values[np.newaxis], decoding, self._options)
             return self._object(output, found)
         if isinstance(decoding, TagDecoding) and decoding.crf is None:
-            (tags,) = tags_of([values], None, decoding)
+            (tags,) = tags_of([values], None, self._options.applied(decoding))
             return [{"tag": one.tag, "score": _rounded(one.score)} for one in tags]
         return None
 

@@ -69,6 +69,8 @@ class PredictionJob:
         progress: Progress,
         answerer: Answerer | None = None,
         windows: tuple[int, int] | None = None,
+        *,
+        are_recordings: bool = False,
     ) -> None:
         """Predict with a model.
 
@@ -80,8 +82,9 @@ class PredictionJob:
             file: Where to write.
             progress: Shows the number of examples.
             answerer: Writes answers in words, in place of numbers.
-            windows: The steps of a window, and from one to the next: an example with more steps
-                than a window is a recording. None if no windows are cut.
+            windows: The steps of a window, and from one to the next; None if no windows are cut.
+            are_recordings: Whether every example is a recording, of which windows are cut. If not,
+                those are that have more steps than a window.
         """
         self._model = model
         self._batch_size = batch_size
@@ -94,6 +97,7 @@ class PredictionJob:
         self._has_rows = False
         self._answerer = answerer
         self._windows = windows
+        self._are_recordings = are_recordings
         self._texts = [item.input for item in model.spec.texts]
         self.errors: list[str] = []
 
@@ -118,6 +122,7 @@ class PredictionJob:
         count = 0
         if input_format == TEXT_LINES:
             self._check_text()
+            self._check_no_windows()
         goes_on = input_format == TEXT_LINES or self._answerer is not None
         # A line that is not UTF-8 is an error of its own, which its surrogates cause.
         errors = "surrogateescape" if goes_on else "strict"
@@ -148,20 +153,17 @@ class PredictionJob:
         content = read_all(source, self._label)
         if input_format == TEXT_LINES:
             self._check_text()
+            self._check_no_windows()
             return self.answer(read_text_lines(content, inputs, self._label))
         ignored = label_keys(inputs, self._model.outputs)
         return self.answer(READERS[input_format](content, inputs, self._label, ignored))
 
-    def answer_recording(
-        self, source: BinaryIO, input_format: str, *, may_be_examples: bool
-    ) -> int:
-        """Answer each window of one recording.
+    def answer_recording(self, source: BinaryIO, input_format: str) -> int:
+        """Answer each window of one recording, or examples if not all are recordings.
 
         Args:
             source: The file.
             input_format: Its format.
-            may_be_examples: Whether the file may hold examples instead, which are answered as they
-                are: several, or one that is not longer than a window.
 
         Returns:
             The number of answers.
@@ -169,9 +171,6 @@ class PredictionJob:
         Raises:
             DataFileError: The file does not hold one recording.
         """
-        if input_format == TEXT_LINES:
-            message = f"{self._label}: windows are cut from numbers, not from text"
-            raise DataFileError(message)
         inputs = self._model.inputs
         ignored = label_keys(inputs, self._model.outputs)
         values = READERS[input_format](read_all(source, self._label), inputs, self._label, ignored)
@@ -179,7 +178,7 @@ class PredictionJob:
         rank = len(inputs[0].axes)
         recording = _one_recording(column, rank)
         has_batch = not isinstance(column, np.ndarray) or column.ndim >= rank
-        if may_be_examples and has_batch and not self._is_recording(recording):
+        if not self._are_recordings and has_batch and not self._is_recording(recording):
             return self.answer(values)
         if recording is None:
             message = f"{self._label}: windows are cut from one recording; found {len(column)} rows"
@@ -190,7 +189,7 @@ class PredictionJob:
         """Whether an example has more steps than a window."""
         if self._windows is None or not isinstance(example, (list, np.ndarray)):
             return False
-        return len(example) > self._windows[0]
+        return self._are_recordings or len(example) > self._windows[0]
 
     def _answer_windows(self, recording: Any) -> int:
         """Answer each window of a recording; returns their number."""
@@ -209,6 +208,7 @@ class PredictionJob:
     def answer_texts(self, texts: Sequence[str]) -> int:
         """Answer texts of the command line; returns their number."""
         self._check_text()
+        self._check_no_windows()
         for number, text in enumerate(texts):
             try:
                 self.answer(self._values([dict.fromkeys(self._names, text)]), number)
@@ -226,6 +226,12 @@ class PredictionJob:
                 f"{self._label}: the input {numbers[0]!r} takes numbers, not text; export the "
                 "model with its text layers or with --tokenizer FILE, or give --input FILE"
             )
+            raise DataFileError(message)
+
+    def _check_no_windows(self) -> None:
+        """Raise `DataFileError` if windows are asked for."""
+        if self._are_recordings:
+            message = f"{self._label}: windows are cut from numbers, not from text"
             raise DataFileError(message)
 
     def _answer_each(self, number: int, lines: Sequence[str], input_format: str, first: int) -> int:

@@ -201,12 +201,22 @@ def run(args: argparse.Namespace) -> int:
     owned = contextlib.closing(source) if source and is_owned else contextlib.nullcontext()
     with owned, opened_output(args.output) as file:
         write = WRITERS[output_format]
-        job = PredictionJob(model, args.batch_size, label, write, file, progress, answerer, windows)
+        job = PredictionJob(
+            model,
+            args.batch_size,
+            label,
+            write,
+            file,
+            progress,
+            answerer,
+            windows,
+            are_recordings=is_asked,
+        )
         by_line = answers_lines(model, input_format, output_format, answerer)
         if source is None:
             count = job.answer_texts(args.text)
-        elif windows and (is_asked or not (by_line and input_format in ("jsonl", TEXT_LINES))):
-            count = job.answer_recording(source, input_format, may_be_examples=not is_asked)
+        elif windows and input_format != TEXT_LINES and not (by_line and input_format == "jsonl"):
+            count = job.answer_recording(source, input_format)
         elif by_line:
             count = job.answer_lines(source, input_format)
         else:
@@ -287,6 +297,7 @@ def _answerer(args: argparse.Namespace, model: Model, output_format: str) -> Ans
         scorer=None if args.words is None else _words(args.words),
     )
     if not args.raw and output_format == "jsonl" and model.spec.decoding:
+        options.check(model.spec.decoding)
         return Answerer(model, options, as_text=args.text is not None and args.output is None)
     if options != DecodingOptions():
         check_has_decoding(model.spec)

@@ -195,6 +195,15 @@ def _valid_steps(emissions: AnyArray, chain: Chain, mask: AnyArray | None) -> _S
     return _Steps(steps, lengths, counts, places, order)
 
 
+def _floats(emissions: AnyArray) -> AnyArray:
+    """Return emissions as floats; raises `ValueError` for another number of axes."""
+    found = np.asarray(emissions)
+    if found.ndim != 3:
+        message = f"the emissions have the shape {list(found.shape)}; expected [batch, time, tags]"
+        raise ValueError(message)
+    return found if found.dtype.kind == "f" else found.astype(np.float64)
+
+
 def best_paths(
     emissions: AnyArray, chain: Chain, mask: AnyArray | None = None
 ) -> tuple[AnyArray, AnyArray]:
@@ -216,6 +225,7 @@ def best_paths(
     Raises:
         ValueError: The shapes do not belong together.
     """
+    emissions = _floats(emissions)
     steps = _valid_steps(emissions, chain, mask)
     values = _best_scores(steps.emissions, chain.transitions, steps.counts)
     time, batch, _ = values.shape
@@ -329,7 +339,7 @@ def log_normalizers(emissions: AnyArray, chain: Chain, mask: AnyArray | None = N
     Raises:
         ValueError: The shapes do not belong together.
     """
-    steps = _valid_steps(emissions.astype(np.float64), chain, mask)
+    steps = _valid_steps(_floats(emissions).astype(np.float64), chain, mask)
     forward = _forward(steps.emissions, chain.transitions.astype(np.float64), steps.counts)
     found = np.zeros(len(emissions))
     if len(forward):
@@ -352,7 +362,7 @@ def marginals(emissions: AnyArray, chain: Chain, mask: AnyArray | None = None) -
     Raises:
         ValueError: The shapes do not belong together.
     """
-    steps = _valid_steps(emissions.astype(np.float64), chain, mask)
+    steps = _valid_steps(_floats(emissions).astype(np.float64), chain, mask)
     transitions = chain.transitions.astype(np.float64)
     values = steps.emissions
     forward = _forward(values, transitions, steps.counts)

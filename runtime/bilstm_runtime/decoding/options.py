@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from bilstm_runtime.decoding.scorers import check_spells
 from bilstm_runtime.decoding_spec import MAX_BEAM, CtcDecoding, LabelDecoding, TagDecoding
 from bilstm_runtime.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from bilstm_runtime.decoding.ctc import Scorer
     from bilstm_runtime.decoding_spec import Decoding
     from bilstm_runtime.spec import ModelSpec
@@ -65,14 +68,53 @@ class DecodingOptions:
             message = "words and scorers need a beam search: a beam_width from 2, such as 100"
             raise OptionError(message)
 
-    def check(self, decoding: Decoding) -> None:
-        """Raise `OptionError` if a decoding has no such answers."""
-        if self.spans and isinstance(decoding, TagDecoding) and decoding.scheme is None:
+    def check(self, decodings: Sequence[Decoding]) -> None:
+        """Raise `OptionError` for an option that applies to none of the decodings."""
+        for decoding in decodings:
+            if self.spans and isinstance(decoding, TagDecoding) and decoding.scheme is None:
+                message = (
+                    f"the tags of {decoding.output!r} form no spans: their names do not begin with "
+                    f"B- and I-; they are {', '.join(decoding.labels[:8])}"
+                )
+                raise OptionError(message)
+            if isinstance(self.scorer, tuple) and isinstance(decoding, CtcDecoding):
+                check_spells(self.scorer, decoding.labels)
+        outputs = ", ".join(repr(decoding.output) for decoding in decodings)
+        kinds = {type(decoding) for decoding in decodings}
+        for name, is_given, takers, need in (
+            ("top_k", self.top_k is not None, {LabelDecoding, CtcDecoding}, "labels or texts"),
+            ("spans", self.spans, {TagDecoding}, "tags"),
+            ("beam_width", self.beam_width is not None, {CtcDecoding}, "texts of a CTC model"),
+            ("words", self.scorer is not None, {CtcDecoding}, "texts of a CTC model"),
+        ):
+            if is_given and not kinds & takers:
+                message = f"{name} is for {need}, which the model does not return: leave it out"
+                raise OptionError(message)
+        if self.threshold is not None and all(_threshold(one) is None for one in decodings):
             message = (
-                f"the tags of {decoding.output!r} form no spans: their names do not begin with "
-                f"B- and I-; they are {', '.join(decoding.labels[:8])}"
+                f"threshold is for one value between two classes, or for classes that do not "
+                f"exclude each other; those of {outputs} do: leave it out"
             )
             raise OptionError(message)
+
+    def applied(self, decoding: TagDecoding) -> TagDecoding:
+        """Return a decoding with the threshold of the options, if it has a threshold."""
+        if self.threshold is None or decoding.threshold is None:
+            return decoding
+        return replace(decoding, threshold=self.threshold)
+
+
+def words_of(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the words that texts may have; raises `OptionError` if they are not words."""
+    found = () if isinstance(words, (str, bytes)) else tuple(words)
+    if not found or not all(isinstance(word, str) for word in found):
+        message = f"words is {words!r:.60}; expected a list of one or more words, each a str"
+        raise OptionError(message)
+    return found
+
+
+def _threshold(decoding: Decoding) -> float | None:
+    return None if isinstance(decoding, CtcDecoding) else decoding.threshold
 
 
 def check_has_decoding(spec: ModelSpec) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bilstm_runtime.errors import OptionError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -16,6 +18,31 @@ if TYPE_CHECKING:
 _START: Final = "\x02"
 _END: Final = "\x03"
 """Stand for the start and the end of a text in n-grams (the control characters STX and ETX)."""
+
+
+def check_spells(words: Sequence[str], labels: Sequence[str], separator: str = " ") -> None:
+    """Raise `OptionError` if classes can spell none of the words.
+
+    Args:
+        words: The words.
+        labels: The text of each class; "" for the blank.
+        separator: The text between words.
+    """
+    parts = [label for label in labels if label not in {"", separator}]
+    if not any(_can_spell(word, parts) for word in words):
+        message = (
+            f"none of the {len(words)} words can be written with the characters of the model: the "
+            f"first is {words[0]!r:.40}, and the characters are {', '.join(parts):.200}"
+        )
+        raise OptionError(message)
+
+
+def _can_spell(word: str, parts: Sequence[str]) -> bool:
+    reached = {0}
+    for end in range(1, len(word) + 1):
+        if any(word.endswith(part, 0, end) and end - len(part) in reached for part in parts):
+            reached.add(end)
+    return len(word) in reached and bool(word)
 
 
 class WordList:

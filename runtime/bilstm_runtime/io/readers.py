@@ -163,7 +163,14 @@ def read_csv(
         if not (header or rows) and is_csv_header(cells):
             header = [cell.strip() for cell in cells]
         else:
-            rows.append(_numbers(cells, header, f"{label}, line {number}"))
+            row = _numbers(cells, header, f"{label}, line {number}")
+            if rank == 3 and rows and len(row) != len(rows[0]):
+                message = (
+                    f"{label}, line {number} has {len(row)} values, and the lines before it have "
+                    f"{len(rows[0])}; each line is one step"
+                )
+                raise DataFileError(message)
+            rows.append(row)
     if header and not rows:
         _numbers(header, [], f"{label}, line 1")  # raises
     if header:

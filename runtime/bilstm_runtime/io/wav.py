@@ -86,7 +86,10 @@ def _decoded(
 ) -> Recording:
     kind, channels, rate, _, _, bits = form
     dtype = _DTYPES.get((kind, bits))
-    if dtype is None or not channels or not rate:
+    if not channels or not rate:
+        message = f"{label} is damaged: it has {channels} channels and {rate} samples per second"
+        raise DataFileError(message)
+    if dtype is None:
         names = {_INTEGERS: "integers", _FLOATS: "floats"}
         found = f"{bits}-bit {names[kind]}" if kind in names else f"the format number {kind}"
         message = f"{label} holds {found}; save it with 16-bit or float samples (PCM)"
@@ -95,10 +98,12 @@ def _decoded(
     if size == _UNKNOWN_SIZE:
         size = (len(content) - start) // frame * frame
     if start + size > len(content) or size % frame:
-        message = (
-            f"{label} is truncated: its header announces {size} bytes of samples, and "
-            f"{len(content) - start} follow"
+        problem = (
+            f"and {len(content) - start} follow"
+            if start + size > len(content)
+            else f"which are no whole number of samples of {frame} bytes"
         )
+        message = f"{label} is truncated: its header announces {size} bytes of samples, {problem}"
         raise DataFileError(message)
     stored = np.frombuffer(bytes(content[start : start + size]), dtype)
     samples = stored.astype(np.float32)
@@ -122,7 +127,11 @@ def read_clip(content: Content, inputs: Sequence[InputSpec], label: str) -> Valu
     Raises:
         DataFileError: The file cannot be read, or its rate or channels are not those of the model.
     """
-    if len(inputs) != 1 or inputs[0].sample_rate is None:
+    if not (len(inputs) == 1 and inputs[0].can_be_sound):
+        names = ", ".join(f"{spec.name!r} of {spec.dtype}" for spec in inputs)
+        message = f"{label}: the model takes no sound; its inputs are {names}"
+        raise DataFileError(message)
+    if inputs[0].sample_rate is None:
         message = (
             f"{label}: the bundle names no sampling rate for its input; export the model with "
             "--sample-rate N, the number of samples per second that it was trained with"

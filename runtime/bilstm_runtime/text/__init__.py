@@ -3,7 +3,7 @@
 docs/manifest.md describes the algorithms for runtimes in other languages.
 """
 
-from bilstm_runtime.text.reader import TextReader, make_encoder
+from bilstm_runtime.text.reader import TextReader, are_texts, make_encoder
 from bilstm_runtime.text.vectorization import TextEncoder
 
-__all__ = ["TextEncoder", "TextReader", "make_encoder"]
+__all__ = ["TextEncoder", "TextReader", "are_texts", "make_encoder"]

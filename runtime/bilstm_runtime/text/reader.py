@@ -100,8 +100,9 @@ class TextReader:
         if not _holds_text(value):
             return None
         if isinstance(value, (str, bytes)):
+            text = value if isinstance(value, str) else value.decode(errors="replace")
             message = (
-                f"{self._label} is a single text; give a list of texts, such as [{value!r:.40}]"
+                f"{self._label} is a single text; give a list of texts, such as [{text!r:.40}]"
             )
             raise InputTypeError(message)
         examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
@@ -165,6 +166,15 @@ class TextReader:
                 raise InputError(message)
             ids = np.full((1, *ids.shape[1:]), self._empty_id, dtype=np.int64)
         return ids
+
+
+def are_texts(value: Any) -> bool:
+    """Whether a value is a text, or a list or array of nothing but texts."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist() if value.ndim == 1 else ()
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(isinstance(one, (str, bytes)) for one in value)
+    return isinstance(value, (str, bytes))
 
 
 def _holds_text(value: Any) -> bool:

@@ -117,8 +117,8 @@ def test_a_threshold_makes_classes_of_logits_independent() -> None:
     values = [[PROBABILITIES * 9]]
     (found,) = decodings_of(("a", "b", "c"), 0.2, model(y=(Axis(None, 3),)), values)
     assert (found.activation, found.exclusive, found.threshold) == ("sigmoid", False, 0.2)
-    (found,) = decodings_of(("a", "b", "c"), 0.2, model(y=(Axis(None, 3),)), [[PROBABILITIES]])
-    assert (found.exclusive, found.threshold) == (True, None)
+    with pytest.raises(OptionError, match="the classes of 'y' exclude each other"):
+        decodings_of(("a", "b", "c"), 0.2, model(y=(Axis(None, 3),)), [[PROBABILITIES]])
 
 
 def test_tags_that_form_spans() -> None:
