@@ -11,9 +11,11 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tf_keras
 
 from bilstm_exporter.errors import ExportError, ModelFileError, OptionError
 from bilstm_exporter.frontends.files import model_file
+from bilstm_exporter.frontends.files.limits import limited_weights
 from bilstm_exporter.frontends.files.model_file import checkpoint_files, inspect
 from bilstm_exporter.frontends.files.tfjs import read_weights
 from bilstm_exporter.frontends.files.user_code import build_model, import_objects
@@ -77,6 +79,15 @@ def test_initializers_do_not_run(saved, tmp_path, monkeypatch, kind):
     )
     model = read(path)[0].keras_model
     assert all(np.any(one.numpy()) for one in model.layers[0].weights)
+
+
+@pytest.mark.parametrize(
+    ("library", "args"), [(keras, ((2,), "ones")), (tf_keras, ("w", (2,), None, "ones"))]
+)
+def test_initializers_by_position_do_not_run(library, args):
+    layer = library.layers.Dense(2)
+    with limited_weights(library.layers.Layer, "model.keras", 100):
+        assert not np.any(layer.add_weight(*args).numpy())
 
 
 def policies(saved, path, pattern, name):

@@ -9,6 +9,7 @@ memory is taken or anything is opened.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import operator
 from collections.abc import Iterator
@@ -155,6 +156,9 @@ def limited_weights(layer: type, path: Path, stored: int) -> Iterator[None]:
         stored: The number of bytes of weights that are stored.
     """
     add_weight = layer.add_weight  # type: ignore[attr-defined] # of either Keras
+    named = list(inspect.signature(add_weight).parameters)[1:]
+    # Keras 3 takes only the shape, the initializer and the dtype by position, without names.
+    place = named.index("initializer") if named[0] == "name" else 1
     left = _STATES_LIMIT + _WEIGHT_RATIO * stored
 
     def add_limited(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -166,8 +170,11 @@ def limited_weights(layer: type, path: Path, stored: int) -> Iterator[None]:
                 f"more: its configuration is damaged, or is not that of the weights"
             )
             raise ModelFileError(message, layers=[self.name])
-        if type(self).__module__.partition(".")[0] in _KERAS and "initializer" in kwargs:
-            kwargs["initializer"] = "zeros"
+        if type(self).__module__.partition(".")[0] in _KERAS:
+            if len(args) > place:
+                args = (*args[:place], "zeros", *args[place + 1 :])
+            elif "initializer" in kwargs:
+                kwargs["initializer"] = "zeros"
         return add_weight(self, *args, **kwargs)
 
     with replaced({(layer, "add_weight"): add_limited}):
