@@ -70,12 +70,11 @@ def run_export(
     """Export a model; see `bilstm_exporter.export`."""
     stages, attempt = Stages(listener), Attempt(model)
     try:
-        if out is not None:
-            check_writable(output_folder(out), overwrite=options.overwrite)
+        chosen = None if out is None else output_folder(out)
+        if chosen is not None:
+            check_writable(chosen, overwrite=options.overwrite)
         loaded, probes = load_model(model, options, stages, attempt)
-        folder = (
-            Path(out) if out is not None else default_folder(loaded.origin.file, loaded.spec.name)
-        )
+        folder = chosen or default_folder(loaded.origin.file, loaded.spec.name)
         with staged(folder, overwrite=options.overwrite) as staging:
             builder = ArtifactBuilder(loaded, probes, options, stages)
             evaluation = evaluate_on_data(loaded, probes, options, stages)

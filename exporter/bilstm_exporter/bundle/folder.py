@@ -54,7 +54,7 @@ def planned_folder(
         The folder; None if it depends on the name of the model.
     """
     if out is not None:
-        return Path(out)
+        return output_folder(out)
     file = model if isinstance(model, (str, os.PathLike)) else weights
     if not isinstance(file, (str, os.PathLike)):
         return None
@@ -69,13 +69,21 @@ def default_folder(model_file: str, name: str) -> Path:
 def output_folder(out: str | os.PathLike[str]) -> Path:
     """Return the folder that a user named for the bundle.
 
+    ``..`` is resolved, so that ``nothere/../x`` creates no folder ``nothere``.
+
     Raises:
         OptionError: The name is empty.
     """
     if not os.fspath(out):
         message = "the output folder (--out) has an empty name; give a name, or leave --out away"
         raise OptionError(message)
-    return Path(out)
+    folder = Path(out)
+    if ".." not in folder.parts:
+        return folder
+    # realpath does not fail for links that lead to each other, unlike resolve before Python 3.13.
+    if folder.name == "..":
+        return Path(os.path.realpath(folder))
+    return Path(os.path.realpath(folder.parent)) / folder.name
 
 
 @contextlib.contextmanager

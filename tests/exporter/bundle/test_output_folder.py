@@ -156,3 +156,18 @@ def test_folders_without_the_marker_are_not_touched(old, tmp_path):
 def test_an_empty_name_is_an_option_error():
     with pytest.raises(OptionError, match="empty name"):
         output_folder("")
+
+
+@pytest.mark.parametrize("out", ["nothere/../x", "nothere/../sub/../x", "link/../x", "nothere/.."])
+def test_folders_that_a_name_only_passes_are_not_created(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other" / "inner"
+    other.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(other)
+    folder = output_folder(out)
+    expected = {"link/../x": tmp_path / "other" / "x", "nothere/..": tmp_path}
+    assert folder == expected.get(out, tmp_path / "x")
+    if folder != tmp_path:
+        with staged(folder, overwrite=False) as aside:
+            shutil.copytree(FIXTURES / "tagger", aside, dirs_exist_ok=True)
+    assert not (tmp_path / "nothere").exists()
