@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilstm_runtime.backends import StateSession
 from bilstm_runtime.errors import InputError
+from bilstm_runtime.values import has_nan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from bilstm_runtime.backends import Session
+    from bilstm_runtime.backends import Session, StateRun
     from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
 
 _SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
@@ -52,6 +54,16 @@ class LimitedSession:
         Raises:
             InputError: A value is larger than the file was tested for.
         """
+        return self.limited(self._session.run, arrays)
+
+    def limited(
+        self, run: Callable[[Sequence[AnyArray]], list[Any]], arrays: Sequence[AnyArray]
+    ) -> list[Any]:
+        """Run the file once with a function that does.
+
+        Raises:
+            InputError: A value is larger than the file was tested for.
+        """
         if self._limit is not None:
             self._check(arrays, self._limit)
         if self._masked:
@@ -59,10 +71,16 @@ class LimitedSession:
                 _without_denormals(array) if n in self._masked else array
                 for n, array in enumerate(arrays)
             ]
-        outputs = self._session.run(arrays)
+        outputs = run(arrays)
         if not self._has_warned:
             self._remark(outputs)
         return outputs
+
+    def carry(self, count: int) -> StateRun | None:
+        """Return runs that keep the states; see `StateSession.carry`."""
+        session = self._session
+        run = session.carry(count) if isinstance(session, StateSession) else None
+        return None if run is None else _LimitedRun(self, run)
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -86,15 +104,31 @@ class LimitedSession:
 
     def _remark(self, outputs: Sequence[AnyArray]) -> None:
         for n, name in self._outputs:
-            if np.isnan(outputs[n]).any():
+            if has_nan(outputs[n]):
                 self._has_warned = True
                 message = (
                     f"output {name!r} of {self._file} has NaN, though no input has: Keras divides "
                     f"by zero there too, as for a row without valid steps, or a number was too "
-                    f"large for float32. This is reported once for a model"
+                    f"large for float32. This is reported once for a model or a stream"
                 )
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
                 return
+
+
+class _LimitedRun:
+    """Runs that keep their states, within the limits of a session; see `StateRun`."""
+
+    def __init__(self, session: LimitedSession, run: StateRun) -> None:
+        self._session, self._run = session, run
+
+    @property
+    def states(self) -> list[AnyArray]:
+        """See `StateRun.states`."""
+        return self._run.states
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the file once; see `LimitedSession.run`."""
+        return self._session.limited(self._run.run, arrays)
 
 
 def _without_denormals(array: AnyArray) -> AnyArray:

@@ -16,6 +16,7 @@ from bilstm_runtime.errors import (
     ModelClosedError,
     NoArtifactError,
     OptionError,
+    StreamStateError,
 )
 from bilstm_runtime.float_limits import LimitedSession
 from bilstm_runtime.predictor import Predictor
@@ -199,12 +200,20 @@ class Model(Predictor):
         header, body = read_state(state, self._stream_owner)
         options = {key: header[key] for key in ("chunk", "lookahead")}
         fixed = spec.files.inputs[: len(self.inputs)]
-        zeros = {
-            item.name: np.full([axis.size or 1 for axis in item.axes], 0, item.dtype)
+        allowed = {
+            item.name: np.full(
+                [axis.size or 1 for axis in item.axes],
+                0 if item.range is None else item.range[0],
+                item.dtype,
+            )
             for item in fixed
             if item.name not in spec.timed
         }
-        stream = Stream(spec, session, owner=self._stream_owner, **options, inputs=zeros)
+        try:
+            stream = Stream(spec, session, owner=self._stream_owner, **options, inputs=allowed)
+        except OptionError as error:
+            message = f"the state of the stream is damaged: {error}"
+            raise StreamStateError(message) from error
         stream.restore(header, body)
         return stream
 
@@ -212,7 +221,7 @@ class Model(Predictor):
     def _stream_owner(self) -> str:
         return f"{self.sha256} {self.recipe}"
 
-    def _open_stream_file(self) -> tuple[StreamSpec, ForkSafeSession]:
+    def _open_stream_file(self) -> tuple[StreamSpec, LimitedSession]:
         spec = self._streaming
         if spec is None:
             message = (
@@ -222,27 +231,27 @@ class Model(Predictor):
         if self._is_closed:
             message = "the model is closed; load it again"
             raise ModelClosedError(message)
+        backend, bundle = self._opened_with
+        found = [
+            item
+            for item in spec.artifacts
+            if item.format == backend.format and item.recipe == self.recipe
+        ]
+        if not found:
+            present = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in spec.artifacts)
+            message = (
+                f"{self._folder} has no stream file for the backend {backend.name!r} and the "
+                f"recipe {self.recipe!r}; it has {present}. Load the model with one of these, "
+                f"or export it again with what is missing"
+            )
+            raise NoArtifactError(message)
+        (artifact,) = found
         if self._stream_file is None:
-            backend, bundle = self._opened_with
-            found = [
-                item
-                for item in spec.artifacts
-                if item.format == backend.format and item.recipe == self.recipe
-            ]
-            if not found:
-                present = ", ".join(f"{a.file} ({a.format}, {a.recipe})" for a in spec.artifacts)
-                message = (
-                    f"{self._folder} has no stream file for the backend {backend.name!r} and the "
-                    f"recipe {self.recipe!r}; it has {present}. Load the model with one of these, "
-                    f"or export it again with what is missing"
-                )
-                raise NoArtifactError(message)
-            (artifact,) = found
             self._stream_file = ForkSafeSession(
                 lambda: backend.open(bundle.read(artifact), artifact, spec.files, self.threads),
                 lambda: backend.open(bundle.read(artifact), artifact, spec.files, self.threads),
             )
-        return spec, self._stream_file
+        return spec, LimitedSession(self._stream_file, spec.files, artifact)
 
     def __enter__(self) -> Model:  # noqa: PYI034 (Self needs Python 3.11)
         """Return the model."""

@@ -17,7 +17,7 @@ from bilstm_runtime.backends import StateSession
 from bilstm_runtime.errors import InputError, InputTypeError, OptionError, StreamStateError
 from bilstm_runtime.spec import AnyArray
 from bilstm_runtime.stream_spec import MAX_STEPS
-from bilstm_runtime.values import ValueRule
+from bilstm_runtime.values import ValueRule, has_nan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -220,10 +220,14 @@ class Stream:
         """Continue from a saved state; see `read_state`.
 
         Raises:
-            StreamStateError: It is the state of a stream of another model.
+            StreamStateError: It is the state of a stream of another model, or holds values that
+                no stream of this model has.
         """
         pending = header["pending"]
-        if not 0 <= pending <= self.chunk + self._held + self.spec.overlap:
+        if (
+            pending > self.chunk + self._held + self.spec.overlap
+            or pending != header["steps"] - header["steps_done"]
+        ):
             raise _damaged()
         shapes = [
             *((pending, *array.shape[1:]) for array in self._pending),
@@ -241,11 +245,21 @@ class Stream:
             place = end
         if place != len(body):
             raise _damaged()
-        counts = len(self._pending), len(self._states)
-        self._pending = arrays[: counts[0]]
-        for state, saved in zip(self._now(), arrays[counts[0] : sum(counts)], strict=True):
+        count = len(self._pending)
+        end = count + len(self._states)
+        untimed = [item for item in self.spec.own_inputs if item.name not in self.spec.timed]
+        rules = [*self._rules, *map(ValueRule, untimed)]
+        inputs, states = [*arrays[:count], *arrays[end:]], arrays[count:end]
+        if any(map(has_nan, states)) or not all(map(_is_allowed, inputs, rules)):
+            message = (
+                "the state of the stream holds values that the model does not take, such as NaN: "
+                "start anew"
+            )
+            raise StreamStateError(message)
+        self._pending = arrays[:count]
+        for state, saved in zip(self._now(), states, strict=True):
             state[...] = saved
-        self._fixed = arrays[sum(counts) :]
+        self._fixed = arrays[end:]
         self.steps, self.steps_done = header["steps"], header["steps_done"]
         self.is_finished = header["is_finished"]
 
@@ -530,7 +544,7 @@ def read_state(state: bytes, owner: str) -> tuple[dict[str, Any], bytes]:
         is_valid = all(type(header[key]) is int and header[key] >= 0 for key in whole)
         is_valid = is_valid and type(header["is_finished"]) is bool
         found = header["owner"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged() from error
     if not is_valid:
         raise _damaged()
@@ -545,6 +559,13 @@ def read_state(state: bytes, owner: str) -> tuple[dict[str, Any], bytes]:
 
 def _damaged() -> StreamStateError:
     return StreamStateError("the state of the stream is damaged: copy it again, or start anew")
+
+
+def _is_allowed(array: AnyArray, rule: ValueRule) -> bool:
+    try:
+        return not array.size or rule.convert(array, "") is array
+    except InputError:
+        return False
 
 
 def _own(array: AnyArray) -> AnyArray:

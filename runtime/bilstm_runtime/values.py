@@ -172,6 +172,11 @@ def _all_finite(array: AnyArray) -> bool:
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
+def has_nan(array: AnyArray) -> bool:
+    """Whether a value is NaN: only then is the sum of squares NaN, and not infinite."""
+    return array.dtype.kind == "f" and math.isnan(np.vdot(array, array))
+
+
 def _inexact(integers: AnyArray, floats: AnyArray) -> AnyArray:
     """Return a `bool` mask of the integers that became floats of another value."""
     exact_to = 2 ** (np.finfo(floats.dtype).nmant + 1)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from bilstm_runtime.errors import (
 )
 from bilstm_runtime.spec import Artifact, Axis, InputSpec, ModelSpec, OutputSpec, StateSpec
 from bilstm_runtime.stream_spec import StreamOutputSpec, StreamSpec
-from bilstm_runtime.streams import Stream
+from bilstm_runtime.streams import _HEADER, _MAGIC, Stream
 
 ONE = Axis("batch", 1)
 FILE = Artifact("stream.onnx", "onnx", "float32", 1, "0" * 64, ("x",), ("y",))
@@ -324,6 +325,58 @@ def test_states_that_cannot_be_restored(streamed, bundle, backend):
     other = bilstm_runtime.load(folder, backend=backend)
     with pytest.raises(StreamStateError, match="another model, another export"):
         other.restore_stream(state)
+
+
+def forged(state, body=None, **changes):
+    """A state with other entries of its header, or other values, and the right checksum."""
+    begin = len(_MAGIC) + _HEADER.size
+    (length, _) = _HEADER.unpack(state[len(_MAGIC) : begin])
+    head = json.dumps(json.loads(state[begin : begin + length]) | changes).encode()
+    body = state[begin + length :] if body is None else body
+    return _MAGIC + _HEADER.pack(len(head), zlib.crc32(body, zlib.crc32(head))) + head + body
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["pending", "states"])
+def test_states_with_values_that_no_stream_has(streamed, place, value):
+    one = streamed.stream()
+    one.feed(signal(2))
+    arrays = one._pending if place == "pending" else one._states
+    arrays[0].flat[0] = value
+    if place == "states" and np.isinf(value):  # a running maximum starts so
+        assert np.isinf(streamed.restore_stream(one.to_bytes())._states[0]).any()
+        return
+    with pytest.raises(StreamStateError, match="values that the model does not take"):
+        streamed.restore_stream(one.to_bytes())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 10**30}, {"steps_done": 1}, {"pending": 2**62}, {"chunk": 0}, {"lookahead": 2**40},
+     {"chunk": 1.5}, {"steps": True}, {"is_finished": 0}],
+)  # fmt: skip
+def test_states_that_contradict_themselves(streamed, changes):
+    with pytest.raises(StreamStateError, match="damaged"):
+        streamed.restore_stream(forged(streamed.stream().to_bytes(), **changes))
+
+
+def test_a_header_of_lists_in_lists(streamed):
+    head = b"[" * 100_000
+    state = _MAGIC + _HEADER.pack(len(head), zlib.crc32(b"", zlib.crc32(head))) + head
+    with pytest.raises(StreamStateError, match="damaged"):
+        streamed.restore_stream(state)
+
+
+@pytest.mark.parametrize("name", ["streamed", "stepped"])
+def test_nan_of_a_stream_is_reported_once(load_fixture, backend, name):
+    one = load_fixture(name, backend=backend).stream()
+    x = signal(9)
+    one.feed(x[:4])
+    for state in one._now():
+        state[...] = np.nan
+    with pytest.warns(RuntimeWarning, match="has NaN, though no input has"):
+        one.feed(x[4:])
+    one.finish()
 
 
 def test_a_bundle_without_stream_files(load_fixture, backend):
