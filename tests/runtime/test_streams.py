@@ -15,6 +15,7 @@ import pytest
 
 import bilstm_runtime
 from bilstm_runtime.cli import run as cli_run
+from bilstm_runtime.errors import DataFileError
 from bilstm_runtime.io import sources
 
 if TYPE_CHECKING:
@@ -65,6 +66,46 @@ def test_blocks_of_any_size_have_the_same_lines(
             assert number == len(found) + 1
             found += part
     assert found == lines
+
+
+def test_a_line_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a file that is a hole; its blocks are not joined again and again."""
+    monkeypatch.setattr(sources, "_BLOCK", 64)
+    monkeypatch.setattr(sources, "_MOST_BYTES", 1000)
+    (tmp_path / "x").write_bytes(b"[1]\n" + bytes(2000))
+    with (
+        sources.open_source(str(tmp_path / "x")) as source,
+        pytest.raises(DataFileError, match="x, line 2: the line has no end"),
+    ):
+        list(sources.line_blocks(source, "x"))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="needs devices")
+@pytest.mark.parametrize("read", [sources.open_source, sources.read_list, cli_run._words])
+def test_devices_are_not_read(read: Callable[[str], Any], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("/dev/zero", "/dev/full", str(tmp_path / "link")):
+        with pytest.raises(DataFileError, match="is a device"):
+            read(name)
+    assert sources.read_list(os.devnull) == b""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_list_in_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "x")
+    monkeypatch.setattr(sources, "_WAIT_SECONDS", 0.1)
+    with pytest.raises(DataFileError, match="without a writer"):
+        sources.read_list(tmp_path / "x")
+    monkeypatch.setattr(sources, "_MOST_BYTES", 10)
+    for content in (b"0123456789", b"0123456789a"):
+        writer = threading.Thread(target=(tmp_path / "x").write_bytes, args=(content,))
+        writer.start()
+        if len(content) == 10:
+            assert sources.read_list(tmp_path / "x") == content
+        else:
+            with pytest.raises(DataFileError, match="more than 10 bytes"):
+                sources.read_list(tmp_path / "x")
+        writer.join()
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", None])

@@ -358,3 +358,36 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     item = TokenizerFilePreprocessing(input="x", file="t.json", bytes=2, sha256="0" * 64)
     with pytest.raises(MissingPackageError, match=r'pip install "bilstm-edge\[text\]"'):
         make_encoder(item, lambda _: b"{}").encode("good", "x")
+
+
+@pytest.mark.parametrize("change", [
+    {"word_index": '{"a": Infinity}'}, {"word_index": "[" * 100_000}, {"num_words": [1]},
+    {"num_words": float("inf")}, {"filters": 5}, {"word_index": {"a": [1]}},
+])  # fmt: skip
+def test_settings_of_another_type(change):
+    config = {"word_index": {"a": 1}} | change
+    with pytest.raises(OptionError, match=r"not what Tokenizer\.to_json"):
+        read_tokenizers({"class_name": "Tokenizer", "config": config})
+
+
+def test_json_in_json_in_lists(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps("[" * 100_000))
+    with pytest.raises(OptionError, match="is not a tokenizer"):
+        read_tokenizers(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"type": "BPE", "vocab": 7}}, "no vocabulary that can be read"),
+        ({"added_tokens": 7}, "no vocabulary that can be read"),
+        ({"padding": {"pad_id": -1}}, "has the id -1"),
+        ({"padding": {"pad_id": 2**40}}, "ids up to 1099511627776"),
+    ],
+)
+def test_a_tokenizer_file_with_settings_of_another_type(change, message):
+    settings = {"pre_tokenizer": None, "model": {"type": "WordLevel", "vocab": {"a": 0}}}
+    tokenizers = read_tokenizers(settings | change)
+    with pytest.raises(OptionError, match=message):
+        preprocessing_of(tokenizers, Length(), spec_of(TIME))

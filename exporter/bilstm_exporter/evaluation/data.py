@@ -223,8 +223,8 @@ def _npz(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except zipfile.BadZipFile:
-        names = []  # the reader reports it
+    except Exception:  # noqa: BLE001 - zipfile raises errors of many types; the reader reports it
+        names = []
     keys = _label_keys_in(names, spec)
     inputs = list(spec.inputs)
     others = [name for name in names if name not in keys]
@@ -304,11 +304,11 @@ _LABEL_READERS: Mapping[str, Callable[[bytes, ModelSpec, str], tuple[Any, object
 
 
 def _unpacked_bytes(content: bytes) -> int:
-    """Return the unpacked size of a .npz file in bytes; 0 if it is not a zip file."""
+    """Return the unpacked size of a .npz file in bytes; 0 if it cannot be read."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return sum(member.file_size for member in archive.infolist())
-    except zipfile.BadZipFile:
+    except Exception:  # noqa: BLE001 - as above
         return 0
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from bilstm_exporter.errors import OptionError
 from bilstm_runtime.decoding.tags import scheme_of
 from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
+from bilstm_runtime.errors import DataFileError
+from bilstm_runtime.io.sources import read_list
 from bilstm_runtime.spec import ModelSpec, OutputSpec
 
 Names: TypeAlias = tuple[str, ...]
@@ -45,9 +47,9 @@ def read_labels(given: Any) -> Labels:
 
 def _read_file(path: Path) -> Labels:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        message = f"labels: {path} cannot be read: {error.strerror or error}"
+        text = read_list(path).decode("utf-8-sig")
+    except DataFileError as error:
+        message = f"labels: {error}"
         raise OptionError(message) from error
     except UnicodeDecodeError as error:
         message = f"labels: {path} is not UTF-8 text ({error}); save it as UTF-8"

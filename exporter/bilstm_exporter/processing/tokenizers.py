@@ -14,14 +14,15 @@ import numpy as np
 
 from bilstm_exporter.errors import MissingLibraryError, OptionError
 from bilstm_runtime.cli.arguments import did_you_mean
-from bilstm_runtime.errors import BilstmRuntimeError, MissingPackageError
+from bilstm_runtime.errors import BilstmRuntimeError, DataFileError, MissingPackageError
+from bilstm_runtime.io.sources import read_list
 from bilstm_runtime.preprocessing_spec import (
     Fit,
     TextEntry,
     TokenizerFilePreprocessing,
     TokenizerPreprocessing,
 )
-from bilstm_runtime.spec import InputSpec, ModelSpec
+from bilstm_runtime.spec import InputSpec, ModelSpec, integer_limits
 from bilstm_runtime.text.tokenizer_file import open_tokenizer
 
 # The default of Keras's Tokenizer.
@@ -176,9 +177,9 @@ def read_tokenizer(given: Any, name: str) -> Tokenizer:
 
 def _read_file(path: Path) -> Tokenizer:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        message = f"tokenizer: {path} cannot be read: {error.strerror or error}"
+        content = read_list(path)
+    except DataFileError as error:
+        message = f"tokenizer: {error}"
         raise OptionError(message) from error
     if content.startswith(b"\x80") or path.suffix.lower() in _PICKLES:
         message = (
@@ -217,7 +218,7 @@ def _parsed(value: Any, origin: str) -> Tokenizer:
     if isinstance(value, str):  # json.dump(tokenizer.to_json(), file) encodes twice
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             _refuse(origin)
     if isinstance(value, (list, tuple)):
         return _table_of_lines(value, origin)
@@ -251,12 +252,12 @@ def _keras_tokenizer(config: Mapping[str, Any], origin: str) -> TokenTable:
         index = config["word_index"]
         found = json.loads(index) if isinstance(index, str) else dict(index)
         table = {str(token): int(number) for token, number in found.items()}
-        is_character, limit = bool(config.get("char_level")), config.get("num_words")
+        is_character, limit = bool(config.get("char_level")), int(config.get("num_words") or 0)
         lower, oov = bool(config.get("lower", True)), config.get("oov_token")
         filters = config.get("filters", FILTERS)
         filters = "" if filters is None or is_character else "".join(filters)
         separator = str(config.get("split", SEPARATOR))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         message = f"tokenizer: {origin} is not what Tokenizer.to_json() writes ({error!r:.80})"
         raise OptionError(message) from error
     if not separator:
@@ -267,7 +268,7 @@ def _keras_tokenizer(config: Mapping[str, Any], origin: str) -> TokenTable:
         message = f"tokenizer: the oov_token {oov!r} of {origin} has no id in its word_index"
         raise OptionError(message)
     # A word that num_words excludes is treated as an unknown one.
-    kept = {token: number for token, number in table.items() if not limit or number < int(limit)}
+    kept = {token: number for token, number in table.items() if not limit or number < limit}
     level = "character" if is_character else "word"
     return TokenTable(origin, kept, level, lower, filters, separator, unknown, 0)
 
@@ -449,14 +450,15 @@ def _table_entry(
 
 
 def _check_ids(one: InputSpec, origin: str, largest: int, remedy: str) -> None:
-    if one.range is None or largest <= one.range[1]:
+    limit = integer_limits(one.dtype)[1] if one.range is None else one.range[1]
+    if largest <= limit:
         return
     message = (
         f"tokenizer: {origin} has ids up to {largest}, and the input {one.name!r} takes ids up to "
-        f"{one.range[1]:g}: it belongs to another model"
+        f"{limit:g}: it belongs to another model"
     )
     if remedy:
-        message += f", or lacks the {remedy}={one.range[1] + 1:g} that it was used with"
+        message += f", or lacks the {remedy}={limit + 1:g} that it was used with"
     raise OptionError(message)
 
 
@@ -469,14 +471,23 @@ def _file_padding(tokenizer: TokenizerFile) -> int:
 
 
 def _file_ids(tokenizer: TokenizerFile) -> dict[str, int]:
+    """Return the ids of the tokens of a `tokenizer.json`.
+
+    Raises:
+        OptionError: It has none that can be read.
+    """
     model = tokenizer.settings["model"]
     vocabulary = model.get("vocab", {})
-    if isinstance(vocabulary, Mapping):
-        ids = {str(token): int(number) for token, number in vocabulary.items()}
-    else:  # a Unigram model lists tokens with their scores
-        ids = {str(entry[0]): number for number, entry in enumerate(vocabulary)}
-    for added in tokenizer.settings.get("added_tokens") or ():
-        ids[str(added["content"])] = int(added["id"])
+    try:
+        if isinstance(vocabulary, Mapping):
+            ids = {str(token): int(number) for token, number in vocabulary.items()}
+        else:  # a Unigram model lists tokens with their scores
+            ids = {str(entry[0]): number for number, entry in enumerate(vocabulary)}
+        for added in tokenizer.settings.get("added_tokens") or ():
+            ids[str(added["content"])] = int(added["id"])
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        message = f"tokenizer: {tokenizer.origin} has no vocabulary that can be read ({error!r})"
+        raise OptionError(message) from error
     return ids
 
 
@@ -489,12 +500,12 @@ def _file_entry(
             f"tokenizer.json have two, [batch, time]"
         )
         raise OptionError(message)
-    try:
-        ids = _file_ids(tokenizer)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        message = f"tokenizer: {tokenizer.origin} has no vocabulary that can be read ({error!r})"
-        raise OptionError(message) from error
-    _check_ids(one, tokenizer.origin, max(ids.values(), default=0), "")
+    ids = _file_ids(tokenizer).values()
+    _check_ids(one, tokenizer.origin, max((*ids, fit.padding_id)), "")
+    lowest = min((*ids, fit.padding_id))
+    if lowest < 0:
+        message = f"tokenizer: {tokenizer.origin} has the id {lowest}; ids are whole numbers from 0"
+        raise OptionError(message)
     file = f"tokenizer{number or ''}.json"
     try:
         open_tokenizer(tokenizer.content, tokenizer.origin, fit)

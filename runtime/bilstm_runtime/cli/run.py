@@ -332,11 +332,14 @@ def _words(file: str) -> tuple[str, ...]:
     Raises:
         DataFileError: The file cannot be read, or has no words.
     """
+    from bilstm_runtime.io.sources import read_list  # noqa: PLC0415 (see above)
+
     try:
-        words = tuple(filter(None, map(str.strip, Path(file).read_text("utf-8-sig").splitlines())))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_list(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         message = f"{file} is not a readable file of words, one per line, in UTF-8 ({error})"
         raise DataFileError(message) from error
+    words = tuple(filter(None, map(str.strip, text.splitlines())))
     if not words:
         message = f"{file} has no words; write one per line"
         raise DataFileError(message)

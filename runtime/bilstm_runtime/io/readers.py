@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _MANY_COLUMNS: Final = 8
-_LINE_END: Final = re.compile(r"\r\n?|\n")
+LINE_END: Final = re.compile(r"\r\n?|\n")
 
 
 LABEL_KEY: Final = "y"
@@ -111,7 +111,7 @@ def read_text_lines(content: Content, inputs: Sequence[InputSpec], label: str) -
 
 def split_lines(text: str) -> list[str]:
     """Split text at the ends of lines; a JSON string may contain other separators of Unicode."""
-    return _LINE_END.split(text)
+    return LINE_END.split(text)
 
 
 class JsonError(DataFileError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import mmap
 import os
 import stat
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from bilstm_runtime.errors import DataFileError
-from bilstm_runtime.io.readers import split_lines
+from bilstm_runtime.io.readers import LINE_END, split_lines
 
 if TYPE_CHECKING:
     import io
@@ -27,21 +28,59 @@ _WAIT_SECONDS: Final = 5.0
 
 _POLL_SECONDS: Final = 0.02
 
+_MOST_BYTES: Final = 2**28
+"""The largest list of words, labels or tokens; and the most characters of a line of examples."""
+
 
 def open_source(file: str | None) -> BinaryIO:
     """Open a file of examples, or stdin for None.
 
     Raises:
-        DataFileError: It cannot be read, or is a pipe without a writer.
+        DataFileError: It cannot be read, is a pipe without a writer, or a device such as
+            /dev/zero, whose end never comes.
     """
     if file is None:
+        with contextlib.suppress(OSError):  # not a file of the system
+            _refuse_endless("stdin", sys.stdin.buffer, os.fstat(sys.stdin.buffer.fileno()))
         return sys.stdin.buffer
     try:
-        if stat.S_ISFIFO(os.stat(file).st_mode):  # noqa: PTH116 (a str, as given)
+        status = os.stat(file)  # noqa: PTH116 (a str, as given)
+        if stat.S_ISFIFO(status.st_mode):
             return _open_pipe(file)
-        return open(file, "rb")  # noqa: PTH123 (the caller closes it)
+        opened = open(file, "rb")  # noqa: PTH123, SIM115 (the caller closes it)
     except OSError as error:
         raise _unreadable(file, error) from error
+    _refuse_endless(file, opened, status)
+    return opened
+
+
+def _refuse_endless(file: str, opened: BinaryIO, status: os.stat_result) -> None:
+    """Raise for a device that is neither a terminal nor the empty one."""
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)) or opened.isatty():
+        return
+    if status.st_rdev != os.stat(os.devnull).st_rdev:  # noqa: PTH116
+        if file != "stdin":
+            opened.close()
+        message = f"{file} is a device, whose end may never come; give a file"
+        raise DataFileError(message)
+
+
+def read_list(file: str | os.PathLike[str]) -> bytes:
+    """Read a whole file of words, labels or tokens.
+
+    Raises:
+        DataFileError: It cannot be read, is a device, or is larger than any such list.
+    """
+    name = os.fspath(file)
+    with contextlib.closing(open_source(name)) as source:
+        try:
+            content = source.read(_MOST_BYTES + 1)
+        except OSError as error:
+            raise _unreadable(name, error) from error
+    if len(content) > _MOST_BYTES:
+        message = f"{name} holds more than {_MOST_BYTES} bytes, which no such list does"
+        raise DataFileError(message)
+    return content
 
 
 def _open_pipe(file: str) -> BinaryIO:
@@ -73,10 +112,10 @@ class _Resumed:
         self._source = source
         self.close = source.close
 
-    def read(self) -> bytes:
-        """Read all."""
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes, or all."""
         start, self._start = self._start, b""
-        return start + self._source.read()
+        return start + self._source.read(size if size < 0 else size - len(start))
 
     def read1(self, size: int) -> bytes:
         """Read what is there."""
@@ -116,7 +155,9 @@ def line_blocks(
         DataFileError: The file cannot be read, or is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")(errors)
-    rest, number = "", 1
+    # The parts of a line whose end has not come; joined once, because a line may be long.
+    parts: list[str] = []
+    number = 1
     is_open = True
     while is_open:
         try:
@@ -125,15 +166,21 @@ def line_blocks(
             raise _unreadable(label, error) from error
         is_open = bool(block)
         try:
-            text = rest + decoder.decode(block, final=not is_open)
+            parts.append(decoder.decode(block, final=not is_open))
         except UnicodeDecodeError as error:
             message = f"{label} is not UTF-8 text ({error}); is it another format?"
             raise DataFileError(message) from error
+        if is_open and not LINE_END.search(parts[-1]) and not parts[0].endswith("\r"):
+            if _BLOCK * len(parts) > _MOST_BYTES:
+                message = f"{label}, line {number}: the line has no end"
+                raise DataFileError(message)
+            continue
+        text = "".join(parts)
         # A carriage return at the end may be half of the end of a line.
         held = "\r" if is_open and text.endswith("\r") else ""
         lines = split_lines(text[: len(text) - len(held)])
         last = lines.pop()
-        rest = last + held if is_open else ""
+        parts = [last + held]
         if last and not is_open:  # the last line has no end
             lines.append(last)
         if lines:
