@@ -51,6 +51,7 @@ class VerifiedArtifact:
     Attributes:
         artifact: Its entry in the manifest.
         built: Its bytes, and how each recurrence and weight was written.
+        plan: The precision of every layer's weights.
         parity: The comparison on the probes.
         session: An open session of the artifact.
         verdict: Its evaluation on the user's data; None without data.
@@ -60,6 +61,7 @@ class VerifiedArtifact:
 
     artifact: Artifact
     built: Built
+    plan: PrecisionPlan
     parity: Parity | Agreement
     session: Session
     verdict: Evaluation | None = None
@@ -171,7 +173,7 @@ class ArtifactBuilder:
             recorded_at_export=True,
             largest_input=largest_input(session.run, self.probes.large),
         )
-        return VerifiedArtifact(artifact, built, found, session)
+        return VerifiedArtifact(artifact, built, plan, found, session)
 
     def profiles_of(self, name: str) -> tuple[Profile, ...]:
         """Return the runtimes of a format that the export is made for."""
@@ -222,7 +224,7 @@ class ArtifactBuilder:
         require_parity(artifact.file, parity, self.probes.values_tried)
         limit = largest_input(session.run, self.probes.large)
         artifact = replace(artifact, parity=parity.to_dict(), largest_input=limit)
-        return VerifiedArtifact(artifact, built, parity, session)
+        return VerifiedArtifact(artifact, built, RECIPES[FLOAT32].plan, parity, session)
 
     def _open(self, name: str, recipe: str, built: Built) -> tuple[Artifact, Session]:
         artifact = Artifact(

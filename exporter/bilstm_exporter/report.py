@@ -244,8 +244,7 @@ def report_streaming(streaming: Streaming | None) -> StreamingReport | None:
     spec = streaming.spec
     return StreamingReport(
         files=tuple(
-            (one.artifact.file, one.artifact.bytes, one.difference.max_abs_error)
-            for one in streaming.files
+            (one.artifact.file, one.artifact.bytes, one.max_abs_error) for one in streaming.files
         ),
         chunk=spec.chunk,
         lookahead=spec.lookahead,

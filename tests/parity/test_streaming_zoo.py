@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from bilstm_exporter.frontends.loading import read
@@ -28,7 +27,8 @@ NAMES = """
     custom-residual-bilstm-masked subclassed-two-inputs around-conv1d-valid-dilation
     custom-attention-pooling custom-attention-pooling-masked custom-attention-pooling-twice-masked
     hierarchical-attention-documents keras2onnx-custom-masked-pooling
-    attention-self-multi-head-causal masked-attention-causal
+    attention-self-multi-head-causal masked-attention-causal masked-multi-head-attention-causal
+    gru-linear-relu
 """.split()
 
 
@@ -43,7 +43,7 @@ IN_TFLITE = """
     char-bilstm-in-time-distributed gru-masked-sequences rnn-bidirectional-own-backward
     own-two-state-cell-bidirectional conv-lstm2d-bidirectional states-lstm-given-bidirectional
     subclassed-two-inputs custom-attention-pooling-masked hierarchical-attention-documents
-    keras2onnx-custom-masked-pooling
+    keras2onnx-custom-masked-pooling gru-linear-relu
 """.split()
 
 
@@ -57,11 +57,6 @@ def test_streams_are_exact(name):
     loaded, probes = inspect_model(keras_model, origin)
     stream = make_stream_model(loaded)
     builder = StreamFileBuilder(loaded, stream, probes, opset=18)
-    rng = np.random.default_rng(len(name))
     assert len(builder.cases) >= 3
     for name_of_format in ("onnx", "tflite") if name in IN_TFLITE else ("onnx",):
-        file = builder.build(name_of_format, "float32")  # raises if it is not exact
-        for case in builder.cases:
-            chunk = int(rng.integers(1, 9))
-            found = builder.compare(file.artifact, file.session, case, chunk=chunk)
-            assert found.passed, (name_of_format, chunk, found.mismatch, found.max_error_ratio)
+        builder.build(name_of_format, "float32")  # raises if a stream of random chunks is not exact

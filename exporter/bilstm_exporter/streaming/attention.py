@@ -116,16 +116,20 @@ def _pairs(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
 
 def filled(node: Node, shape: Value, fill: Value) -> Value:
     """Write one value for every pair of a step and a step of the window, as causal masks start."""
-    sizes = [shape.chunk, shape.ahead]
-    if shape.ahead is not None and not shape.of_pairs:
-        # The shape is made of the number of steps; the later axis is that of the window.
-        later = [
-            position
-            for position, size in enumerate(node.operation.outputs[0].shape)
-            if size is None
+    known = list(node.operation.outputs[0].shape)
+    # A shape that is made of the number of steps; its later axis is that of the window.
+    later = max(axis for axis, size in enumerate(known) if size is None)
+    sizes: list[Tensor] = []
+    for part, other in ((shape.chunk, shape.ahead), (shape.ahead, shape.chunk)):
+        if part is None:
+            sizes.append(None)
+            continue
+        added = 0 if shape.of_pairs or other is None else other[later]
+        found = [
+            part[axis] + (added if axis == later else 0) if size is None else size
+            for axis, size in enumerate(known)
         ]
-        chosen = tf.one_hot(later[1], int(shape.chunk.shape[0]), dtype=shape.chunk.dtype)
-        sizes = [shape.chunk + chosen * shape.ahead, shape.ahead + chosen * shape.chunk]
+        sizes.append(tf.stack([tf.cast(size, part.dtype) for size in found]))
     chunk, ahead = (None if one is None else write(node, [one, fill.chunk])[0] for one in sizes)
     return replace(shape, kind=Kind.PAIRS, chunk=chunk, ahead=ahead, of_pairs=False)
 

@@ -187,8 +187,14 @@ def choose_recipe(
     Of recipes with the same delay, the one with the smallest file is taken. None if no recipe keeps
     the metric, or without a limit.
     """
-    found = [(report, choose_delay(report, max_drop)) for report in reports]
-    kept = [(report, steps) for report, steps in found if steps is not None]
+    by_recipe: dict[str, list[tuple[DelayReport, int | None]]] = {}
+    for report in reports:
+        by_recipe.setdefault(report.recipe, []).append((report, choose_delay(report, max_drop)))
+    kept = []
+    for found in by_recipe.values():  # mixes of precisions differ between formats
+        steps = [(report, delay) for report, delay in found if delay is not None]
+        if len(steps) == len(found):
+            kept.append(max(steps, key=lambda one: one[1]))
     return min(kept, key=lambda one: (one[1], one[0].bytes), default=None)
 
 

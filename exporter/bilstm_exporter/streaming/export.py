@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bilstm_exporter.artifacts import VerifiedArtifact
-from bilstm_exporter.errors import DataError, ExportError
+from bilstm_exporter.errors import DataError, ExportError, StreamingError
 from bilstm_exporter.evaluation.evaluator import EvaluationSet, make_evaluation_set
 from bilstm_exporter.evaluation.selection import parse_budget
 from bilstm_exporter.inspection.probes import ProbeSet
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.options import ExportOptions
 from bilstm_exporter.progress import Stages
-from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
+from bilstm_exporter.quantization.recipes import FLOAT32, PrecisionPlan
 from bilstm_exporter.streaming.delays import (
     DelayReport,
     better_start,
@@ -91,21 +91,23 @@ def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
         model = make_stream_model(loaded, one_step=options.chunk == 1 and not options.lookahead)
         steps = default_steps(model, options.chunk, options.lookahead)
         builder = StreamFileBuilder(loaded, model, probes, options.opset, options.profiles)
-    wanted, left_out = _wanted(artifacts)
+    wanted, left_out = wanted_files(artifacts)
     first = next((one for one in wanted if one[1] == FLOAT32), wanted[0])
     examples = evaluation or _probes(loaded, probes, options, stages)
     chosen = _measured(loaded, builder, first, steps, examples, stages)
     if evaluation is not None and evaluation.user_data and model.layout.has_backward:
         chosen = _with_better_start(loaded, chosen, first, evaluation, options, stages)
     files, reports = [], [] if chosen.report is None else [chosen.report]
-    for name, recipe in wanted:
-        if (name, recipe) == first:
+    measured = [first[1:]]
+    for name, recipe, plan in wanted:
+        if (name, recipe) == first[:2]:
             files.append(chosen.file)
             continue
         with stages.stage(f"writing and checking the stream file of {name}, {recipe}"):
-            files.append(chosen.builder.build(name, recipe))
-        if examples is None or recipe in {one.recipe for one in reports} or not reports:
+            files.append(chosen.builder.build(name, recipe, plan))
+        if examples is None or (recipe, plan) in measured or not reports:
             continue
+        measured.append((recipe, plan))
         with stages.stage(f"measuring the agreement by delay of {recipe}"):
             found = measure_delays(chosen.spec, files[-1], examples)
         reports += [] if found is None else [found]
@@ -131,20 +133,29 @@ def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
     )
 
 
-def _wanted(artifacts: Sequence[VerifiedArtifact]) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Return format and recipe of each stream file, and why other files have none."""
-    wanted: list[tuple[str, str]] = []
+_Wanted = tuple[str, str, PrecisionPlan]
+"""The format, the recipe and the precisions of a stream file."""
+
+
+def wanted_files(artifacts: Sequence[VerifiedArtifact]) -> tuple[list[_Wanted], dict[str, str]]:
+    """Return the stream files to write, and why other files of the bundle have none.
+
+    Raises:
+        StreamingError: No file of the bundle can have a stream file.
+    """
+    wanted: list[_Wanted] = []
     left_out: dict[str, str] = {}
     for one in artifacts:
-        recipe = RECIPES.get(one.artifact.recipe)
-        if recipe is None or recipe.calibrated:
-            left_out[one.artifact.file] = (
-                "a mix of precisions" if recipe is None else "integers from end to end"
-            )
+        if one.plan.integer_activations:
+            left_out[one.artifact.file] = "integers from end to end, at fixed shapes"
         else:
-            wanted.append((one.artifact.format, recipe.name))
-    if not wanted:  # a mix alone: float32 is always verified
-        wanted.append((artifacts[0].artifact.format, FLOAT32))
+            wanted.append((one.artifact.format, one.artifact.recipe, one.plan))
+    if not wanted:
+        message = (
+            "int8-full computes at fixed shapes and cannot stream, and the bundle holds no other "
+            "recipe; add one to --recipes, or export without --streaming"
+        )
+        raise StreamingError(message)
     return wanted, left_out
 
 
@@ -160,15 +171,15 @@ def _probes(
 def _measured(  # noqa: PLR0913, PLR0917 - each argument is independent
     loaded: LoadedModel,
     builder: StreamFileBuilder,
-    wanted: tuple[str, str],
+    wanted: _Wanted,
     steps: tuple[int, int],
     examples: EvaluationSet | None,
     stages: Stages,
 ) -> _Measured:
     """Build a file, and measure its delays."""
-    name, recipe = wanted
+    name, recipe, plan = wanted
     with stages.stage(f"writing and checking the stream file of {name}, {recipe}"):
-        file = builder.build(name, recipe)
+        file = builder.build(name, recipe, plan)
     spec = stream_spec(loaded, builder.model, [file.artifact], steps)
     with stages.stage("measuring the agreement by delay"):
         report = None if examples is None else measure_delays(spec, file, examples)
@@ -178,7 +189,7 @@ def _measured(  # noqa: PLR0913, PLR0917 - each argument is independent
 def _with_better_start(  # noqa: PLR0913, PLR0917 - each argument is independent
     loaded: LoadedModel,
     zeros: _Measured,
-    wanted: tuple[str, str],
+    wanted: _Wanted,
     evaluation: EvaluationSet,
     options: ExportOptions,
     stages: Stages,

@@ -12,17 +12,17 @@ import numpy as np
 
 from bilstm_exporter.errors import StreamingError, UnsupportedOperatorError
 from bilstm_exporter.inspection.interface import CALL_ERRORS
-from bilstm_exporter.inspection.probes import ProbeSet
-from bilstm_exporter.keras_model import TOLERANCE, layer_of_node
+from bilstm_exporter.inspection.probes import Probe, ProbeSet
+from bilstm_exporter.keras_model import layer_of_node
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.profiles import Profile
 from bilstm_exporter.progress import captured_stderr
-from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES, file_name
+from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES, PrecisionPlan, file_name
 from bilstm_exporter.streaming.stream_model import StreamModel
 from bilstm_exporter.targets.base import Target, TargetOptions
 from bilstm_exporter.targets.registry import TARGETS
+from bilstm_exporter.verification.parity import Parity, conditioned_parity, measure_parity
 from bilstm_runtime.backends import BACKENDS, Session
-from bilstm_runtime.comparison import Difference, compare
 from bilstm_runtime.spec import Artifact, ModelSpec
 from bilstm_runtime.stream_spec import StreamOutputSpec, StreamSpec
 from bilstm_runtime.streams import run_stream
@@ -56,26 +56,13 @@ class StreamFile:
         artifact: Its entry in the manifest.
         content: Its bytes.
         session: An open session of the file.
-        difference: The comparison, in the cases in which a stream is exact.
+        max_abs_error: The largest error in the cases in which a stream is exact.
     """
 
     artifact: Artifact
     content: bytes
     session: Session
-    difference: Difference
-
-
-@dataclass(frozen=True)
-class StreamCase:
-    """One sequence and Keras's outputs for it.
-
-    Attributes:
-        inputs: One array per input of the model, with a batch of 1.
-        outputs: One array per output, with a batch of 1.
-    """
-
-    inputs: list[np.ndarray]
-    outputs: list[np.ndarray]
+    max_abs_error: float
 
 
 def default_steps(model: StreamModel, chunk: int | None, lookahead: int | None) -> tuple[int, int]:
@@ -165,46 +152,47 @@ class StreamFileBuilder:
         self._loaded, self.model = loaded, model
         self._opset, self._profiles = opset, profiles
         self._targets: dict[str, Target] = {}
-        self._cases = list(stream_cases(loaded, probes))
+        self._exact: set[str] = set()
+        cases = list(stream_cases(loaded, probes, self._spec().min_steps))
+        self._cases = ProbeSet(loaded.keras, cases, {}, None)
 
     def with_model(self, model: StreamModel) -> StreamFileBuilder:
         """Return a builder for another form of the stream, verified on the same sequences."""
         other = copy.copy(self)
-        other.model, other._targets = model, {}  # noqa: SLF001 - of this class
+        other.model, other._targets, other._exact = model, {}, set()  # noqa: SLF001 - of this class
         return other
 
     @property
-    def cases(self) -> list[StreamCase]:
-        """The sequences that the files are verified on."""
-        return self._cases
+    def cases(self) -> Sequence[Probe]:
+        """The sequences that the files are verified on, and Keras's outputs for each."""
+        return self._cases.probes
 
-    def build(self, name: str, recipe: str) -> StreamFile:
-        """Build and verify one file.
+    def build(self, name: str, recipe: str, plan: PrecisionPlan | None = None) -> StreamFile:
+        """Build and verify one file, and the float32 file of this format before another recipe.
 
         Args:
             name: The format.
             recipe: The recipe, which needs no calibration.
+            plan: The precision of every layer's weights; that of the recipe by default.
 
         Raises:
-            StreamingError: Its outputs differ from Keras's where a stream is exact.
+            StreamingError: Outputs in float32 differ from Keras's where a stream is exact.
             ExportError: The format cannot represent the model.
         """
-        opened = self.open(name, recipe)
-        artifact, session = opened.artifact, opened.session
-        difference = self._verify(artifact, session, exact=recipe == FLOAT32)
-        parity = {
-            "sequences": len(self._cases),
-            "max_abs_error": difference.max_abs_error,
-            "max_error_ratio": difference.max_error_ratio,
+        if recipe != FLOAT32 and name not in self._exact:
+            self.build(name, FLOAT32)
+        opened = self.open(name, recipe, plan)
+        parity = self._verified(opened, is_exact=recipe == FLOAT32)
+        entry = {
+            "sequences": parity.probes,
+            "max_abs_error": parity.max_abs_error,
+            "max_error_ratio": parity.max_error_ratio,
         }
-        return StreamFile(replace(artifact, parity=parity), opened.content, session, difference)
+        artifact = replace(opened.artifact, parity=entry)
+        return StreamFile(artifact, opened.content, opened.session, parity.max_abs_error)
 
-    def open(self, name: str, recipe: str) -> OpenedStreamFile:
-        """Build and open one file, and compare nothing.
-
-        Args:
-            name: The format.
-            recipe: The recipe, which needs no calibration.
+    def open(self, name: str, recipe: str, plan: PrecisionPlan | None = None) -> OpenedStreamFile:
+        """Build and open one file, and compare nothing; see `build`.
 
         Raises:
             ExportError: The format cannot represent the model.
@@ -215,7 +203,7 @@ class StreamFileBuilder:
             self._targets[name] = TARGETS[name].create(options)
         loaded = self.model.loaded
         try:
-            built = self._targets[name].build(loaded, RECIPES[recipe].plan)
+            built = self._targets[name].build(loaded, plan or RECIPES[recipe].plan)
         except UnsupportedOperatorError as error:
             kinds = dict(loaded.keras.layers())
             others = [other for other in TARGETS if other != name]
@@ -234,78 +222,94 @@ class StreamFileBuilder:
             session = backend.open(built.content, artifact, loaded.spec, threads=1)
         return OpenedStreamFile(artifact, built.content, session, loaded.spec)
 
-    def _verify(self, artifact: Artifact, session: Session, *, exact: bool) -> Difference:
-        """Compare with Keras where a stream is exact: with all the look-ahead that is needed."""
-        rng = np.random.default_rng(23)
-        total = Difference()
-        for number, case in enumerate(self._cases):
-            found = self.compare(
-                artifact, session, case, chunk=int(rng.integers(1, 12)) if number else 1
-            )
-            total += found
-            if exact and not found.passed:
-                problem = found.mismatch or (
-                    f"an error {found.max_error_ratio:.3g} times the tolerance"
-                )
-                message = (
-                    f"{artifact.file} does not reproduce Keras's outputs chunk by chunk: {problem} "
-                    f"with all the look-ahead that the model needs. A layer computes in a way that "
-                    f"depends on the whole sequence, so the model cannot be streamed; export "
-                    f"without --streaming, and please report the model's layers"
-                )
-                raise StreamingError(message)
-        return total
+    def _spec(self, *artifacts: Artifact) -> StreamSpec:
+        steps = default_steps(self.model, None, None)
+        return stream_spec(self._loaded, self.model, artifacts, steps)
 
-    def compare(
-        self, artifact: Artifact, session: Session, case: StreamCase, *, chunk: int
-    ) -> Difference:
-        """Compare the stream of one sequence with Keras's outputs for the whole.
+    def _verified(self, file: OpenedStreamFile, *, is_exact: bool) -> Parity:
+        """Compare streams with Keras where a stream is exact: with all the look-ahead it needs.
+
+        Raises:
+            StreamingError: The file must be exact, and is not, or could not be compared.
+        """
+        rng = np.random.default_rng(23)
+        names = [output.name for output in self._loaded.spec.outputs]
+
+        def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return self.run(file, inputs, chunk=int(rng.integers(1, 12)))
+
+        if not is_exact:
+            return measure_parity(run, self.cases, names)
+        parity = conditioned_parity(run, self._cases, names)
+        if not parity.probes:
+            message = (
+                f"{file.artifact.file} could not be compared with Keras: no sequence was found "
+                f"that the model takes and on which Keras's own output does not depend on "
+                f"rounding. Give examples of real inputs with --data, or export without --streaming"
+            )
+            raise StreamingError(message)
+        if not parity.passed:
+            problem = parity.reason or f"an error {parity.max_error_ratio:.3g} times the tolerance"
+            message = (
+                f"{file.artifact.file} does not reproduce Keras's outputs chunk by chunk: "
+                f"{problem} with all the look-ahead that the model needs. A layer computes in a "
+                f"way that depends on the whole sequence, so the model cannot be streamed; export "
+                f"without --streaming, and please report the model's layers"
+            )
+            raise StreamingError(message)
+        self._exact.add(file.artifact.format)
+        return parity
+
+    def run(
+        self, file: OpenedStreamFile, inputs: Sequence[np.ndarray], *, chunk: int
+    ) -> list[np.ndarray]:
+        """Stream one sequence with all the look-ahead that the model needs.
 
         Args:
-            artifact: The file.
-            session: It, opened.
-            case: The sequence.
+            file: The file.
+            inputs: One array per input of the model, and for each state, with a batch of 1.
             chunk: The number of steps at once, which is rounded up to a multiple of the unit.
         """
         layout = self.model.layout
-        spec = stream_spec(
-            self._loaded, self.model, [artifact], default_steps(self.model, None, None)
-        )
-        length = case.inputs[self.model.timed[0]].shape[1]
-        if length < spec.min_steps:
-            return Difference()
+        spec = self._spec(file.artifact)
+        length = inputs[self.model.timed[0]].shape[1]
         ahead = _multiple(length if layout.has_backward else layout.right_context, layout.unit)
-        size = 1 if layout.one_step else _multiple(int(chunk), layout.unit)
+        size = 1 if layout.one_step else _multiple(chunk, layout.unit)
         if layout.attending:  # exact only if a chunk and its look-ahead are the whole sequence
             size = _multiple(length, layout.unit)
-        found = run_stream(spec, session, case.inputs, size, ahead)
-        total = Difference()
-        for output, reference in zip(found, case.outputs, strict=True):
-            total += compare(output, reference, TOLERANCE)
-        return total
+        own = inputs[: len(self._loaded.spec.inputs)]
+        return run_stream(spec, file.session, own, size, ahead)
 
 
-def stream_cases(loaded: LoadedModel, probes: ProbeSet) -> Iterator[StreamCase]:
-    """Choose rows of the probes, of different kinds and lengths, with Keras's outputs for each."""
-    count, found = len(loaded.spec.inputs), 0
+def stream_cases(loaded: LoadedModel, probes: ProbeSet, min_steps: int) -> Iterator[Probe]:
+    """Choose rows of the probes, of different kinds and lengths, with Keras's outputs for each.
+
+    Args:
+        loaded: The model.
+        probes: The probes.
+        min_steps: The length of the shortest sequence.
+    """
+    count, outputs = len(loaded.spec.inputs), len(loaded.spec.outputs)
+    found = 0
     kinds: set[tuple[Any, int]] = set()
     for probe in probes.probes:
         if found == _MAX_ROWS:
             return
         length = max((array.shape[1] for array in probe.inputs if array.ndim > 1), default=1)
-        if (length > _MAX_STEPS and found) or (probe.kind, length) in kinds:
+        if (length > _MAX_STEPS and found) or (probe.kind, length) in kinds or length < min_steps:
             continue
         kinds.add((probe.kind, length))
         row = len(probe.inputs[0]) // 2
         inputs = [array[row : row + 1] for array in probe.inputs[:count]]
-        states = [np.zeros_like(array) for array in probe.inputs[count:]]
+        inputs += [np.zeros_like(array[row : row + 1]) for array in probe.inputs[count:]]
         try:
-            outputs = loaded.keras.reference([*inputs, *states])
+            references = loaded.keras.reference(inputs)
         except CALL_ERRORS:
             continue
-        if all(np.isfinite(o).all() for o in outputs if o.dtype.kind == "f"):
+        case = Probe(probe.kind, f"a row of {probe.name}", inputs, references[:outputs])
+        if case.is_finite:
             found += 1
-            yield StreamCase(inputs, outputs[: len(loaded.spec.outputs)])
+            yield case
 
 
 def _multiple(steps: int, unit: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from keras import layers as kl
 from keras import ops
@@ -130,11 +129,5 @@ def check(model, analysed):
     loaded, probes, stream = analysed(model)
     assert not stream.layout.attending
     builder = StreamFileBuilder(loaded, stream, probes, opset=18)
-    rng = np.random.default_rng(4)
     for name in ("onnx", "tflite"):
-        file = builder.build(name, "float32")
-        for case in builder.cases:
-            found = builder.compare(
-                file.artifact, file.session, case, chunk=int(rng.integers(1, 9))
-            )
-            assert found.passed, (name, found.mismatch, found.max_error_ratio)
+        builder.build(name, "float32")  # raises if a stream of random chunks is not exact

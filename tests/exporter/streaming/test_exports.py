@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,10 +13,12 @@ from keras import layers as kl
 
 import bilstm_runtime
 from bilstm_exporter import export
-from bilstm_exporter.errors import OptionError
+from bilstm_exporter.errors import OptionError, StreamingError
 from bilstm_exporter.options import ExportOptions
-from bilstm_exporter.quantization.recipes import RECIPES
+from bilstm_exporter.quantization.recipes import RECIPES, Precision, PrecisionPlan
 from bilstm_exporter.streaming.delays import Delay, DelayReport, choose_recipe
+from bilstm_exporter.streaming.export import wanted_files
+from bilstm_exporter.streaming.files import StreamFileBuilder
 from exporter.models import bilstm, floats
 from zoo import randomize
 
@@ -85,7 +88,7 @@ def test_max_drop_chooses_the_smallest_delay(tagger):
     assert manifest["streaming"]["right_context"] == 1
     plain = json.loads(json.dumps(report.to_dict()))["streaming"]
     assert plain["lookahead"] == chosen
-    written = dict.fromkeys(one.recipe for one in report.artifacts if one.recipe in RECIPES)
+    written = dict.fromkeys(one.recipe for one in report.artifacts)
     assert [one["recipe"] for one in plain["recipes"]] == list(written)
     assert plain["recipe"] == report.recommended == manifest["recommended"]["recipe"]
     best = next(one for one in report.streaming.recipes if one.recipe == plain["recipe"])
@@ -117,6 +120,33 @@ def test_recipe_and_delay_are_chosen_together(small, max_drop, expected):
     reports = [delays("float32", 40, {0: 2.0, 2: 0.5, 4: 0.05}), delays("int8", 10, small)]
     found = choose_recipe(reports, max_drop)
     assert (found and (found[0].recipe, found[1])) == expected
+
+
+def test_a_mix_must_keep_the_metric_in_every_format():
+    keeps, loses = delays("mixed", 10, {0: 0.9}), delays("mixed", 10, {0: 3.0})
+    assert choose_recipe([keeps, loses, delays("int8", 20, {0: 0.5})], 1.0)[0].recipe == "int8"
+    assert choose_recipe([keeps, delays("mixed", 12, {0: 3.0, 2: 0.9})], 1.0)[1] == 2
+
+
+def test_int8_full_alone_cannot_stream():
+    plan = RECIPES["int8-full"].plan
+    with pytest.raises(StreamingError, match="int8-full computes at fixed shapes"):
+        wanted_files([SimpleNamespace(plan=plan, artifact=SimpleNamespace(file="f"))])
+
+
+@pytest.mark.slow
+def test_a_mix_of_precisions_streams(analysed):
+    """The float32 file is proven first, and each layer has its own precision."""
+    model = floats(kl.LSTM(8, return_sequences=True, name="low"), kl.Dense(64, name="high"))
+    randomize(model, 3)
+    loaded, probes, stream = analysed(model)
+    builder = StreamFileBuilder(loaded, stream, probes, opset=18)
+    plan = PrecisionPlan(Precision.INT8, {"high": Precision.FLOAT32})
+    sizes = {
+        name: builder.build("onnx", name, plan).artifact.bytes
+        for name, plan in (("mixed", plan), ("int8", None), ("float32", None))
+    }
+    assert sizes["int8"] < sizes["mixed"] < sizes["float32"]
 
 
 @pytest.mark.slow
