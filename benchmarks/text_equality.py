@@ -1,11 +1,13 @@
 """Compares the ids that the runtime computes with those of the original tokenizers.
 
-    python benchmarks/text_equality.py [--texts 100000] [--only legacy,layers,tokenizers]
+    python benchmarks/text_equality.py [--texts 100000] [--seed 0]
+        [--only legacy,tokenizers,layers,layers-of-tf_keras,numbers]
 
 Random Unicode texts: words of a vocabulary, upper-cased and lower-cased, punctuation, every kind
 of whitespace, characters of all planes, empty texts and long ones. `legacy` compares with the
 `Tokenizer` and `pad_sequences` of tf_keras, `tokenizers` with the library of that name, `layers`
-with the text layers of Keras 3 with every option.
+with the text layers of Keras 3 with every option, and `layers-of-tf_keras` with those of tf_keras.
+`numbers` compares exported files with layers of both that take numbers and stay in the graph.
 """
 
 from __future__ import annotations
@@ -13,17 +15,24 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+import tf_keras
 from tf_keras.preprocessing.sequence import pad_sequences
 from tf_keras.preprocessing.text import Tokenizer
 
-from bilstm_exporter.frontends.keras3.text import split_off_text
+from bilstm_exporter import export
+from bilstm_exporter.frontends.keras2.text import split_off_text as split_off_text_2
+from bilstm_exporter.frontends.keras3.text import split_off_text as split_off_text_3
 from bilstm_exporter.processing.tokenizers import Length, preprocessing_of, read_tokenizers
+from bilstm_runtime import load
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
 from bilstm_runtime.text import make_encoder
 
@@ -66,7 +75,7 @@ def report(name: str, count: int, wrong: int, start: float) -> None:
     print(f"{name}: {count - wrong:,} of {count:,} equal, {time.perf_counter() - start:.0f} s")
 
 
-def check_legacy(count: int) -> int:
+def check_legacy(count: int, seed: int) -> int:
     """Compare with tf_keras; returns the number of texts whose ids differ."""
     settings: list[dict[str, object]] = [
         {},
@@ -81,14 +90,14 @@ def check_legacy(count: int) -> int:
         {"split": "o", "oov_token": "good"},
     ]
     lengths = [(None, "pre", "pre"), (5, "pre", "pre"), (12, "post", "pre"), (3, "pre", "post")]
-    fitted = list(random_texts(300, seed=1))
+    fitted = list(random_texts(300, seed=seed + 1))
     wrong = total = 0
     start = time.perf_counter()
     spec = ModelSpec("m", (InputSpec("x", "int32", (Axis("batch", None), Axis("time", None))),), ())
     for number, options in enumerate(settings):
         original = Tokenizer(**options)
         original.fit_on_texts(fitted)
-        texts = list(random_texts(count // len(settings), seed=10 + number))
+        texts = list(random_texts(count // len(settings), seed=seed + 10 + number))
         found = read_tokenizers(original)
         for at, (length, padding, truncating) in enumerate(lengths):
             part = texts[at :: len(lengths)]
@@ -107,7 +116,7 @@ def check_legacy(count: int) -> int:
     return wrong
 
 
-def check_tokenizers(count: int) -> int:
+def check_tokenizers(count: int, seed: int) -> int:
     """Compare with the library `tokenizers`; returns the number of texts whose ids differ."""
     import tokenizers  # noqa: PLC0415 - an extra
     from tokenizers import (  # noqa: PLC0415
@@ -118,7 +127,7 @@ def check_tokenizers(count: int) -> int:
         trainers,
     )
 
-    corpus = list(random_texts(2000, seed=2))
+    corpus = list(random_texts(2000, seed=seed + 2))
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     spec = ModelSpec("m", (InputSpec("x", "int32", (Axis("batch", None), Axis("time", None))),), ())
     made = []
@@ -156,24 +165,25 @@ def check_tokenizers(count: int) -> int:
                 original.enable_padding(
                     direction=sides[padding], pad_id=0, pad_token="[PAD]", length=length
                 )
-            for text in random_texts(count // 12 + 1, seed=100 + 3 * number + at):
+            for text in random_texts(count // 12 + 1, seed=seed + 100 + 3 * number + at):
                 total += 1
                 wrong += encoder.encode(text, "text").tolist() != original.encode(text).ids
     report("tokenizers", total, wrong, start)
     return wrong
 
 
-def check_layers(count: int) -> int:
-    """Compare with the layers of Keras 3; returns the number of texts whose values differ."""
+def check_layers(count: int, seed: int, library: Any = keras) -> int:
+    """Compare with the layers of Keras; returns the number of texts whose values differ."""
     wrong = total = 0
     start = time.perf_counter()
-    layers = list(text_layers())
+    layers = list(text_layers(library))
+    split_off_text = split_off_text_3 if library is keras else split_off_text_2
     for number, (layer, shape) in enumerate(layers):
-        x = keras.Input(shape, dtype="string", name="x")
-        outputs = keras.ops.cast(layer(x), "float32")
-        _, (entry,) = split_off_text(keras.Model(x, outputs))
+        x = library.Input(shape, dtype="string", name="x")
+        outputs = library.layers.Reshape((-1,), dtype="float32")(layer(x))
+        _, (entry,) = split_off_text(library.Model(x, outputs))
         encoder = make_encoder(entry)
-        texts = list(random_texts(count // len(layers) + 1, seed=1000 + number))
+        texts = list(random_texts(count // len(layers) + 1, seed=seed + 1000 + number))
         for at in range(0, len(texts), 500):
             part = texts[at : at + 500]
             rows = [[text] for text in part]
@@ -189,13 +199,13 @@ def check_layers(count: int) -> int:
                     wrong += 1
                     if wrong < 4:
                         print("differs:", layer.get_config(), row, file=sys.stderr)
-    report(f"{len(layers)} text layers of Keras", total, wrong, start)
+    report(f"{len(layers)} text layers of {library.__name__}", total, wrong, start)
     return wrong
 
 
-def text_layers() -> Iterator[tuple[keras.Layer, tuple[int | None, ...]]]:
+def text_layers(library: Any) -> Iterator[tuple[Any, tuple[int | None, ...]]]:
     """Yield layers with every option that describes text, and the shape of their input."""
-    kl = keras.layers
+    kl = library.layers
     words = [
         "so",
         "good",
@@ -239,10 +249,80 @@ def text_layers() -> Iterator[tuple[keras.Layer, tuple[int | None, ...]]]:
             yield kl.Hashing(output_mode="multi_hot", **options), (3,)
 
 
-CHECKS: dict[str, Callable[[int], int]] = {
+def check_numbers(count: int, seed: int) -> int:
+    """Compare exported files with layers that take numbers; returns how many values differ."""
+    rng = np.random.default_rng(seed)
+    integers = rng.integers(-9, 12, (count // 8, 4))
+    floats = (10 * rng.standard_normal((count // 8, 4))).astype(np.float32)
+    floats[: len(floats) // 4] = np.round(floats[: len(floats) // 4])  # boundaries of bins
+    wrong_in_all = 0
+    for library in (keras, tf_keras):
+        start = time.perf_counter()
+        values = {"integers": integers, "classes": abs(integers) % 8, "floats": floats}
+        # tf_keras makes one-hot rows of one number for each example only.
+        values |= {f"one of {name}": rows[:, :1] for name, rows in values.items()}
+        x = {
+            name: library.Input(rows.shape[1:], dtype=rows.dtype, name=name)
+            for name, rows in values.items()
+        }
+        made = [layer(x[name]) for name, layer in number_layers(library)]
+        model = library.Model(x, made)
+        with tempfile.TemporaryDirectory() as folder:
+            export(model, folder, overwrite=True)
+            wanted = [np.asarray(one) for one in model(values)]
+            wrong = total = 0
+            for backend in ("onnx", "litert"):
+                found = load(folder, backend=backend).predict(values)
+                for one, other in zip(found, wanted, strict=True):
+                    total += other.size
+                    wrong += int(np.sum(abs(one - other) > 1e-6 * (1 + abs(other))))
+        report(f"{len(made)} layers of numbers of {library.__name__}", total, wrong, start)
+        wrong_in_all += wrong
+    return wrong_in_all
+
+
+def number_layers(library: Any) -> Iterator[tuple[str, Any]]:
+    """Yield layers with every option that describes numbers, and the name of their input."""
+    kl = library.layers
+    modes = ("one_hot", "multi_hot", "count")
+    for mask in (None, -1, 0):
+        for buckets in (1, 3):
+            options = {"vocabulary": [5, -7, 9, 2], "mask_token": mask, "num_oov_indices": buckets}
+            yield "integers", kl.IntegerLookup(**options)
+            for mode in modes:
+                yield rows_for("integers", mode), kl.IntegerLookup(output_mode=mode, **options)
+            options |= {"output_mode": "tf_idf", "idf_weights": [0.5, 2.0, 3.0, 0.25]}
+            yield "integers", kl.IntegerLookup(**options)
+            options = {"output_mode": "multi_hot", "pad_to_max_tokens": True, "max_tokens": 11}
+            yield "integers", kl.IntegerLookup(vocabulary=[5, 2], mask_token=mask, **options)
+    for mode in modes:
+        yield rows_for("classes", mode), kl.CategoryEncoding(8, output_mode=mode)
+        bins = kl.Discretization([-4.0, 0.0, 0.5, 7.0], output_mode=mode)
+        yield rows_for("floats", mode), bins
+    yield "floats", kl.Discretization([-4.0, 0.0, 0.5, 7.0])
+    yield "integers", kl.Discretization([-4.0, 0.0, 7.0])
+    for axis, mean, variance in (
+        (-1, [1.0, 2.0, -3.0, 0.0], [1.0, 4.0, 0.25, 1e-8]),
+        (None, 2.0, 9.0),
+    ):
+        for invert in (False, True):
+            settings = {"mean": mean, "variance": variance, "invert": invert}
+            yield "floats", kl.Normalization(axis, **settings)
+    yield "floats", kl.Rescaling(1 / 127.5, offset=-1.0)
+    yield "integers", kl.Rescaling(0.3, offset=7.0)
+
+
+def rows_for(name: str, mode: str) -> str:
+    """Name the input whose rows a layer takes."""
+    return f"one of {name}" if mode == "one_hot" else name
+
+
+CHECKS: dict[str, Callable[[int, int], int]] = {
     "legacy": check_legacy,
     "tokenizers": check_tokenizers,
     "layers": check_layers,
+    "layers-of-tf_keras": partial(check_layers, library=tf_keras),
+    "numbers": check_numbers,
 }
 
 
@@ -250,9 +330,10 @@ def main() -> int:
     """Run the checks; returns 1 if any text differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=100_000, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--only", default=",".join(CHECKS), metavar="LIST")
     args = parser.parse_args()
-    return int(sum(CHECKS[name](args.texts) for name in args.only.split(",")) > 0)
+    return int(sum(CHECKS[name](args.texts, args.seed) for name in args.only.split(",")) > 0)
 
 
 if __name__ == "__main__":

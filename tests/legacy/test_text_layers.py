@@ -170,10 +170,20 @@ def test_from_text_to_the_outputs_of_keras(tmp_path):
 @pytest.mark.slow
 def test_integers_are_looked_up_in_the_files(tmp_path):
     numbers = tf_keras.Input((6,), dtype="int64", name="numbers")
-    found = layers.IntegerLookup(vocabulary=[5, 7, 9], num_oov_indices=2)(numbers)
-    model = tf_keras.Model(numbers, after(found))
+    classes = tf_keras.Input((6,), dtype="int64", name="classes")
+    lookup = {"vocabulary": [5, 7, 9], "num_oov_indices": 2}
+    weights = {"output_mode": "tf_idf", "idf_weights": [0.5, 2.0, 3.0]}
+    outputs = [
+        after(layers.IntegerLookup(**lookup)(numbers)),
+        layers.IntegerLookup(**lookup, **weights)(numbers),
+        layers.CategoryEncoding(8, output_mode="multi_hot")(classes),
+        layers.CategoryEncoding(8, output_mode="count")(classes),
+    ]
+    model = tf_keras.Model([numbers, classes], outputs)
     export(model, tmp_path / "edge")
-    x = np.array([[5, 7, 9, 4, 3, 0]])
+    x = [np.array([[5, 7, 9, 4, 3, 0]]), np.array([[0, 7, 7, 3, 0, 7]])]
     for backend in ("onnx", "litert"):
-        found = load(tmp_path / "edge", backend=backend).predict(x)
-        np.testing.assert_allclose(found, model(x), 1e-4, 1e-5)
+        bundle = load(tmp_path / "edge", backend=backend)
+        assert bundle.inputs[1].range == (0, 7)  # what the layer asserts
+        for found, wanted in zip(bundle.predict(x), model(x), strict=True):
+            np.testing.assert_allclose(found, wanted, 1e-4, 1e-5)

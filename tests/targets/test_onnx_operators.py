@@ -242,3 +242,15 @@ def test_silu_is_exact_where_the_sigmoid_is_small(beta: float | None) -> None:
     with np.errstate(over="ignore"):
         expected = exact / (1 + np.exp(-(beta or 1.0) * exact))
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-30)
+
+
+def test_an_output_keeps_its_type_if_a_duplicate_takes_its_place() -> None:
+    x, y, z = value("x", ["n"]), value("y", ["n"]), value("z", ["n"])
+    first = ir.Node("", "Abs", [x])  # its output has no type
+    nodes = [first, ir.Node("", "Neg", first.outputs, outputs=[z])]
+    nodes.append(ir.Node("", "Abs", [x], outputs=[y]))
+    graph = ir.Graph([x], [y, z], nodes=nodes, opset_imports={"": OPSET}, name="duplicates")
+    model = ir.Model(graph, ir_version=9)
+    clean(model)
+    assert [output.type for output in model.graph.outputs] == [ir.TensorType(ir.DataType.FLOAT)] * 2
+    assert len(model.graph) < len(nodes)

@@ -87,9 +87,16 @@ def is_unlimited(spec: InputSpec) -> bool:
 
 def _normal(name: str, mean: np.ndarray | float, scale: np.ndarray | float) -> Distribution:
     low, high = FLOAT_ENDS
+
+    def sample(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        normal = rng.standard_normal(shape)
+        # Another input may have another number of features.
+        fits = np.size(mean) == 1 or shape[-1:] == np.shape(mean)
+        return np.asarray(mean + scale * normal if fits else normal)
+
     return Distribution(
         name,
-        lambda shape, rng: mean + scale * rng.standard_normal(shape),
+        sample,
         (float(np.min(mean + low * scale)), float(np.max(mean + high * scale))),
     )
 

@@ -168,7 +168,8 @@ class InputFacts:
     """Properties of one input, read from the graph.
 
     Attributes:
-        vocabulary: The number of rows of the smallest table looked up with the input, or None.
+        vocabulary: The number of rows of the smallest table looked up with the input, or the
+            number that a layer compares the largest value with; or None.
         mask_value: The value that marks padding, or None.
     """
 
@@ -197,7 +198,25 @@ def input_facts(function: Any) -> list[InputFacts]:
                 source, constant = _source_placeholder(value), tf.get_static_value(other)
                 if source in names and constant is not None and constant.size == 1:
                     mask_values.setdefault(source, constant.item())
+        elif operation.type == "Assert":
+            for source, size in _asserted_sizes(operation.inputs[0].op):
+                if source in names:
+                    vocabularies[source] = min(size, vocabularies.get(source, size))
     return [InputFacts(vocabularies.get(name), mask_values.get(name)) for name in names]
+
+
+def _asserted_sizes(condition: Any) -> Iterator[tuple[str, int]]:
+    """Yield placeholders whose largest value has to be less than a number, and this number.
+
+    Keras 2's CategoryEncoding asserts this of its classes.
+    """
+    if condition.type == "LogicalAnd":
+        for part in condition.inputs:
+            yield from _asserted_sizes(part.op)
+    elif condition.type == "Greater" and condition.inputs[1].op.type == "Max":
+        limit = tf.get_static_value(condition.inputs[0])
+        if limit is not None:
+            yield _source_placeholder(condition.inputs[1].op.inputs[0]), int(limit)
 
 
 def _source_placeholder(tensor: Any) -> str:

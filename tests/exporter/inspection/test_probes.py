@@ -389,6 +389,8 @@ def test_statistics_and_kernels_suggest_values(rng):
     values = drawn[name].draw(found.loaded.spec.inputs[0], (200, 5, 2), rng)
     np.testing.assert_allclose(values.mean(axis=(0, 1)), np.ravel(normalization.mean), rtol=0.1)
     assert any("from the kernel of 'lstm" in name for name in drawn)
+    other = replace(found.loaded.spec.inputs[0], axes=found.loaded.spec.inputs[0].axes[:1])
+    assert drawn[name].draw(other, (200, 1), rng).shape == (200, 1)
 
 
 def test_ids_have_no_other_distributions(inspected):

@@ -16,10 +16,11 @@ from tensorflow.python.eager.context import eager_mode
 from tf_keras.src import backend
 from tf_keras.src.engine import sequential
 from tf_keras.src.layers.convolutional import base_conv
+from tf_keras.src.layers.preprocessing import preprocessing_utils
 from tf_keras.src.layers.rnn.base_conv_rnn import ConvRNN
 
 from bilstm_exporter.frontends.operators.functions import before_flip, per_group, softplus
-from bilstm_exporter.frontends.operators.lookups import lookup_integers
+from bilstm_exporter.frontends.operators.lookups import encode_classes_of_keras_2, lookup_integers
 from bilstm_exporter.frontends.operators.operator_forms import COMMON_FORMS
 from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.ir.cells import StepCell
@@ -49,6 +50,9 @@ def convertible_operators(lowering: Lowering) -> Iterator[None]:
                 ),
                 (embedding, "call"): _embedding_call,
                 (tf_keras.layers.IntegerLookup, "_lookup_dense"): lookup_integers,
+                (preprocessing_utils, "encode_categorical_inputs"): encode_classes_of_keras_2(
+                    preprocessing_utils.encode_categorical_inputs
+                ),
                 (repeated, "call"): _time_distributed_call(repeated.call, lowering),
                 (repeated, "compute_mask"): _time_distributed_mask(repeated.compute_mask),
             }

@@ -77,15 +77,51 @@ def encode_classes(original: Any) -> Any:
             if rank > 1 and inputs.shape[-1] == 1:
                 inputs = tf.squeeze(inputs, -1)
             return _one_hot(inputs, depth, dtype)
-        axis = 1 if rank > 1 else 0
-        if output_mode == "multi_hot":
-            return tf.reduce_max(_one_hot(inputs, depth, dtype), axis=axis)
-        if count_weights is None:
-            return tf.reduce_sum(_one_hot(inputs, depth, dtype), axis=axis)
-        weights = tf.expand_dims(tf.convert_to_tensor(count_weights), -1)
-        return tf.reduce_sum(_one_hot(inputs, depth, weights.dtype) * weights, axis=axis)
+        is_binary = output_mode == "multi_hot"
+        return _counts(
+            inputs, depth, dtype, count_weights, axis=min(1, rank - 1), is_binary=is_binary
+        )
 
     return encode_categorical_inputs
+
+
+def encode_classes_of_keras_2(original: Any) -> Any:
+    """Return the same for Keras 2, in which classes of one example are the last axis."""
+
+    def encode_categorical_inputs(  # noqa: PLR0913, PLR0917
+        inputs: Any,
+        output_mode: str,
+        depth: int,
+        dtype: Any = "float32",
+        sparse: bool = False,  # noqa: FBT001, FBT002 - as in Keras
+        count_weights: Any = None,
+        idf_weights: Any = None,
+    ) -> Any:
+        rows = inputs
+        if tf.is_tensor(inputs) and not len(inputs.shape):
+            rows = tf.expand_dims(inputs, -1)
+        if tf.is_tensor(inputs) and output_mode == "one_hot" and rows.shape[-1] != 1:
+            rows = tf.expand_dims(rows, -1)
+        if output_mode == "int" or sparse or not tf.is_tensor(inputs) or len(rows.shape) > 2:
+            return original(inputs, output_mode, depth, dtype, sparse, count_weights, idf_weights)
+        is_binary = output_mode in {"one_hot", "multi_hot"}
+        found = _counts(rows, depth, dtype, count_weights, axis=-1, is_binary=is_binary)
+        return found * idf_weights if output_mode == "tf_idf" else found
+
+    return encode_categorical_inputs
+
+
+def _counts(  # noqa: PLR0913 - how Keras's encodings differ
+    inputs: Any, depth: int, dtype: Any, weights: Any, *, axis: int, is_binary: bool
+) -> Any:
+    """Count classes along an axis of numbers, each by its weight, or mark those that occur."""
+    axis = axis % len(inputs.shape)
+    if is_binary:
+        return tf.reduce_max(_one_hot(inputs, depth, dtype), axis=axis)
+    if weights is None:
+        return tf.reduce_sum(_one_hot(inputs, depth, dtype), axis=axis)
+    weights = tf.expand_dims(tf.convert_to_tensor(weights), -1)
+    return tf.reduce_sum(_one_hot(inputs, depth, weights.dtype) * weights, axis=axis)
 
 
 def _one_hot(inputs: Any, depth: int, dtype: Any) -> Any:

@@ -24,6 +24,7 @@ _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu",
 
 def clean(model: ir.Model) -> None:
     """Clean a model in place; its outputs stay the same."""
+    types = [value.type for value in model.graph.outputs]
     ir.passes.Sequential(
         WriteSilu(),
         ir.passes.PassManager(
@@ -52,6 +53,9 @@ def clean(model: ir.Model) -> None:
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
     )(model)
+    # A duplicate that takes the place of an output may have no type yet.
+    for value, known in zip(model.graph.outputs, types, strict=True):
+        value.type = value.type or known
 
 
 class FoldConstants(ir.passes.InPlacePass):
