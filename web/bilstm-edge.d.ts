@@ -61,6 +61,8 @@ export interface InputSpec {
   readonly range: readonly [number, number] | null;
   /** The value that marks a step as padding; null without a mask. */
   readonly mask_value: number | null;
+  /** The number of steps in a second, for an input of sound; null for any other. */
+  readonly sample_rate: number | null;
 }
 
 export interface OutputSpec {

@@ -2,7 +2,7 @@
 
 import type { InputSpec, Model, NdArray, Tolerance } from "./bilstm-edge.js";
 
-/** Reads examples for `Model.predict` from a .jsonl, .json, .csv, .npy, .npz or .txt file. */
+/** Reads examples for `Model.predict` from a .jsonl, .json, .csv, .npy, .npz, .wav or .txt file. */
 export function readExamples(
   name: string,
   content: Uint8Array,
@@ -14,6 +14,12 @@ export function readNpy(content: Uint8Array, name?: string): NdArray;
 
 /** Reads the arrays of a .npz file. */
 export function readNpz(content: Uint8Array, name?: string): Promise<Map<string, NdArray>>;
+
+/** Reads a WAV file of 16-bit or float samples: `[samples, channels]` of float32, from -1 to 1. */
+export function readRecording(
+  content: Uint8Array,
+  name?: string,
+): { samples: NdArray; rate: number };
 
 export interface CheckReport {
   readonly passed: boolean;

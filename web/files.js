@@ -1,21 +1,22 @@
 /**
- * Reads the files that `run-bilstm` reads (.jsonl, .csv, .npy, .npz), and texts; and checks a loaded
+ * Reads the files that `run-bilstm` reads (.jsonl, .csv, .npy, .npz, .wav), and texts; and checks a loaded
  * model against the golden cases of its bundle, as `check-bilstm` does.
  */
 
 import { DataFileError } from "./lib/errors.js";
 import { quoted, shown } from "./lib/messages.js";
 import { readNpy, readNpz } from "./lib/numpy_files.js";
+import { readClip, readRecording } from "./lib/wav.js";
 
 export { check, compare } from "./lib/check.js";
-export { readNpy, readNpz };
+export { readNpy, readNpz, readRecording };
 
 /**
  * Reads examples for `Model.predict` from the bytes of a file, whose format is that of its name.
  *
  * .jsonl has an example per line, .json a list of them, .txt a text per line. A .csv file has an
  * example per row or, for `[batch, time, features]`, one sequence with a step per row. .npy and
- * .npz hold arrays with a batch axis.
+ * .npz hold arrays with a batch axis. A .wav file is one example of sound.
  */
 export async function readExamples(name, content, inputs) {
   const format = name.split(".").at(-1).toLowerCase();
@@ -34,14 +35,14 @@ export async function readExamples(name, content, inputs) {
   }
   if (format !== "json") {
     throw new DataFileError(
-      `${name}: the format .${format} is not known; use .jsonl, .json, .csv, .npy, .npz or .txt`,
+      `${name}: the format .${format} is not known; use .jsonl, .json, .csv, .npy, .npz, .wav or .txt`,
     );
   }
   const value = parsed(text, name);
   return Array.isArray(value) && value.some(isObject) ? columnsOf(value, names, name) : value;
 }
 
-/** Reads an .npy or .npz file; undefined for any other format. */
+/** Reads an .npy, .npz or .wav file; undefined for any other format. */
 async function wholeFile(name, content, inputs, format) {
   const names = inputs.map((spec) => spec.name);
   if (format === "npy") {
@@ -52,6 +53,7 @@ async function wholeFile(name, content, inputs, format) {
     }
     return readNpy(content, name);
   }
+  if (format === "wav") return readClip(content, inputs, name);
   if (format !== "npz") return undefined;
   const arrays = await readNpz(content, name);
   const found = [...arrays.keys()];
@@ -82,12 +84,9 @@ function parsed(text, label) {
 }
 
 function readTexts(lines, names, name) {
-  if (names.length > 1) {
-    throw new DataFileError(`${name}: the model has the inputs ${quoted(names)}; use .jsonl`);
-  }
   const texts = lines.at(-1) === "" ? lines.slice(0, -1) : lines;
   if (!texts.length) throw new DataFileError(`${name} holds no lines`);
-  return texts;
+  return names.length === 1 ? texts : Object.fromEntries(names.map((key) => [key, texts]));
 }
 
 /** Puts examples, which may be objects by input name, into one list per input. */
@@ -134,6 +133,12 @@ function readCsv(text, inputs, name) {
     if (wrong >= 0) {
       throw new DataFileError(
         `${name}, line ${i + 1}: ${shown(cells[wrong])} is not a number, in column ${wrong + 1}`,
+      );
+    }
+    if (rank === 3 && rows.length && cells.length !== rows[0].length) {
+      throw new DataFileError(
+        `${name}, line ${i + 1} has ${cells.length} values, and the lines before it have ` +
+          `${rows[0].length}; each line is one step`,
       );
     }
     rows.push(cells.map(Number));

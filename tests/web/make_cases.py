@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,8 @@ from bilstm_runtime.decoding_spec import (
     LabelDecoding,
     TagDecoding,
 )
-from bilstm_runtime.errors import BilstmRuntimeError, InputError
+from bilstm_runtime.errors import BilstmRuntimeError, DataFileError, InputError
+from bilstm_runtime.io.readers import READERS
 from bilstm_runtime.predictor import Predictor, RecordingSession
 from bilstm_runtime.preprocessing_spec import (
     Fit,
@@ -537,6 +539,56 @@ def _special(value: Any) -> Any:
     return float(value) if isinstance(value, str) else value
 
 
+def _wav(
+    samples: Any, kind: int = 1, rate: int = 8000, *, size: int | None = None, rf64: bool = False
+) -> bytes:
+    """A WAV file of `[samples, channels]`; `size` is what its header announces."""
+    width, channels = samples.itemsize, samples.shape[1]
+    frame = width * channels
+    form = struct.pack("<HHIIHH", kind, channels, rate, rate * frame, frame, 8 * width)
+    if kind == 0xFFFE:
+        form += struct.pack("<HHIH14x", 22, 8 * width, 0, 3)
+    data = samples.tobytes()
+    announced = 0xFFFFFFFF if rf64 else len(data) if size is None else size
+    body = b"fmt " + struct.pack("<I", len(form)) + form + b"LIST\x03\0\0\0abc\0"
+    body += b"data" + struct.pack("<I", announced) + data
+    if rf64:
+        body = b"ds64" + struct.pack("<IQQQI", 28, 0, len(data), len(samples), 0) + body + b"LIST"
+    return (b"RF64" if rf64 else b"RIFF") + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+def _recordings() -> list[dict[str, Any]]:
+    """WAV files, with the samples that the model takes or the message of the error."""
+    rng = np.random.default_rng(5)
+    short = np.array([[0, -32768], [32767, 256]], "<i2")
+    floats = rng.normal(size=(4, 1)).astype("<f4")
+    mono = InputSpec("wave", "float32", (BATCH, TIME), sample_rate=8000)
+    stereo = dataclasses.replace(mono, axes=(BATCH, TIME, Axis(None, 2)))
+    plain = _wav(floats, 3)
+    files = [
+        (_wav(short), stereo), (plain, mono), (_wav(floats.astype("<f8"), 3), mono),
+        (_wav(floats, 0xFFFE), mono), (_wav(floats, 3, size=0xFFFFFFFF), mono),
+        (_wav(floats, 3, rf64=True), mono), (_wav(floats, 3, rf64=True)[:-9], mono),
+        (plain[:-3], mono), (plain[:50], mono), (plain[:30], mono), (b"RIFF", mono),
+        (_wav(floats, 3, size=7), mono), (_wav(floats[:0], 3), mono),
+        (_wav(floats[:, :0], 3), mono),
+        (_wav(floats, 6), mono), (_wav(short.view("i1")), mono), (plain, stereo),
+        (_wav(floats, 3, 44100), mono), (plain, dataclasses.replace(mono, sample_rate=None)),
+        (plain, IDS),
+    ]  # fmt: skip
+    found = []
+    for content, one in files:
+        case: dict[str, Any] = {"content": content.hex(), "input": encode(one)}
+        case["input"].setdefault("sample_rate", None)
+        try:
+            samples = READERS["wav"](content, [one], "clip.wav")[one.name]
+            case |= {"shape": list(samples.shape), "samples": samples.reshape(-1).tolist()}
+        except DataFileError as error:
+            case["error"] = str(error)
+        found.append(case)
+    return found
+
+
 def make_cases() -> dict[str, Any]:
     """All cases, as written to the file."""
     groups = []
@@ -563,6 +615,7 @@ def make_cases() -> dict[str, Any]:
     return {
         "groups": groups, "texts": texts, "values": values, "decodings": _decodings(),
         "manifests": manifests, "requests": requests, "windows": windows,
+        "recordings": _recordings(),
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -190,13 +191,64 @@ def mixed() -> Any:
     return Model(inputs, layers.Dense(3, "softmax", name="kind")(layers.Concatenate()(parts)))
 
 
+def subwords() -> Any:
+    """Ids of parts of words, by a `tokenizer.json` beside the model; tags of whole words."""
+    from keras import Input, Model, layers
+
+    x = Input((None,), dtype="int32", name="ids")
+    y = _bilstm()(layers.Embedding(len(PARTS), 8, mask_zero=True)(x))
+    return Model(x, layers.Dense(3, name="tags")(y))
+
+
+PARTS: Final = (
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "so",
+    "good",
+    "##ness",
+    "caf",
+    "##e",
+    "!",
+)
+
+
+def tokenizer_json() -> dict[str, Any]:
+    """A WordPiece model of `PARTS`, as the library `tokenizers` writes it."""
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": n, "content": PARTS[n], "special": True, **special} for n in range(4)
+        ],
+        "normalizer": {
+            "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+            "strip_accents": None, "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2],
+        },
+        "decoder": None,
+        "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": {part: n for n, part in enumerate(PARTS)},
+        },
+    }  # fmt: skip
+
+
 MODELS: Final[dict[str, Callable[[], Any]]] = {
     build.__name__: build
     for build in (
         tagger, words, characters, lookup, meter, pair, unmasked, pooled, typed, batchwise, gru,
-            entities, speech, mixed,
+            entities, speech, mixed, subwords,
     )
 }  # fmt: skip
+if find_spec("tokenizers") is None:  # an extra, without which the file cannot be exported
+    del MODELS["subwords"]
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "speaker": {"formats": ["onnx", "tflite"], "labels": [f"speaker {n}" for n in range(1, 10)]},
     "fixed": {"batch": 3, "time": 9},
@@ -209,6 +261,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
         "tokenizer": {"the": 1, "été": 2, "cat": 3, "sat": 4, "on": 5, "mat": 6},
         "max_tokens": 6,
     },
+    "subwords": {"labels": ["O", "B-X", "I-X"], "tokenizer": tokenizer_json()},
     "speech": {"labels": ["a", "b", " "], "ctc": "blank=last,beam=5"},
 }
 """The options of an export, beside the recipes."""

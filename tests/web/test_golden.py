@@ -44,7 +44,7 @@ def requests() -> dict[str, list[Any]]:
         return rng.normal(size=shape).astype(np.float32).tolist()
 
     sequences = [floats(n, 4) for n in (3, 7, 2, 7, 12, 1, 3)]
-    return {
+    found = {
         "speaker": [[floats(n, 12) for n in (7, 29, 8, 9, 30)]],
         "fixed": [[[1, 2, 3], [4, 0, 5, 6]], [[n, n + 1] for n in range(7)]],
         "tagger": [[[1, 2, 3], [4, 5], [6], [7, 8, 9, 10, 11, 12]], [[3, 0, 4]]],
@@ -75,7 +75,9 @@ def requests() -> dict[str, list[Any]]:
              "numbers": [floats(n, 4) for n in (3, 5, 2)]},
             {"text": ["at all"], "place": ["x"], "numbers": floats(1, 3, 4)},
         ],
+        "subwords": [["So goodness!", "cafés caf\u00e9", "", "x good"], ["GOOD"]],
     }  # fmt: skip
+    return {name: one for name, one in found.items() if name in {"speaker", "fixed", *MODELS}}
 
 
 def jobs(bundles: Path, source: str) -> list[dict[str, Any]]:

@@ -211,6 +211,12 @@ function decodeInput(field) {
   const [range, mask] = [field.get("range"), field.get("mask_value")];
   found.range = range.isNull ? null : range.items(2, 2).map((item) => item.numberOf(found.dtype));
   found.mask_value = mask.isNull ? null : mask.numberOf(found.dtype);
+  const rate = field.get("sample_rate");
+  found.sample_rate = rate.isNull ? null : rate.integer(1, MAX_AXIS);
+  const canBeSound = [2, 3].includes(found.axes.length) && found.dtype.startsWith("float");
+  if (found.sample_rate !== null && !canBeSound) {
+    rate.refuse("an input of sound, [batch, time] or [batch, time, channels]");
+  }
   if (found.range !== null) {
     const [low, high] = found.range;
     if (!(low <= high) || !Number.isFinite(low) || !Number.isFinite(high)) {

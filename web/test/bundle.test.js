@@ -427,7 +427,8 @@ test("example files become the argument of predict", async () => {
     ["a.csv", "1,2\n3,x\n", one, /line 2: 'x' is not a number, in column 2/],
     ["a.csv", "1,2", two, /suits one input/],
     ["a.csv", "a,b\n", one, /holds no rows/],
-    ["a.wav", "RIFF", one, /the format \.wav is not known/],
+    ["a.mp3", "RIFF", one, /the format \.mp3 is not known/],
+    ["a.csv", "1,2\n1,2,3\n", one, /line 2 has 3 values, and the lines before it have 2/],
     ["a.jsonl", "", one, /holds no examples/],
     ["a.npz", "PK", one, /cannot be read as a \.npz file/],
   ];

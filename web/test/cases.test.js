@@ -9,6 +9,7 @@ import { bestPath, chainOf, logNormalizer } from "../lib/crf.js";
 import { examplesOf, labelsOf, spansOf, tagsOf, transcriptionsOf } from "../lib/decoding.js";
 import { Field, decodeDecoding, decodePreprocessing, parseManifest } from "../lib/manifest.js";
 import { ValueRule } from "../lib/values.js";
+import { readClip } from "../lib/wav.js";
 import { slidingWindows } from "../lib/windows.js";
 import { loadEcho } from "./echo.js";
 
@@ -214,3 +215,16 @@ for (const { model: name, recording, options, value, error } of cases.windows) {
     assert.deepEqual(plain(digest(windows)), value.windows);
   });
 }
+
+cases.recordings.forEach(({ content, input, shape, samples, error }, number) => {
+  test(`recording ${number}`, () => {
+    const read = () => readClip(Buffer.from(content, "hex"), [input], "clip.wav");
+    if (error !== undefined) {
+      assert.throws(read, { name: "DataFileError", message: error });
+      return;
+    }
+    const found = read();
+    assert.deepEqual(found.shape, shape);
+    assert.deepEqual([...found.data], samples);
+  });
+});
