@@ -16,6 +16,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 from ai_edge_litert.tools import flatbuffer_utils
 from keras import layers as kl
 
+import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.keras_model import TOLERANCE
 from bilstm_exporter.options import DEFAULT_OPSET, OPSETS
@@ -206,6 +207,16 @@ def test_activations_that_onnx_has_need_no_scan(activation, tmp_path):
     counts = Counter(node.op_type for node in onnx.load(tmp_path / "b" / "model.onnx").graph.node)
     assert counts["LSTM"] == 1
     assert not LOOPS & set(counts)
+
+
+@pytest.mark.slow
+def test_softplus_of_large_values_is_finite(tmp_path):
+    """The Softplus of onnxruntime's LSTM is infinite for values above 88."""
+    model = floats(kl.Bidirectional(kl.LSTM(2, activation="softplus")))
+    export(model, tmp_path / "b", formats=("onnx",))
+    x = np.full((1, 3, model.inputs[0].shape[-1]), 300, np.float32)
+    outputs = bilstm_runtime.load(tmp_path / "b").predict(x)
+    np.testing.assert_allclose(outputs, model(x), rtol=1e-4)
 
 
 def test_unmasked_lstms_need_few_other_nodes(exported):

@@ -63,7 +63,7 @@ def masked(x, layer=kl.LSTM, **settings):
 PAIRED = {
     "LSTM of two layers": lambda x: both()(both()(x)),
     "LSTM without bias": both(use_bias=False),
-    "LSTM that no input holds at zeros": both(activation="softplus"),
+    "LSTM that no input holds at zeros": both(activation="sigmoid"),
     "masked GRU": lambda x: masked(x, kl.GRU),
     "mask of numbers": cast_mask,
     "by hand": by_hand,

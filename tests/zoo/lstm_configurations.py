@@ -18,7 +18,6 @@ ONNX_ACTIVATIONS = {
     "linear",
     "relu",
     "sigmoid",
-    "softplus",
     "softsign",
     "tanh",
 }
@@ -39,6 +38,7 @@ OTHER_ACTIVATIONS = {  # swish and hard_swish are aliases that Keras 3 keeps
     "silu",
     "soft_shrink",
     "softmax",
+    "softplus",
     "sparse_plus",
     "sparse_sigmoid",
     "sparsemax",

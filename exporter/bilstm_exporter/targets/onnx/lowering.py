@@ -34,7 +34,8 @@ _SATURATED = 1e9
 
 # Keras's activations in ONNX's LSTM, GRU and RNN operators.
 # Functions, alpha and beta: https://onnx.ai/onnx/operators/onnx__LSTM.html
-# The table contains the functions that onnxruntime implements.
+# The table contains the functions that onnxruntime implements, except Softplus, which is infinite
+# there for values above 88: a recurrence with it becomes a Scan.
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ _BY_KERAS_NAME = {
     "elu": OnnxActivation("Elu", alpha=1.0),
     "leaky_relu": OnnxActivation("LeakyRelu", alpha=0.2),
     "softsign": OnnxActivation("Softsign"),
-    "softplus": OnnxActivation("Softplus"),
 }
 
 
