@@ -11,10 +11,10 @@ from typing import Any
 
 from bilstm_exporter.ir.counts import static_number
 from bilstm_exporter.ir.traversal import (
-    IF_OPERATORS,
+    BRANCH_OPERATORS,
     SAME_ELEMENT,
     before,
-    function_graph,
+    called_graphs,
     is_rounding,
 )
 
@@ -138,7 +138,7 @@ class _Uses:
                 is_place = tensor is self.own and _is_place_only(reader.outputs[0])
                 self.reads_size |= not is_place
                 continue
-            if reader.type in IF_OPERATORS:
+            if reader.type in BRANCH_OPERATORS:
                 if not self._follow_into_branches(tensor, reader, graph, places):
                     return False
                 continue
@@ -152,7 +152,7 @@ class _Uses:
 
     def _follow_into_branches(self, tensor: Tensor, branch: Any, graph: Any, places: Any) -> bool:
         operands = list(branch.inputs)[1:]
-        graphs = [function_graph(branch, name) for name in ("then_branch", "else_branch")]
+        graphs = called_graphs(branch)
         for inner in graphs:
             inner_places = dict(zip(map(id, inner.inputs), operands, strict=True))
             for place, operand in zip(inner.inputs, operands, strict=True):

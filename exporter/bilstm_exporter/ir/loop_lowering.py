@@ -12,6 +12,7 @@ Any other list that a loop writes is one of its carried tensors.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,14 @@ from bilstm_exporter.ir.tensor_lists import (
     inside,
 )
 from bilstm_exporter.ir.traversal import (
+    BRANCH_OPERATORS,
     CALL_OPERATORS,
-    FUNCTION_ATTRIBUTES,
-    IF_OPERATORS,
+    CASE_OPERATORS,
     WHILE_OPERATORS,
     ancestors,
+    called_functions,
+    called_graphs,
     compatible,
-    function_graph,
 )
 from bilstm_exporter.ir.while_loops import WhileLoop
 
@@ -86,21 +88,16 @@ def _is_to_lower(graph: Any, lowering: Lowering) -> bool:
 
 
 def _needs_lowering(operation: Any, lowering: Lowering) -> bool:
-    called = [operation.get_attr(name).name for name in FUNCTION_ATTRIBUTES.get(operation.type, ())]
-    is_own = any(name in lowering.own_functions for name in called)
+    is_own = any(name in lowering.own_functions for name in called_functions(operation))
     if is_own and operation.type in CALL_OPERATORS:
         return False
-    if operation.type in WHILE_OPERATORS and not is_own:
+    if operation.type in CASE_OPERATORS or (operation.type in WHILE_OPERATORS and not is_own):
         return True
     return _has_lists(operation) or any(
         # A loop inside of an own one is also own, or has no lists.
         _contains_lists(graph) if is_own else _is_to_lower(graph, lowering)
-        for graph in _called_graphs(operation)
+        for graph in called_graphs(operation)
     )
-
-
-def _called_graphs(operation: Any) -> list[Any]:
-    return [function_graph(operation, name) for name in FUNCTION_ATTRIBUTES.get(operation.type, ())]
 
 
 def _has_lists(operation: Any) -> bool:
@@ -109,7 +106,7 @@ def _has_lists(operation: Any) -> bool:
 
 def _contains_lists(graph: Any) -> bool:
     return any(
-        _has_lists(operation) or any(map(_contains_lists, _called_graphs(operation)))
+        _has_lists(operation) or any(map(_contains_lists, called_graphs(operation)))
         for operation in graph.get_operations()
     )
 
@@ -159,11 +156,11 @@ class Copier:
             with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
                 results = WhileLoop(self, operation, inputs, read).lower()
         elif operation.type in CALL_OPERATORS and _needs_lowering(operation, self._lowering):
-            inner = function_graph(operation, "f")
+            (inner,) = called_graphs(operation)
             known = dict(zip(map(id, inner.inputs), inputs, strict=True))
             wanted = [inner.outputs[number] for number in sorted(read)]
             results = dict(zip(sorted(read), self.copy(inner, known, wanted), strict=True))
-        elif operation.type in IF_OPERATORS and _needs_lowering(operation, self._lowering):
+        elif operation.type in BRANCH_OPERATORS and _needs_lowering(operation, self._lowering):
             results = self._branch(operation, inputs, read)
         elif lists and operation.type in LIST_OPERATORS:
             results = LIST_OPERATORS[operation.type](self, operation, *inputs)
@@ -182,14 +179,12 @@ class Copier:
             values[id(output)] = result
 
     def _branch(self, operation: Any, inputs: list[Any], read: set[int]) -> dict[int, Any]:
-        """Copy a condition whose branches have loops or lists."""
+        """Copy a condition whose branches have loops or lists, or a case."""
         wanted = sorted(read)
-        condition, *given = inputs
+        choice, *given = inputs
         sizes: list[Any] = [None] * len(wanted)
 
-        def branch(attribute: str) -> Callable[[], list[Tensor]]:
-            graph = function_graph(operation, attribute)
-
+        def branch(graph: Any) -> Callable[[], list[Tensor]]:
             def call() -> list[Tensor]:
                 known = dict(zip(map(id, graph.inputs), map(inside, given), strict=True))
                 results = self.copy(graph, known, [graph.outputs[number] for number in wanted])
@@ -214,7 +209,11 @@ class Copier:
 
             return call
 
-        results = tf.cond(condition, branch("then_branch"), branch("else_branch"))
+        branches = [branch(graph) for graph in called_graphs(operation)]
+        if operation.type in CASE_OPERATORS:
+            results = _chosen(choice, branches)
+        else:
+            results = tf.cond(choice, *branches)
         values: dict[int, Any] = {}
         for number, result, made in zip(wanted, results, sizes, strict=True):
             if isinstance(made, LoopElement):
@@ -236,11 +235,19 @@ class Copier:
         return self._lowering.lower_loop(loop)
 
 
+def _chosen(choice: Tensor, branches: Sequence[Callable[[], list[Tensor]]]) -> list[Tensor]:
+    """Write a case as conditions in each other; the last branch also takes every other number."""
+    result = branches[-1]
+    for number, branch in reversed(list(enumerate(branches[:-1]))):
+        result = functools.partial(tf.cond, tf.equal(choice, number), branch, result)
+    return result()
+
+
 def _copied(operation: Any, inputs: Sequence[Tensor]) -> dict[int, Tensor]:
     """Copy one operator into the current graph."""
     graph = tf.compat.v1.get_default_graph()
-    for attribute in FUNCTION_ATTRIBUTES.get(operation.type, ()):
-        _copy_functions(operation.graph, operation.get_attr(attribute).name, graph)
+    for name in called_functions(operation):
+        _copy_functions(operation.graph, name, graph)
     # The type of an operator may be the name of a function, as in tf.nn.ctc_loss.
     _copy_functions(operation.graph, operation.type, graph)
     copy = graph._create_op_internal(  # noqa: SLF001 - no public way to copy an operator

@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from bilstm_exporter.ir.counts import static_number
 from bilstm_exporter.ir.traversal import (
+    BRANCH_OPERATORS,
     ELEMENTWISE,
-    IF_OPERATORS,
     SAME_VALUE,
     WHILE_OPERATORS,
     before,
-    function_graph,
+    called_graphs,
 )
 
 Tensor = Any
@@ -49,13 +49,12 @@ def written_item(handle: Tensor) -> WrittenItem | None:
     operation = handle.op
     if operation.type in {"TensorListSetItem", "TensorListPushBack"}:
         return WrittenItem(operation.inputs[-1])
-    names: Sequence[str] = ()
+    graphs: list[Any] = []
     if operation.type in WHILE_OPERATORS:
-        names = ("body",)
-    elif operation.type in IF_OPERATORS:
-        names = ("then_branch", "else_branch")
-    for name in names:
-        body = function_graph(operation, name)
+        graphs = called_graphs(operation)[1:]  # the body
+    elif operation.type in BRANCH_OPERATORS:
+        graphs = called_graphs(operation)
+    for body in graphs:
         inner = written_item(body.outputs[handle.value_index])
         if inner is not None:
             return replace(inner, loops=(*inner.loops, (operation, body)))
@@ -116,7 +115,7 @@ def _passed_through_loop(tensor: Tensor, axis: int) -> tuple[Tensor, int] | None
     operation = tensor.op
     if operation.type not in WHILE_OPERATORS:
         return None
-    number, body = tensor.value_index, function_graph(operation, "body")
+    number, (_, body) = tensor.value_index, called_graphs(operation)
     sources = size_sources(body.outputs[number], axis, set(map(id, body.inputs)))
     if sources is None or any(
         source is not body.inputs[number] or place != axis for source, place in sources

@@ -14,13 +14,16 @@ Tensor = Any
 WHILE_OPERATORS = frozenset({"While", "StatelessWhile"})
 """The types of a loop in a TensorFlow graph."""
 IF_OPERATORS = frozenset({"If", "StatelessIf"})
+CASE_OPERATORS = frozenset({"Case", "StatelessCase"})
+BRANCH_OPERATORS = IF_OPERATORS | CASE_OPERATORS
+"""Conditions. The first input chooses the branch: a bool, or for a case the branch's number."""
 CALL_OPERATORS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-FUNCTION_ATTRIBUTES = {
+_FUNCTION_ATTRIBUTES = {
     **dict.fromkeys(WHILE_OPERATORS, ("cond", "body")),
     **dict.fromkeys(CALL_OPERATORS, ("f",)),
     **dict.fromkeys(IF_OPERATORS, ("then_branch", "else_branch")),
+    **dict.fromkeys(CASE_OPERATORS, ("branches",)),
 }
-"""For each type of operator that calls functions, the attributes with their names."""
 SAME_VALUE = frozenset({"Identity", "StopGradient", "Cast", "EnsureShape"})
 SAME_ELEMENT = SAME_VALUE | {"Reshape", "Squeeze", "ExpandDims"}
 ELEMENTWISE = frozenset(
@@ -31,23 +34,35 @@ ELEMENTWISE = frozenset(
 """Operators whose output has the shape to which their inputs are broadcast."""
 
 
-def function_graph(operation: Any, attribute: str, shapes: Any = None) -> Any:
-    """The graph of a function that an operator calls.
+def called_functions(operation: Any) -> list[str]:
+    """The names of the functions that an operator calls.
+
+    Those of a loop are its condition and its body; those of a condition are its branches, first
+    that of true or of the number 0.
+    """
+    names = []
+    for attribute in _FUNCTION_ATTRIBUTES.get(operation.type, ()):
+        value = operation.get_attr(attribute)
+        names += [one.name for one in (value if isinstance(value, list) else [value])]
+    return names
+
+
+def called_graphs(operation: Any, shapes: Any = None) -> list[Any]:
+    """The graphs of the functions that an operator calls; see `called_functions`.
 
     Args:
         operation: The operator.
-        attribute: The attribute with the function's name.
-        shapes: The shapes of the function's inputs; by default those of the operator.
+        shapes: The shapes of the functions' inputs; by default those of the operator.
     """
     if shapes is None:
         shapes = _input_shapes(operation)
-    return get_func_graph(operation, shapes, operation.get_attr(attribute).name)
+    return [get_func_graph(operation, shapes, name) for name in called_functions(operation)]
 
 
 def _input_shapes(operation: Any) -> list[Any]:
     if operation.type in WHILE_OPERATORS:
         return [tensor.shape for tensor in operation.outputs]
-    inputs = operation.inputs[1:] if operation.type in IF_OPERATORS else operation.inputs
+    inputs = operation.inputs[1:] if operation.type in BRANCH_OPERATORS else operation.inputs
     return [tensor.shape for tensor in inputs]
 
 

@@ -27,8 +27,8 @@ from bilstm_exporter.ir.traversal import (
     SAME_ELEMENT,
     ancestors,
     before,
+    called_graphs,
     compatible,
-    function_graph,
 )
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class WhileLoop:
         self._copier, self._operation, self._read = copier, operation, read
         self._inputs = list(inputs)
         shapes = [self._input_shape(n) for n in range(len(inputs))]
-        self._condition = function_graph(operation, "cond", shapes)
-        self._body = function_graph(operation, "body", shapes)
+        self._condition, self._body = called_graphs(operation, shapes)
         self._own = list(map(id, self._body.inputs))
         self._sources = [before(tensor) for tensor in self._body.outputs]
         self._invariant = [

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.frontends.operators.spectra import SPECTRUM_FORMS
+from bilstm_exporter.ir.cumulative import cumulative
 from bilstm_exporter.ir.operator_forms import (
     Form,
     as_they_are,
@@ -416,6 +417,81 @@ def _cumprod(x: Any, axis: Any, **arguments: Any) -> Any:
     return tf.raw_ops.Cumprod(x=x, axis=int(place) % x.shape.rank, **arguments)
 
 
+def _cumulative_logsumexp(
+    x: Any,
+    axis: Any,
+    exclusive: bool = False,  # noqa: FBT001, FBT002
+    reverse: bool = False,  # noqa: FBT001, FBT002
+) -> Any:
+    """Combine exponents in pairs; no format has the operator."""
+
+    def combine(one: Any, other: Any) -> Any:
+        largest = tf.clip_by_value(tf.maximum(one, other), x.dtype.min, x.dtype.max)
+        return largest + tf.math.log(tf.exp(one - largest) + tf.exp(other - largest))
+
+    return cumulative(x, axis, exclusive, reverse, combine=combine, neutral=x.dtype.min)
+
+
+def _in_top_k(predictions: Any, targets: Any, k: Any) -> Any:
+    """Count the larger numbers of each row; no format has the operator."""
+    classes = tf.cast(tf.shape(predictions)[1], targets.dtype)
+    known = tf.logical_and(targets >= 0, targets < classes)
+    # Of an unknown class the first is read, if there is one.
+    places = tf.expand_dims(tf.where(known, targets, tf.zeros_like(targets)), 1)
+    own = tf.gather(predictions, places, batch_dims=1)
+    larger = tf.reduce_sum(tf.cast(predictions > own, tf.int32), 1)
+    finite = tf.reduce_all(tf.math.is_finite(predictions), 1)
+    return tf.logical_and(tf.logical_and(known, finite), larger < tf.cast(k, tf.int32))
+
+
+def _extract_patches(
+    images: Any, ksizes: Any, strides: Any, rates: Any, padding: str | bytes
+) -> Any:
+    """Convolve with a kernel that copies each element of a patch; no format has the operator."""
+    channels = images.shape[-1]
+    if channels is None:
+        return None
+    rows, columns = (int(size) for size in ksizes[1:3])
+    size = rows * columns * channels
+    kernel = np.eye(size, dtype=np.float32).reshape(rows, columns, channels, size)
+    floats = images if images.dtype.is_floating else tf.cast(images, tf.float32)
+    found = tf.nn.conv2d(
+        floats,
+        tf.constant(kernel, floats.dtype),
+        [int(step) for step in strides[1:3]],
+        tf.compat.as_str(padding),
+        dilations=[int(rate) for rate in rates[1:3]],
+    )
+    return tf.cast(found, images.dtype)
+
+
+def _ctc_greedy_decoder(
+    inputs: Any,
+    sequence_length: Any,
+    merge_repeated: bool = False,  # noqa: FBT001, FBT002
+    blank_index: int = -1,
+) -> Any:
+    """Keep the steps of each row whose best class is no blank, nor that of the step before."""
+    steps, batch, classes = _sizes(inputs)
+    best = tf.argmax(tf.transpose(inputs, [1, 0, 2]), -1)  # [batch, time]
+    valid = tf.range(steps) < tf.expand_dims(sequence_length, 1)
+    kept = tf.logical_and(valid, best != tf.cast(blank_index % classes, best.dtype))
+    if merge_repeated:
+        before = tf.concat([tf.fill([batch, 1], tf.constant(-1, best.dtype)), best[:, :-1]], 1)
+        kept = tf.logical_and(kept, best != before)
+    places = tf.cumsum(tf.cast(kept, tf.int32), 1) - 1
+    found = tf.where(kept)  # [labels, 2]: row and step
+    columns = tf.cast(tf.gather_nd(places, found), tf.int64)
+    length = tf.reduce_max(tf.concat([tf.reshape(places, [-1]), [-1]], 0)) + 1
+    largest = tf.where(valid, tf.transpose(tf.reduce_max(inputs, -1)), tf.zeros([], inputs.dtype))
+    return [
+        tf.stack([found[:, 0], columns], 1),
+        tf.gather_nd(best, found),
+        tf.cast(tf.stack([batch, length]), tf.int64),
+        -tf.reduce_sum(largest, 1, keepdims=True),
+    ]
+
+
 def _lower_bound(sorted_inputs: Any, values: Any, out_type: Any = tf.int32) -> Any:
     """Count the elements below each value; no format has a binary search."""
     before = tf.expand_dims(sorted_inputs, 1) < tf.expand_dims(values, 2)
@@ -444,10 +520,14 @@ _REAL_FORMS: dict[str, Form] = {
     "BatchMatMulV2": _batch_matmul,
     "BatchMatMulV3": _batch_matmul,
     "BroadcastArgs": _broadcast_args,
+    "CTCGreedyDecoder": _ctc_greedy_decoder,
     "Cross": _cross,
     "Cumprod": _cumprod,
+    "CumulativeLogsumexp": _cumulative_logsumexp,
     "Einsum": _einsum,
     "EuclideanNorm": _euclidean_norm,
+    "ExtractImagePatches": _extract_patches,
+    "InTopKV2": _in_top_k,
     "L2Loss": _l2_loss,
     "LowerBound": _lower_bound,
     "MatMul": _matmul,

@@ -215,7 +215,7 @@ class _MarkerWriter:
         """Replace the markers of a graph in place.
 
         Args:
-            graph: The model's graph, or the body of a loop.
+            graph: The model's graph, the body of a loop, or a branch of a condition.
             prefix: Prefix of new names in this graph.
         """
         forms, step_order = [], masking.StepOrder()
@@ -223,6 +223,12 @@ class _MarkerWriter:
             if node.domain == DOMAIN:
                 token = node.attributes[TOKEN_ATTRIBUTE].as_string()
                 forms += self._lower_marker(node, token, step_order, prefix)
+                continue
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH:
+                    forms += self.lower(
+                        attribute.as_graph(), f"{prefix}{node.name}/{attribute.name}/"
+                    )
         return forms
 
     def _lower_marker(

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from bilstm_exporter.ir.markers import Marker
 
 DOMAIN = "bilstm_edge.marker"
+MARKER_OPERATOR = "Recurrence"
 TOKEN_ATTRIBUTE = "marker"  # noqa: S105 - not a password
 
 
@@ -24,7 +25,7 @@ def keep_marker(context: Any, node: Any, _name: str, _args: Any) -> None:
     inputs, outputs = list(node.input), list(node.output)
     context.remove_node(node.name)
     context.make_node(
-        "Recurrence",
+        MARKER_OPERATOR,
         inputs=inputs,
         outputs=outputs,
         attr={TOKEN_ATTRIBUTE: token},

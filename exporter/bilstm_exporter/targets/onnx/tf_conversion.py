@@ -24,6 +24,7 @@ from tf2onnx.utils import make_name
 
 from bilstm_exporter.errors import UnsupportedModelError, UnsupportedOperatorError
 from bilstm_exporter.targets.onnx.builder import Builder
+from bilstm_exporter.targets.onnx.marker_nodes import MARKER_OPERATOR
 
 Handler = Callable[[Any, Any, str, Any], None]
 
@@ -73,6 +74,7 @@ def to_onnx(
                 raise _explained(tf_graph, failures, error) from error
             model: ir.Model = ir.from_proto(graph.make_model("bilstm-edge"))
     _restore_interface(model.graph, inputs)
+    _restore_domain(model.graph, domain)
     _compute_outputs(model.graph)
     _pad_dilated(model.graph)
     _count_down(model.graph, opset)
@@ -96,6 +98,13 @@ def _restore_interface(graph: ir.Graph, names: list[str]) -> None:
     by_name = {value.name: value for value in graph.inputs}
     graph.inputs.clear()
     graph.inputs.extend([by_name[name] for name in names])
+
+
+def _restore_domain(graph: ir.Graph, domain: str | None) -> None:
+    """Restore the domain of the markers in branches; tf2onnx copies these nodes without it."""
+    for node in graph.all_nodes():
+        if domain and node.op_type == MARKER_OPERATOR:
+            node.domain = domain
 
 
 def _compute_outputs(graph: ir.Graph) -> None:

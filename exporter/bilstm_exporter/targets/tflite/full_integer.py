@@ -15,7 +15,6 @@ from ai_edge_litert import schema_py_generated as schema
 
 from bilstm_exporter.errors import OptionError
 from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph, Marker
-from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.targets.base import Built, Calibration, WeightForm
 from bilstm_exporter.targets.operators import Form
@@ -28,7 +27,7 @@ from bilstm_exporter.targets.tflite.converter import (
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED, IntegerLowering
 from bilstm_exporter.targets.tflite.micro_forms import write_forms
-from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
+from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS, trace_and_convert
 from bilstm_exporter.targets.tflite.operators import operators_of
 from bilstm_exporter.targets.tflite.weights import MIN_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
@@ -65,9 +64,13 @@ class FullInteger:
         self._runtime_forms = forms
         self._spec = loaded.spec
         self._examples = _checked(loaded.call_inputs, calibration)
-        lowering = IntegerLowering(_read_carries(loaded.first_graph))
-        with operator_forms(TFLITE_FORMS):
-            self._function = loaded.trace(lowering)
+        carries = _read_carries(loaded.first_graph)
+
+        def trace() -> tuple[Any, IntegerLowering]:
+            lowering = IntegerLowering(carries)
+            return loaded.trace(lowering), lowering
+
+        self._function, lowering, self._float_content = trace_and_convert(trace, TFLITE_FORMS)
         self._forms = lowering.forms
 
     def build(self) -> Built:
@@ -104,7 +107,7 @@ class FullInteger:
         return any(form.form == FUSED for form in self._forms)
 
     def _float_form(self) -> Built:
-        model = flatbuffer.read_converted(convert_function(self._function))
+        model = flatbuffer.read_converted(self._float_content)
         fix_converted(model)
         write_forms(model, self._runtime_forms)
         content = flatbuffer.finish(model, *self._names)

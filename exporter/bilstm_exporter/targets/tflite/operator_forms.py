@@ -5,7 +5,7 @@ They are used while a model is traced for TFLite only; see `bilstm_exporter.ir.o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,11 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph  # no public name
 from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph  # no public name
 
-from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes
+from bilstm_exporter.errors import UnsupportedOperatorError
+from bilstm_exporter.ir.cumulative import cumulative
+from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes, operator_forms
 from bilstm_exporter.ir.traversal import ELEMENTWISE, ancestors
+from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.tensor_ops import limited_sigmoid
 
 # The converter writes an Einsum as one BatchMatMul, which needs these labels: some that are
@@ -185,39 +188,46 @@ def _cumprod(
     exclusive: bool = False,  # noqa: FBT001, FBT002
     reverse: bool = False,  # noqa: FBT001, FBT002
 ) -> Any:
-    """Multiply by the products 1, 2, 4, ... steps before, until every step has all."""
-    tensor = x
-    place = tf.get_static_value(axis)
-    if place is None or tensor.shape.rank is None:
-        return None
-    place = int(place) % tensor.shape.rank
-    whole = [[0, 0]] * tensor.shape.rank
-    size = tensor.shape[place] if tensor.shape[place] is not None else tf.shape(tensor)[place]
-    one = tf.ones([], tensor.dtype)
+    return cumulative(x, axis, exclusive, reverse, combine=tf.multiply, neutral=1)
 
-    def shifted(steps: Any, values: Any) -> Any:
-        """Move along the axis by a number of steps; ones move in."""
-        padding = [*whole]
-        padding[place] = [0, steps] if reverse else [steps, 0]
-        moved = tf.pad(values, padding, constant_values=one)
-        before = [slice(None)] * place
-        moved = moved[(*before, slice(steps, None) if reverse else slice(None, size))]
-        moved.set_shape(tensor.shape)  # TFLite has no EnsureShape inside a loop
-        return moved
 
-    if exclusive:
-        tensor = shifted(tf.minimum(1, size), tensor)
-    if isinstance(size, int):
-        steps = 1
-        while steps < size:
-            tensor, steps = tensor * shifted(steps, tensor), 2 * steps
-        return tf.identity(tensor)
-    return tf.while_loop(
-        lambda steps, _: steps < size,
-        lambda steps, values: (2 * steps, values * shifted(steps, values)),
-        [tf.constant(1), tensor],
-        shape_invariants=[tf.TensorShape([]), tensor.shape],
-    )[1]
+def _dense_bincount(input: Any, size: Any, weights: Any, binary_output: bool = False) -> Any:  # noqa: A002, FBT001, FBT002
+    """Add the weights of the elements that equal each number below the size."""
+    size = tf.cast(tf.reshape(size, []), tf.int32)
+    found = tf.one_hot(input, size, dtype=weights.dtype)
+    if binary_output:
+        counts = tf.reduce_max(found, -2)
+        # Of no elements, the largest is the lowest number.
+        return tf.maximum(counts, tf.zeros([], weights.dtype))
+    if weights.shape.num_elements() != 0:
+        found *= tf.expand_dims(weights, -1)
+    return tf.reduce_sum(found, -2)
+
+
+def _scatter_extreme(segments: Callable[..., Any], combine: Callable[..., Any]) -> Form:
+    def form(tensor: Any, indices: Any, updates: Any, **_: Any) -> Any:
+        """Reduce the updates of each element or slice, then combine them with the tensor."""
+        depth = indices.shape[-1]
+        if depth is None or tensor.shape.rank is None:
+            return None
+        shape = tf.shape(tensor)
+        sizes = tf.unstack(shape[:depth])
+        places, number = tf.zeros([1], tf.int32), tf.constant(1)
+        for axis in reversed(range(depth)):
+            places += tf.reshape(tf.cast(indices[..., axis], tf.int32), [-1]) * number
+            number *= sizes[axis]
+        rows = tf.reshape(updates, tf.concat([[-1], shape[depth:]], 0))
+        found = tf.reshape(segments(rows, places, number), shape)
+        # Without an update, the segment has an extreme number, which is not infinite.
+        ones = tf.ones_like(places)
+        updated = tf.math.unsorted_segment_sum(ones, places, number) > 0
+        rest = [1] * (tensor.shape.rank - depth)
+        updated = tf.reshape(updated, tf.concat([shape[:depth], rest], 0))
+        result = tf.where(updated, combine(tensor, found), tensor)
+        result.set_shape(tensor.shape)
+        return result
+
+    return form
 
 
 # The rational approximation of XLA and Eigen for float32, within 3e-7.
@@ -241,7 +251,11 @@ def _erf(x: Any) -> Any:
 
 def _erfc(x: Any) -> Any:
     """Write 1 - erf(x); None inside a GELU, which the converter fuses."""
-    return None if _is_scaled_for_gelu(x) else 1 - _erf(x)
+    return None if _is_scaled_for_gelu(x) else _complement(x)
+
+
+def _complement(x: Any) -> Any:
+    return 1 - _erf(x)
 
 
 def _is_scaled_for_gelu(x: Any) -> bool:
@@ -552,6 +566,7 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "Atanh": _atanh,
     "Cosh": _cosh,
     "Cumprod": _cumprod,
+    "DenseBincount": _dense_bincount,
     "DynamicPartition": _dynamic_partition,
     "DynamicStitch": _dynamic_stitch,
     "Einsum": _einsum,
@@ -570,6 +585,8 @@ _OTHER_OPERATORS: dict[str, Form] = {
     "Softmax": _softmax,
     "SplitV": _split_v,
     "Tan": _tan,
+    "TensorScatterMax": _scatter_extreme(tf.math.unsorted_segment_max, tf.maximum),
+    "TensorScatterMin": _scatter_extreme(tf.math.unsorted_segment_min, tf.minimum),
     "TensorScatterSub": _scatter_sub,
     "Transpose": _transpose,
     "TruncateDiv": _truncate_div,
@@ -593,3 +610,28 @@ TFLITE_FLOAT_FORMS: dict[str, Form] = {
     "Sigmoid": combined(TFLITE_FORMS["Sigmoid"], limited_sigmoid),
 }
 """The same for files that compute in floats, whose inputs may have any value."""
+
+
+def trace_and_convert(
+    trace: Callable[[], tuple[Any, Any]], forms: Mapping[str, Form]
+) -> tuple[Any, Any, bytes]:
+    """Trace a model with forms of operators, and convert it to a float32 file.
+
+    Args:
+        trace: Returns the traced function, and anything else.
+        forms: The forms by the type of operator.
+
+    Returns:
+        What ``trace`` returned, and the file.
+    """
+    with operator_forms(forms):
+        function, other = trace()
+    try:
+        return function, other, convert_function(function)
+    except UnsupportedOperatorError as error:
+        if "Erfc" not in error.operators:
+            raise
+    # The converter fuses a GELU only if nothing else reads the half of its input.
+    with operator_forms({**forms, "Erfc": _complement}):
+        function, other = trace()
+    return function, other, convert_function(function)

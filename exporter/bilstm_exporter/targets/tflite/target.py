@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bilstm_exporter.ir.cells import Cell
-from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan, WeightOwners
 from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, TargetOptions
 from bilstm_exporter.targets.operators import Form, OperatorUse
 from bilstm_exporter.targets.tflite import flatbuffer
 from bilstm_exporter.targets.tflite.bidirectional import LoopLowering
-from bilstm_exporter.targets.tflite.converter import convert_function
 from bilstm_exporter.targets.tflite.full_integer import FullInteger
 from bilstm_exporter.targets.tflite.micro_forms import write_forms
-from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FLOAT_FORMS
+from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FLOAT_FORMS, trace_and_convert
 from bilstm_exporter.targets.tflite.operators import list_operators, operators_of
 from bilstm_exporter.targets.tflite.tiling import has_same_tiling
 from bilstm_exporter.targets.tflite.weights import store_weights
@@ -87,8 +86,9 @@ def _weight_bytes(plan: PrecisionPlan) -> int:
 
 
 def _convert(loaded: LoadedModel, weight_bytes: int, *, unrolled: bool) -> _Converted:
-    lowering = LoopLowering(weight_bytes, unrolled=unrolled)
-    with operator_forms(TFLITE_FLOAT_FORMS):
-        function = loaded.trace(lowering)
-    content = convert_function(function)
+    def trace() -> tuple[Any, LoopLowering]:
+        lowering = LoopLowering(weight_bytes, unrolled=unrolled)
+        return loaded.trace(lowering), lowering
+
+    _, lowering, content = trace_and_convert(trace, TFLITE_FLOAT_FORMS)
     return _Converted(content, lowering.cells, lowering.forms)
