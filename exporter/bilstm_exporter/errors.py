@@ -13,6 +13,7 @@ _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What Keras writes around the message of an error that a layer's call raises.
 _CALL_FRAME = (
     re.compile(r"^\s*Exception encountered when calling [^\n]*\n+"),
+    re.compile(r"\A\s*Could not automatically infer [^\n]*Error encountered:\n+"),
     re.compile(r"\n+(?:Call arguments|Arguments) received by .*\Z", re.DOTALL),
 )
 

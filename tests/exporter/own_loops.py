@@ -322,6 +322,34 @@ def nested(x, w):
 
 
 @loop
+def cases_with_loops(x, w):
+    """A case chooses between loops, and another one between the steps of a loop."""
+    state = lambda: tf.zeros_like(x[:, 0])  # noqa: E731
+
+    def step(h, s):
+        which = tf.cast(tf.reduce_sum(s) > 0, tf.int32)
+        return tf.switch_case(which, [lambda: tf.tanh(s + h @ w), lambda: h - s])
+
+    def forward():
+        return steps_first(tf.scan(step, steps_first(x), state()))
+
+    def backward():
+        return steps_first(tf.scan(step, steps_first(x), state(), reverse=True))
+
+    which = tf.cast(tf.reduce_sum(x) > 0, tf.int32) + tf.cast(tf.reduce_max(x) > 2.0, tf.int32)
+    return tf.switch_case(which, [forward, lambda: x @ w, backward])
+
+
+@loop
+def condition_of_loops(x, w):
+    def scan():
+        step = lambda h, s: tf.tanh(s + h @ w)  # noqa: E731
+        return steps_first(tf.scan(step, steps_first(x), tf.zeros_like(x[:, 0])))
+
+    return tf.cond(tf.reduce_sum(x) > 0, scan, lambda: 2.0 * scan())
+
+
+@loop
 def nested_whiles(x, w):
     """Both loops write one list."""
     rows = steps_first(x)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bilstm_runtime.backends.litert import LitertSession
+from bilstm_runtime.backends.litert import LitertSession, _output
 from bilstm_runtime.errors import BackendRunError
 
 RUN = "run"
@@ -128,3 +128,26 @@ def test_shapes_that_cannot_be_planned():
     with pytest.raises(BackendRunError, match="no \\(4, 4\\)"):
         planned.run((4, 4))
     planned.run((2, 2))
+
+
+class WithoutElements:
+    """LiteRT's interpreter refuses to return an empty tensor."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def get_tensor(self, _):
+        message = "Invalid tensor size."
+        raise ValueError(message)
+
+    def get_output_details(self):
+        return [{"index": 7, "shape": np.array(self.shape), "dtype": np.int64}]
+
+
+def test_an_output_may_be_empty():
+    """As the texts of recordings in which nothing was said."""
+    found = _output(WithoutElements((2, 0)), 7)
+    assert found.shape == (2, 0)
+    assert found.dtype == np.int64
+    with pytest.raises(ValueError, match="Invalid tensor size"):
+        _output(WithoutElements((2, 3)), 7)

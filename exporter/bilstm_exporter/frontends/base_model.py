@@ -11,13 +11,42 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.errors import ExportError, UnsupportedModelError, plain_text
 from bilstm_exporter.frontends.reference.compiled_calls import Call, CompiledCalls
 from bilstm_exporter.frontends.reference.compiled_loops import CompiledLoops
 from bilstm_exporter.frontends.reference.roundings import RoundedCalls, moved_weights
 from bilstm_exporter.ir.recurrence import Lowering
 from bilstm_exporter.keras_model import DeclaredInput
 from bilstm_runtime.preprocessing_spec import TextEntry
+
+
+@contextlib.contextmanager
+def first_call(name: str, inputs: Sequence[DeclaredInput], ops: str) -> Iterator[None]:
+    """Explain the errors of the first call of a model; a subclassed one can raise any.
+
+    Args:
+        name: The model's name.
+        inputs: The inputs that it is called with.
+        ops: The operations that a layer may use, for the message.
+
+    Raises:
+        UnsupportedModelError: The call failed.
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in plain_text(error).splitlines() if line.strip()]
+        shapes = ", ".join(f"{one.name} {list(one.shape)}" for one in inputs)
+        message = (
+            f"the model {name!r} cannot be called with the inputs that it records ({shapes}): "
+            f"{' '.join(lines[:2])[:400].rstrip('.')}. If its call takes several arguments, or "
+            f"dicts in each other, wrap it in keras.Model(inputs, model(...)) with one keras.Input "
+            f"for each tensor, and export that. Layers that read the values of tensors in Python "
+            f"must be written with {ops}"
+        )
+        raise UnsupportedModelError(message) from error
 
 
 class BaseModel(ABC):

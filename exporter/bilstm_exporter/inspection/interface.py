@@ -566,6 +566,7 @@ def _output_specs(
 ) -> tuple[OutputSpec, ...]:
     """Find which axes of the outputs follow which axis of the inputs."""
     free = {a.name for spec in inputs for a in spec.axes if a.size is None and a.name}
+    minimums = {a.name: a.min for spec in inputs for a in spec.axes if a.size is None}
     variants = [dict(typical)]
     outputs = [typical_outputs]
     for name in sorted(free):
@@ -576,6 +577,12 @@ def _output_specs(
                 variants.append(variant)
                 outputs.append(result)
                 break
+        # A model that cuts its input to some length returns shorter inputs as they are.
+        variant = {**typical, name: minimums.get(name, typical[name])}
+        result = _call(model, inputs, variant)
+        if variant != typical and not isinstance(result, Exception):
+            variants.append(variant)
+            outputs.append(result)
     specs = []
     for index, name in enumerate(model.flat_output_names):
         arrays = [output[index] for output in outputs]

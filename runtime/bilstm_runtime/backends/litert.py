@@ -208,8 +208,7 @@ class LitertSession:
                 for index, array in zip(self._inputs, arrays, strict=True):
                     interpreter.set_tensor(index, array)
                 self._planned.invoke()
-                # Copies; of a scalar, an object that is not an array.
-                outputs = [np.asarray(interpreter.get_tensor(n)) for n in self._outputs]
+                outputs = [_output(interpreter, number) for number in self._outputs]
                 if self._is_single_use:
                     self._planned.drop()
             except ERRORS as error:
@@ -297,6 +296,17 @@ def open_litert(content: bytes, artifact: Artifact, spec: ModelSpec, threads: in
         )
         raise ArtifactError(message) from error
     return session
+
+
+def _output(interpreter: Any, number: int) -> np.ndarray:
+    """Copy an output. LiteRT returns a scalar as an object that is no array, and nothing empty."""
+    try:
+        return np.asarray(interpreter.get_tensor(number))
+    except ValueError:
+        details = next(one for one in interpreter.get_output_details() if one["index"] == number)
+        if 0 not in details["shape"]:
+            raise
+        return np.zeros(details["shape"], details["dtype"])
 
 
 def _indices(

@@ -25,7 +25,8 @@ from bilstm_exporter.ir.operator_forms import operator_forms
 from bilstm_exporter.targets.onnx.cleanup import clean
 from bilstm_exporter.targets.onnx.tf_conversion import to_onnx
 from bilstm_exporter.targets.tflite.converter import convert_function
-from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS
+from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS, trace_and_convert
+from bilstm_exporter.targets.tflite.operators import list_operators
 
 FREE = (None, None, 4)
 SHAPES = ((2, 3), (1, 1), (3, 5))
@@ -186,6 +187,28 @@ def stitched(x):
     return tf.dynamic_stitch(places, [one, other * 2])
 
 
+def greedy_ctc(x):
+    """Of rows of other lengths, with the first or the last class as blank."""
+    x = tf.concat([x, x[:, :1] * 0 + [0.0, 9.0, 0.0, 0.0]], 1)  # LiteRT returns nothing empty
+    steps, lengths = tf.transpose(x, [1, 0, 2]), tf.range(tf.shape(x)[0]) % tf.shape(x)[1] + 1
+    results = []
+    for merge, blank in ((True, None), (False, 0)):
+        (found,), scores = tf.nn.ctc_greedy_decoder(steps, lengths, merge, blank)
+        results += [tf.sparse.to_dense(found, -1), found.dense_shape, scores]
+    return results
+
+
+def extremes(x):
+    """Of updates that share a place, of slices and of infinities."""
+    places = tf.stack([tf.range(tf.shape(x)[0]), tf.zeros([tf.shape(x)[0]], tf.int32)], 1)
+    low = tf.where(x > 0, x, -np.inf)
+    wide = tf.tensor_scatter_nd_max(low, [[0], [0]], tf.zeros([2, tf.shape(x)[1], 4]))
+    return [
+        scatter(x, places, tf.ones([tf.shape(x)[0], 4]))
+        for scatter in (tf.tensor_scatter_nd_max, tf.tensor_scatter_nd_min)
+    ] + [wide, tf.tensor_scatter_nd_min(x[0, 0], [[1], [1], [3]], [9.0, 0.0, -9.0])]
+
+
 def ragged(x):
     """Rows of any length, also of none."""
     lengths = tf.reduce_sum(tf.cast(x[:, :, 0] > 0, tf.int32), 1)
@@ -317,6 +340,29 @@ CASES: dict[str, list[tuple[Function, str]]] = {
         (lambda x: tf.math.cumprod(x[:, :0], 1, exclusive=True), "float32"),
         (ops.cumprod, "float32"),
     ],
+    "CumulativeLogsumexp": [
+        (lambda x: tf.math.cumulative_logsumexp(x, 1), "float32"),
+        (lambda x: tf.math.cumulative_logsumexp(x * 40, -1, reverse=True), "float32"),
+        (lambda x: tf.math.cumulative_logsumexp(x, 1, exclusive=True)[:, 1:], "float32"),
+    ],
+    "CTCGreedyDecoder": [(greedy_ctc, "float32")],
+    "DenseBincount": [
+        (lambda x: tf.math.bincount(tf.abs(x[0, 0]), maxlength=5), "int32"),
+        (lambda x: tf.math.bincount(tf.abs(x[0]), minlength=9, axis=-1), "int32"),
+        (lambda x: tf.math.bincount(tf.abs(x[0]), x[0], dtype=tf.float32, axis=-1), "int32"),
+        (lambda x: tf.math.bincount(tf.abs(x[0]), binary_output=True, axis=-1), "int64"),
+    ],
+    "InTopKV2": [
+        (
+            lambda x, k=k, shift=shift: tf.math.in_top_k(
+                tf.range(tf.shape(x)[1]) - 1, x[0] / shift, k
+            ),
+            "float32",
+        )
+        for k, shift in ((1, 1.0), (3, 1.0), (4, 0.0))
+    ],
+    "TensorScatterMax": [(extremes, "float32")],
+    "TensorScatterMin": [(extremes, "float32")],
     "Erf": [(tf.math.erf, "float32"), (lambda x: tf.math.erf(x / 8), "float32")],
     "Erfc": [(tf.math.erfc, "float32")],
     "Atan": [(tf.atan, "float32")],
@@ -559,6 +605,8 @@ CONVERTED: dict[str, tuple[Function, str]] = {
             tf.math.cumprod(x, -1, exclusive=True, reverse=True),
             tf.searchsorted([-1.0, 0.0, 1.0], tf.reshape(x, [-1])),
             tf.raw_ops.Mod(x=x, y=1.5),
+            tf.math.cumulative_logsumexp(x, 1),
+            tf.math.in_top_k(tf.range(tf.shape(x)[1]) - 1, x[0], 2),
         ),
         "float32",
     ),
@@ -595,6 +643,13 @@ CONVERTED: dict[str, tuple[Function, str]] = {
             tf.squeeze(tf.nn.softmax(x[..., :1], 1), -1),
             tf.gather(x, tf.range(tf.shape(x)[1] - 1, -1, -1), axis=1),
             tf.sort(x, 1)[:, tf.shape(x)[1] // 2],
+            tf.image.extract_patches(x[..., None], [1, 2, 4, 1], [1] * 4, [1] * 4, "SAME"),
+            tf.image.extract_patches(
+                tf.cast(x, tf.int32)[:, :, None], [1, 1, 1, 1], [1, 1, 2, 1], [1] * 4, "VALID"
+            ),
+            *extremes(x),
+            *greedy_ctc(x),
+            tf.math.bincount(tf.cast(x > 0, tf.int32)[0], minlength=2, axis=-1),
             tf.squeeze(2.0 * tf.transpose(tf.nn.softmax(x[..., :1], 1), [2, 1, 0]), 0),
         ),
         "float32",
@@ -670,6 +725,20 @@ def test_a_softmax_of_minus_infinity_is_not_a_number(kind):
 def test_another_softmax_stays_one_operator():
     function = traced(lambda x: tf.nn.softmax(x * 2), "float32", (None, 3), forms=TFLITE_FORMS)
     assert "Softmax" in types_in(function)
+
+
+def test_a_gelu_stays_one_operator_unless_something_else_reads_its_half():
+    def types(call):
+        signature = tf.TensorSpec((None, None, 4), "float32", name="x")
+
+        def trace():
+            return tf.function(call, autograph=False).get_concrete_function(signature), None
+
+        _, _, content = trace_and_convert(trace, TFLITE_FORMS)
+        return {use.operator for use in list_operators(content)}
+
+    assert "GELU" in types(tf.nn.gelu)
+    assert "GELU" not in types(lambda x: tf.nn.gelu(x) + 0.5 * x)
 
 
 # --- refusals

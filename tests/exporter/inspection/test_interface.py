@@ -116,6 +116,12 @@ def test_pooled_time_is_an_axis_of_its_own():
     assert found.outputs[0].axes == (BATCH, Axis(None, None), size(2))
 
 
+def test_a_size_that_stays_the_same_above_some_length_is_not_fixed():
+    cut = kl.Lambda(lambda x: tf.cond(tf.shape(x)[1] > 5, lambda: x[:, :5], lambda: x))
+    found = find(floats(cut, bilstm(2)))
+    assert found.outputs[0].axes[1] == Axis(None, None)
+
+
 def test_static_shapes():
     model = keras.Sequential([keras.Input(batch_shape=(2, 6, 3), name="x"), kl.LSTM(4)])
     loaded = inspect(model).loaded
@@ -262,6 +268,36 @@ def test_a_subclassed_model_that_was_never_called():
 
 
 # --- names
+
+
+class OfTwoArguments(keras.Model):
+    def call(self, a, b):
+        return a + b
+
+
+class OfTwoArguments2(tf_keras.Model):
+    def call(self, a, b):
+        return a + b
+
+
+class ReadsValues(keras.Model):
+    def call(self, x):
+        return x if float(tf.reduce_sum(x)) > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "words"),
+    [
+        (OfTwoArguments, 2, r"records \(input \[None, 4, 3\]\).* one keras.Input for each"),
+        (OfTwoArguments2, 2, r"takes several arguments.* one keras.Input for each"),
+        (ReadsValues, 1, r"read the values of tensors in Python must be written with keras.ops"),
+    ],
+)
+def test_a_subclassed_model_that_cannot_be_called_as_it_records(model, count, words):
+    built = model()
+    built(*[np.ones((2, 4, 3), np.float32)] * count)
+    with pytest.raises((UnsupportedModelError, ModelFileError), match=words):
+        read_model(built)
 
 
 def test_dict_outputs_have_their_keys_as_names():

@@ -16,6 +16,7 @@ from bilstm_exporter.errors import ModelFileError, UnsupportedModelError
 from bilstm_exporter.frontends.base_model import (
     BaseModel,
     declared_states,
+    first_call,
     named_layers,
     named_states,
     output_names,
@@ -75,7 +76,8 @@ class Keras2Model(BaseModel):
         self._text_layers = removed_layers(whole, model, tf_keras)
         self._native, self.keras_model = model, _rebuilt_in_float32(model)
         self._structure, self.inputs = _inputs(model)
-        outputs = self._output_structure()
+        with first_call(self.name, self.inputs, "TensorFlow operations"):
+            outputs = self._output_structure()
         self.output_structure = structure_name(outputs)
         self.output_names = _output_names(model, outputs)
         self.labels = {self.output_names[number]: names for number, names in labels.items()}

@@ -15,6 +15,7 @@ from bilstm_exporter.errors import ModelFileError
 from bilstm_exporter.frontends.base_model import (
     BaseModel,
     declared_states,
+    first_call,
     named_layers,
     named_states,
     output_names,
@@ -77,7 +78,8 @@ class Keras3Model(BaseModel):
         symbolic = [
             keras.KerasTensor(spec.shape, spec.dtype, name=spec.name) for spec in self.inputs
         ]
-        outputs = self._outputs(self.keras_model, symbolic)
+        with first_call(self.name, self.inputs, "keras.ops"):
+            outputs = self._outputs(self.keras_model, symbolic)
         self.output_structure = structure_name(outputs)
         self.output_names = _output_names(self.keras_model, outputs)
         self.labels = {self.output_names[number]: names for number, names in labels.items()}
@@ -226,7 +228,9 @@ def _inputs_of_subclass(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, .
     if not shapes:
         message = (
             f"the subclassed model {model.name!r} does not record its input shapes: "
-            f"call it once on an example, save it again, and export that file"
+            f"call it once on an example, save it again, and export that file. If it was called, "
+            f"its call reads values of tensors in Python (if, float(), numpy), which no file can: "
+            f"write it with keras.ops"
         )
         raise ModelFileError(message)
     structure, flat = _shape_structure(shapes)
