@@ -27,6 +27,8 @@ class LoadedModel:
         typical_sizes: For each named axis, a size at which the model runs.
         first_graph: The graph traced for inspection; reused for the same shapes.
         files: The files of tokenizers, by their names in the bundle.
+        usual_steps: How many steps a recurrence usually runs over at once, if time is free and
+            that is known.
     """
 
     keras: KerasModel
@@ -35,6 +37,7 @@ class LoadedModel:
     typical_sizes: Mapping[str, int]
     first_graph: MarkedGraph
     files: Mapping[str, bytes] = field(default_factory=dict)
+    usual_steps: int | None = None
 
     def read_file(self, item: TokenizerFilePreprocessing) -> bytes:
         """Return the content of a tokenizer's file."""

@@ -402,7 +402,7 @@ class Stream:
 LONG: Final = 2**16
 """Sequences of at least so many steps are predicted chunk by chunk."""
 
-_LONG_CHUNK, _LONG_AHEAD, _LONG_PIECE = 1024, 256, 16
+_LONG_CHUNK, _LONG_AHEAD, _LONG_PIECE = 512, 256, 32
 
 
 def predict_long(

@@ -128,6 +128,7 @@ def tiling_of(
     starts_at_zeros=True,
     input_size=16,
     one_sequence=False,
+    usual_steps=None,
 ):
     return tile_time(
         CELLS[name],
@@ -138,6 +139,7 @@ def tiling_of(
         masked=masked,
         starts_at_zeros=starts_at_zeros,
         one_sequence=one_sequence,
+        usual_steps=usual_steps,
     )
 
 
@@ -173,18 +175,22 @@ def test_a_fixed_time_is_processed_once(
 
 
 @every_cell
-@given(**options)
+@given(**options, usual_steps=st.sampled_from([None, 1, 10_000]))
 @settings(max_examples=40, deadline=None)
-def test_a_free_time_is_processed_once(name, time, output_size, masked, starts_at_zeros):
+def test_a_free_time_is_processed_once(
+    name, time, output_size, masked, starts_at_zeros, usual_steps
+):
     given_ = {"masked": masked, "starts_at_zeros": starts_at_zeros}
-    tiled = tiling_of(name, tf.constant(time), output_size, **given_)
+    tiled = tiling_of(name, tf.constant(time), output_size, usual_steps=usual_steps, **given_)
     check(tiled, name, time, **given_)
     assert isinstance(tiled.padding, int)  # else a shape would follow from a value
     assert 0 <= int(tiled.start) <= tiled.padding
     max_skipped = tiled.chunk or tiled.padding + int(tiled.rest)
     assert 0 <= int(tiled.skipped) <= max_skipped
     assert tiled.padding in {0, tiled.block, tiled.chunk}
-    assert (tiled.chunk is None) == (output_size == 0)
+    assert (tiled.chunk is None) == (output_size == 0 or usual_steps == 1)
+    # The buffer of the outputs holds an iteration, also without any loop around it.
+    assert not output_size or time + tiled.padding >= tiled.block
 
 
 @pytest.mark.parametrize("starts_at_zeros", [True, False])

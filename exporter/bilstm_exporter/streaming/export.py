@@ -23,11 +23,10 @@ from bilstm_exporter.streaming.delays import (
 from bilstm_exporter.streaming.files import (
     StreamFile,
     StreamFileBuilder,
-    default_steps,
     stream_spec,
 )
 from bilstm_exporter.streaming.starts import estimate_starts
-from bilstm_exporter.streaming.stream_model import make_stream_model
+from bilstm_exporter.streaming.stream_model import default_steps, make_stream_model
 from bilstm_runtime.stream_spec import StreamSpec
 
 
@@ -88,8 +87,8 @@ def export_streaming(  # noqa: PLR0913, PLR0917 - each argument is independent
         ExportError: A file cannot be written.
     """
     with stages.stage("analysing the model as a stream"):
-        model = make_stream_model(loaded, one_step=options.chunk == 1 and not options.lookahead)
-        steps = default_steps(model, options.chunk, options.lookahead)
+        model = make_stream_model(loaded, chunk=options.chunk, lookahead=options.lookahead)
+        steps = default_steps(model.layout, options.chunk, options.lookahead)
         builder = StreamFileBuilder(loaded, model, probes, options.opset, options.profiles)
     wanted, left_out = wanted_files(artifacts)
     first = next((one for one in wanted if one[1] == FLOAT32), wanted[0])

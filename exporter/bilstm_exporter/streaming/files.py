@@ -18,7 +18,7 @@ from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.profiles import Profile
 from bilstm_exporter.progress import captured_stderr
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES, PrecisionPlan, file_name
-from bilstm_exporter.streaming.stream_model import StreamModel
+from bilstm_exporter.streaming.stream_model import StreamModel, default_steps, multiple
 from bilstm_exporter.targets.base import Target, TargetOptions
 from bilstm_exporter.targets.registry import TARGETS
 from bilstm_exporter.verification.parity import Parity, conditioned_parity, measure_parity
@@ -63,29 +63,6 @@ class StreamFile:
     content: bytes
     session: Session
     max_abs_error: float
-
-
-def default_steps(model: StreamModel, chunk: int | None, lookahead: int | None) -> tuple[int, int]:
-    """Return the chunk and the look-ahead of an export, multiples of the model's unit.
-
-    Raises:
-        StreamingError: The given ones are not.
-    """
-    unit = model.layout.unit
-    needed = _multiple(model.layout.right_context, unit)
-    for name, value in (("chunk", chunk), ("lookahead", lookahead)):
-        if value is not None and value % unit:
-            message = (
-                f"--{name} is {value}; the model pools {unit} steps into one, so it must be a "
-                f"multiple of {unit}"
-            )
-            raise StreamingError(message)
-    if chunk is None:
-        chunk = 1 if model.layout.one_step else _multiple(40, unit)
-    if lookahead is None:
-        is_free = model.layout.has_backward or model.layout.attending
-        lookahead = max(_multiple(20, unit), needed) if is_free else needed
-    return chunk, lookahead if model.layout.has_ahead else 0
 
 
 def stream_spec(
@@ -223,7 +200,7 @@ class StreamFileBuilder:
         return OpenedStreamFile(artifact, built.content, session, loaded.spec)
 
     def _spec(self, *artifacts: Artifact) -> StreamSpec:
-        steps = default_steps(self.model, None, None)
+        steps = default_steps(self.model.layout)
         return stream_spec(self._loaded, self.model, artifacts, steps)
 
     def _verified(self, file: OpenedStreamFile, *, is_exact: bool) -> Parity:
@@ -273,10 +250,10 @@ class StreamFileBuilder:
         layout = self.model.layout
         spec = self._spec(file.artifact)
         length = inputs[self.model.timed[0]].shape[1]
-        ahead = _multiple(length if layout.has_backward else layout.right_context, layout.unit)
-        size = 1 if layout.one_step else _multiple(chunk, layout.unit)
+        ahead = multiple(length if layout.has_backward else layout.right_context, layout.unit)
+        size = 1 if layout.one_step else multiple(chunk, layout.unit)
         if layout.attending:  # exact only if a chunk and its look-ahead are the whole sequence
-            size = _multiple(length, layout.unit)
+            size = multiple(length, layout.unit)
         own = inputs[: len(self._loaded.spec.inputs)]
         return run_stream(spec, file.session, own, size, ahead)
 
@@ -310,7 +287,3 @@ def stream_cases(loaded: LoadedModel, probes: ProbeSet, min_steps: int) -> Itera
         if case.is_finite:
             found += 1
             yield case
-
-
-def _multiple(steps: int, unit: int) -> int:
-    return -(-steps // unit) * unit

@@ -74,15 +74,20 @@ class _StreamedKeras:
             return self._graph.trace(lowering, **self._options)
 
 
-def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamModel:
+def make_stream_model(
+    loaded: LoadedModel, *, chunk: int | None = None, lookahead: int | None = None
+) -> StreamModel:
     """Analyse a model, and describe its stream artifacts.
 
     Args:
         loaded: The model.
-        one_step: Whether the files take one step at a time, if the model needs no look-ahead.
+        chunk: The number of steps that streams compute at once. The files take exactly one, if it
+            is 1 and the model needs no look-ahead.
+        lookahead: The look-ahead in steps.
 
     Raises:
-        StreamingError: The model needs the whole sequence; the message names the layer.
+        StreamingError: The model needs the whole sequence, and the message names the layer; or
+            `chunk` or `lookahead` are impossible.
     """
     inputs = _stream_inputs(loaded)
     declared = [
@@ -99,8 +104,13 @@ def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamM
         raise StreamingError(message, layers=error.layers) from error
     with loaded.keras.convertible_forms(MarkerLowering()):
         stream = StreamGraph(
-            graph, inputs, len(loaded.spec.outputs), loaded.keras.layers(), one_step=one_step
+            graph,
+            inputs,
+            len(loaded.spec.outputs),
+            loaded.keras.layers(),
+            one_step=chunk == 1 and not lookahead,
         )
+    loaded = replace(loaded, usual_steps=max(default_steps(stream.layout, chunk, lookahead)))
     return StreamModel(
         loaded=_streamed(loaded, inputs, stream),
         layout=stream.layout,
@@ -110,6 +120,36 @@ def make_stream_model(loaded: LoadedModel, *, one_step: bool = False) -> StreamM
         _inputs=inputs,
         _graph=stream,
     )
+
+
+def default_steps(
+    layout: StreamLayout, chunk: int | None = None, lookahead: int | None = None
+) -> tuple[int, int]:
+    """Return the chunk and the look-ahead of an export, multiples of the model's unit.
+
+    Raises:
+        StreamingError: The given ones are not.
+    """
+    unit = layout.unit
+    needed = multiple(layout.right_context, unit)
+    for name, value in (("chunk", chunk), ("lookahead", lookahead)):
+        if value is not None and value % unit:
+            message = (
+                f"--{name} is {value}; the model pools {unit} steps into one, so it must be a "
+                f"multiple of {unit}"
+            )
+            raise StreamingError(message)
+    if chunk is None:
+        chunk = 1 if layout.one_step else multiple(40, unit)
+    if lookahead is None:
+        is_free = layout.has_backward or layout.attending
+        lookahead = max(multiple(20, unit), needed) if is_free else needed
+    return chunk, lookahead if layout.has_ahead else 0
+
+
+def multiple(steps: int, unit: int) -> int:
+    """Round a number of steps up to a multiple of the unit."""
+    return -(-steps // unit) * unit
 
 
 def _streamed(

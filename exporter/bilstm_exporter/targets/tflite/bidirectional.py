@@ -41,17 +41,20 @@ class LoopLowering(Lowering):
     Args:
         weight_bytes: Size of one element of a kernel in the computation.
         unrolled: Whether the file may have no loops.
+        usual_steps: The number of steps of most runs; see `tile_time`.
 
     Attributes:
         cells: The cell of each recurrence, in call order.
         forms: How each recurrence was written.
     """
 
-    def __init__(self, weight_bytes: int, *, unrolled: bool = False) -> None:
+    def __init__(
+        self, weight_bytes: int, *, unrolled: bool = False, usual_steps: int | None = None
+    ) -> None:
         self.cells: list[Cell] = []
         self.forms: list[RecurrenceForm] = []
         self._weight_bytes = weight_bytes
-        self._unrolled = unrolled
+        self._unrolled, self._usual_steps = unrolled, usual_steps
         self._waiting: list[_Single] = []
 
     def lower(
@@ -146,7 +149,13 @@ class LoopLowering(Lowering):
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
     ) -> RecurrenceResult:
         return loop.lower(
-            recurrence, sequences, initial_state, mask, self._weight_bytes, unrolled=self._unrolled
+            recurrence,
+            sequences,
+            initial_state,
+            mask,
+            self._weight_bytes,
+            unrolled=self._unrolled,
+            usual_steps=self._usual_steps,
         )
 
     def _fits_one_loop(
@@ -165,7 +174,13 @@ class LoopLowering(Lowering):
         """Write two recurrences of opposite directions, in either order, as one loop."""
         forward, backward = sorted((one, other), key=lambda single: single.go_backwards)
         first, second = loop.lower_both(
-            forward, backward, sequences, mask, self._weight_bytes, unrolled=self._unrolled
+            forward,
+            backward,
+            sequences,
+            mask,
+            self._weight_bytes,
+            unrolled=self._unrolled,
+            usual_steps=self._usual_steps,
         )
         return (first, second) if forward is one else (second, first)
 

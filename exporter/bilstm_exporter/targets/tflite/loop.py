@@ -44,13 +44,22 @@ def lower(  # noqa: PLR0913 - a Lowering, and how it is written
     weight_bytes: int = 4,
     *,
     unrolled: bool = False,
+    usual_steps: int | None = None,
 ) -> RecurrenceResult:
     """Write a recurrence into the graph being traced (a ``Lowering``).
 
     ``weight_bytes`` is the size of one element of its kernel in the computation. With
-    ``unrolled``, a fixed number of steps needs no loop.
+    ``unrolled``, a fixed number of steps needs no loop. ``usual_steps`` is as for `tile_time`.
     """
-    alone = _TimeLoop([recurrence], sequences, initial_state, mask, weight_bytes, unrolled=unrolled)
+    alone = _TimeLoop(
+        [recurrence],
+        sequences,
+        initial_state,
+        mask,
+        weight_bytes,
+        unrolled=unrolled,
+        usual_steps=usual_steps,
+    )
     (result,) = alone.run()
     return result
 
@@ -63,6 +72,7 @@ def lower_both(  # noqa: PLR0913 - two recurrences
     weight_bytes: int = 4,
     *,
     unrolled: bool = False,
+    usual_steps: int | None = None,
 ) -> tuple[RecurrenceResult, RecurrenceResult]:
     """Write two recurrences that differ in weights and direction only, as one loop.
 
@@ -70,7 +80,9 @@ def lower_both(  # noqa: PLR0913 - two recurrences
     """
     states = [None] * forward.cell.state_count
     pair = [forward, backward]
-    both = _TimeLoop(pair, sequences, states, mask, weight_bytes, unrolled=unrolled)
+    both = _TimeLoop(
+        pair, sequences, states, mask, weight_bytes, unrolled=unrolled, usual_steps=usual_steps
+    )
     first, second = both.run()
     return first, second
 
@@ -93,6 +105,7 @@ class _TimeLoop:
         weight_bytes: int,
         *,
         unrolled: bool,
+        usual_steps: int | None,
     ) -> None:
         self.cells = [recurrence.cell for recurrence in recurrences]
         self.recurrence, self.cell = recurrences[0], recurrences[0].cell
@@ -130,6 +143,7 @@ class _TimeLoop:
             one_sequence=self.batch == 1,
             directions=len(self.cells),
             unrolled=unrolled,
+            usual_steps=usual_steps,
         )
         # A row of the inputs and buffers is one step, or all steps of an iteration.
         self.joined = self.tiling.joined

@@ -87,7 +87,7 @@ def _weight_bytes(plan: PrecisionPlan) -> int:
 
 def _convert(loaded: LoadedModel, weight_bytes: int, *, unrolled: bool) -> _Converted:
     def trace() -> tuple[Any, LoopLowering]:
-        lowering = LoopLowering(weight_bytes, unrolled=unrolled)
+        lowering = LoopLowering(weight_bytes, unrolled=unrolled, usual_steps=loaded.usual_steps)
         return loaded.trace(lowering), lowering
 
     _, lowering, content = trace_and_convert(trace, TFLITE_FLOAT_FORMS)
