@@ -14,7 +14,7 @@ import pytest
 import tf_keras
 
 from bilstm_exporter.errors import ExportError, ModelFileError, OptionError
-from bilstm_exporter.frontends.files import model_file
+from bilstm_exporter.frontends.files import limits, model_file
 from bilstm_exporter.frontends.files.limits import limited_weights
 from bilstm_exporter.frontends.files.model_file import checkpoint_files, inspect
 from bilstm_exporter.frontends.files.tfjs import read_weights
@@ -158,6 +158,30 @@ def test_datasets_that_were_never_written(saved, tmp_path, kind, shape):
         inspect(path)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": (2,), "maxshape": (None,), "chunks": (2**29,), "dtype": "f4"}, "would unpack"),
+        ({"shape": (2,), "dtype": h5py.string_dtype()}, "strings or references"),
+        ({"shape": (2,), "dtype": [("a", "f4"), ("b", h5py.ref_dtype)]}, "strings or references"),
+    ],
+)
+def test_datasets_that_take_more_than_their_values(saved, tmp_path, options, message):
+    """A chunk is unpacked whole, and elements may share one long string."""
+    path = tmp_path / "model.h5"
+    path.write_bytes((saved / "model.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("more", **options)
+    with pytest.raises(ModelFileError, match=message):
+        inspect(path)
+
+
+def test_a_file_of_too_many_objects(saved, monkeypatch):
+    monkeypatch.setattr(limits, "_OBJECTS_LIMIT", 5)
+    with pytest.raises(ModelFileError, match="more than 5 HDF5 objects"):
+        inspect(saved / "model.h5")
+
+
 def test_a_file_that_is_a_hole(saved, tmp_path):
     path = tmp_path / "model.h5"
     path.write_bytes((saved / "model.h5").read_bytes())
@@ -218,6 +242,7 @@ def test_files_of_a_folder_that_lie_elsewhere(tmp_path, main, trick):
 
 @pytest.mark.parametrize("change", [
     {"paths": ["w", "./w"]},
+    {"paths": ["w", "w"]},
     {"weights": [{"name": "w", "shape": [1], "dtype": "S1000000000"}]},
     {"weights": [{"name": "w", "shape": [1], "dtype": "O"}]},
     {"weights": [{"name": "w", "shape": [2**40], "dtype": "float32"}]},
@@ -227,6 +252,14 @@ def test_weights_of_tensorflow_js_that_claim_more(tmp_path, change):
     group = {"paths": ["w"], "weights": [{"name": "w", "shape": [2], "dtype": "float32"}]}
     (tmp_path / "model.json").write_text(json.dumps({"weightsManifest": [group | change]}))
     with pytest.raises((ModelFileError, ValueError), match=r"twice|the type|end within"):
+        read_weights(tmp_path / "model.json")
+
+
+def test_groups_of_weights_that_share_a_file(tmp_path):
+    (tmp_path / "w").write_bytes(bytes(8))
+    group = {"paths": ["w"], "weights": []}
+    (tmp_path / "model.json").write_text(json.dumps({"weightsManifest": [group, group]}))
+    with pytest.raises(ModelFileError, match="twice"):
         read_weights(tmp_path / "model.json")
 
 

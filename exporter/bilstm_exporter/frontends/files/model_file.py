@@ -209,7 +209,7 @@ def stored_size(path: Path) -> int:
     if not files:
         start = _first_bytes(path)
         if start == _HDF5_SIGNATURE:
-            with parsing(path), _open_hdf5(path) as file:
+            with parsing(path), h5py.File(path, "r") as file:
                 return hdf5_size(file, path, path.stat().st_size)
         if start.startswith(_ZIP_SIGNATURE):
             with parsing(path), zipfile.ZipFile(path) as archive:

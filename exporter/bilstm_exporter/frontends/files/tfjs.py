@@ -50,9 +50,12 @@ def read_weights(path: Path) -> list[tuple[str, np.ndarray]]:
         ModelFileError: A file of weights is missing or too short, or lies in another folder.
     """
     found = []
+    named = set[PurePosixPath]()
     for group in json.loads(path.read_text(encoding="utf-8")).get("weightsManifest", []):
         paths = group["paths"]
-        if len({PurePosixPath(name) for name in paths}) < len(paths):
+        before = len(named)
+        named.update(map(PurePosixPath, paths))
+        if len(named) < before + len(paths):
             message = f"{path} names a file of weights twice"
             raise ModelFileError(message)
         content = b"".join(_shard(path, name) for name in paths)
