@@ -127,6 +127,10 @@ _MAIN_CC = """\
 #include "tensorflow/lite/micro/system_setup.h"
 #include "tensorflow/lite/schema/schema_generated.h"
 
+#ifndef TF_LITE_STATIC_MEMORY
+#error "Compile with -DTF_LITE_STATIC_MEMORY, as TFLM is: without it, tensors have another layout."
+#endif
+
 namespace {
 
 alignas(16) uint8_t tensor_arena[kTensorArenaSize];
@@ -240,13 +244,19 @@ _README = Template("""\
 | `main.cc` | runs every case twice and compares with Keras |
 
 They need TensorFlow Lite for Microcontrollers (`tensorflow/lite/micro`), no other library
-and no file system. Compile the two `.cc` files with its headers and link its library:
+and no file system. Compile the two `.cc` files with its headers and link its library. Here
+`tflite-micro` is the tree that its script `create_tflm_tree.py` writes; in a checkout,
+`make` puts the folders of `third_party` into `tensorflow/lite/micro/tools/make/downloads`:
 
-    c++ -std=c++17 -I tflite-micro -I tflite-micro/third_party/flatbuffers/include \\
+    c++ -std=c++17 -DTF_LITE_STATIC_MEMORY -I tflite-micro \\
+        -I tflite-micro/third_party/flatbuffers/include \\
+        -I tflite-micro/third_party/gemmlowp \\
         main.cc model_data.cc libtensorflow-microlite.a -o golden_test
 
-In an Arduino, Zephyr or ESP-IDF project, add them to the sources beside the TFLM package
-of that platform. The program prints the number of runs that agree, and returns 0 if all do.
+Your own program needs `TF_LITE_STATIC_MEMORY` too: TFLM is built with it, and without it
+tensors have another layout. In an Arduino, Zephyr or ESP-IDF project, add the files to the
+sources beside the TFLM package of that platform. The program prints the number of runs that
+agree, and returns 0 if all do.
 
 - Tensor arena: $measured.
 - Shapes are fixed. $padding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any, Protocol, runtime_checkable
 
@@ -209,6 +209,8 @@ class Profile:
         fixed: The axes, ``"batch"`` and ``"time"``, that must be fixed: the size to use if the
             user gives none, or None if the user must give one.
         dtypes: The dtypes that inputs and outputs may have; None for any.
+        instead: What to change in the model, by operator or by dtype that the runtime lacks, in
+            sentences without a full stop.
         misfit: Tells which rule of a model, from text to labels, the runtime does not compute, or
             "". None for a runtime that runs the file only.
         backend: The backend of `bilstm_runtime` that is this runtime. Every artifact was run by
@@ -227,6 +229,7 @@ class Profile:
     forms: frozenset[Form] = frozenset()
     fixed: Mapping[str, int | None] = field(default_factory=dict)
     dtypes: frozenset[str] | None = None
+    instead: Mapping[str, str] = field(default_factory=dict)
     misfit: Callable[[ModelSpec], str] | None = None
     backend: str = ""
     verifier: Verifier | None = None
@@ -245,12 +248,17 @@ class Profile:
             kernels = self.kernels.get(use.operator)
             if not kernels:
                 if self.lists_all or kernels is not None:
-                    found.append(Refusal(use))
+                    found.append(Refusal(use, instead=self.instead.get(use.operator, "")))
                 continue
             refusals = [kernel.refusal(use) for kernel in kernels]
             if refusals[0] is not None and all(refusals):
-                found.append(refusals[0])
+                found.append(self._advised(refusals[0]))
         return found
+
+    def _advised(self, refusal: Refusal) -> Refusal:
+        """Return a refusal with what to change, if that follows from a dtype."""
+        known = [self.instead[one] for one in refusal.use.inputs if one and one in self.instead]
+        return refusal if refusal.instead or not known else replace(refusal, instead=known[0])
 
     def silent_refusals(self, operators: Sequence[OperatorUse]) -> list[Refusal]:
         """Return the operators that the runtime computes wrongly without reporting it."""

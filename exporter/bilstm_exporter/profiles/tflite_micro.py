@@ -144,6 +144,13 @@ register(
         default_recipes=("float32", "int8-full"),
         forms=frozenset({Form.MICRO}),
         fixed={"batch": 1, "time": None},
+        instead={
+            "GELU": "use an activation such as relu or tanh",
+            "ONE_HOT": "use an Embedding",
+            "TOPK_V2": "return the values, and sort them in your program",
+            "int64": "use int32",
+            "uint8": "use int32",
+        },
         verifier=Verifier("tflite_micro", "tflite-micro", f"{__name__}:open_artifact"),
     )
 )

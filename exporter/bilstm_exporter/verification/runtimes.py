@@ -76,11 +76,14 @@ def check_dtypes(profile: Profile, artifact: Artifact, spec: ModelSpec) -> None:
     if wrong:
         one = wrong[0]
         takes = ", ".join(sorted(profile.dtypes or ()))
-        message = (
-            f"{artifact.file}: {profile.label} passes tensors of {takes} only, and {one.name!r} is "
-            f"{one.dtype}. --target web passes any dtype in a browser, --target litert elsewhere"
+        reason = (
+            f"{profile.label} passes tensors of {takes} only, and {one.name!r} is {one.dtype}. "
+            f"--target web passes any dtype in a browser, --target litert elsewhere"
         )
-        raise TargetError(message, target=profile.name, reasons={})
+        # An input is a layer of its name; no layer's operators are refused.
+        reasons = {tensor.name: reason for tensor in wrong}
+        message = f"{artifact.file}: {reason}"
+        raise TargetError(message, target=profile.name, reasons=reasons)
 
 
 def check_rules(profile: Profile, spec: ModelSpec) -> None:

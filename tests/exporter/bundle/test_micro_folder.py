@@ -134,7 +134,11 @@ def compiled(source, bundle, folder):
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    command = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", str(source)]
+    # The options that the README of the folder gives; TFLM's tensors depend on the second one.
+    options = ["-std=c++17", "-DTF_LITE_STATIC_MEMORY"]
+    readme = (bundle / "micro" / "README.md").read_text()
+    assert f"c++ {' '.join(options)} " in readme
+    command = [compiler, *options, "-Wall", "-Wextra", "-Werror", "-c", str(source)]
     paths = ["-I", str(bundle / "micro"), "-I", str(folder), "-o", str(folder / "out.o")]
     subprocess.run([*command, *paths], check=True)
 

@@ -96,6 +96,15 @@ def test_an_operator_without_kernels_is_refused():
     assert not Profile("x", "X", "onnx", "1").refusals([LSTM])
 
 
+def test_what_to_change_follows_from_the_operator_or_the_dtype():
+    advice = {"GELU": "use relu", "int64": "use int32"}
+    profile = Profile(
+        "x", "X", "tflite", "1", instead=advice, kernels={"ADD": [Kernel([frozenset({"int32"})])]}
+    )
+    uses = [OperatorUse("GELU", ("float32",)), OperatorUse("ADD", ("int64",))]
+    assert [one.instead for one in profile.refusals(uses)] == ["use relu", "use int32"]
+
+
 def test_a_refusal_names_targets_that_run_the_file_alone():
     artifact = Artifact("model.tflite", "tflite", "float32", 1, "", ("x",), ("y",))
     use = OperatorUse("GELU", ("float32",), node="dense/Gelu")

@@ -15,6 +15,7 @@ fn main() -> TractResult<()> {
     let model = tract_onnx::onnx()
         .model_for_path(file)?
         .with_input_fact(0, f32::fact([1, steps, FEATURES]).into())?
+        .with_output_fact(0, Default::default())? // the file names the axes of its outputs
         .into_optimized()?
         .into_runnable()?;
     let x = tract_ndarray::Array3::from_shape_fn((1, steps, FEATURES), |(_, t, f)| {
