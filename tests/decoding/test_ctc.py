@@ -83,6 +83,27 @@ def test_a_word_list_leaves_only_its_words():
     assert changed
 
 
+def test_spaces_around_words_and_several_in_a_row_are_one_text():
+    labels, words = ("a", "b", " ", ""), ["a", "ab", "ba", "b"]
+    rng = np.random.default_rng(8)
+    for time in (1, 2, 3, 5, 6) * 3:
+        values = 2 * rng.normal(size=(1, time, 4))
+        scorer = WordList(labels, words)
+        options = {"blank": 3, "beam_width": 3000, "top_paths": 3}
+        (found,) = beam_search(values, scorer=scorer, separator=scorer.separator, **options)
+        wanted = {}
+        for classes, score in labelings(log_probabilities(values[0], "softmax"), 3).items():
+            parts = "".join(labels[one] for one in classes).split()
+            if set(parts) <= set(words):
+                text = " ".join(parts)
+                wanted[text] = np.logaddexp(wanted.get(text, -np.inf), score)
+        best = sorted(wanted.items(), key=lambda item: -item[1])[:3]
+        assert ["".join(labels[one] for one in item.classes) for item in found] == [
+            text for text, _ in best
+        ]
+        np.testing.assert_allclose([item.score for item in found], [s for _, s in best], 1e-6)
+
+
 def test_a_text_that_ends_inside_a_word_is_not_found():
     words = WordList(LABELS, ["cat"])
     values = np.full((1, 1, 5), -20.0)

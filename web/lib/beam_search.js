@@ -69,7 +69,7 @@ class Leaves {
 }
 
 /** Extends the beam, which is in descending order, by the logarithms of one step. */
-function extended(beam, step, blankClass, width, scorer) {
+function extended(beam, step, { blank: blankClass, width, scorer, separator }) {
   const totals = beam.map(({ label, blank }) => logAdd(label, blank));
   const places = new Map(beam.map(({ prefix }, place) => [prefix, place]));
   // Each prefix with one more class: after the same class, only a blank separates them.
@@ -89,17 +89,25 @@ function extended(beam, step, blankClass, width, scorer) {
       children.get(parent).set(prefix.label, place);
       gained = logAdd(label, grown[parent][prefix.label]);
     }
+    let silent = totals[place] + step[blankClass];
+    if (separator !== null) {
+      // One more separator changes nothing.
+      if (prefix.label === separator) gained = logAdd(gained, blank);
+      if (prefix.label === NO_LABEL) silent = logAdd(silent, totals[place] + step[separator]);
+    }
     return {
       prefix,
       label: gained + (prefix.label === NO_LABEL ? 0 : step[prefix.label]),
-      blank: totals[place] + step[blankClass],
+      blank: silent,
     };
   });
-  grown.forEach((row) =>
+  grown.forEach((row, place) => {
     row.forEach(
       (value, label) => (row[label] = label === blankClass ? -Infinity : value + step[label]),
-    ),
-  );
+    );
+    const { label } = beam[place].prefix;
+    if (separator !== null && [separator, NO_LABEL].includes(label)) row[separator] = -Infinity;
+  });
   const leaves = new Leaves(
     old.map(({ label, blank }) => logAdd(label, blank)),
     width,
@@ -124,21 +132,34 @@ function childOf(prefix, label, scorer) {
   return prefix.children.get(label);
 }
 
+/** Joins prefixes that differ in a last separator only. */
+function withoutLastSeparators(found, separator) {
+  const scores = new Map();
+  for (const { prefix, score } of found) {
+    const one = prefix.label === separator ? prefix.parent : prefix;
+    scores.set(one, scores.has(one) ? logAdd(scores.get(one), score) : score);
+  }
+  return [...scores].map(([prefix, score]) => ({ prefix, score }));
+}
+
 /**
  * Finds the most probable labelings of one example: lists of `{ classes, score }`, the best first.
  *
  * `logs` holds the logarithms of the probabilities of each step. A `scorer` adds to classes, or
  * excludes them: `scores(state)`, `after(state, label)` and `atEnd(state)`, as in `scorers.js`. With
- * one, there may be no labeling.
+ * one, there may be no labeling. `separator` is the class between words: several in a row are one,
+ * and labelings that differ only in those at their start and end are the same.
  */
-export function beamSearch(logs, { blank, width, most, scorer = null }) {
+export function beamSearch(logs, { blank, width, most, scorer = null, separator = null }) {
   const root = { parent: null, label: NO_LABEL, state: 0, children: new Map() };
   let beam = [{ prefix: root, label: -Infinity, blank: 0 }];
-  for (const step of logs) beam = extended(beam, step, blank, width, scorer);
+  const settings = { blank, width, scorer, separator };
+  for (const step of logs) beam = extended(beam, step, settings);
   let found = beam.map(({ prefix, ...ends }) => ({
     prefix,
     score: logAdd(ends.label, ends.blank) + (scorer?.atEnd(prefix.state) ?? 0),
   }));
+  if (separator !== null) found = withoutLastSeparators(found, separator);
   if (scorer !== null) found = found.filter(({ score }) => score > -Infinity);
   found.sort((a, b) => b.score - a.score);
   return found.slice(0, most).map(({ prefix, score }) => {

@@ -145,7 +145,9 @@ const SCORED_WIDTH = 100;
 export function transcriptionsOf(outputs, sequences, decoding, options = {}) {
   const { beamWidth, topK, words } = options;
   const { blank, labels, activation } = decoding;
-  const scorer = words === undefined ? (options.scorer ?? null) : new WordList(labels, words);
+  const list = words === undefined ? null : new WordList(labels, words);
+  const scorer = list ?? options.scorer ?? null;
+  const separator = list?.separator ?? null;
   let width = beamWidth ?? decoding.beam_width;
   if (scorer !== null && width === 1) width = SCORED_WIDTH;
   return outputs.map((output, number) => {
@@ -159,7 +161,7 @@ export function transcriptionsOf(outputs, sequences, decoding, options = {}) {
         : beamSearch(
             // As in TensorFlow, the sum of the probabilities is made 1 once more.
             logs.map((row) => logProbabilities(row, "softmax")),
-            { blank, width, most: topK ?? 1, scorer },
+            { blank, width, most: topK ?? 1, scorer, separator },
           );
     return found.map(({ classes, score }) => ({
       text: classes.map((n) => labels[n]).join(""),

@@ -42,6 +42,9 @@ export class WordList {
   constructor(labels, words, separator = " ") {
     this.#labels = labels;
     this.#separator = separator;
+    const number = labels.indexOf(separator);
+    /** The number of the class between two words; null without one. */
+    this.separator = number < 0 ? null : number;
     for (const word of words) {
       let state = 0;
       for (const character of word) {

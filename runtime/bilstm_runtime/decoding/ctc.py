@@ -111,6 +111,7 @@ def beam_search(  # noqa: PLR0913 - the options are independent
     top_paths: int = 1,
     merge_repeated: bool = False,
     scorer: Scorer | None = None,
+    separator: int | None = None,
 ) -> list[list[Labeling]]:
     """Find the most probable labelings, with a beam of prefixes.
 
@@ -123,6 +124,8 @@ def beam_search(  # noqa: PLR0913 - the options are independent
         merge_repeated: Whether repeated classes of a labeling are merged even where a blank stood
             between them, as TensorFlow 1 does by default.
         scorer: Adds scores to classes, or excludes them.
+        separator: The number of a class that stands between words: several in a row are one, and
+            labelings that differ only in those at their start and end are the same.
 
     Returns:
         For each example its labelings, the most probable first. With a scorer, there may be none.
@@ -131,7 +134,7 @@ def beam_search(  # noqa: PLR0913 - the options are independent
     found = []
     for number, steps in enumerate(logs):
         length = len(steps) if lengths is None else int(lengths[number])
-        best = _Beam(blank, beam_width, scorer).search(steps[:length])
+        best = _Beam(blank, beam_width, scorer, separator).search(steps[:length])
         labelings = [
             Labeling(_merged(one.classes) if merge_repeated else one.classes, one.score)
             for one in best[:top_paths]
@@ -210,8 +213,11 @@ class _Leaves:
 class _Beam:
     """The search for one example. A prefix is a number; `_ROOT` is the empty one."""
 
-    def __init__(self, blank: int, width: int, scorer: Scorer | None) -> None:
+    def __init__(
+        self, blank: int, width: int, scorer: Scorer | None, separator: int | None
+    ) -> None:
         self._blank, self._width, self._scorer = blank, width, scorer
+        self._separator = separator
         self._parents, self._labels, self._states = [_ROOT], [_NO_LABEL], [0]
         self._known: dict[tuple[int, int], int] = {}
 
@@ -226,12 +232,25 @@ class _Beam:
         total = np.logaddexp(label, blank)
         if self._scorer is not None:
             total = total + [self._scorer.at_end(self._states[prefix]) for prefix in beam]
+        if self._separator is not None:
+            beam, total = self._without_last_separators(beam, total)
         order = np.argsort(-total, kind="stable")
         return [
             Labeling(self._classes(int(beam[place])), float(total[place]))
             for place in order
             if self._scorer is None or total[place] > -np.inf
         ]
+
+    def _without_last_separators(
+        self, beam: AnyArray, total: AnyArray
+    ) -> tuple[AnyArray, AnyArray]:
+        """Join prefixes that differ in a last separator only."""
+        found: dict[int, float] = {}
+        for prefix, score in zip(beam.tolist(), total.tolist(), strict=True):
+            is_last = self._labels[prefix] == self._separator
+            one = self._parents[prefix] if is_last else prefix
+            found[one] = float(np.logaddexp(found.get(one, -np.inf), score))
+        return np.array(list(found), np.int64), np.array(list(found.values()))
 
     def _step(
         self, step: AnyArray, beam: AnyArray, label: AnyArray, blank: AnyArray
@@ -253,10 +272,16 @@ class _Beam:
         inside = np.flatnonzero(parents >= 0)
         gained = np.full(count, -np.inf)
         gained[inside] = grown[parents[inside], last[inside]]
+        if self._separator is not None:  # one more separator changes nothing
+            label = np.where(last == self._separator, total, label)
         label = np.logaddexp(label, gained) + np.where(last == _NO_LABEL, 0.0, step[last])
         blank = total + step[self._blank]
         grown += step
         grown[:, self._blank] = -np.inf
+        if self._separator is not None:
+            same = total + step[self._separator]
+            blank = np.where(last == _NO_LABEL, np.logaddexp(blank, same), blank)
+            grown[(last == self._separator) | (last == _NO_LABEL), self._separator] = -np.inf
         leaves = _Leaves(np.logaddexp(label, blank), self._width)
         children: dict[int, dict[int, int]] = {}
         for place in inside.tolist():

@@ -53,11 +53,17 @@ class WordList:
         words: The words.
         separator: The text of the class between two words. If no class has this text, the whole
             text is one word.
+
+    Attributes:
+        separator: The number of the class between two words; None without one.
     """
+
+    separator: int | None
 
     def __init__(self, labels: Sequence[str], words: Iterable[str], separator: str = " ") -> None:
         self._labels = tuple(labels)
         self._separator = separator
+        self.separator = self._labels.index(separator) if separator in self._labels else None
         # A state is a position in a tree of characters; 0 is the start of a word.
         self._next: list[dict[str, int]] = [{}]
         self._is_word = [False]

@@ -38,8 +38,10 @@ def transcriptions_of(
     """
     width = options.beam_width or decoding.beam_width
     scorer = options.scorer
+    separator = None
     if isinstance(scorer, tuple):
         scorer = WordList(decoding.labels, scorer)
+        separator = scorer.separator
     if scorer is not None and width == 1:
         width = _SCORED_WIDTH
     found = []
@@ -58,6 +60,7 @@ def transcriptions_of(
                 beam_width=width,
                 top_paths=options.top_k or 1,
                 scorer=scorer,
+                separator=separator,
             )
         found.append(
             [
