@@ -3,8 +3,8 @@
     OPENBLAS_NUM_THREADS=1 python benchmarks/streaming.py [--units 128] [--rounds 30]
 
 Prints one table per format. All rows of a table are timed in turn, round by round, in one process
-and on one thread, so that other load on the machine hits all of them alike. Figures are medians;
-ratios are medians of the ratios within a round.
+and on one thread, in CPU time, so that other load on the machine matters little and hits all alike.
+Figures are medians; ratios are medians of the ratios within a round.
 
 - "whole file" runs the ordinary file once over the whole recording, divided by its steps.
 - "stream" is `Model.stream(chunk=40, lookahead=20)`.
@@ -57,11 +57,11 @@ def one_direction(units: int) -> keras.Model:
 
 
 def seconds(function: Callable[[], object], repeat: int = 1) -> float:
-    """The time of one call."""
-    start = time.perf_counter()
+    """The CPU time of one call."""
+    start = time.process_time()
     for _ in range(repeat):
         function()
-    return (time.perf_counter() - start) / repeat
+    return (time.process_time() - start) / repeat
 
 
 def timed_in_turn(functions: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

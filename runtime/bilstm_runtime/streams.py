@@ -33,6 +33,8 @@ sequence output is `[steps, ...]`; any other is a running answer, for the sequen
 _MAGIC: Final = b"bilstm-stream-1\n"
 _HEADER: Final = struct.Struct("<II")
 _MAX_HEADER: Final = 2**20
+_FLAGS: Final = (np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
+"""The values of `has_ahead` and `goes_on`."""
 
 
 class Stream:
@@ -382,18 +384,20 @@ class Stream:
         arrays = self._arranged([array[:size] for array in self._pending])
         if spec.has_ahead:
             arrays += [
-                np.ascontiguousarray(array[None, size : size + ahead]) if ahead else nothing
+                array[None, size : size + ahead] if ahead else nothing
                 for array, nothing in zip(self._pending, self._nothing, strict=True)
             ]
-            arrays.append(np.full((1, 1), ahead > 0, np.float32))
+            arrays.append(_FLAGS[ahead > 0])
         if spec.starts_from_data:
-            arrays.append(np.full((1, 1), len(self._pending[0]) > size + ahead, np.float32))
+            arrays.append(_FLAGS[len(self._pending[0]) > size + ahead])
         results = self._outputs(arrays)
         advance = size if last else size - spec.overlap
         self._pending = [array[advance:].copy() for array in self._pending]
         self.steps_done = self.steps if last else self.steps_done + advance
         outputs = [
-            _own(result[0] if last or not item.is_sequence else result[0, : advance // item.rate])
+            result[0]
+            if last or not (spec.overlap and item.is_sequence)
+            else result[0, : advance // item.rate].copy()
             for result, item in zip(results, spec.outputs, strict=True)
         ]
         return self.spec.files.pack_outputs(outputs)
@@ -566,10 +570,6 @@ def _is_allowed(array: AnyArray, rule: ValueRule) -> bool:
         return not array.size or rule.convert(array, "") is array
     except InputError:
         return False
-
-
-def _own(array: AnyArray) -> AnyArray:
-    return array if array.base is None else array.copy()
 
 
 def _steps(name: str, value: int, unit: int, low: int) -> int:
