@@ -16,7 +16,7 @@ import pytest
 import bilstm_runtime
 from bilstm_runtime.cli import run as cli_run
 from bilstm_runtime.errors import DataFileError
-from bilstm_runtime.io import sources
+from bilstm_runtime.io import readers, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +78,23 @@ def test_a_line_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         pytest.raises(DataFileError, match="x, line 2: the line has no end"),
     ):
         list(sources.line_blocks(source, "x"))
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl"])
+def test_a_whole_file_without_the_end_of_a_line(
+    fixtures: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(readers, "_LONG_LINE", 1000)
+    inputs = bilstm_runtime.load(fixtures / "pooled").inputs
+    with pytest.raises(DataFileError, match="x has a line without an end"):
+        readers.READERS[name](b"1,2\n" + bytes(3000), inputs, "x")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_windows_of_no_rows(tagger: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((0, 0, 0), np.int32))
+    arguments = [tagger, "--input", str(tmp_path / "x.npy"), "--window", "4", "--hop", "2"]
+    assert cli_run.main(arguments) == 2
 
 
 @pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="needs devices")

@@ -342,6 +342,8 @@ def _one_recording(column: Any, rank: int) -> Any:
         return column
     if len(column) == 1:
         return column[0]
-    if rank == 2 and all(np.shape(row) == (1,) for row in column):  # one step in each row
+    if (
+        rank == 2 and len(column) and all(np.shape(row) == (1,) for row in column)
+    ):  # one step in each row
         return column[:, 0] if is_array else [row[0] for row in column]
     return None

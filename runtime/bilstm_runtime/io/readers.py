@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _MANY_COLUMNS: Final = 8
+_LONG_LINE: Final = 2**27
+"""The number of bytes without the end of a line that no file of text has."""
 LINE_END: Final = re.compile(r"\r\n?|\n")
 
 
@@ -331,6 +333,12 @@ def _numpy_error(error: NumpyFileError, label: str) -> DataFileError:
 
 
 def _text(content: Content, label: str) -> str:
+    if isinstance(content, memoryview):
+        content = bytes(content)
+    for start in range(0, len(content) - _LONG_LINE + 1, _LONG_LINE):
+        if all(content.find(end, start, start + _LONG_LINE) < 0 for end in (b"\n", b"\r")):
+            message = f"{label} has a line without an end; is it another format?"
+            raise DataFileError(message)
     try:
         return bytes(content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
