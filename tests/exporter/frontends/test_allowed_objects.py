@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from bilstm_exporter.errors import ExportError, UntrustedCodeError
+from bilstm_exporter.errors import ExportError, ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.files.allowed_objects import keras3_library, only_allowed_objects
 from bilstm_exporter.frontends.keras2.allowed_symbols import keras2_library
 from bilstm_exporter.frontends.loading import read
@@ -146,6 +146,20 @@ def test_nothing_else_is_resolved(library, name):
         pytest.raises((UntrustedCodeError, TypeError, ValueError)),
     ):
         found.serialization.deserialize_keras_object(REFUSED[name])
+
+
+@pytest.mark.parametrize("library", [keras3_library, keras2_library])
+@pytest.mark.parametrize("is_legacy", [False, True])
+def test_a_metric_does_not_fill_memory(library, is_legacy):
+    """Keras makes a Python list of the thresholds."""
+    found = library()
+    module = found.keras.metrics
+    config = object_of("keras.metrics", "AUC", num_thresholds=10**30)
+    with only_allowed_objects(found), pytest.raises(ModelFileError, match="AUC of num_thresholds"):
+        if is_legacy:
+            found.legacy.deserialize_keras_object(config, vars(module))
+        else:
+            found.serialization.deserialize_keras_object(config)
 
 
 @pytest.mark.parametrize("name", ["deserialize", "get", "os", "tf", "backend", "populate"])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from bilstm_exporter.errors import UntrustedCodeError
+from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
 from bilstm_exporter.frontends.files.known_objects import package_of
 from bilstm_exporter.frontends.patching import replaced
 
@@ -28,6 +28,8 @@ _FUNCTION_MODULES = (
 _RESOLVERS = frozenset({"deserialize", "deserialize_keras_object", "get", "serialize"})
 # Layers that load the files or run the code that their configuration holds.
 _REFUSED_CLASSES = frozenset({"FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"})
+# Settings by which a metric creates a list of thresholds or a square of classes.
+_COUNTS, _COUNTS_LIMIT = ("num_classes", "num_thresholds"), 2**13
 # Packages by the makers of Keras, in which it looks for layers. Their other classes may read files.
 _LAYERS_OF_OTHERS = ("keras_cv.src.layers", "keras_hub.src.layers", "keras_nlp.src.layers")
 
@@ -98,11 +100,15 @@ def only_allowed_objects(library: Library) -> Iterator[None]:
         if any(found is one for one in (custom_objects or {}).values()):
             return found
         found = _checked(found, f"{module}.{name}", library)
+        _check_counts(found, full_config, library)
         return library.stand_ins.get(found, found)
 
     def checked_deserialize(
         identifier: Any, module_objects: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
+        if isinstance(identifier, Mapping) and module_objects:
+            found = module_objects.get(str(identifier.get("class_name")))
+            _check_counts(found, identifier, library)
         return deserialize(identifier, _Checked(module_objects or {}, library), *args, **kwargs)
 
     def set_given_vocabulary(layer: Any, vocabulary: Any, *args: Any, **kwargs: Any) -> Any:
@@ -224,6 +230,18 @@ def _checked(value: Any, name: str, library: Library) -> Any:
     if value is None or _is_allowed(value, library) or library.allows(value):
         return value
     refuse(f"uses {name!r}, which is neither a layer nor a function of tensors,")
+
+
+def _check_counts(value: Any, config: Any, library: Library) -> None:
+    """Raise for a metric, which training alone needs, with a setting that would fill memory."""
+    if not (isinstance(value, type) and issubclass(value, library.keras.metrics.Metric)):
+        return
+    settings = config.get("config") if isinstance(config, Mapping) else None
+    for key in _COUNTS:
+        count = settings.get(key) if isinstance(settings, Mapping) else None
+        if isinstance(count, (int, float)) and count > _COUNTS_LIMIT:
+            message = f"the file has a {value.__name__} of {key}={count!r:.20}, which fills memory"
+            raise ModelFileError(message)
 
 
 def _is_allowed(value: Any, library: Library) -> bool:
