@@ -151,6 +151,9 @@ def inlined(function: Any, tensors: Sequence[Any]) -> list[Any]:
 
 def _imported(graph_def: Any, mapping: dict[str, Any], outputs: Any) -> list[Any]:
     """Import a graph into the current one; returns its outputs, with their static shapes."""
+    for node in graph_def.node:
+        # A gradient of its own, as that of silu, cannot be saved with the imported operator.
+        node.attr.pop("_gradient_op_type", None)
     results: list[Any] = tf.graph_util.import_graph_def(
         graph_def,
         input_map=mapping,

@@ -248,7 +248,8 @@ def _reshape(node: Node, inputs: Sequence[Value], _carried: Carried) -> list[Val
     if after > rest:
         more = after // rest
         if value.rate % more:
-            node.refuse(f"makes {more} steps of each step, more than the input has")
+            what = "(UpSampling1D, Flatten, Reshape), more than the input has"
+            node.refuse(f"makes {more} steps of each step {what}")
         over, extra = value.over * more, value.extra * more
         return [replace(value, rate=value.rate // more, over=over, extra=extra)]
     fewer = rest // after
@@ -602,13 +603,23 @@ def _pooling(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Valu
     axis = value.time_axis
     is_average = node.type in {"AvgPool", "AvgPool3D"}
     padding = node.operation.get_attr("padding")
-    if is_average and padding == b"SAME" and any(length > 1 for length in lengths):
-        advice = "which cannot be streamed; use padding 'valid', or export without --streaming"
-        node.refuse("takes means of windows that reach out of the sequence", advice)
     if lengths[axis] == 1 and int(node.operation.get_attr("strides")[axis]) == 1:
         return stepwise(node, inputs)
-    fill = float(np.finfo(np.float32).min)
-    return _windowed(node, value, lengths, fill, [], carried)
+    if not is_average:
+        return _windowed(node, value, lengths, float(np.finfo(np.float32).min), [], carried)
+    (found,) = _windowed(node, value, lengths, 0.0, [], carried)
+    if padding != b"SAME":
+        return [found]
+    # The mean leaves out what is not in the sequence: divide by the share that is.
+    ones = [None if one is None else tf.ones_like(one) for one in (value.chunk, value.ahead)]
+    known = replace(value, chunk=ones[0], ahead=ones[1])
+    (share,) = _windowed(node, known, lengths, 0.0, [], carried)
+    ahead = None if found.ahead is None else _mean_of_known(found.ahead, share.ahead)
+    return [replace(found, chunk=_mean_of_known(found.chunk, share.chunk), ahead=ahead)]
+
+
+def _mean_of_known(mean: Tensor, share: Tensor) -> Tensor:
+    return tf.math.divide_no_nan(mean, share)
 
 
 def _windowed(  # noqa: PLR0913, PLR0917 - what a window needs

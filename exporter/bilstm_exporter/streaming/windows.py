@@ -115,8 +115,9 @@ def slide(  # noqa: PLR0913, PLR0917 - what a window needs
     Raises:
         StreamingError: How the windows lie depends on the length of the sequence.
     """
+    before, after = _same_padding(window, layer) if window.same else (0, 0)
     if window.same:
-        value = padded(value, *_same_padding(window, layer), window.fill, carried, label)
+        value = padded(value, before, after, window.fill, carried, label)
     axis, step = value.time_axis, window.stride
     if step == 1:
         context = window.length - 1
@@ -127,11 +128,11 @@ def slide(  # noqa: PLR0913, PLR0917 - what a window needs
         extra = value.extra - from_right
         left, right = value.left - from_left, value.right - from_right
     elif window.same:
-        if value.over % step:
+        if (value.over - before) % step:
             message = f"{layer} pools steps that another layer has shifted; {_WHOLE}"
             raise StreamingError(message)
-        from_right, behind = window.length - 1, 0
-        over, extra, left, right = value.over // step, 0, 0, 0
+        from_right, behind = after, before
+        over, extra, left, right = (value.over - before) // step, 0, 0, 0
         if value.extra != from_right:
             message = f"{layer} pools steps behind the end of the sequence; {_WHOLE}"
             raise StreamingError(message)
@@ -168,12 +169,14 @@ def _same_padding(window: Window, layer: str) -> tuple[int, int]:
     if window.stride == 1:
         total = window.length - 1
         return total // 2, total - total // 2
+    # What completes the last window, for each rest of the length by the stride.
     totals = [max(window.length - (rest or window.stride), 0) for rest in range(window.stride)]
-    if any(total // 2 for total in totals) or window.length > window.stride:
+    before = max(totals) // 2
+    if any(total // 2 != before for total in totals):
         message = (
             f"{layer} moves its window by {window.stride} steps with padding 'same', which begins "
             f"at a step that depends on the length of the sequence; use padding 'valid' or "
-            f"'causal', or export without --streaming"
+            f"'causal', or a window of even length that moves by 2, or export without --streaming"
         )
         raise StreamingError(message)
-    return 0, window.length - 1
+    return before, window.length - 1 - before

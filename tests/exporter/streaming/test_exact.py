@@ -104,8 +104,9 @@ def test_several_softmaxes_are_exact(pool, analysed):
         lambda: [Differences()],
         lambda: [kl.Cropping1D((2, 1)), bilstm(2)],
         lambda: [kl.ZeroPadding1D(2), kl.Conv1D(3, 3), kl.Cropping1D((0, 2))],
+        lambda: [kl.Conv1D(3, 4, 2, padding="same"), kl.AveragePooling1D(3, 1, padding="same")],
     ],
-    ids=["positions", "differences", "a tail", "cropping", "cropped padding"],
+    ids=["positions", "differences", "a tail", "cropping", "cropped padding", "windows"],
 )
 def test_steps_by_their_position_are_exact(layers, analysed):
     check(floats(*layers(), kl.Dense(2)), analysed)
