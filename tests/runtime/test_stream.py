@@ -526,6 +526,17 @@ def test_steps_have_their_tags_where_classes_have_names(run_stream, bundle, load
     np.testing.assert_allclose([line["tags"] for line in raw], expected, atol=1e-6)
 
 
+def test_a_text_of_characters_is_known_at_the_end_only(run_stream, bundle, load_fixture):
+    classes = load_fixture("streamed").outputs[0].axes[-1].size
+    text = {"output": "tags", "kind": "ctc", "labels": ["", *"abcdefgh"][:classes], "blank": 0}
+    text |= {"activation": None, "merge_repeated": True, "beam_width": 1}
+    folder = bundle("streamed", lambda manifest: manifest.update(decoding=[text]))
+    code, found, err = run_stream(["[1, 2, 3]"] * 4, "--stream", folder=folder)
+    assert (code, len(found[0]["tags"])) == (0, classes), err
+    assert "output 'tags' is written as numbers" in err
+    assert run_stream(["[1, 2, 3]"] * 4, "--stream", "--raw", folder=folder)[2] == ""
+
+
 def test_lines_of_csv_without_their_format(run_stream):
     code, found, _ = run_stream(["1,2,3"], "--stream")
     assert code == 2
@@ -581,6 +592,8 @@ def test_each_row_of_an_array_is_a_step(fixtures, tmp_path, capsys, load_fixture
         (["--chunk", "4"], "--chunk and --lookahead are for streams; add --stream"),
         (["--stream", "--output", "x.npz"], "must end in one of .jsonl"),
         (["--stream", "--chunk", "0"], "chunk is 0; expected a whole number from 1"),
+        (["--stream", "--window", "4"], "--window: a stream is one sequence that is not cut"),
+        (["--stream", "--spans"], "--spans: a stream is one sequence that answers before the end"),
     ],
 )
 def test_options_of_the_command(run_stream, options, message):

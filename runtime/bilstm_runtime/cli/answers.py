@@ -12,7 +12,7 @@ from bilstm_runtime.cli.text_tables import printable
 from bilstm_runtime.decoding.labels import labels_of
 from bilstm_runtime.decoding.results import Label, Span, Tag, Transcription
 from bilstm_runtime.decoding.tags import tags_of
-from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
+from bilstm_runtime.decoding_spec import CtcDecoding, LabelDecoding, TagDecoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,16 @@ class Answerer:
         )
         rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
         return [self._plain(row) if self._as_text else self._json(row) for row in rows]
+
+    @property
+    def only_at_the_end(self) -> list[str]:
+        """The outputs whose answers a stream cannot give."""
+        return [
+            one.output
+            for one in self._model.spec.decoding
+            if isinstance(one, CtcDecoding)
+            or (isinstance(one, TagDecoding) and one.crf is not None)
+        ]
 
     def answer_of(self, output: str, values: AnyArray) -> Any:
         """Return the answer in one output of a stream.

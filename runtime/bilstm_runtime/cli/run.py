@@ -240,6 +240,7 @@ def _run_stream(args: argparse.Namespace) -> int:
     if args.input is None:
         message = "--stream reads the steps of --input; - is stdin"
         raise OptionError(message)
+    _check_no_options_of_examples(args)
     input_format = args.input_format or _format_of(args.input, "jsonl", READERS)
     if _format_of(args.output, "jsonl", ["jsonl"]) != "jsonl":
         message = "--stream writes .jsonl"
@@ -247,6 +248,11 @@ def _run_stream(args: argparse.Namespace) -> int:
     options = {"backend": args.backend, "recipe": args.recipe, "threads": args.threads}
     model = load(args.bundle, **options, sha256=args.sha256)
     answerer = _answerer(args, model, "jsonl")
+    for output in () if answerer is None or args.quiet else answerer.only_at_the_end:
+        sys.stderr.write(
+            f"{PROG}: output {output!r} is written as numbers: its text or the path of its CRF is "
+            f"known at the end of a sequence only\n"
+        )
     label = "stdin" if args.input == STDIN else args.input
     progress = Progress(shown=not args.quiet and sys.stderr.isatty())
     source = open_source(_no_stdin(args.input))
@@ -259,6 +265,21 @@ def _run_stream(args: argparse.Namespace) -> int:
     left_out = len(job.errors)
     failed = f"{left_out} steps were not taken" if left_out > 1 else "1 step was not taken"
     return _report_end(args, f"{count} steps, {model!r}", failed, job.errors)
+
+
+def _check_no_options_of_examples(args: argparse.Namespace) -> None:
+    """Raise `OptionError` for options that a stream has no use for."""
+    for option, is_given, why in (
+        ("--window", args.window is not None, "is not cut into windows"),
+        ("--hop", args.hop is not None, "is not cut into windows"),
+        ("--batch-size", args.batch_size is not None, "has no batches"),
+        ("--spans", args.spans, "answers before the end of a span is known"),
+        ("--beam-width", args.beam_width is not None, "answers before the end of a text is known"),
+        ("--words", args.words is not None, "answers before the end of a text is known"),
+    ):
+        if is_given:
+            message = f"{option}: a stream is one sequence that {why}; leave it or --stream out"
+            raise OptionError(message)
 
 
 def _report_end(
