@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bilstm_exporter.errors import ExportError, OptionError, OutputFolderError
 from bilstm_runtime.bundle.folder import open_bundle
@@ -30,6 +30,9 @@ if sys.platform != "win32":
 
 MARKER = "bilstm-edge-export"
 """The file that marks a temporary folder as one of an export."""
+
+_SUFFIX = ".export"
+"""How the names of temporary folders end."""
 
 _SWAP, _HERE = 2, -100
 """RENAME_EXCHANGE and AT_FDCWD of Linux; macOS has the same number for RENAME_SWAP."""
@@ -153,7 +156,7 @@ def check_creatable(folder: Path) -> None:
     with _as_output_folder_error(folder):
         parent = next(path for path in folder.absolute().parents if path.exists())
         # Permissions do not tell all: the way to know is to try.
-        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent)).rmdir()
+        _temporary(folder, parent).rmdir()
 
 
 @contextlib.contextmanager
@@ -211,17 +214,40 @@ def _check_existing(folder: Path, *, overwrite: bool) -> None:
 @contextlib.contextmanager
 def _workspace(folder: Path) -> Iterator[Path]:
     """A folder beside the bundle's, with a locked marker, which is removed at the end."""
-    workspace = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    workspace, marker = _marked(folder)
     try:
-        with (workspace / f"{MARKER}.tmp").open("wb") as marker:
-            if sys.platform != "win32":
-                # Without a lock (some network file systems), the folder stays unmarked.
-                with contextlib.suppress(OSError):
-                    fcntl.flock(marker, fcntl.LOCK_EX)
-                    (workspace / f"{MARKER}.tmp").rename(workspace / MARKER)
+        with marker:
             yield workspace
     finally:
         _remove(workspace)
+
+
+def _temporary(folder: Path, parent: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=_SUFFIX, dir=parent))
+
+
+def _marked(folder: Path) -> tuple[Path, IO[bytes]]:
+    """Make a temporary folder; returns it and its locked marker."""
+    while True:
+        workspace = _temporary(folder, folder.parent)
+        # Until it is marked, another export may take it for one of a killed export, and remove it.
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+            marker = stack.enter_context((workspace / f"{MARKER}.tmp").open("wb"))
+            if sys.platform != "win32" and _is_locked(marker):
+                (workspace / f"{MARKER}.tmp").rename(workspace / MARKER)
+            stack.pop_all()
+            return workspace, marker
+
+
+def _is_locked(marker: IO[bytes]) -> bool:
+    """Lock a marker; without a lock (some network file systems), the folder stays unmarked."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(marker, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def _collect_leftovers(folder: Path) -> None:
@@ -237,6 +263,19 @@ def _collect_leftovers(folder: Path) -> None:
             if old.is_dir():
                 _discard(old, folder)
             shutil.rmtree(workspace, ignore_errors=True)
+        elif workspace.name.startswith(f".{folder.name}-") and workspace.name.endswith(_SUFFIX):
+            _remove_unmarked(workspace)
+
+
+def _remove_unmarked(workspace: Path) -> None:
+    """Remove an otherwise empty folder of an export that was killed before it marked it."""
+    marker = workspace / f"{MARKER}.tmp"
+    with contextlib.suppress(OSError):
+        if marker.exists() and sys.platform != "win32":
+            with marker.open("rb") as opened:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                marker.unlink()
+        workspace.rmdir()
 
 
 def _is_abandoned(workspace: Path) -> bool:

@@ -153,6 +153,37 @@ def test_folders_without_the_marker_are_not_touched(old, tmp_path):
     assert not mine.exists()
 
 
+@pytest.mark.parametrize("has_marker", [False, True])
+def test_what_a_kill_before_the_marker_leaves_is_removed(old, tmp_path, has_marker):
+    left = tmp_path / ".out-x1y2z3a4.export"
+    left.mkdir()
+    (tmp_path / ".out-backup").mkdir()
+    if has_marker:
+        (left / f"{MARKER}.tmp").write_text("")
+    replace(old)
+    assert not left.exists()
+    assert (tmp_path / ".out-backup").exists()
+    left.mkdir()
+    (left / "mine").write_text("x")
+    replace(old)
+    assert (left / "mine").exists()
+
+
+def test_an_export_whose_unmarked_folder_was_removed_makes_another(old, monkeypatch):
+    make, made = folders._temporary, []
+
+    def removed_once(*args):
+        made.append(make(*args))
+        if len(made) == 2:  # the first one only tries whether a folder can be made
+            made[-1].rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(folders, "_temporary", removed_once)
+    replace(old)
+    assert len(made) == 3
+    assert open_bundle(old).manifest.spec.name == "classifier"
+
+
 def test_an_empty_name_is_an_option_error():
     with pytest.raises(OptionError, match="empty name"):
         output_folder("")
