@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from bilstm_exporter import export
-from bilstm_exporter.errors import UnsupportedModelError, UntrustedCodeError
+from bilstm_exporter.errors import UnknownObjectError, UnsupportedModelError, UntrustedCodeError
 from bilstm_exporter.frontends.loading import read
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -84,3 +84,11 @@ def test_a_loss_that_no_format_has_names_the_layer_before_it(library, tmp_path):
     model = training_model(library, layer_head)
     with pytest.raises(UnsupportedModelError, match=r"in layer 'ctc', Loss.*--outputs characters"):
         export(model, tmp_path / "edge", formats="onnx")
+
+
+def test_the_error_for_an_unknown_loss_names_the_layer_before_it(tmp_path):
+    training_model(keras, layer_head).save(tmp_path / "model.keras")
+    with pytest.raises(UnknownObjectError, match=r"in layer 'ctc'.*--outputs characters"):
+        read(tmp_path / "model.keras")
+    part, _ = read(tmp_path / "model.keras", outputs=("characters",))
+    assert [one.name for one in part.inputs] == ["the_input"]

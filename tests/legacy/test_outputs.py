@@ -2,6 +2,7 @@
 
 import importlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tf_keras
 import bilstm_runtime
 from bilstm_exporter import export
 from bilstm_exporter.errors import OptionError, UnsupportedModelError
+from bilstm_exporter.frontends.files.model_file import without_unneeded_code
 from bilstm_exporter.frontends.loading import read
 from bilstm_exporter.ir.graphs import unread_inputs, without_captures
 
@@ -228,3 +230,33 @@ def test_an_operator_is_named_with_its_layer_and_an_error_without_keras_s_frame(
     with pytest.raises(UnsupportedModelError, match=r"no such luck$") as raised:
         export(keras.Sequential([*first, Fails()]), tmp_path / "b", formats="onnx")
     assert "Exception encountered" not in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("library", [keras, tf_keras], ids=["keras", "tf_keras"])
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("kind", ["code", "unknown class"])
+def test_a_part_has_the_weights_of_its_own_layers(library, ending, kind, tmp_path):
+    """A file numbers the layers of a class: another one, which is left out, comes first."""
+    layers = library.layers
+
+    class Unknown(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    x = library.Input((3,), name="x")
+    other = layers.Dense(4, name="other")(x)
+    other = layers.Lambda(abs)(other) if kind == "code" else Unknown(name="unknown")(other)
+    model = library.Model(x, [other, layers.Dense(4, name="main")(layers.Dense(4, name="a")(x))])
+    model.save(tmp_path / f"model{ending}")
+    part, _ = read(tmp_path / f"model{ending}", outputs=["main"])
+    values = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    (found,) = part.eager_reference([values])
+    np.testing.assert_allclose(found, np.asarray(model(values)[1]), atol=1e-6)
+
+
+def test_a_part_of_a_sequential_model_needs_all_layers_before_it():
+    layers = [{"class_name": name, "config": {"name": name}} for name in ("A", "B", "Lambda")]
+    config = {"class_name": "Sequential", "config": {"layers": layers}}
+    found = without_unneeded_code(config, ["B"])
+    assert found["config"]["layers"] == layers[:2]

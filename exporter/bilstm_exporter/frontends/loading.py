@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras.src.legacy.saving.saving_utils import model_from_config
 from keras.src.ops.operation import Operation
 
 from bilstm_exporter.errors import (
@@ -45,6 +46,7 @@ from bilstm_exporter.frontends.files.model_file import (
     KERAS3,
     NOTHING_SHA256,
     ModelFile,
+    advice_for_loss,
     checkpoint_files,
     checkpoint_prefix,
     config_layers,
@@ -58,6 +60,7 @@ from bilstm_exporter.frontends.files.model_file import (
     without_unneeded_code,
 )
 from bilstm_exporter.frontends.files.named_checkpoint import load_checkpoint
+from bilstm_exporter.frontends.files.stored_part import weights_of_part
 from bilstm_exporter.frontends.files.tfjs import assign_weights, read_weights
 from bilstm_exporter.frontends.files.training_settings import without_training
 from bilstm_exporter.frontends.files.user_code import build_model
@@ -156,17 +159,27 @@ def _read_file(
         raise OptionError(message)
     load = _load_keras3 if file.generation == KERAS3 else _load_keras2
     is_tfjs = file.kind == "tfjs"  # its topology is loaded as an architecture
-    needed = file
-    if outputs and not trust_code and file.kind != "saved_model":
-        config = without_unneeded_code(file.config, outputs)
-        needed = file if config is file.config else replace(file, config=config, is_edited=True)
-    needed = replace(needed, kind="json" if is_tfjs else file.kind, weights=weights)
-    model = load(needed, custom_objects, trust_code=trust_code)
+    # Only a part of a file that has to be read as a whole, or whose weights have other names.
+    can_be_part = bool(outputs) and file.kind != "saved_model" and not _is_checkpoint(weights)
+    config = file.config
+    if can_be_part and not trust_code:
+        config = without_unneeded_code(config, outputs)
+
+    def read_as(config: Any) -> Any:
+        kind = "json" if is_tfjs or config is not file.config else file.kind
+        needed = replace(file, config=config, kind=kind, weights=weights)
+        return load(needed, custom_objects, trust_code=trust_code)
+
+    model, config = _read_needed(read_as, config, outputs if can_be_part else ())
     if is_tfjs and weights is None:
         _load_tfjs_weights(model, file.path)
     version = file.version or _version_of(model)
     if weights is not None:
         weights_version(weights)  # raises a clear error for a file without weights
+    stored = file.path if weights is None and file.kind in ("keras", "h5") else weights
+    if config is not file.config and stored is not None:
+        _load_part(model, stored, file.config)
+    elif weights is not None:
         _load_weights(model, weights)
     why = file.why
     if file.kind == "saved_model":
@@ -176,6 +189,36 @@ def _read_file(
     digest = sha256(weights if file.kind == "json" and weights else file.path)
     origin = Origin(file.path.name, digest, version, why)
     return _source(model, file.path.stem, outputs, origin)
+
+
+def _read_needed(
+    read_as: Callable[[Any], Any], config: Any, outputs: Sequence[str]
+) -> tuple[Any, Any]:
+    """Read a model, or what some outputs need of it if the rest has layers that are not defined.
+
+    Returns:
+        The model, and its configuration.
+    """
+    try:
+        return read_as(config), config
+    except UnknownObjectError as error:
+        part = without_unneeded_code(config, outputs, error.layers) if outputs else config
+        if part is config:
+            raise
+    return read_as(part), part
+
+
+def _load_part(model: Any, stored: Path, whole: Any) -> None:
+    """Load the weights of a part of a model from the file of the whole one."""
+    layers = [(layer.name, type(layer).__name__) for layer in model.layers]
+    with tempfile.TemporaryDirectory() as folder:
+        with parsing(stored):
+            path = weights_of_part(stored, whole, layers, Path(folder))
+        _load_weights(model, path)
+
+
+def _is_checkpoint(weights: Path | None) -> bool:
+    return weights is not None and bool(checkpoint_files(weights))
 
 
 def _source(
@@ -280,12 +323,9 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
     with tempfile.TemporaryDirectory() as folder:
         path = file.path
         # Keras ignores how the model itself was compiled: that alone needs no copy.
-        unchanged = (
-            not file.is_edited
-            and isinstance(file.config, dict)
-            and config
-            == {key: value for key, value in file.config.items() if key != "compile_config"}
-        )
+        unchanged = isinstance(file.config, dict) and config == {
+            key: value for key, value in file.config.items() if key != "compile_config"
+        }
         if not unchanged and file.kind != "json":
             path = with_config(file, config, Path(folder) / f"model.{file.kind}")
         elif path.suffix != f".{file.kind}":  # Keras requires the right extension
@@ -298,6 +338,9 @@ def _load_keras3(file: ModelFile, custom_objects: Mapping[str, Any], *, trust_co
                 limited_weights(keras.layers.Layer, file.path, _stored_size(file)),
                 observed_failures(keras.layers.Layer) as failed,
             ):
+                if file.kind == "json" and "module" not in config:  # of an HDF5 file
+                    own = {**_keras3_operations(), **custom_objects}
+                    return model_from_config(config, custom_objects=own)
                 if file.kind == "json":
                     return keras.models.model_from_json(
                         json.dumps(config), custom_objects=custom_objects
@@ -442,14 +485,14 @@ def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
         missing = [] if known is None else missing_objects(config, known)
         layers = list(config_layers(config))
     if missing:
-        return _missing_objects(path, missing, reader)
+        return _missing_objects(path, missing, reader, config)
     text = plain_text(error).strip() or type(error).__name__
     found = (pattern.search(text) for pattern in _UNKNOWN_OBJECT)
     unknown = next((match for match in found if match is not None), None)
     if unknown is not None:
         name = python_name(unknown[unknown.lastindex or 0].rstrip("."))
         used_by = tuple(layer.name for layer in layers if name in layer.words)
-        return _missing_objects(path, [MissingObject(name, "", used_by)], reader)
+        return _missing_objects(path, [MissingObject(name, "", used_by)], reader, config)
     if "marshal" in text:
         message = (
             f"{path} contains Python code of another Python version, which cannot be read. "
@@ -488,7 +531,7 @@ def _explained(  # noqa: PLR0913, PLR0917 - each argument is independent
 
 
 def _missing_objects(
-    path: Path, missing: Sequence[MissingObject], reader: str
+    path: Path, missing: Sequence[MissingObject], reader: str, config: Any
 ) -> UnknownObjectError:
     """Make the error for all classes and functions that a file names and that are not defined."""
     named = [
@@ -506,6 +549,7 @@ def _missing_objects(
         f"{'' if one else ', name the modules that define them'}: {' '.join(dict.fromkeys(flags))}"
     )
     layers = tuple(dict.fromkeys(layer for one in missing for layer in one.layers))
+    message += advice_for_loss(config, layers, with_labels=True)
     return UnknownObjectError(message, unknown=missing[0].name, layers=layers)
 
 

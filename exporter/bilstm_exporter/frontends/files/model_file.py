@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,6 @@ class ModelFile:
         version: The version of the Keras that wrote it, or "" if the file does not contain it.
         generation: The library that must read it.
         why: The reason for the generation, in a few words.
-        is_edited: Whether ``config`` is only a part of the one in the file.
         weights: The file of weights that was given with it, if one was.
     """
 
@@ -92,7 +91,6 @@ class ModelFile:
     version: str
     generation: str
     why: str
-    is_edited: bool = False
     weights: Path | None = None
 
 
@@ -333,40 +331,61 @@ def refuse_code(path: Path, config: Any) -> None:
             f"{path} contains Python code in {', '.join(labels)}, which could do anything when it "
             f"runs. If you trust the source of the file, export it with --trust-code"
         )
-        read = _read_by_output(config, layers)
-        if read:
-            message += (
-                f". If it only computes the loss of training, export the part of the model before "
-                f"it: --outputs {','.join(read)}"
-            )
+        message += advice_for_loss(config, layers)
         raise UntrustedCodeError(message, layers=layers)
 
 
-def _read_by_output(config: Any, names: Sequence[str]) -> list[str]:
-    """Return the layers that the only output of a functional model reads, if it is one of these."""
+def advice_for_loss(config: Any, names: Sequence[str], *, with_labels: bool = False) -> str:
+    """Tell what to do if one of these layers computes the loss of a functional model.
+
+    Args:
+        config: The configuration of the model.
+        names: The layers that cannot be loaded.
+        with_labels: Whether only a layer is meant that reads an input too, such as labels.
+
+    Returns:
+        The end of a message; "" if none of the layers is the only output.
+    """
+    read, reads_input = _read_by_output(config, names)
+    if not read or (with_labels and not reads_input):
+        return ""
+    return (
+        f". If it only computes the loss of training, export the part of the model before it: "
+        f"--outputs {','.join(read)}"
+    )
+
+
+def _read_by_output(config: Any, names: Sequence[str]) -> tuple[list[str], bool]:
+    """Return what the only output of a functional model reads, if it is one of these layers.
+
+    Returns:
+        The layers, and whether it reads an input of the model too.
+    """
     settings = config.get("config") if isinstance(config, dict) else None
     layers = settings.get("layers") if isinstance(settings, dict) else None
     if not isinstance(settings, dict) or not isinstance(layers, list):
-        return []
+        return [], False
     kinds = {_layer_name(one): one for one in layers if isinstance(one, dict)}
     last = [one for one in _strings(settings.get("output_layers")) if one in kinds]
     if len(last) != 1 or last[0] not in names:
-        return []
-    read = _strings(kinds[last[0]].get("inbound_nodes"))
-    found = [
-        one for one in read if kinds.get(one, {}).get("class_name") not in (None, "InputLayer")
-    ]
-    return list(dict.fromkeys(found))
+        return [], False
+    read = list(dict.fromkeys(_strings(kinds[last[0]].get("inbound_nodes"))))
+    classes = {one: kinds[one].get("class_name") for one in read if one in kinds}
+    found = [one for one, name in classes.items() if name not in (None, "InputLayer")]
+    return found, "InputLayer" in classes.values()
 
 
-def without_unneeded_code(config: Any, outputs: Sequence[str]) -> Any:
+def without_unneeded_code(
+    config: Any, outputs: Sequence[str], unknown: Collection[str] = ()
+) -> Any:
     """Remove what the chosen outputs do not need from a functional model that contains code.
 
-    A model for training often ends in a Lambda that computes its loss.
+    A model for training often ends in a Lambda, or in a layer of its own, that computes its loss.
 
     Args:
         config: The configuration of a model; it is not changed.
         outputs: The layers whose outputs are exported, as ``"softmax"`` or ``"encoder/lstm"``.
+        unknown: The names of layers of classes that are not defined, which count as code.
 
     Returns:
         The configuration of the needed part; the same object if nothing with code is removed.
@@ -381,17 +400,28 @@ def without_unneeded_code(config: Any, outputs: Sequence[str]) -> Any:
     needed: set[str] = set()
     pending = [name for name in before if any(f"{one}/".startswith(f"{name}/") for one in outputs)]
     ends = list(pending)
+    is_chain = config.get("class_name") == "Sequential"
+    if is_chain and ends:
+        names = list(before)
+        pending = names[: max(map(names.index, ends)) + 1]
     while pending:
         name = pending.pop()
         if name not in needed:
             needed.add(name)
             pending += [one for one in _strings(before[name]) if one in before]
     unneeded = [one for one in layers if _layer_name(one) not in needed]
-    if not needed or not any(True for one in unneeded for _ in _layers_with_code(one, None)):
+    has_code = any(
+        _layer_name(one) in unknown or any(True for _ in _layers_with_code(one, None))
+        for one in unneeded
+    )
+    if not needed or not has_code:
         return config
+    kept = [one for one in layers if _layer_name(one) in needed]
+    if is_chain:
+        return {**config, "config": {**settings, "layers": kept}}
     part = {
         **settings,
-        "layers": [one for one in layers if _layer_name(one) in needed],
+        "layers": kept,
         "input_layers": [
             [_layer_name(one), 0, 0]
             for one in layers
