@@ -254,3 +254,25 @@ def test_an_output_keeps_its_type_if_a_duplicate_takes_its_place() -> None:
     clean(model)
     assert [output.type for output in model.graph.outputs] == [ir.TensorType(ir.DataType.FLOAT)] * 2
     assert len(model.graph) < len(nodes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "repeats", "operator"),
+    [([1], [1, 3, 1], "Gather"), ([-1], [1, 1, 2], "Gather"), ([1], [2, 1, 1], "Tile")],
+)
+def test_a_repeated_axis_of_size_1_is_gathered(axes, repeats, operator):
+    """tract fails on a matrix product of what a Tile repeats."""
+    model = ir.from_onnx_text(f"""
+        <ir_version: 8, opset_import: ["": {OPSET}]>
+        repeat (float[2, 4] x) => (float[a, b, c] y)
+            <int64[1] axes = {{{axes[0]}}}, int64[3] repeats = {{{", ".join(map(str, repeats))}}}>
+        {{
+            apart = Unsqueeze(x, axes)
+            y = Tile(apart, repeats)
+        }}""")
+    clean(model, gather_repeats=True)
+    assert [node.op_type for node in model.graph] == ["Unsqueeze", operator]
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    (found,) = session.run(None, {model.graph.inputs[0].name: x})
+    np.testing.assert_array_equal(found, np.tile(np.expand_dims(x, axes[0]), repeats))

@@ -15,7 +15,7 @@ class Form(enum.Enum):
     """
 
     NO_LENGTHS = "ONNX: recurrent operators may ignore sequence_lens"
-    FORWARD_ONLY = "ONNX: no sequence_lens, no ReverseSequence, and Scan runs forward only"
+    FORWARD_ONLY = "ONNX: no sequence_lens, ReverseSequence or Tile of one step; Scan runs forward"
     COMMON_ACTIVATIONS = "ONNX: the activations of recurrent operators are Sigmoid, Tanh or Relu"
     DEFAULT_ACTIVATIONS = "ONNX: recurrent operators have their default activations only"
     NO_LOOPS = "TFLite: recurrences are unrolled"

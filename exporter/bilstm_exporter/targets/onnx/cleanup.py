@@ -22,8 +22,13 @@ _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu", "Cast"})
 
 
-def clean(model: ir.Model) -> None:
-    """Clean a model in place; its outputs stay the same."""
+def clean(model: ir.Model, *, gather_repeats: bool = False) -> None:
+    """Clean a model in place; its outputs stay the same.
+
+    Args:
+        model: The model.
+        gather_repeats: Whether to apply `GatherRepeats`.
+    """
     types = [value.type for value in model.graph.outputs]
     ir.passes.Sequential(
         WriteSilu(),
@@ -48,6 +53,7 @@ def clean(model: ir.Model) -> None:
         OwnOutputs(),
         OwnSequences(),
         ReshapeScores(),
+        *([GatherRepeats()] if gather_repeats else []),
         common.TopologicalSortPass(),
         RenameInOrder(),
         common.RemoveUnusedOpsetsPass(),
@@ -249,6 +255,54 @@ class ReshapeScores(ir.passes.InPlacePass):
             reshape = ir.Node("", "Reshape", [*node.outputs, *shape.outputs])
             _insert_after(node, [shape, reshape])
         return ir.passes.PassResult(model, modified=bool(found))
+
+
+class GatherRepeats(ir.passes.InPlacePass):
+    """Write a Tile of an axis of size 1, as RepeatVector has, as a Gather.
+
+    tract 0.23 fails on a matrix product of what a Tile repeats. OpenVINO 2026.4 computes some
+    matrix products of what such a Gather repeats wrongly, and reports nothing.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph and the bodies in it."""
+        nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+        found = [(node, repeat) for node in nodes if (repeat := _repeat(node)) is not None]
+        for node, (axis, count) in found:
+            name = f"{node.outputs[0].name}/repeated"
+            index = ir.Value(
+                name=name,
+                shape=ir.Shape([count]),
+                type=ir.TensorType(ir.DataType.INT64),
+                const_value=ir.tensor(np.zeros(count, np.int64), name=name),
+            )
+            model.graph.register_initializer(index)
+            gather = ir.Node("", "Gather", [node.inputs[0], index], [ir.AttrInt64("axis", axis)])
+            result, old = gather.outputs[0], node.outputs[0]
+            result.name, result.type, result.shape = old.name, old.type, old.shape
+            gather.metadata_props.update(node.metadata_props)
+            ir.convenience.replace_nodes_and_values(
+                _graph_of(node), node, [node], [gather], [old], [result]
+            )
+        return ir.passes.PassResult(model, modified=bool(found))
+
+
+def _repeat(node: ir.Node) -> tuple[int, int] | None:
+    """Return the only axis that a Tile repeats, if an Unsqueeze adds it, and how often; or None."""
+    if node.op_type != "Tile":
+        return None
+    value, repeats = node.inputs
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "Unsqueeze" or repeats is None:
+        return None
+    added = producer.inputs[1]
+    if repeats.const_value is None or added is None or added.const_value is None:
+        return None
+    counts = repeats.const_value.numpy()
+    axes = np.flatnonzero(counts != 1)
+    if len(axes) != 1 or axes[0] not in added.const_value.numpy() % len(counts):
+        return None
+    return int(axes[0]), int(counts[axes[0]])
 
 
 class RenameInOrder(ir.passes.InPlacePass):
