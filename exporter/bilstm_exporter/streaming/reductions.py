@@ -120,6 +120,45 @@ def summed(
     return result if weights is None else result / weights.divisor
 
 
+def variance(value: Value, carried: Carried, label: str, *, keep: bool) -> Tensor:
+    """Return the variance over all steps so far.
+
+    The mean and the sum of squared differences of the steps so far are joined with those of each
+    chunk, which loses no digits (Chan, Golub and LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979).
+
+    Args:
+        value: The steps.
+        carried: The states.
+        label: The layer, for the names of states.
+        keep: Whether the axis of time stays, with size 1.
+    """
+    axis = value.time_axis
+    found: list[Tensor] = []
+    for number, part in enumerate(pieces(value)):
+        ones = tf.ones_like(time_slice(part, axis, None, 1))
+        count = tf.cast(tf.shape(part)[axis], part.dtype) * ones
+        mean = tf.reduce_mean(part, axis, keepdims=True)
+        squares = tf.reduce_sum(tf.square(part - mean), axis, keepdims=True)
+        names = ("count", "mean", "squares")
+        states = [] if number else [
+            carried.take(f"{label}_{name}", [int(size or 1) for size in count.shape], part.dtype)
+            for name in names
+        ]  # fmt: skip
+        counted, before, summed_before = (state.before for state in states) if states else found
+        total = counted + count
+        difference = mean - before
+        found = [
+            total,
+            before + difference * count / total,
+            summed_before + squares + tf.square(difference) * counted * count / total,
+        ]
+        for state, after in zip(states, found, strict=False):
+            carried.put(state, after)
+    result = found[2] / found[0]
+    return result if keep else tf.squeeze(result, [axis])
+
+
 def softmax_over_time(value: Value, carried: Carried, label: str) -> Value:
     """Return softmaxes over time, the last axis, without their divisions; see `Weights`."""
     largest = tf.reduce_max(value.chunk, -1, keepdims=True)

@@ -20,6 +20,7 @@ from bilstm_exporter.streaming import attention, positions, reductions, weights
 from bilstm_exporter.streaming.nodes import ELEMENTWISE, Node, axes_of, both, constant, write
 from bilstm_exporter.streaming.values import (
     Carried,
+    Deviation,
     Kind,
     Value,
     Weights,
@@ -39,6 +40,10 @@ _LINEAR = frozenset(
 )
 _SHAPED = frozenset({"BroadcastTo", "Fill", "Reshape", "Tile"})
 _LAST_AXIS = frozenset({"Softmax", "LogSoftmax", "TopKV2", "InTopKV2"})
+_SUMMARY = (
+    "combines each step with a summary of the whole sequence (a mean, a maximum, attention or a "
+    "last output)"
+)
 # The values of operands up to which an operator on constants is computed at once.
 _MAX_SETTINGS = 64
 
@@ -79,12 +84,17 @@ def _folded(node: Node, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _convert_steps(node: Node, inputs: Sequence[Value], carried: Carried) -> list[Value]:
+    if any(value.deviation is not None for value in inputs):
+        return [_of_deviations(node, inputs, carried)]
     if attention.is_pair(node, inputs):
         return [attention.convert(node, inputs, carried)]
     weighted = [value for value in inputs if value.weights is not None]
     if len(weighted) > 1 or (weighted and node.type not in _LINEAR):
         node.refuse_weights()
     if any(value.kind is Kind.RUNNING for value in inputs):
+        deviation = _deviation(node, inputs[0])
+        if deviation is not None:
+            return [replace(inputs[0], deviation=deviation)]
         return [_divided(node, inputs)]
     if node.type in ELEMENTWISE and any(value.kind is Kind.SIZES for value in inputs):
         node.refuse("computes with the length of the sequence")
@@ -114,14 +124,42 @@ def _divided(node: Node, inputs: Sequence[Value]) -> Value:
         or len(sizes) > rank
         or sizes[steps.time_axis] != 1
     ):
-        what = (
-            "combines each step with a summary of the whole sequence (a mean, a maximum, "
-            "attention or a last output)"
-        )
-        node.refuse(what)
+        node.refuse(_SUMMARY)
     return replace(
         steps, weights=Weights(tf.reshape(total, [] if math.prod(sizes) == 1 else sizes))
     )
+
+
+def _deviation(node: Node, value: Value) -> Deviation | None:
+    """Return what an operator makes of steps by subtracting their mean over time; None if none."""
+    if node.type not in {"Sub", "SquaredDifference"} or value.kind is not Kind.STEPS:
+        return None
+    steps, mean = node.operation.inputs
+    source = mean.op
+    while source.type in {"Identity", "StopGradient"}:
+        source = source.inputs[0].op
+    if source.type != "Mean" or source.inputs[0].name != steps.name or value.weights or value.right:
+        return None
+    axes, rank = tf.get_static_value(source.inputs[1]), len(value.chunk.shape)
+    if axes is None or [int(axis) % rank for axis in np.atleast_1d(axes)] != [value.time_axis]:
+        return None
+    if not source.get_attr("keep_dims"):
+        return None
+    return Deviation.FROM_MEAN if node.type == "Sub" else Deviation.SQUARED
+
+
+def _of_deviations(node: Node, inputs: Sequence[Value], carried: Carried) -> Value:
+    """Convert what may be done with deviations: the mean of their squares is the variance."""
+    value = inputs[0]
+    if node.type in {"Identity", "StopGradient"}:
+        return value
+    if node.type == "Square" and value.deviation is Deviation.FROM_MEAN:
+        return replace(value, deviation=Deviation.SQUARED)
+    is_mean = node.type == "Mean" and value.deviation is Deviation.SQUARED
+    if not is_mean or axes_of(node, inputs[1], len(value.chunk.shape)) != [value.time_axis]:
+        node.refuse(_SUMMARY)
+    keep = bool(node.operation.get_attr("keep_dims"))
+    return Value(Kind.RUNNING, reductions.variance(value, carried, node.label, keep=keep))
 
 
 def _sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
@@ -136,6 +174,7 @@ def _sizes(node: Node, inputs: Sequence[Value]) -> list[Value]:
             chunk=chunk,
             ahead=ahead,
             weights=None,
+            deviation=None,
             is_softmax=False,
             of_pairs=source.kind is Kind.PAIRS,
         )

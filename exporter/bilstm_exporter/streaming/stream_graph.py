@@ -218,6 +218,13 @@ class StreamGraph:
 
     def _output(self, number: int, value: Value) -> StreamOutput:
         if value.kind is Kind.STEPS:
+            if value.deviation is not None:
+                message = (
+                    f"output {number} holds differences from the mean over all steps, which is "
+                    f"known at the end only; leave the output out (--outputs), or export without "
+                    f"--streaming"
+                )
+                raise StreamingError(message)
             if value.weights is not None:
                 message = (
                     f"output {number} holds weights that are normalized over all steps, which are "
@@ -379,6 +386,8 @@ class _Writer:
         marker = self._markers[node.operation.get_attr("token").decode()]
         if any(value.weights is not None for value in inputs):
             node.refuse_weights()
+        if any(value.deviation is not None for value in inputs):
+            node.refuse("reads differences from the mean over all steps")
         if any(value.kind is Kind.PAIRS for value in inputs):
             node.refuse("runs over relations of every step to every other step")
         if isinstance(marker, LoopMarker):

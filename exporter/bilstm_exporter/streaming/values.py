@@ -34,6 +34,15 @@ class Kind(enum.Enum):
     """Summarizes all steps so far, such as the last output of a recurrence, or a mean."""
 
 
+class Deviation(enum.Enum):
+    """What steps stand for whose mean over all steps is known at the end only."""
+
+    FROM_MEAN = enum.auto()
+    """Their differences from the mean."""
+    SQUARED = enum.auto()
+    """The squares of these differences, of which the mean is the variance."""
+
+
 @dataclass(frozen=True)
 class Weights:
     """By what the steps of a value must still be divided: weights of attention are normalized late.
@@ -71,6 +80,7 @@ class Value:
             BatchToSpaceND, which a stream graph leaves out.
         reach: How many input steps after a step the windows of its value reach.
         weights: If not None, the steps must still be divided by sums over all steps.
+        deviation: If not None, what the steps stand for.
         is_softmax: Of pairs, whether they are 0 for steps that the look-ahead does not hold.
         of_pairs: Of sizes, whether they are those of pairs.
     """
@@ -86,6 +96,7 @@ class Value:
     reach: int = 0
     dilation: int = 1
     weights: Weights | None = None
+    deviation: Deviation | None = None
     is_softmax: bool = False
     of_pairs: bool = False
 

@@ -95,6 +95,13 @@ def test_several_softmaxes_are_exact(pool, analysed):
     check(model, analysed)
 
 
+class Statistics(kl.Layer):
+    """The mean and the standard deviation of all steps, far from 0."""
+
+    def call(self, x):
+        return ops.concatenate([ops.mean(x, axis=1), ops.std(x + 9.0, axis=1)], -1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "layers",
@@ -105,8 +112,17 @@ def test_several_softmaxes_are_exact(pool, analysed):
         lambda: [kl.Cropping1D((2, 1)), bilstm(2)],
         lambda: [kl.ZeroPadding1D(2), kl.Conv1D(3, 3), kl.Cropping1D((0, 2))],
         lambda: [kl.Conv1D(3, 4, 2, padding="same"), kl.AveragePooling1D(3, 1, padding="same")],
+        lambda: [kl.Conv1D(3, 3), Statistics()],
     ],
-    ids=["positions", "differences", "a tail", "cropping", "cropped padding", "windows"],
+    ids=[
+        "positions",
+        "differences",
+        "a tail",
+        "cropping",
+        "cropped padding",
+        "windows",
+        "statistics",
+    ],
 )
 def test_steps_by_their_position_are_exact(layers, analysed):
     check(floats(*layers(), kl.Dense(2)), analysed)

@@ -61,6 +61,14 @@ class RelativePositions(kl.Layer):
         return x * (ops.cast(ops.arange(length), "float32") / ops.cast(length, "float32"))[:, None]
 
 
+class Normalized(kl.Layer):
+    """Normalizes each step by the mean and the variance of all steps."""
+
+    def call(self, x):
+        mean, variance = ops.moments(x, axes=[1], keepdims=True)
+        return (x - mean) / ops.sqrt(variance + 1e-3)
+
+
 def weighted_steps() -> keras.Model:
     """A recurrence reads weighted steps that are not summed up."""
     x = keras.Input((None, 3), name="x")
@@ -89,6 +97,10 @@ def test_layers_that_need_the_whole_sequence(name, analysed):
         (
             lambda: floats(bilstm(), SumOfSoftmaxes(name="own")),
             "layer 'own' .* adds up steps that are weighed by several softmaxes",
+        ),
+        (
+            lambda: floats(Normalized(name="norm"), bilstm()),
+            "layer 'norm' .* combines each step with a summary of the whole sequence",
         ),
         (weighted_steps, "layer 'after' .* reads weights that are normalized over all steps"),
     ],
