@@ -117,9 +117,7 @@ function bpe(item, vocabulary) {
         return;
       }
       if (item.byte_fallback) {
-        const bytes = Array.from(utf8.encode(name), (byte) =>
-          vocabulary.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`),
-        );
+        const bytes = bytesOf(name, vocabulary);
         if (!bytes.includes(undefined)) {
           symbols.push(...bytes.map((one) => ({ id: one, size: 1 })));
           return;
@@ -178,7 +176,65 @@ function bpe(item, vocabulary) {
   };
 }
 
-const MODELS = { WordLevel: wordLevel, WordPiece: wordPiece, BPE: bpe };
+/** What an unknown character costs beside the token with the lowest score. */
+const UNKNOWN_PENALTY = 10;
+
+function unigram({ vocab, unk_id: unknown, byte_fallback: usesBytes }, vocabulary) {
+  const scores = new Map(vocab);
+  const lowest = vocab.reduce((least, [, score]) => Math.min(least, score), Infinity);
+  const longest = vocab.reduce((most, [token]) => Math.max(most, [...token].length), 0);
+
+  /** The parts of a word with the highest sum of scores; neighbouring unknown characters are one. */
+  const partsOf = (word) => {
+    const best = [{ score: 0 }];
+    const offer = (first, last, score, isUnknown) => {
+      const total = best[first].score + score;
+      if (best[last] === undefined || total > best[last].score) {
+        best[last] = { score: total, first, isUnknown };
+      }
+    };
+    for (let first = 0; first < word.length; first += 1) {
+      let text = "";
+      for (let last = first + 1; last <= Math.min(word.length, first + longest); last += 1) {
+        text += word[last - 1].text;
+        const score = scores.get(text);
+        if (score !== undefined) offer(first, last, score, false);
+      }
+      if (!scores.has(word[first].text)) {
+        offer(first, first + 1, lowest - UNKNOWN_PENALTY, true);
+      }
+    }
+    const parts = [];
+    for (let last = word.length; last > 0; last = best[last].first) {
+      const { first, isUnknown } = best[last];
+      if (isUnknown && parts[0]?.isUnknown) parts[0].first = first;
+      else parts.unshift({ first, last, isUnknown });
+    }
+    return parts;
+  };
+
+  return (word) =>
+    partsOf(word).flatMap(({ first, last }) => {
+      const characters = word.slice(first, last);
+      const text = textOf(characters);
+      const id = vocabulary.get(text);
+      if (id !== undefined) return whole(id, characters);
+      const bytes = usesBytes ? bytesOf(text, vocabulary) : [undefined];
+      if (!bytes.includes(undefined)) return bytes.flatMap((one) => whole(one, characters));
+      if (unknown === null || unknown === undefined) {
+        throw new InputError("the Unigram vocabulary has no token for unknown characters");
+      }
+      return whole(unknown, characters);
+    });
+}
+
+/** The ids of the tokens that stand for single bytes of a text; undefined for those that lack. */
+const bytesOf = (text, vocabulary) =>
+  Array.from(utf8.encode(text), (byte) =>
+    vocabulary.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`),
+  );
+
+const MODELS = { WordLevel: wordLevel, WordPiece: wordPiece, BPE: bpe, Unigram: unigram };
 
 /** Returns a function from the characters of a word to tokens; raises `TokenizerError` for others. */
 export function makeModel(item, vocabulary) {

@@ -99,7 +99,11 @@ class Tokenizer {
   constructor(root, fit) {
     checkLimits(root);
     const { model, added_tokens: added = [] } = root;
-    this.vocabulary = new Map(Object.entries(model.vocab ?? {}));
+    // A Unigram model lists tokens with their scores.
+    const isList = Array.isArray(model.vocab);
+    this.vocabulary = new Map(
+      isList ? model.vocab.map(([token], id) => [token, id]) : Object.entries(model.vocab ?? {}),
+    );
     this.model = makeModel({ ...model, type: model.type ?? typeOf(model) }, this.vocabulary);
     this.normalize = makeNormalizer(root.normalizer);
     this.split = makePreTokenizer(root.pre_tokenizer);
@@ -186,6 +190,7 @@ class Tokenizer {
 /** The type of a model that an older version of the library wrote without one. */
 function typeOf(model) {
   if (model.merges) return "BPE";
+  if (Array.isArray(model.vocab)) return "Unigram";
   return model.continuing_subword_prefix === undefined ? "WordLevel" : "WordPiece";
 }
 
