@@ -74,8 +74,9 @@ def _body(streaming: StreamingReport, report: DelayReport) -> Iterator[str]:
         f"sequences; the longest has {report.longest} steps. By default streams run with a "
         f"look-ahead of {streaming.lookahead}{recipe}."
     )
-    starts = report.starts(streaming.lookahead)
-    for note in filter(None, (sentence, None if report.own_data else ONLY_PROBES, starts)):
+    probes = None if report.own_data else ONLY_PROBES
+    notes = (sentence, report.kept, probes, report.starts(streaming.lookahead))
+    for note in filter(None, notes):
         yield f"<p>{html.escape(note)}</p>"
     if not plots_are_available():
         yield f'<p class="warning">{html.escape(NO_PLOTS)}</p>'

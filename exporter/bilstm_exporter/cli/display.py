@@ -183,9 +183,8 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
         f"longest has {report.longest} steps. By default streams run with a look-ahead of "
         f"{streaming.lookahead}{recipe}.",
     )
-    starts = report.starts(streaming.lookahead)
-    if starts is not None:
-        _print_line(console, starts)
+    for note in filter(None, (report.kept, report.starts(streaming.lookahead))):
+        _print_line(console, note)
 
 
 def delay_table(report: DelayReport) -> WholeTable:

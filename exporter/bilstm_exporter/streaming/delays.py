@@ -16,6 +16,7 @@ from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.stream_spec import StreamSpec
 from bilstm_runtime.streams import run_stream
 
+_KEPT = 99
 _LOOKAHEADS = (0, 1, 2, 3, 4, 5, 10, 20, 40, 80, 160, 320)
 
 
@@ -82,6 +83,24 @@ class DelayReport:
     def at(self, lookahead: int) -> Delay:
         """The stream with a look-ahead, or else the next longer one."""
         return next((one for one in self.delays if one.lookahead >= lookahead), self.delays[-1])
+
+    @property
+    def kept(self) -> str | None:
+        """Say from which look-ahead on nearly all decisions are unchanged; None if there is none.
+
+        No longer look-ahead changes more of them.
+        """
+        found = None
+        for one in reversed(self.delays):
+            if one.agreement is None or one.agreement < _KEPT:
+                break
+            found = one
+        if found is None:
+            return None
+        return (
+            f"At least {_KEPT} % of decisions are unchanged from a look-ahead of "
+            f"{found.lookahead} on, with a delay of up to {found.delay} steps."
+        )
 
     def starts(self, lookahead: int) -> str | None:
         """Say where backward layers start and why; None if only one start was measured."""

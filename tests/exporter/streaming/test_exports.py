@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -126,6 +127,14 @@ def test_a_mix_must_keep_the_metric_in_every_format():
     keeps, loses = delays("mixed", 10, {0: 0.9}), delays("mixed", 10, {0: 3.0})
     assert choose_recipe([keeps, loses, delays("int8", 20, {0: 0.5})], 1.0)[0].recipe == "int8"
     assert choose_recipe([keeps, delays("mixed", 12, {0: 3.0, 2: 0.9})], 1.0)[1] == 2
+
+
+def test_the_delay_that_keeps_99_percent_of_decisions_is_named():
+    report = delays("float32", 10, dict.fromkeys((0, 2, 4), 0.0))
+    assert report.kept is None
+    shares = (99.5, 98.9, 99.0)
+    measured = [replace(one, agreement=s) for one, s in zip(report.delays, shares, strict=True)]
+    assert "look-ahead of 4 on" in replace(report, delays=tuple(measured)).kept
 
 
 def test_int8_full_alone_cannot_stream():
