@@ -56,6 +56,9 @@ EDITS = {
     "output of a graph, large": set_item((*GRAPH, "outputs", 0), 2**31 - 1),
     "input of an operator": set_item((*GRAPH, "operators", 0, "inputs", 0), -1),
     "output of an operator": set_item((*GRAPH, "operators", 0, "outputs", 0), -1),
+    "variable that an operator writes": lambda model: setattr(
+        model.subgraphs[0].tensors[model.subgraphs[0].operators[0].outputs[0]], "isVariable", True
+    ),
     "operator": set_item((*GRAPH, "operators", 0, "opcodeIndex"), 9999),
 }
 
@@ -70,7 +73,7 @@ def test_files_that_were_exported_pass(fixtures: Path, name: str) -> None:
 @pytest.mark.parametrize("case", EDITS)
 def test_an_index_that_does_not_exist(bundle: Any, fixtures: Path, case: str) -> None:
     content = edited((fixtures / "tagger" / "model.tflite").read_bytes(), EDITS[case])
-    with pytest.raises(ValueError, match="it refers to"):
+    with pytest.raises(ValueError, match=r"it refers to|as a variable"):
         check_indices(content)
     with pytest.raises(ArtifactError, match="not a TFLite file"):
         load(bundle(files={"model.tflite": content}), backend="litert")

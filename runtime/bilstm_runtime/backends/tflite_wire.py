@@ -162,11 +162,15 @@ def _check_model(content: _Content) -> None:
     graphs = content.tables(model, 2)
     counts, calls = [], []
     for graph in graphs:
-        tensors = len(content.integers(graph, 0))
+        positions = content.tables(graph, 0)
+        tensors = len(positions)
         counts.append(tensors)
         for side in (1, 2):
             _check(content.integers(graph, side), tensors, "tensor")
         calls.append(_check_operators(content, graph, tensors, codes))
+        variables = {n for n, tensor in enumerate(positions) if content.small_field(tensor, 5)}
+        if variables:
+            _check_variables(content, graph, variables)
     for callees in calls:
         _check(callees, len(graphs), "subgraph")
     _check_order(calls)
@@ -206,6 +210,17 @@ def _check_operators(content: _Content, graph: int, tensors: int, codes: list[in
             problem = f"it holds the operator {kind} of StableHLO, which a bundle never has"
             raise ValueError(problem)
     return calls
+
+
+def _check_variables(content: _Content, graph: int, variables: set[int]) -> None:
+    """Check that no operator has a variable as its output, for which LiteRT takes no memory."""
+    written = [*content.integers(graph, 1), *content.integers(graph, 2)]
+    for operator in content.tables(graph, 3):
+        written += content.integers(operator, 2)
+    found = variables.intersection(written)
+    if found:
+        problem = f"it marks tensor {min(found)} as a variable, which an operator writes"
+        raise ValueError(problem)
 
 
 def _check_order(calls: list[list[int]]) -> None:
