@@ -257,10 +257,14 @@ def test_an_output_keeps_its_type_if_a_duplicate_takes_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axes", "repeats", "operator"),
-    [([1], [1, 3, 1], "Gather"), ([-1], [1, 1, 2], "Gather"), ([1], [2, 1, 1], "Tile")],
+    ("axes", "repeats", "operators"),
+    [
+        ([1], [1, 3, 1], ["Tile", "Gather"]),
+        ([-1], [1, 1, 2], ["Tile", "Gather"]),
+        ([1], [2, 1, 1], ["Tile"]),
+    ],
 )
-def test_a_repeated_axis_of_size_1_is_gathered(axes, repeats, operator):
+def test_a_repeated_axis_of_size_1_is_gathered(axes, repeats, operators):
     """tract fails on a matrix product of what a Tile repeats."""
     model = ir.from_onnx_text(f"""
         <ir_version: 8, opset_import: ["": {OPSET}]>
@@ -271,8 +275,27 @@ def test_a_repeated_axis_of_size_1_is_gathered(axes, repeats, operator):
             y = Tile(apart, repeats)
         }}""")
     clean(model, gather_repeats=True)
-    assert [node.op_type for node in model.graph] == ["Unsqueeze", operator]
+    assert [node.op_type for node in model.graph] == ["Unsqueeze", *operators]
     x = np.arange(8, dtype=np.float32).reshape(2, 4)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
     (found,) = session.run(None, {model.graph.inputs[0].name: x})
     np.testing.assert_array_equal(found, np.tile(np.expand_dims(x, axes[0]), repeats))
+
+
+def test_a_gather_does_not_follow_an_unsqueeze():
+    """OpenVINO removes both, also if the Gather repeats the new axis."""
+    model = ir.from_onnx_text(f"""
+        <ir_version: 8, opset_import: ["": {OPSET}]>
+        twice (float[a, b, 4] x) => (float[c, d, e, f] y)
+            <int64[1] axes = {{1}}, int64[2] index = {{0, 0}}>
+        {{
+            apart = Unsqueeze(x, axes)
+            y = Gather <axis = 1> (apart, index)
+        }}""")
+    clean(model)
+    assert [one.op_type for one in model.graph] == ["Unsqueeze", "Shape", "Reshape", "Gather"]
+    openvino = pytest.importorskip("openvino")
+    content = ir.to_proto(model).SerializeToString()
+    compiled = openvino.Core().compile_model(openvino.Core().read_model(content), "CPU")
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.testing.assert_array_equal(compiled([x])[0], np.stack([x, x], axis=1))

@@ -52,7 +52,7 @@ def clean(model: ir.Model, *, gather_repeats: bool = False) -> None:
         common.OutputFixPass(),
         OwnOutputs(),
         OwnSequences(),
-        ReshapeScores(),
+        ReshapeForOpenVino(),
         *([GatherRepeats()] if gather_repeats else []),
         common.TopologicalSortPass(),
         RenameInOrder(),
@@ -238,18 +238,20 @@ class OwnSequences(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
-class ReshapeScores(ir.passes.InPlacePass):
-    """Add a Reshape to its own shape after each Softmax that something reads.
+class ReshapeForOpenVino(ir.passes.InPlacePass):
+    """Add a Reshape to its own shape where OpenVINO 2026.4 merges operators wrongly, silently.
 
-    OpenVINO 2026.4 compiles MatMul, Softmax and MatMul as one kernel. If the axis of the Softmax
-    has size 1 in the first call, that kernel computes wrong values for 16 steps or more, and
-    reports nothing. In onnxruntime the Reshape takes no time.
+    - It compiles MatMul, Softmax and MatMul as one kernel. If the axis of the Softmax has size 1 in
+      the first call, that kernel computes wrong values for 16 steps or more.
+    - It removes an Unsqueeze with a Gather on the new axis, also if the Gather repeats that axis.
+
+    In onnxruntime the Reshape takes no time.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run once over the main graph and the bodies in it."""
         nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
-        found = [node for node in nodes if _is_inner_softmax(node)]
+        found = [node for node in nodes if _is_inner_softmax(node) or _is_gathered(node)]
         for node in found:
             shape = ir.Node("", "Shape", node.outputs)
             reshape = ir.Node("", "Reshape", [*node.outputs, *shape.outputs])
@@ -258,10 +260,10 @@ class ReshapeScores(ir.passes.InPlacePass):
 
 
 class GatherRepeats(ir.passes.InPlacePass):
-    """Write a Tile of an axis of size 1, as RepeatVector has, as a Gather.
+    """Add a Gather of all, in order, after each Tile of an axis of size 1, as RepeatVector has.
 
-    tract 0.23 fails on a matrix product of what a Tile repeats. OpenVINO 2026.4 computes some
-    matrix products of what such a Gather repeats wrongly, and reports nothing.
+    tract 0.23 fails on a matrix product of what a Tile repeats. A Gather in place of the Tile would
+    do too, but OpenVINO 2026.4 removes the axis of a Gather that follows an Unsqueeze.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -269,21 +271,16 @@ class GatherRepeats(ir.passes.InPlacePass):
         nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
         found = [(node, repeat) for node in nodes if (repeat := _repeat(node)) is not None]
         for node, (axis, count) in found:
-            name = f"{node.outputs[0].name}/repeated"
-            index = ir.Value(
+            name = f"{node.outputs[0].name}/order"
+            order = ir.Value(
                 name=name,
                 shape=ir.Shape([count]),
                 type=ir.TensorType(ir.DataType.INT64),
-                const_value=ir.tensor(np.zeros(count, np.int64), name=name),
+                const_value=ir.tensor(np.arange(count, dtype=np.int64), name=name),
             )
-            model.graph.register_initializer(index)
-            gather = ir.Node("", "Gather", [node.inputs[0], index], [ir.AttrInt64("axis", axis)])
-            result, old = gather.outputs[0], node.outputs[0]
-            result.name, result.type, result.shape = old.name, old.type, old.shape
-            gather.metadata_props.update(node.metadata_props)
-            ir.convenience.replace_nodes_and_values(
-                _graph_of(node), node, [node], [gather], [old], [result]
-            )
+            model.graph.register_initializer(order)
+            attributes = [ir.AttrInt64("axis", axis)]
+            _insert_after(node, [ir.Node("", "Gather", [node.outputs[0], order], attributes)])
         return ir.passes.PassResult(model, modified=bool(found))
 
 
@@ -417,6 +414,14 @@ def _is_inner_softmax(node: ir.Node) -> bool:
         return False
     shape = node.outputs[0].shape
     return shape is None or not isinstance(shape[node.attributes.get_int("axis", -1)], int)
+
+
+def _is_gathered(node: ir.Node) -> bool:
+    """Whether a Gather picks from an Unsqueeze."""
+    output = node.outputs[0]
+    return node.op_type == "Unsqueeze" and any(
+        reader.op_type == "Gather" and reader.inputs[0] is output for reader in output.consumers()
+    )
 
 
 def _silu_inputs(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
