@@ -187,6 +187,9 @@ class ExportOptions:
         self._check_decoders()
         self._check_tokenizer()
         check_metrics(self.metric)
+        if self.metric is not None and self.data is None:
+            message = f"metric: {self.metric!r} needs examples with labels; give them with --data"
+            raise OptionError(message)
         for name in ("batch", "time"):
             size = getattr(self, name)
             if size is not None and not 1 <= size <= MAX_SIZE:

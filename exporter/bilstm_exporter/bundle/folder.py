@@ -147,7 +147,7 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
 
 
 def check_creatable(folder: Path) -> None:
-    """Raise if nothing can be created beside a folder.
+    """Raise if nothing can be created beside a folder, or in it if it exists.
 
     Raises:
         OutputFolderError: There is no permission, the file system is read-only or full, or the
@@ -155,8 +155,9 @@ def check_creatable(folder: Path) -> None:
     """
     with _as_output_folder_error(folder):
         parent = next(path for path in folder.absolute().parents if path.exists())
-        # Permissions do not tell all: the way to know is to try.
-        _temporary(folder, parent).rmdir()
+        # Permissions do not tell all: the way to know is to try. Moving a folder writes to it too.
+        for place in (parent, *([folder] if folder.is_dir() else [])):
+            _temporary(folder, place).rmdir()
 
 
 @contextlib.contextmanager

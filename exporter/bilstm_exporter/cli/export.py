@@ -173,7 +173,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--metric",
         metavar="NAME",
-        help="evaluate by accuracy, f1, mae or rmse, or OUTPUT=NAME,... (default: chosen from the "
+        help="with --data: accuracy, f1, mae or rmse, or OUTPUT=NAME,... (default: chosen from the "
         "outputs and labels)",
     )
     limits = parser.add_argument_group(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 
 import pytest
 from keras import layers as kl
@@ -116,6 +117,13 @@ def test_an_unknown_metric_is_found_before_the_model_is_read(fails, monkeypatch,
     assert "wer'; give one of accuracy, f1, mae, rmse" in fails(OPTION, "m", "--metric", metric)
 
 
+@pytest.mark.parametrize("option", [[], ["--max-drop", "1%"], ["--explain"]])
+def test_a_metric_needs_data(fails, monkeypatch, option):
+    monkeypatch.setattr(pipeline, "read", None)
+    message = fails(OPTION, "m", "--metric", "f1", *option)
+    assert "metric: 'f1' needs examples with labels; give them with --data" in message
+
+
 @pytest.mark.parametrize(
     ("content", "metric", "words"),
     [
@@ -148,6 +156,20 @@ def test_a_folder_that_cannot_be_made_is_found_before_the_model_is_read(fails, m
     monkeypatch.setattr("bilstm_exporter.bundle.folder.tempfile.mkdtemp", refuse)
     assert "cannot be written: Read-only file system" in fails(FOLDER, "m.keras", *out)
     assert "cannot be written" in fails(FOLDER, "--builder", "a:b", *out)
+
+
+def test_a_read_only_folder_is_found_before_the_model_is_read(fails, here, monkeypatch):
+    def refuse_inside(*, prefix, dir):  # noqa: A002 - as in tempfile
+        if dir == here / "out":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(prefix=prefix, dir=dir)
+
+    real = tempfile.mkdtemp
+    (here / "out").mkdir()
+    monkeypatch.setattr(pipeline, "read", None)
+    monkeypatch.setattr("bilstm_exporter.bundle.folder.tempfile.mkdtemp", refuse_inside)
+    message = fails(FOLDER, "m.keras", "--out", here / "out")
+    assert "cannot be written: Permission denied" in message
 
 
 def test_the_default_folder_is_checked_before_the_model_is_read(fails, here, monkeypatch):
