@@ -31,13 +31,8 @@ from bilstm_exporter.errors import ExportError
 from bilstm_exporter.frontends.files.model_file import KERAS3, inspect
 from bilstm_exporter.frontends.files.user_code import import_objects
 from bilstm_exporter.frontends.loading import read
-from bilstm_exporter.inspection.probes import (
-    PADDINGS,
-    Probe,
-    ProbeKind,
-    ProbeSet,
-    padding_mask,
-)
+from bilstm_exporter.inspection.candidates import PADDINGS, ProbeKind, padding_mask
+from bilstm_exporter.inspection.probes import Probe, ProbeSet
 from bilstm_exporter.keras_model import TOLERANCE, KerasModel
 from bilstm_exporter.progress import captured_stderr
 from bilstm_runtime.comparison import Difference, compare, replay
