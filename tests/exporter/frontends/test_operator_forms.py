@@ -189,7 +189,7 @@ def stitched(x):
 
 def greedy_ctc(x):
     """Of rows of other lengths, with the first or the last class as blank."""
-    x = tf.concat([x, x[:, :1] * 0 + [0.0, 9.0, 0.0, 0.0]], 1)  # LiteRT returns nothing empty
+    x = tf.concat([x[:, :1] * 0 + [0.0, 9.0, 0.0, 0.0], x], 1)  # LiteRT returns nothing empty
     steps, lengths = tf.transpose(x, [1, 0, 2]), tf.range(tf.shape(x)[0]) % tf.shape(x)[1] + 1
     results = []
     for merge, blank in ((True, None), (False, 0)):
