@@ -201,7 +201,7 @@ def greedy_ctc(x):
 def extremes(x):
     """Of updates that share a place, of slices and of infinities."""
     places = tf.stack([tf.range(tf.shape(x)[0]), tf.zeros([tf.shape(x)[0]], tf.int32)], 1)
-    low = tf.where(x > 0, x, -np.inf)
+    low = tf.math.log(tf.nn.relu(x))
     wide = tf.tensor_scatter_nd_max(low, [[0], [0]], tf.zeros([2, tf.shape(x)[1], 4]))
     return [
         scatter(x, places, tf.ones([tf.shape(x)[0], 4]))
