@@ -159,10 +159,10 @@ def test_a_folder_that_cannot_be_made_is_found_before_the_model_is_read(fails, m
 
 
 def test_a_read_only_folder_is_found_before_the_model_is_read(fails, here, monkeypatch):
-    def refuse_inside(*, prefix, dir):  # noqa: A002 - as in tempfile
+    def refuse_inside(*, dir, **names):  # noqa: A002 - as in tempfile
         if dir == here / "out":
             raise PermissionError(errno.EACCES, "Permission denied")
-        return real(prefix=prefix, dir=dir)
+        return real(dir=dir, **names)
 
     real = tempfile.mkdtemp
     (here / "out").mkdir()
