@@ -162,8 +162,8 @@ def test_datasets_that_were_never_written(saved, tmp_path, kind, shape):
     ("options", "message"),
     [
         ({"shape": (2,), "maxshape": (None,), "chunks": (2**29,), "dtype": "f4"}, "would unpack"),
-        ({"shape": (2,), "dtype": h5py.string_dtype()}, "strings or references"),
-        ({"shape": (2,), "dtype": [("a", "f4"), ("b", h5py.ref_dtype)]}, "strings or references"),
+        ({"shape": (10**6,), "dtype": h5py.string_dtype()}, "more than 131072 strings"),
+        ({"shape": (2,), "dtype": [("a", "f4"), ("b", h5py.ref_dtype)]}, "references or lists"),
     ],
 )
 def test_datasets_that_take_more_than_their_values(saved, tmp_path, options, message):
@@ -173,6 +173,19 @@ def test_datasets_that_take_more_than_their_values(saved, tmp_path, options, mes
     with h5py.File(path, "r+") as file:
         file.create_dataset("more", **options)
     with pytest.raises(ModelFileError, match=message):
+        inspect(path)
+
+
+def test_labels_that_are_stored_with_a_model(saved, tmp_path, monkeypatch):
+    path = tmp_path / "model.h5"
+    path.write_bytes((saved / "model.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["labels"] = ["sitting", "walking"]
+    assert inspect(path)
+    monkeypatch.setattr(limits, "_UNPACKED_LIMIT", 2**20)
+    with h5py.File(path, "r+") as file:
+        file["note"] = "long" * 2**19
+    with pytest.raises(ModelFileError, match="strings of more than 1048576 bytes"):
         inspect(path)
 
 

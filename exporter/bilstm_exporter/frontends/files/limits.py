@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from bilstm_exporter.errors import ModelFileError
 from bilstm_exporter.frontends.patching import replaced
@@ -146,15 +147,35 @@ def _dataset_size(item: Any, path: Path, name: bytes) -> int:
     """Return the bytes that reading a dataset takes: its values, or a chunk that holds them."""
     if item.is_virtual or item.id.get_create_plist().get_external_count() > 0:
         raise _elsewhere(path, name)
-    if item.dtype.hasobject:  # many elements may share one string
+    if item.shape is None:
+        return 0
+    if h5py.check_string_dtype(item.dtype) is not None and item.dtype.hasobject:
+        return _strings_size(item, path, name)
+    if item.dtype.hasobject:
         message = (
-            f"{path} holds strings or references in {name.decode(errors='replace')!r}, where "
+            f"{path} holds references or lists in {name.decode(errors='replace')!r}, where "
             f"weights are numbers"
         )
         raise ModelFileError(message)
-    if item.shape is None:
-        return 0
     return int(max(math.prod(item.shape), math.prod(item.chunks or (0,))) * item.dtype.itemsize)
+
+
+def _strings_size(item: Any, path: Path, name: bytes) -> int:
+    """Return the bytes of a dataset of strings, such as labels that somebody stored with a model.
+
+    Its elements may share one long string of the file, so that each is measured alone.
+    """
+    total = 0
+    for number, place in enumerate(np.ndindex(item.shape)):
+        total += len(item[place])
+        if number == _OBJECTS_LIMIT or total > _UNPACKED_LIMIT:
+            message = (
+                f"{path} holds more than {_OBJECTS_LIMIT} strings, or strings of more than "
+                f"{_UNPACKED_LIMIT} bytes, in {name.decode(errors='replace')!r}: store them in "
+                f"another file"
+            )
+            raise ModelFileError(message)
+    return total
 
 
 def _elsewhere(path: Path, name: bytes) -> ModelFileError:
