@@ -179,7 +179,7 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
     recipe = f" and the recipe {chosen}" if chosen else ""
     _print_line(
         console,
-        f"On {report.examples}, in chunks of {report.chunk} steps, against whole sequences; the "
+        f"On {report.examples}, in chunks of {report.chunk} step{'s' * (report.chunk > 1)}, against whole sequences; the "
         f"longest has {report.longest} steps. By default streams run with a look-ahead of "
         f"{streaming.lookahead}{recipe}.",
     )
