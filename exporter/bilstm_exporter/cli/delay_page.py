@@ -69,8 +69,9 @@ def write_delay_page(file: str, model: str, streaming: StreamingReport) -> None:
 def _body(streaming: StreamingReport, report: DelayReport) -> Iterator[str]:
     chosen = streaming.recipe if len(streaming.recipes) > 1 else None
     recipe = f" and the recipe {chosen}" if chosen else ""
+    steps = f"{report.chunk} step{'s' * (report.chunk > 1)}"
     sentence = (
-        f"On {report.examples}, in chunks of {report.chunk} step{'s' * (report.chunk > 1)}, against Keras on whole "
+        f"On {report.examples}, in chunks of {steps}, against Keras on whole "
         f"sequences; the longest has {report.longest} steps. By default streams run with a "
         f"look-ahead of {streaming.lookahead}{recipe}."
     )

@@ -177,9 +177,10 @@ def _print_streaming(streaming: StreamingReport, console: Console) -> None:
         console.print(delay_table(one))
     chosen = streaming.recipe if len(streaming.recipes) > 1 else None
     recipe = f" and the recipe {chosen}" if chosen else ""
+    steps = f"{report.chunk} step{'s' * (report.chunk > 1)}"
     _print_line(
         console,
-        f"On {report.examples}, in chunks of {report.chunk} step{'s' * (report.chunk > 1)}, against whole sequences; the "
+        f"On {report.examples}, in chunks of {steps}, against whole sequences; the "
         f"longest has {report.longest} steps. By default streams run with a look-ahead of "
         f"{streaming.lookahead}{recipe}.",
     )
