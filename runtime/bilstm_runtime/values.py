@@ -27,7 +27,7 @@ def ragged_place(value: Any) -> str:
     """Say where nested lists differ in length; empty if they do not.
 
     >>> ragged_place([[1, 2], [3, 4], [5]])
-    'row 0 has 2 values, and row 2 has 1'
+    'row 0 has 2 values, and row 2 has 1 value'
     """
     if not isinstance(value, (list, tuple)):
         return ""
