@@ -12,18 +12,19 @@ from bilstm_exporter.ir.markers import MarkedGraph
 from bilstm_exporter.keras_model import TOLERANCE
 
 _DECIDING = frozenset(
-    {"ArgMax", "ArgMin", "Ceil", "Floor", "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Less",
-     "LessEqual", "Rint", "Round", "Sign", "TopKV2"}
+    {"ArgMax", "ArgMin", "Bucketize", "Ceil", "Floor", "FloorDiv", "FloorMod", "Greater",
+     "GreaterEqual", "Less", "LessEqual", "LowerBound", "Rint", "Round", "Sign", "TopKV2",
+     "UpperBound"}
 )  # fmt: skip
 _COMPARING = frozenset({"Equal", "NotEqual"})
 _DIVIDING = frozenset({"FloorDiv", "FloorMod"})  # their own quotient is rounded
 # Operators whose results are exact where their operands are: they move, choose or compare values.
 _EXACT = frozenset(
-    {"Abs", "All", "Any", "BroadcastTo", "Cast", "ConcatV2", "Const", "Equal", "ExpandDims",
-     "Fill", "GatherV2", "Greater", "GreaterEqual", "Identity", "Less", "LessEqual", "LogicalAnd",
-     "LogicalNot", "LogicalOr", "Max", "Maximum", "Min", "Minimum", "Neg", "NotEqual", "OnesLike",
-     "Pack", "Pad", "PadV2", "Relu", "Reshape", "ReverseV2", "Select", "SelectV2",
-     "Shape", "Sign", "Slice", "Squeeze", "StridedSlice", "Tile", "Transpose", "ZerosLike"}
+    {"Abs", "BroadcastTo", "Cast", "ConcatV2", "Const", "EnsureShape", "ExpandDims", "Fill",
+     "GatherNd", "GatherV2", "Identity", "Max", "Maximum", "Min", "Minimum", "Neg", "OneHot",
+     "OnesLike", "Pack", "Pad", "PadV2", "Relu", "Reshape", "ReverseSequence", "ReverseV2",
+     "Select", "SelectV2", "Sign", "Slice", "Split", "SplitV", "Squeeze", "StopGradient",
+     "StridedSlice", "Tile", "Transpose", "Unpack", "ZerosLike"}
 )  # fmt: skip
 # Random roundings partly cancel. Those of a library may all have one sign, and add up to more.
 _ONE_SIGN = 10
@@ -55,12 +56,18 @@ def _inexact_nodes(graph: Any, exact_sources: set[str]) -> Iterator[Any]:
     exact: set[str] = set()
     for operation in graph.get_operations():
         is_exact = exact.issuperset(tensor.op.name for tensor in operation.inputs)
-        if is_exact and operation.type in exact_types:
-            exact.add(operation.name)
-        elif not is_exact or operation.type in _DIVIDING:
+        if not is_exact or operation.type in _DIVIDING:
             yield operation.node_def
+        # Integers and booleans change only where a node decides, which is yielded itself.
+        if (is_exact and operation.type in exact_types) or _has_whole_values(operation):
+            exact.add(operation.name)
     for function in graph.as_graph_def().library.function:
         yield from function.node_def
+
+
+def _has_whole_values(operation: Any) -> bool:
+    dtypes = [tensor.dtype for tensor in operation.outputs]
+    return bool(dtypes) and all(dtype.is_integer or dtype.is_bool for dtype in dtypes)
 
 
 def _decides(node: Any) -> bool:

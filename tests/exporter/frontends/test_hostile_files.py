@@ -162,7 +162,7 @@ def test_datasets_that_were_never_written(saved, tmp_path, kind, shape):
     ("options", "message"),
     [
         ({"shape": (2,), "maxshape": (None,), "chunks": (2**29,), "dtype": "f4"}, "would unpack"),
-        ({"shape": (10**6,), "dtype": h5py.string_dtype()}, "more than 131072 strings"),
+        ({"shape": (10**6,), "dtype": h5py.string_dtype()}, "1000000 strings"),
         ({"shape": (2,), "dtype": [("a", "f4"), ("b", h5py.ref_dtype)]}, "references or lists"),
     ],
 )
@@ -185,7 +185,7 @@ def test_labels_that_are_stored_with_a_model(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "_UNPACKED_LIMIT", 2**20)
     with h5py.File(path, "r+") as file:
         file["note"] = "long" * 2**19
-    with pytest.raises(ModelFileError, match="strings of more than 1048576 bytes"):
+    with pytest.raises(ModelFileError, match="would unpack"):
         inspect(path)
 
 

@@ -32,6 +32,8 @@ def test_models_with_decisions():
         (lambda x: tf.gather(tf.range(9.0), tf.cast(x, tf.int32)), False),
         (lambda x: tf.not_equal(tf.cast(tf.cast(x, tf.int32), tf.float32), 0.0), False),
         (lambda x: tf.argmax(tf.reshape(x, [2, 1]), -1), False),
+        (lambda x: tf.cast(tf.cumsum(tf.cast(x, tf.int32)), tf.float32) > 2.0, False),
+        (lambda x: tf.not_equal(tf.ensure_shape(x, [2]), 0.0), False),
         (lambda x: tf.cast(2.5 * x, tf.int32), True),
         (lambda x: tf.math.floordiv(x, 0.1), True),
         (lambda x: tf.equal(x, tf.tanh(x)), True),

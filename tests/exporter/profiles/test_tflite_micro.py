@@ -144,7 +144,8 @@ def test_a_missing_operator_is_named_with_its_layer(tmp_path):
         export(model, tmp_path / "bundle", target="tflite-micro", time=STEPS)
     message = str(failed.value)
     assert "TFLite Micro 0.dev" in message
-    assert "TOPK_V2 (float32, int32) (in layer 'largest', Largest)" in message
+    assert "has no TOPK_V2 (float32, int32)" in message
+    assert "sort them in your program) (in layer 'largest', Largest)" in message
     assert "--target litert runs this file" in message
 
 

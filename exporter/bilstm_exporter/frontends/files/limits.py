@@ -28,6 +28,7 @@ _UNPACKED_LIMIT, _RATIO_LIMIT = 2**28, 50
 # model are not stored at all.
 _WEIGHT_RATIO, _STATES_LIMIT = 4, 2**28
 _OBJECTS_LIMIT = 2**17  # some five for each layer
+_STRINGS_LIMIT = 2**16
 _KERAS = frozenset({"keras", "tf_keras"})
 _BLOCK = 512  # the unit of st_blocks
 
@@ -165,16 +166,17 @@ def _strings_size(item: Any, path: Path, name: bytes) -> int:
 
     Its elements may share one long string of the file, so that each is measured alone.
     """
+    count = math.prod(item.shape)
+    if count > _STRINGS_LIMIT:
+        message = (
+            f"{path} holds {count} strings in {name.decode(errors='replace')!r}, more than "
+            f"{_STRINGS_LIMIT}: store them in another file"
+        )
+        raise ModelFileError(message)
     total = 0
-    for number, place in enumerate(np.ndindex(item.shape)):
+    for place in np.ndindex(item.shape):
         total += len(item[place])
-        if number == _OBJECTS_LIMIT or total > _UNPACKED_LIMIT:
-            message = (
-                f"{path} holds more than {_OBJECTS_LIMIT} strings, or strings of more than "
-                f"{_UNPACKED_LIMIT} bytes, in {name.decode(errors='replace')!r}: store them in "
-                f"another file"
-            )
-            raise ModelFileError(message)
+        check_unpacked(path, total, 0)
     return total
 
 
