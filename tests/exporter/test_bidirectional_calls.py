@@ -184,6 +184,7 @@ def test_stateful(library, kind):
     assert all(state is not None for states in lowering.states[0] for state in states)
 
 
+@pytest.mark.slow
 def test_a_shared_layer(library):
     kl = library.layers
     one, two = library.Input((None, FEATURES)), library.Input((None, FEATURES))
@@ -192,6 +193,7 @@ def test_a_shared_layer(library):
     assert lowering.names == [BOTH, BOTH]
 
 
+@pytest.mark.slow
 def test_a_shared_stateful_layer():
     kl = keras.layers
     x = keras.Input(batch_shape=(2, None, FEATURES))

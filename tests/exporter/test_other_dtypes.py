@@ -194,6 +194,7 @@ def back_pointers(*, zeros):
     return tf_keras.Model(ids, [tf.cast(y, tf.float32), state])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zeros", [False, True])
 def test_outputs_that_are_integers_under_a_mask(zeros):
     assert_traced(back_pointers(zeros=zeros))

@@ -171,6 +171,7 @@ def test_yaml_is_refused(tmp_path):
         read(tmp_path / "model.yaml")
 
 
+@pytest.mark.slow
 def test_weights_of_another_model(model, tmp_path):
     (tmp_path / "model.json").write_text(model.to_json())
     sequential(L.LSTM(2)).save_weights(tmp_path / "weights.h5")

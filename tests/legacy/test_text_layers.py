@@ -54,6 +54,7 @@ def saved(model, path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -86,6 +87,7 @@ def test_other_modes_of_output(options):
         np.testing.assert_array_equal(found, layer(tf.constant([[text]]))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize(
     "name",
@@ -103,6 +105,7 @@ def test_every_kind_of_file(tmp_path, name):
     assert model.text_layers()[0][1] == "TextVectorization"
 
 
+@pytest.mark.slow
 def test_strings_are_hashed_as_by_the_layer():
     words = tf_keras.Input((3,), dtype="string", name="words")
     layer = layers.Hashing(9, mask_value="")

@@ -113,6 +113,7 @@ def test_a_cell_that_computes_something_else_while_traced_stays_eager(cell, rng,
     assert not shapes
 
 
+@pytest.mark.slow
 def test_a_long_loop_is_proven_by_its_first_steps(rng, monkeypatch):
     shapes = counted(monkeypatch)
     model = read(floats(kl.LSTM(4)))[0]

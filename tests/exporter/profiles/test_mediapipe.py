@@ -205,6 +205,7 @@ def test_it_splits_as_the_tokenizer_of_keras(tmp_path: Path) -> None:
             assert [item.category_name for item in found] == [item.label for item in ours]
 
 
+@pytest.mark.slow
 def test_another_rule_ends_the_export(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"TextClassifier .* not standardize texts \(standard"):
         export(classifier(standardize="lower"), tmp_path, target="mediapipe", labels=LABELS)
