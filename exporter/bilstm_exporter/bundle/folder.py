@@ -228,20 +228,20 @@ def _temporary(folder: Path, parent: Path) -> Path:
 
 
 def _marked(folder: Path) -> tuple[Path, IO[bytes]]:
-    """Make a temporary folder; returns it and its locked marker."""
+    """Make a temporary folder; returns it and its marker, which has another name without a lock."""
     while True:
         workspace = _temporary(folder, folder.parent)
         # Until it is marked, another export may take it for one of a killed export, and remove it.
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
             marker = stack.enter_context((workspace / f"{MARKER}.tmp").open("wb"))
-            if sys.platform != "win32" and _is_locked(marker):
+            if _try_lock(marker):
                 (workspace / f"{MARKER}.tmp").rename(workspace / MARKER)
             stack.pop_all()
             return workspace, marker
 
 
-def _is_locked(marker: IO[bytes]) -> bool:
-    """Lock a marker; without a lock (some network file systems), the folder stays unmarked."""
+def _try_lock(marker: IO[bytes]) -> bool:
+    """Lock a marker, and tell whether that worked; some network file systems have no locks."""
     if sys.platform == "win32":
         return False
     try:
