@@ -47,6 +47,7 @@ from bilstm_exporter.profiles import PROFILES, Profile
 from bilstm_exporter.progress import Stages
 from bilstm_exporter.quantization.recipes import FLOAT32, RECIPES
 from bilstm_exporter.targets.registry import TARGETS
+from bilstm_runtime.spec import StateSpec
 from portability_models import MODELS
 
 RUNNER = Path(__file__).with_name("portability_runner.py")
@@ -165,7 +166,7 @@ def _calibration(loaded: LoadedModel) -> list[list[np.ndarray]]:
         else:
             low, high = spec.range or (0, 2)
             values = rng.integers(low + (spec.mask_value == low), high + 1, shape)
-        if spec.mask_value is not None:
+        if not isinstance(spec, StateSpec) and spec.mask_value is not None:
             values[:, rng.integers(1, shape[1] + 1) :] = spec.mask_value
         return values.astype(spec.dtype)
 

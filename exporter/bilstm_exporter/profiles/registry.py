@@ -60,11 +60,9 @@ def parse_targets(names: Sequence[str] | str) -> tuple[Profile, ...]:
             f"leave it out for a PC, a phone or a Raspberry Pi"
         )
         raise OptionError(message)
-    if len(set(given)) < len(given):
-        message = (
-            f"target: {', '.join(unknown) or 'none given'}; choose from {', '.join(PROFILES)}, or "
-            f"leave it out for a PC, a phone or a Raspberry Pi"
-        )
+    repeated = sorted({name for name in given if given.count(name) > 1})
+    if repeated:
+        message = f"target: {', '.join(repeated)} is given more than once; name each target once"
         raise OptionError(message)
     return tuple(profile for profile in PROFILES.values() if profile.name in given)
 

@@ -38,9 +38,16 @@ def test_a_name_is_registered_once():
         register(Profile("litert", "anything", "tflite", "1"))
 
 
-@pytest.mark.parametrize("given", ["tensorrt", "", "openvino,openvino"])
-def test_names_that_cannot_be_used(given):
-    with pytest.raises(OptionError, match=r"^target: "):
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("tensorrt", "tensorrt; choose from onnxruntime, "),
+        ("", "none given; choose from "),
+        ("openvino,tract, openvino", "openvino is given more than once"),
+    ],
+)
+def test_names_that_cannot_be_used(given, problem):
+    with pytest.raises(OptionError, match=rf"^target: {problem}"):
         parse_targets(given)
 
 
