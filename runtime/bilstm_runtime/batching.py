@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bilstm_runtime.spec import AnyArray, InputSpec, ModelSpec, OutputSpec
 
     Run = Callable[[Sequence[AnyArray]], list[AnyArray]]
+    RowBytes = Callable[[Sequence[tuple[int, ...]]], int]
     Progress = Callable[[int, int], object]
 
 Sizes: TypeAlias = npt.NDArray[np.int64]
@@ -37,8 +38,15 @@ MAX_RUN_STEPS: Final = 8192
 given."""
 
 CHUNK_STEPS: Final = 2048
-"""The number of steps in each run of a larger array. A run of 2048 steps of a BiLSTM with 64 units
-needs about 7 MB of memory and takes milliseconds, of which the call itself is a small part."""
+"""The maximum number of steps in each run of a larger array, unless `MAX_GROUP` rows have more. A
+run of 2048 steps of a BiLSTM with 64 units takes milliseconds, of which the call itself is a small
+part, and in onnxruntime about 6 MB of memory."""
+
+CHUNK_BYTES: Final = 2**21
+"""The maximum size of all tensors of such a run, where the backend knows it, with the same
+exception. LiteRT takes two to four times as much memory. BiLSTMs of 8, 64 and 256 units took 0.4 to
+1.0 times as long as in one run of all rows with 5 and 30 steps, and 1.0 to 1.3 times with 200 steps
+(LiteRT 2.3, one thread, x86-64)."""
 
 _MAX_SHAPES: Final = 1024
 """The maximum number of shape combinations that are remembered as correct."""
@@ -84,7 +92,9 @@ def plan_groups(sizes: Sizes, *, pad: bool, limit: int | None, together: bool) -
 class BatchRunner:
     """Runs requests on one opened model."""
 
-    def __init__(self, spec: ModelSpec, run: Run, label: str) -> None:
+    def __init__(
+        self, spec: ModelSpec, run: Run, label: str, row_bytes: RowBytes | None = None
+    ) -> None:
         """Derive the expected shapes of the outputs.
 
         Args:
@@ -92,9 +102,11 @@ class BatchRunner:
             run: Runs the model once; takes one array per input and returns one per output; see
                 `Session.run`.
             label: The model's name in messages, such as its file name.
+            row_bytes: The memory of each row of a run; see `SizedSession.row_bytes`.
         """
         self._spec = spec
         self._run = run
+        self._row_bytes = row_bytes
         self._label = label
         self._can_pad = spec.can_pad
         self._axes = list(spec.sequence_axes)
@@ -224,7 +236,12 @@ class BatchRunner:
         columns = cast("list[AnyArray]", request.columns)
         if not self._spec.rows_independent or request.count <= _rows(MAX_RUN_STEPS, columns):
             return request.count
-        return max(MAX_GROUP, _rows(CHUNK_STEPS, columns))
+        row = (
+            0
+            if self._row_bytes is None
+            else self._row_bytes(self._shapes(request.sizes, MAX_GROUP))
+        )
+        return max(MAX_GROUP, min(_rows(CHUNK_STEPS, columns), CHUNK_BYTES // max(row, 1)))
 
     def _limit(self, batch_size: int | None) -> int | None:
         rows = self._spec.batch.size
@@ -250,21 +267,27 @@ class BatchRunner:
         groups = plan_groups(sizes, pad=self._can_pad, limit=limit, together=together)
         return groups[::-1]  # longest first: its planned memory is enough for the others
 
+    def _shapes(self, sizes: Sizes, rows: int) -> list[tuple[int, ...]]:
+        """Return the shape of each input in a run of examples of these sizes."""
+        target = dict(
+            zip(self._axes, np.maximum(sizes.max(axis=0), self._min_sizes).tolist(), strict=True)
+        )
+        return [
+            (rows, *(target.get(axis.name or "", axis.size or 1) for axis in item.axes[1:]))
+            for item in self._spec.inputs
+        ]
+
     def _run_group(self, request: Request, group: Group) -> list[AnyArray]:
         """Run some examples as one batch; the outputs have these rows, still padded in time."""
         if isinstance(group, slice):
             sizes, count = request.sizes, len(range(*group.indices(request.count)))
         else:
             sizes, count = request.sizes[group], len(group)
-        target = dict(
-            zip(self._axes, np.maximum(sizes.max(axis=0), self._min_sizes).tolist(), strict=True)
-        )
         rows = self._spec.batch.size or count
         arrays = []
-        for spec, dtype, column, padding in zip(
-            self._spec.inputs, self._dtypes, request.columns, self._padding, strict=True
+        for shape, dtype, column, padding in zip(
+            self._shapes(sizes, rows), self._dtypes, request.columns, self._padding, strict=True
         ):
-            shape = (rows, *(target.get(a.name or "", a.size or 1) for a in spec.axes[1:]))
             is_all = count == request.count
             part = None if isinstance(column, list) else column if is_all else column[group]
             if part is not None and part.shape == shape and part.dtype == dtype:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilstm_runtime.backends import StateSession
+from bilstm_runtime.backends import SizedSession, StateSession
 from bilstm_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ class LimitedSession:
         session = self._session
         run = session.carry(count) if isinstance(session, StateSession) else None
         return None if run is None else _LimitedRun(self, run)
+
+    def row_bytes(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Return the bytes of a run for each row; see `SizedSession.row_bytes`."""
+        session = self._session
+        return session.row_bytes(shapes) if isinstance(session, SizedSession) else 0
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:

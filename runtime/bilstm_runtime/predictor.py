@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from bilstm_runtime.backends import SizedSession
 from bilstm_runtime.batching import BatchRunner
 from bilstm_runtime.decoding.labels import labels_of
 from bilstm_runtime.decoding.options import (
@@ -87,7 +88,12 @@ class Predictor:
         self._label = label
         self._session = _StateSession(session, spec.states) if spec.states else session
         self._reader = InputReader(spec, read_file)
-        self._runner = BatchRunner(spec, self._session.run, label)
+        self._runner = BatchRunner(
+            spec,
+            self._session.run,
+            label,
+            session.row_bytes if isinstance(session, SizedSession) else None,
+        )
 
     def __repr__(self) -> str:
         """Name and label."""

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilstm_runtime.batching import CHUNK_STEPS, MAX_GROUP, MAX_PADDING, BatchRunner, plan_groups
+from bilstm_runtime.batching import (
+    CHUNK_BYTES,
+    CHUNK_STEPS,
+    MAX_GROUP,
+    MAX_PADDING,
+    BatchRunner,
+    plan_groups,
+)
 from bilstm_runtime.bundle.manifest import Manifest
 from bilstm_runtime.errors import BackendRunError, InputError
 from bilstm_runtime.inputs import InputReader
@@ -234,6 +241,25 @@ def test_a_large_array_runs_in_parts(
     assert seen == sorted(seen)
     assert (predictor.predict(x[:200]) == x[:200]).all()
     assert len(session.runs[-1][0]) == 200
+
+
+@pytest.mark.parametrize(
+    ("row", "rows"),
+    [(0, CHUNK_STEPS // 30), (CHUNK_BYTES // 40, 40), (CHUNK_BYTES, MAX_GROUP)],
+    ids=["unknown", "few rows fit", "no row fits"],
+)
+def test_parts_of_a_large_array_are_as_large_as_memory_allows(
+    make_manifest: Callable[..., Manifest], row: int, rows: int
+) -> None:
+    class Sized(Recorder):
+        def row_bytes(self, shapes: Sequence[tuple[int, ...]]) -> int:
+            assert shapes == [(MAX_GROUP, 30)]
+            return row
+
+    session = Sized()
+    x = np.zeros((3000, 30), np.int32)
+    Predictor(wide(make_manifest).spec, session, label="file").predict(x)
+    assert max(len(run[0]) for run in session.runs) == rows
 
 
 def test_a_large_array_is_one_run_where_rows_depend_on_each_other(

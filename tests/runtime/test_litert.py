@@ -73,6 +73,27 @@ class Planned:
             assert output.shape == shape
 
 
+class Described(Interpreter):
+    """Has a constant of one MB, and numbers and flags for each element of its input."""
+
+    def get_tensor_details(self):
+        constant = {"shape": [1000, 250], "shape_signature": [1000, 250], "dtype": np.float32}
+        flags = {"shape": self.shape, "shape_signature": [-1, -1], "dtype": np.bool_}
+        return [constant, flags, flags | {"dtype": np.float32}]
+
+
+def test_the_bytes_of_a_row_are_those_of_the_tensors_that_grow_with_the_batch():
+    artifact = SimpleNamespace(reset_between_runs=False, file="model.tflite")
+
+    def create():
+        return Described([], max_numbers=1000, is_planned_whole=True, failures=[])
+
+    session = LitertSession(create, artifact, [0], [0], ([None], [None]))
+    assert session.row_bytes([(16, 30)]) == 30 * (4 + 1)
+    with pytest.raises(BackendRunError, match="inputs of shape"):
+        session.row_bytes([(16, 100)])
+
+
 CASES = {
     "smaller ones need no other": (
         [(1, 9), (1, 9), (1, 4), (1, 9)],

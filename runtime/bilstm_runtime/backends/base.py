@@ -74,6 +74,22 @@ class StateSession(Session, Protocol):
         ...
 
 
+@runtime_checkable
+class SizedSession(Session, Protocol):
+    """A session that knows how much memory a run takes."""
+
+    def row_bytes(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Return the bytes of the tensors of a run, for each row; 0 if they are not known.
+
+        Args:
+            shapes: One shape per file input, with the same number of rows each.
+
+        Raises:
+            BackendRunError: The backend takes no inputs of these shapes.
+        """
+        ...
+
+
 class Opener(Protocol):
     """A function that opens a model file."""
 

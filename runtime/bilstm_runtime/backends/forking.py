@@ -14,7 +14,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
-from bilstm_runtime.backends.base import StateSession
+from bilstm_runtime.backends.base import SizedSession, StateSession
 from bilstm_runtime.errors import ModelClosedError
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ class ForkSafeSession:
         session = self.opened()
         run = session.carry(count) if isinstance(session, StateSession) else None
         return None if run is None else _ForkSafeRun(self, session, run, count)
+
+    def row_bytes(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Return the bytes of a run for each row; see `SizedSession.row_bytes`."""
+        session = self.opened()
+        return session.row_bytes(shapes) if isinstance(session, SizedSession) else 0
 
     def close(self) -> None:
         """Free the session once no thread runs it; every later run raises `ModelClosedError`."""

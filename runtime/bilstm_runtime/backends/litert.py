@@ -196,6 +196,21 @@ class LitertSession:
         """Plan the memory for inputs of these shapes, if that is not done yet."""
         self._planned.prepare(shapes)
 
+    def row_bytes(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Return the bytes of the tensors with free axes; see `SizedSession.row_bytes`."""
+        with self._lock:
+            try:
+                found = self._planned.prepare(list(shapes)).get_tensor_details()
+            except ERRORS as error:
+                self._planned.drop()
+                raise self._failure(shapes, error) from error
+        total: int = sum(
+            math.prod(map(int, one["shape"])) * np.dtype(one["dtype"]).itemsize
+            for one in found
+            if -1 in one["shape_signature"]
+        )
+        return total // shapes[0][0]
+
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once; see `Session.run`."""
         if self._quantizes:
@@ -213,12 +228,15 @@ class LitertSession:
                     self._planned.drop()
             except ERRORS as error:
                 self._planned.drop()
-                shapes = ", ".join(str(array.shape) for array in arrays)
-                message = f"LiteRT failed on {self._artifact.file} with inputs of shape {shapes}: "
-                raise BackendRunError(message + str(error)) from error
+                raise self._failure([array.shape for array in arrays], error) from error
         return (
             list(map(dequantize, outputs, self._quantized_outputs)) if self._quantizes else outputs
         )
+
+    def _failure(self, shapes: Sequence[tuple[int, ...]], error: Exception) -> BackendRunError:
+        found = ", ".join(map(str, shapes))
+        message = f"LiteRT failed on {self._artifact.file} with inputs of shape {found}: {error}"
+        return BackendRunError(message)
 
 
 _MAX_CHECKED: Final = 4096
