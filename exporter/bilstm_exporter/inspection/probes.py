@@ -299,7 +299,10 @@ def _is_eager_call(model: KerasModel, probe: Probe) -> bool:
     Raises:
         UnsupportedModelError: The outputs of two eager calls with the same input differ.
     """
-    first = model.eager_reference(probe.inputs)
+    try:
+        first = model.eager_reference(probe.inputs)
+    except CALL_ERRORS:
+        return False  # only a compiled call succeeds
     if _is_identical(first, probe.outputs):
         return True
     if not _is_identical(first, model.eager_reference(probe.inputs)):

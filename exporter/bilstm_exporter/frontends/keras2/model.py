@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 from tf_keras.src.layers.rnn import gru_lstm_utils
+from tf_keras.src.layers.rnn.dropout_rnn_cell_mixin import DropoutRNNCellMixin
 
 from bilstm_exporter.errors import ModelFileError, UnsupportedModelError
 from bilstm_exporter.frontends.base_model import (
@@ -143,6 +144,12 @@ class Keras2Model(BaseModel):
         return [variable for _, variable in _named_states(model)]
 
     def _outputs(self, model: Any, tensors: Sequence[Any]) -> Any:
+        # ConvLSTM layers keep the dropout masks of their first eager call: another batch size would
+        # fail, though `predict` accepts it. In inference, the masks are ones.
+        for layer in model._flatten_layers(include_self=False):  # noqa: SLF001 - the only way
+            if isinstance(layer, DropoutRNNCellMixin):
+                layer.reset_dropout_mask()
+                layer.reset_recurrent_dropout_mask()
         # On a GPU, tf_keras would use cuDNN, whose outputs differ for masked inputs.
         with tf.device("/CPU:0"):
             return model(self.pack_inputs(tensors), training=False)
