@@ -24,6 +24,10 @@ CONTRIB = {
     "kernel_initializer": {"class_name": "VarianceScaling", "config": {}}, "unroll": False,
     "chain_regularizer": None,
 }  # fmt: skip
+CONSTRAINED = {
+    **CONTRIB, "use_kernel": True, "activation": "tanh", "use_boundary": True,
+    "transition_constraint": None, "transition_constraint_matrix": None, "pooling_strategy": None,
+}  # fmt: skip
 ADDONS = {"units": 3, "use_boundary": True, "use_kernel": True, "chain_initializer": "orthogonal"}
 
 
@@ -160,6 +164,82 @@ def test_addons_crf_decodes_the_first_steps(masked, boundary, kernel, time):
         assert tags[row].numpy().tolist() == [*cheapest(costs), *[0] * (time - length)]
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("boundary", [True, False])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_a_constrained_crf_finds_the_best_path_that_is_allowed(masked, boundary, constrained):
+    pairs = [(0, 0), (0, 1), (1, 2), (2, 0), (3, 0), (3, 1), (0, 4), (2, 4)]
+    settings = {**CONSTRAINED, "use_boundary": boundary}
+    settings["transition_constraint"] = pairs if constrained else None
+    layer, weights = built(crf_layers.ConstrainedCRF, settings, 4)
+    allowed = np.zeros((5, 5), "f4")
+    allowed[tuple(np.transpose(pairs))] = 1
+    layer.allowed.assign(allowed)
+    rng = np.random.default_rng(4)
+    x, time = rng.normal(size=(6, 5, 4)).astype("f4"), 5
+    counts = np.array([5, 3, 1, 4, 2, 5])
+    mask = np.arange(time) < counts[:, None]
+    found = layer(x, mask=tf.constant(mask) if masked else None).numpy()
+    scores = np.tanh(x @ weights["kernel"] + weights["bias"])
+
+    def limited(values, marks):
+        return values * marks - 10000 * (1 - marks) if constrained else values
+
+    chain = limited(weights["chain_kernel"], allowed[:3, :3])
+    for row in range(6):
+        length = counts[row] if masked else time
+        own = scores[row].copy()
+        if boundary:
+            own[0] += limited(weights["left_boundary"], allowed[3, :3])
+            own[length - 1] += limited(weights["right_boundary"], allowed[:3, 4])
+        costs = {
+            path: -sum(own[step, tag] for step, tag in enumerate(path))
+            - sum(chain[pair] for pair in itertools.pairwise(path))
+            for path in paths(3, length)
+        }
+        assert found[row].tolist() == [*cheapest(costs), *[0] * (time - length)]
+
+
+def log_sums(energies, chain):
+    """The logarithm of the sum over all paths that end before each tag, ``[time, tags]``."""
+    time, tags = energies.shape
+    found = np.zeros((time, tags))
+    for length in range(1, time + 1):
+        for path in paths(tags, length):
+            cost = sum(energies[step, tag] for step, tag in enumerate(path))
+            cost += sum(chain[pair] for pair in itertools.pairwise(path))
+            found[length - 1] += np.exp(-cost - chain[path[-1]])
+    return np.log(found)
+
+
+MARGINALS = {
+    "join": {"learn_mode": "join", "test_mode": "marginal"},
+    "no bias": {"learn_mode": "marginal", "test_mode": None, "use_bias": False},
+    "tanh": {"learn_mode": "marginal", "test_mode": "marginal", "activation": "tanh"},
+    "no boundary": {"learn_mode": "join", "test_mode": "marginal", "use_boundary": False},
+}
+
+
+@pytest.mark.parametrize("name", MARGINALS)
+def test_contrib_marginals_follow_the_rule_of_the_package(name):
+    """It adds the logarithms of sums to energies, and uses transitions alike in both directions."""
+    settings = {**CONTRIB, **MARGINALS[name]}
+    layer, weights = built(crf_layers.ContribCRF, settings, 4)
+    x = np.random.default_rng(6).normal(size=(3, 4, 4)).astype("f4")
+    energies = x @ weights["kernel"] + weights.get("bias", 0)
+    if name == "tanh":
+        energies = np.tanh(energies)
+    if settings["use_boundary"]:
+        energies[:, 0] += weights["left_boundary"]
+        energies[:, -1] += weights["right_boundary"]
+    chain, none = weights["chain_kernel"], np.zeros((1, 3))
+    for row, found in zip(energies, layer(x).numpy(), strict=True):
+        before = np.concatenate([none, log_sums(row, chain)[:-1]])
+        after = np.concatenate([log_sums(row[::-1], chain)[-2::-1], none])
+        wanted = tf.nn.softmax(-(before + row + after))
+        np.testing.assert_allclose(found, wanted, 1e-4, 1e-5)
+
+
 def named(kind, name):
     return type(name, (kind,), {})
 
@@ -188,6 +268,9 @@ FILES = {
         {**CONTRIB, "learn_mode": "marginal", "test_mode": "marginal"},
         {"time": 6},
     ),
+    "tf_crf_layer": (crf_layers.ConstrainedCRF,
+                     {**CONSTRAINED, "transition_constraint": [[0, 1], [1, 2], [3, 0], [2, 4]]},
+                     {"time": 6}),
     "ChainCRF": (crf_layers.ChainCRF, {"init": {"class_name": "VarianceScaling", "config": {}}},
                  {"name": "ChainCRF", "dense": 3}),
     "tensorflow-addons": (crf_layers.AddonsCRF, ADDONS, {}),

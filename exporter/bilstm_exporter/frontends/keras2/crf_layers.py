@@ -300,9 +300,68 @@ class FourOutputsCRF(_DecodingLayer):
         return _decoded(scores, transitions, lengths), scores, lengths, transitions
 
 
+class ConstrainedCRF(_DecodingLayer):
+    """The CRF of tf_crf_layer: the tags of the best path, as floats.
+
+    Transitions that its static constraint excludes are 10,000 less; a weight marks the others.
+    """
+
+    settings = frozenset(
+        {"units", "use_boundary", "use_bias", "use_kernel", "activation", "transition_constraint"}
+    )
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights in the order of the package."""
+        shape = input_shape[0] if isinstance(input_shape, list) else input_shape
+        units = int(self._config["units"])
+        self._activation = tf_keras.activations.get(self._config.get("activation", "linear"))
+        self.allowed = self.add_weight(
+            "transition_constraint_mask",
+            shape=(units + 2, units + 2),
+            initializer="ones",
+            trainable=False,
+        )
+        has_kernel = bool(self._config.get("use_kernel", True))
+        self.kernel = self._weight("kernel", int(shape[-1]), units) if has_kernel else None
+        self.chain_kernel = self._weight("chain_kernel", units, units)
+        has_bias = has_kernel and self._config.get("use_bias", True)
+        self.bias = self._weight("bias", units) if has_bias else None
+        self._has_boundary = bool(self._config.get("use_boundary", False))
+        if self._has_boundary:
+            self.left_boundary = self._weight("left_boundary", units)
+            self.right_boundary = self._weight("right_boundary", units)
+        super().build(input_shape)
+
+    def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
+        """Decode ``[batch, time, features]`` to ``[batch, time]``."""
+        if isinstance(inputs, (list, tuple)):
+            inputs, mask = inputs[0], None if mask is None else mask[0]
+        scores = inputs
+        if self.kernel is not None:
+            scores = tf.matmul(inputs, tf.convert_to_tensor(self.kernel))
+            scores = self._activation(scores if self.bias is None else scores + self.bias)
+        units, allowed = int(self._config["units"]), tf.convert_to_tensor(self.allowed)
+        is_constrained = bool(self._config.get("transition_constraint"))
+
+        def constrained(values: Any, marked: Tensor) -> Tensor:
+            values = tf.convert_to_tensor(values)
+            return values * marked - 10000.0 * (1 - marked) if is_constrained else values
+
+        if self._has_boundary:
+            left = constrained(self.left_boundary, allowed[units, :units])
+            right = constrained(self.right_boundary, allowed[:units, units + 1])
+            valid = tf.ones(tf.shape(inputs)[:2]) if mask is None else tf.cast(mask, scores.dtype)
+            starts = tf.cast(valid > _shifted_right(valid), scores.dtype)
+            ends = tf.cast(valid > _shifted_left(valid), scores.dtype)
+            scores += tf.expand_dims(starts, -1) * left
+            scores += tf.expand_dims(ends, -1) * right
+        chain = constrained(self.chain_kernel, allowed[:units, :units])
+        return tf.cast(_decoded(scores, chain, _lengths(inputs, mask)), tf.float32)
+
+
 _NAMES = frozenset({"Addons>CRF", "CRF"})
 # A .keras file finds the weights of a layer by the name of its class.
-for _kind in (ContribCRF, AddonsCRF, TagsCRF, FourOutputsCRF):
+for _kind in (ContribCRF, AddonsCRF, TagsCRF, FourOutputsCRF, ConstrainedCRF):
     _kind.__name__ = "CRF"
 
 _WRAPPER_NAMES = frozenset({"Addons>CRFModelWrapper", "CRFModelWrapper"})
@@ -356,9 +415,16 @@ def with_units(config: Any, path: Path) -> Any:
 def _class_of(name: str, settings: Config) -> Any:
     if name in _CHAIN_NAMES:
         return ChainCRF
-    if name not in _NAMES:
-        is_wrapper = name in _WRAPPER_NAMES and "base_model" in settings
-        return AddonsCRFModelWrapper if is_wrapper else None
+    if name in _WRAPPER_NAMES and "base_model" in settings:
+        return AddonsCRFModelWrapper
+    return _layer_class(settings) if name in _NAMES else None
+
+
+def _layer_class(settings: Config) -> Any:
+    """Return the class of the package that writes these settings, or None."""
+    if "transition_constraint" in settings:
+        has_own = settings.get("transition_constraint_matrix") is not None  # one for each example
+        return None if has_own or settings.get("learn_mode") != "join" else ConstrainedCRF
     if "learn_mode" in settings:
         return ContribCRF
     if "use_kernel" in settings:
