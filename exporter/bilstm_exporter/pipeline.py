@@ -57,8 +57,8 @@ from bilstm_exporter.report import (
 from bilstm_exporter.streaming.export import export_streaming
 from bilstm_exporter.targets.registry import default_formats
 from bilstm_exporter.verification.runtimes import check_rules
-from bilstm_runtime.decoding_spec import Decoding
-from bilstm_runtime.spec import BATCH, TIME
+from bilstm_runtime.decoding_spec import Decoding, LabelDecoding
+from bilstm_runtime.spec import BATCH, TIME, ModelSpec
 
 
 def run_export(
@@ -245,6 +245,19 @@ def with_decoding(loaded: LoadedModel, probes: ProbeSet, options: ExportOptions)
     return replace(loaded, spec=replace(loaded.spec, decoding=found))
 
 
+def _with_names(spec: ModelSpec, keras_model: KerasModel, labels: Labels | None) -> ModelSpec:
+    """Name the classes as far as that is known before Keras is called."""
+    by_output: Mapping[str, Sequence[str]]
+    if labels is None or isinstance(labels, Mapping):
+        by_output = {**keras_model.labels, **(labels or {})}
+    else:
+        by_output = dict.fromkeys((one.name for one in spec.outputs), labels)
+    decoding = tuple(
+        LabelDecoding(output=name, labels=tuple(one)) for name, one in by_output.items()
+    )
+    return replace(spec, decoding=decoding)
+
+
 def _labels_of(loaded: LoadedModel, given: Labels | None) -> Labels | None:
     """Return the labels that the user gives, and those of the model for other outputs."""
     own = loaded.keras.labels
@@ -281,6 +294,7 @@ def check_options_for(keras_model: KerasModel, options: ExportOptions) -> None:
     """
     metrics = parse_metrics(options.metric, keras_model.output_names)
     spec = declared_spec(keras_model, options.time)
+    spec = _with_names(spec, keras_model, options.labels)
     check_data_for(options.data, spec, metrics, reads_texts=options.tokenizer is None)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.data import check_file, read_data
+from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 from bilstm_runtime.preprocessing_spec import TextPreprocessing
 from bilstm_runtime.spec import Axis, InputSpec
 
@@ -79,6 +81,38 @@ def test_files(tmp_path, case):
     assert (as_lists(dataset.labels["out"]) if dataset.labels else None) == labels
     assert dataset.count == dataset.given == 2
     assert name in dataset.described
+
+
+NAMED = replace(model_spec(), decoding=(LabelDecoding(output="out", labels=("de", "en", "fr")),))
+BY_NAME = {
+    "csv": ("d.csv", "a,b,c,y\n1,2,3,de\n4,5,0,fr\n"),
+    "csv with numbers": ("d.csv", "a,b,c,y\n1,2,3,de\n4,5,0,2\n"),
+    "lines": ("d.jsonl", '{"ids": [1, 2, 3], "y": "de"}\n{"ids": [4, 5, 0], "y": "fr"}\n'),
+    "arrays": ("d.npz", {"ids": X, "y": np.array(["de", "fr"])}),
+    "bytes": ("d.npz", {"ids": X, "y": np.array([b"de", b"fr"])}),
+}
+
+
+@pytest.mark.parametrize("case", BY_NAME)
+def test_labels_by_name(tmp_path, case):
+    dataset = read_data(written(tmp_path, *BY_NAME[case]), NAMED)
+    assert dataset.labels["out"].tolist() == [0, 2]
+    tags = replace(NAMED, decoding=(TagDecoding(output="out", labels=("O", "B")),))
+    found = read_data((X, [["O", "B", "O"], ["B", "B", "O"]]), tags).labels["out"]
+    assert found.tolist() == [[0, 1, 0], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.csv", "a,b,c,y\n1,2,3,xx\n"),
+        ("d.jsonl", '{"ids": [1, 2, 3], "y": "xx"}\n'),
+        ("d.npz", {"ids": X[:1], "y": np.array(["xx"])}),
+    ],
+)
+def test_a_label_that_is_no_name_of_a_class(tmp_path, name, content):
+    with pytest.raises(DataError, match=r"'xx'.* names (of the classes )?are 'de', 'en', 'fr'"):
+        read_data(written(tmp_path, name, content), NAMED)
 
 
 def test_csv_of_one_sequence_has_one_label_per_step(tmp_path):

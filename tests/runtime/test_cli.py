@@ -153,6 +153,22 @@ def test_errors_are_one_line_and_have_their_code(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv"])
+def test_an_array_that_the_model_does_not_take_is_named_by_its_file(
+    fixtures: Path, tmp_path: Path, capsys: Any, kind: str
+) -> None:
+    source = tmp_path / f"one of many.{kind}"
+    array = np.zeros((2, 5, 3), np.float32)
+    if kind == "csv":
+        source.write_text("1,2,nan,4\n")
+    elif kind == "npy":
+        np.save(source, array)
+    else:
+        np.savez(source, series=array)
+    assert cli_run.main([str(fixtures / "classifier"), "--input", str(source)]) == 2
+    assert f"{source}: input 'series'" in capsys.readouterr().err
+
+
 def test_missing_backend_is_4(
     tagger: str, lines: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

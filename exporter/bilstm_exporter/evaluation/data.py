@@ -8,7 +8,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from bilstm_exporter.evaluation.dataset import (
     Dataset,
     RawData,
     check_values,
+    class_names,
     label_keys,
     labels_from_keys,
     make_dataset,
+    quoted,
     read_labels,
 )
 from bilstm_exporter.evaluation.python_data import read_object
@@ -153,7 +155,7 @@ def check_data_for(
         check_values(raw, spec)
     column = next(iter(raw.values.values())) if isinstance(raw.values, Mapping) else raw.values
     if isinstance(column, list) or (isinstance(column, np.ndarray) and column.ndim):
-        labels = read_labels(raw.labels, spec.outputs, len(column), raw.origin)
+        labels = read_labels(raw.labels, spec, len(column), raw.origin)
         for name, metric in metrics.items():
             require_labels(name, metric, labels.get(name))
 
@@ -180,7 +182,7 @@ def read_file(path: str | os.PathLike[str], spec: ModelSpec) -> RawData:
         if ending in _LABEL_READERS:
             values, labels = _LABEL_READERS[ending](content, spec, str(file))
         else:
-            values, labels = READERS[ending](content, spec.inputs, str(file)), None
+            values, labels = READERS[ending](content, spec.raw_inputs, str(file)), None
     except DataFileError as error:
         message = f"{error}{_HINTS.get(error.code, '')}"
         raise DataError(message) from error
@@ -226,7 +228,7 @@ def _npz(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     except Exception:  # noqa: BLE001 - zipfile raises errors of many types; the reader reports it
         names = []
     keys = _label_keys_in(names, spec)
-    inputs = list(spec.inputs)
+    inputs = list(spec.raw_inputs)
     others = [name for name in names if name not in keys]
     if keys and len(inputs) == len(others) == 1:  # the only input may have any name
         inputs = [replace(inputs[0], name=others[0])]
@@ -234,13 +236,13 @@ def _npz(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     if not keys:
         return arrays, None
     labels = {key: arrays.pop(key) for key in keys}
-    values = {spec.inputs[0].name: arrays[inputs[0].name]} if len(inputs) == 1 else arrays
+    values = {spec.raw_inputs[0].name: arrays[inputs[0].name]} if len(inputs) == 1 else arrays
     return values, labels_from_keys(labels, spec.outputs)
 
 
 def _jsonl(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     keys = _label_keys_in(_keys_of_first_line(content), spec)
-    columns = READERS["jsonl"](content, [*spec.inputs, *_label_specs(keys)], label)
+    columns = READERS["jsonl"](content, [*spec.raw_inputs, *_label_specs(keys)], label)
     labels = {key: columns.pop(key) for key in keys}
     return columns, labels_from_keys(labels, spec.outputs)
 
@@ -255,9 +257,10 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
     keys = _label_keys_in(header, spec)
     _check_csv(header, keys, spec, label)
     if not keys:
-        return READERS["csv"](content, spec.inputs, label), None
+        return READERS["csv"](content, spec.raw_inputs, label), None
     columns = {key: header.index(key) for key in keys}
-    labels: dict[str, list[float]] = {key: [] for key in keys}
+    labels: dict[str, list[float | str]] = {key: [] for key in keys}
+    names = [name for of_output in class_names(spec).values() for name in of_output]
     others = [[cell for index, cell in enumerate(header) if index not in columns.values()]]
     if not is_csv_header(others[0]):
         others = [[]]  # names that are numbers; an empty line keeps the line numbers
@@ -265,12 +268,12 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
         if any(cell.strip() for cell in row):
             for key, column in columns.items():
                 cell = row[column] if column < len(row) else ""
-                labels[key].append(_label_number(cell, f"{label}, line {number}", key))
+                labels[key].append(_label_of(cell, f"{label}, line {number}", key, names))
         others.append([cell for index, cell in enumerate(row) if index not in columns.values()])
     text = io.StringIO()
     csv.writer(text).writerows(others)
-    values = READERS["csv"](text.getvalue().encode(), spec.inputs, label)
-    if len(spec.inputs[0].axes) == 3:  # one sequence, with one label per step
+    values = READERS["csv"](text.getvalue().encode(), spec.raw_inputs, label)
+    if len(spec.raw_inputs[0].axes) == 3:  # one sequence, with one label per step
         return values, labels_from_keys({key: [v] for key, v in labels.items()}, spec.outputs)
     return values, labels_from_keys(labels, spec.outputs)
 
@@ -278,14 +281,14 @@ def _csv(content: bytes, spec: ModelSpec, label: str) -> tuple[Any, object]:
 def _check_csv(header: Sequence[str], keys: Sequence[str], spec: ModelSpec, label: str) -> None:
     """Refuse texts, and columns that have the name of an output but not that of its labels."""
     layers = [text for text in spec.texts if isinstance(text, TextPreprocessing)]
-    texts = [text.input for text in layers if text.split is not None]
+    texts = [text.source or text.input for text in layers if text.split is not None]
     if texts:
         message = (
             f"{label}: texts are not read from a .csv file: write a .jsonl file with one "
             f'{{"{texts[0]}": "...", "y": 0}} per line'
         )
         raise DataError(message)
-    inputs = {item.name for item in spec.inputs}
+    inputs = {item.name for item in spec.raw_inputs}
     outputs = [item.name for item in spec.outputs if item.name not in inputs]
     found = [] if keys else [name for name in outputs if name in header]
     if found:
@@ -330,14 +333,20 @@ def _label_specs(keys: Sequence[str]) -> list[InputSpec]:
     return [InputSpec(key, "float32", ()) for key in keys]
 
 
-def _label_number(cell: str, where: str, key: str) -> float:
+def _label_of(cell: str, where: str, key: str, names: Collection[str]) -> float | str:
+    """Return a label as a number, or the name of a class as it stands."""
     # The order of other words is that of the training, which the model file does not state.
     word = cell.strip().lower()
-    if word in _TRUTH:
+    if word in _TRUTH and cell.strip() not in names:
         return _TRUTH[word]
     try:
         value = float(cell)
     except ValueError as error:
-        message = f"{where}: the label {key} is {cell.strip() or 'empty'!r}; {LABEL_ADVICE}"
+        if cell.strip() in names:
+            return cell.strip()
+        advice = LABEL_ADVICE
+        if names:
+            advice = f"the names of the classes are {quoted(list(names))}"
+        message = f"{where}: the label {key} is {cell.strip() or 'empty'!r}; {advice}"
         raise DataError(message) from error
     return int(value) if value.is_integer() else value

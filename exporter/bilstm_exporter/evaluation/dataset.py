@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from bilstm_exporter.errors import DataError
+from bilstm_runtime.decoding_spec import LabelDecoding, TagDecoding
 from bilstm_runtime.errors import BilstmRuntimeError
 from bilstm_runtime.inputs import InputReader, Request, Values
 from bilstm_runtime.preprocessing_spec import TokenizerFilePreprocessing
@@ -34,6 +35,7 @@ LABEL_ADVICE = (
 )
 
 _SEED = 0
+_SHOWN = 10
 # The probes begin with these examples; each takes a call of Keras and two of every artifact.
 _EXAMPLE_ROWS, _EXAMPLE_CALLS = 7, 3
 
@@ -119,7 +121,7 @@ def make_dataset(
             )
             raise DataError(message)
     request = check_values(raw, spec, read_file)
-    labels = read_labels(raw.labels, spec.outputs, request.count, raw.origin)
+    labels = read_labels(raw.labels, spec, request.count, raw.origin)
     rows = _chosen_rows(request.count, max_examples)
     together = None
     if spec.states or not spec.rows_independent:
@@ -200,7 +202,7 @@ def dataset_of_probes(probes: Sequence[Probe], spec: ModelSpec) -> Dataset:
 
 def label_keys(spec: ModelSpec) -> list[str]:
     """Return the keys for labels: ``y`` and ``y_OUTPUT``, except those that are input names."""
-    inputs = [item.name for item in spec.inputs]
+    inputs = {item.name for item in (*spec.inputs, *spec.raw_inputs)}
     keys = [LABEL_KEY, *(f"{LABEL_KEY}_{item.name}" for item in spec.outputs)]
     return [key for key in keys if key not in inputs]
 
@@ -218,16 +220,24 @@ def labels_from_keys(found: Mapping[str, Any], outputs: Sequence[OutputSpec]) ->
     return by_output
 
 
-def read_labels(
-    labels: Any, outputs: Sequence[OutputSpec], count: int, origin: str
-) -> dict[str, Column]:
+def class_names(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes by output, for outputs whose classes have names."""
+    return {
+        item.output: item.labels
+        for item in spec.decoding
+        if isinstance(item, (LabelDecoding, TagDecoding))
+    }
+
+
+def read_labels(labels: Any, spec: ModelSpec, count: int, origin: str) -> dict[str, Column]:
     """Read labels in any form into one column per output.
 
     Args:
         labels: None; for a model with one output an array or a list of ``count``; for any model
             a dict of those by output, a list of them in the order of the outputs, or a list of
-            ``count`` dicts. The label of a class is its index; padding in a sequence is -1.
-        outputs: The outputs of the model.
+            ``count`` dicts. The label of a class is its index, or its name if the classes have
+            names; padding in a sequence is -1.
+        spec: The outputs of the model, and the names of their classes.
         count: The number of examples.
         origin: The data's name in messages.
 
@@ -236,9 +246,9 @@ def read_labels(
     """
     if labels is None:
         return {}
-    names = [item.name for item in outputs]
+    names, classes = [item.name for item in spec.outputs], class_names(spec)
     return {
-        name: _label_column(value, count, f"{origin}: the labels of {name!r}")
+        name: _label_column(value, count, f"{origin}: the labels of {name!r}", classes.get(name))
         for name, value in _labels_by_output(labels, names, count, origin).items()
     }
 
@@ -249,8 +259,8 @@ def _labels_by_output(labels: Any, names: Sequence[str], count: int, origin: str
         for example, item in enumerate(labels):
             if set(item) != keys:
                 message = (
-                    f"{origin}: example {example} has labels for {_quoted(item)}, the first for "
-                    f"{_quoted(labels[0])}; label the same outputs in every example"
+                    f"{origin}: example {example} has labels for {quoted(item)}, the first for "
+                    f"{quoted(labels[0])}; label the same outputs in every example"
                 )
                 raise DataError(message)
         labels = {name: [item[name] for item in labels] for name in labels[0]}
@@ -258,8 +268,8 @@ def _labels_by_output(labels: Any, names: Sequence[str], count: int, origin: str
         unknown = [name for name in labels if name not in names]
         if unknown:
             message = (
-                f"{origin}: there are labels for {_quoted(unknown)}; the outputs of the model are "
-                f"{_quoted(names)}"
+                f"{origin}: there are labels for {quoted(unknown)}; the outputs of the model are "
+                f"{quoted(names)}"
             )
             raise DataError(message)
         return dict(labels)
@@ -273,19 +283,21 @@ def _labels_by_output(labels: Any, names: Sequence[str], count: int, origin: str
         return dict(zip(names, labels, strict=True))
     message = (
         f"{origin}: it is not clear which output the labels 'y' are for; the model has "
-        f"{_quoted(names)}. Name them "
+        f"{quoted(names)}. Name them "
         f"{' and '.join(repr(f'{LABEL_KEY}_{name}') for name in names[:2])}, or give a dict"
     )
     raise DataError(message)
 
 
-def _label_column(value: Any, count: int, label: str) -> Column:
+def _label_column(value: Any, count: int, label: str, classes: Sequence[str] | None) -> Column:
     if isinstance(value, (list, tuple)):
-        examples = [_label_array(item, f"{label}, example {i}") for i, item in enumerate(value)]
+        examples = [
+            _label_array(item, f"{label}, example {i}", classes) for i, item in enumerate(value)
+        ]
         same = examples and len({example.shape for example in examples}) == 1
         column: Column = np.stack(examples) if same else examples
     else:
-        column = _label_array(value, label)
+        column = _label_array(value, label, classes)
     found = len(column) if isinstance(column, list) or column.ndim else 0
     if found != count:
         message = f"{label} are {found or 'none'}, for {count} examples; give one per example"
@@ -293,12 +305,14 @@ def _label_column(value: Any, count: int, label: str) -> Column:
     return column
 
 
-def _label_array(value: Any, label: str) -> AnyArray:
+def _label_array(value: Any, label: str, classes: Sequence[str] | None) -> AnyArray:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         message = f"{label} cannot be read as an array ({error})"
         raise DataError(message) from error
+    if classes is not None and array.dtype.kind in "USO":
+        array = _numbers_of(array, label, classes)
     if array.dtype.kind not in "biuf":
         first = [*array.ravel()[:1].tolist(), value][0]
         message = f"{label}: {first!r:.40} is not a number; {LABEL_ADVICE}"
@@ -312,8 +326,28 @@ def _label_array(value: Any, label: str) -> AnyArray:
     return array
 
 
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "nothing"
+def _numbers_of(array: AnyArray, label: str, classes: Sequence[str]) -> AnyArray:
+    """Return the numbers of classes that are given by name.
+
+    Raises:
+        DataError: A value is not such a name.
+    """
+    numbers = {name: number for number, name in reversed(list(enumerate(classes)))}
+    words = [one.decode() if isinstance(one, bytes) else one for one in array.ravel().tolist()]
+    for word in words:
+        if not isinstance(word, str) or word not in numbers:
+            message = (
+                f"{label}: {word!r:.40} is not the name of a class; the names are {quoted(classes)}"
+            )
+            raise DataError(message)
+    return np.array([numbers[word] for word in words], np.int64).reshape(array.shape)
+
+
+def quoted(names: Iterable[str]) -> str:
+    """List names for a message, the first few of many."""
+    all_names = list(names)
+    shown = ", ".join(map(repr, all_names[:_SHOWN])) or "nothing"
+    return f"{shown}, ..." if len(all_names) > _SHOWN else shown
 
 
 def _chosen_rows(count: int, limit: int) -> AnyArray:

@@ -35,7 +35,7 @@ def read_object(data: Any, spec: ModelSpec, max_examples: int) -> RawData:
     Raises:
         DataError: The data has another type, or its structure does not fit the model.
     """
-    names = [item.name for item in spec.inputs]
+    names = [item.name for item in spec.raw_inputs]
     if callable(data) and not hasattr(data, "__len__") and not isinstance(data, Iterable):
         data = data()
     if isinstance(data, Mapping):
@@ -71,7 +71,7 @@ def _has_structure(item: Any, spec: ModelSpec) -> bool:
     return (
         isinstance(item[0], (str, list, tuple, Mapping))
         or np.ndim(item[0]) > 0
-        or len(spec.inputs[0].axes) == 1
+        or len(spec.raw_inputs[0].axes) == 1
     )
 
 
@@ -98,10 +98,11 @@ class _StreamReader:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._names = [item.name for item in spec.inputs]
+        self._names = [item.name for item in spec.raw_inputs]
         self._outputs = [item.name for item in spec.outputs]
-        first = spec.inputs[0]
-        texts = [text for text in spec.texts if text.input == first.name]
+        first = spec.raw_inputs[0]
+        named = dict(zip((one.name for one in spec.inputs), spec.sources, strict=True))
+        texts = [text for text in spec.texts if named[text.input] == first.name]
         self._rank = len(first.axes)
         self._text_rank = 1 if texts and (texts[0].rank or _takes_one_value(first)) else self._rank
         self._columns: dict[str, list[Any]] = {name: [] for name in self._names}

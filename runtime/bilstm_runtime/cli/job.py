@@ -42,7 +42,7 @@ def answers_lines(
     """Whether each line is an example whose outputs can be written before the next is read."""
     is_free = model.spec.rows_independent and model.spec.batch.size is None
     reads = input_format in ("jsonl", TEXT_LINES) or (
-        input_format == "csv" and [len(spec.axes) for spec in model.inputs] == [2]
+        input_format == "csv" and [len(spec.axes) for spec in model.spec.raw_inputs] == [2]
     )
     writes = (
         output_format == "jsonl"
@@ -92,13 +92,14 @@ class PredictionJob:
         self._write = write
         self._file = file
         self._progress = progress
-        self._names = [spec.name for spec in model.inputs]
+        self._inputs = model.spec.raw_inputs
+        self._names = [spec.name for spec in self._inputs]
         self._header: list[str] = []
         self._has_rows = False
         self._answerer = answerer
         self._windows = windows
         self._are_recordings = are_recordings
-        self._texts = [item.input for item in model.spec.texts]
+        self._texts = model.spec.text_names
         self.errors: list[str] = []
 
     def answer(self, values: Values, first: int = 0) -> int:
@@ -145,18 +146,29 @@ class PredictionJob:
                     raise self._located(error, part) from error
             self._file.flush()
             self._progress(count, None)
-        return count or self.answer(self._values([]))  # no examples: an error
+        return count or self._answer_file(self._values([]))  # no examples: an error
 
     def answer_all(self, source: BinaryIO, input_format: str) -> int:
-        """Answer all examples of a file together; returns their number."""
-        inputs = self._model.inputs
+        """Answer all examples of a file together; returns their number.
+
+        Raises:
+            InputError: They are not what the model takes; the message begins with the file's name.
+        """
+        inputs = self._inputs
         content = read_all(source, self._label)
         if input_format == TEXT_LINES:
             self._check_text()
             self._check_no_windows()
-            return self.answer(read_text_lines(content, inputs, self._label))
+            return self._answer_file(read_text_lines(content, inputs, self._label))
         ignored = label_keys(inputs, self._model.outputs)
-        return self.answer(READERS[input_format](content, inputs, self._label, ignored))
+        return self._answer_file(READERS[input_format](content, inputs, self._label, ignored))
+
+    def _answer_file(self, values: Values) -> int:
+        """Answer what a file holds; an `InputError` begins with the name of the file."""
+        try:
+            return self.answer(values)
+        except InputError as error:
+            raise self._in_file(error) from error
 
     def answer_recording(self, source: BinaryIO, input_format: str) -> int:
         """Answer each window of one recording, or examples if not all are recordings.
@@ -170,8 +182,9 @@ class PredictionJob:
 
         Raises:
             DataFileError: The file does not hold one recording.
+            InputError: It is not what the model takes; the message begins with the file's name.
         """
-        inputs = self._model.inputs
+        inputs = self._inputs
         ignored = label_keys(inputs, self._model.outputs)
         values = READERS[input_format](read_all(source, self._label), inputs, self._label, ignored)
         column = next(iter(values.values())) if isinstance(values, dict) else values
@@ -179,11 +192,14 @@ class PredictionJob:
         recording = _one_recording(column, rank)
         has_batch = not isinstance(column, np.ndarray) or column.ndim >= rank
         if not self._are_recordings and has_batch and not self._is_recording(recording):
-            return self.answer(values)
+            return self._answer_file(values)
         if recording is None:
             message = f"{self._label}: windows are cut from one recording; found {len(column)} rows"
             raise DataFileError(message)
-        return self._answer_windows(recording)
+        try:
+            return self._answer_windows(recording)
+        except InputError as error:
+            raise self._in_file(error) from error
 
     def _is_recording(self, example: Any) -> bool:
         """Whether an example has more steps than a window."""
@@ -283,7 +299,7 @@ class PredictionJob:
     def _examples(self, number: int, lines: Sequence[str], input_format: str) -> list[_Example]:
         """Return the examples of some lines, with the numbers of their lines."""
         examples: list[_Example] = []
-        ignored = label_keys(self._model.inputs, self._model.outputs)
+        ignored = label_keys(self._inputs, self._model.outputs)
         for at, line in enumerate(lines, start=number):
             if input_format == TEXT_LINES:  # an empty line is a text: each line has an answer
                 examples.append((at, dict.fromkeys(self._names, line)))
@@ -322,6 +338,10 @@ class PredictionJob:
 
     def _values(self, examples: Sequence[dict[str, Any]]) -> Values:
         return {name: [example[name] for example in examples] for name in self._names}
+
+    def _in_file(self, error: InputError) -> InputError:
+        """Return an error that names the file."""
+        return type(error)(f"{self._label}: {error}")
 
     def _located(self, error: InputError, examples: list[_Example]) -> InputError:
         """Return an error that names the line of the first wrong example."""
