@@ -181,7 +181,7 @@ def check_layers(count: int, seed: int, library: Any = keras) -> int:
     for number, (layer, shape) in enumerate(layers):
         x = library.Input(shape, dtype="string", name="x")
         outputs = library.layers.Reshape((-1,), dtype="float32")(layer(x))
-        _, (entry,) = split_off_text(library.Model(x, outputs))
+        (entry,) = split_off_text(library.Model(x, outputs)).preprocessing
         encoder = make_encoder(entry)
         texts = list(random_texts(count // len(layers) + 1, seed=seed + 1000 + number))
         for at in range(0, len(texts), 500):

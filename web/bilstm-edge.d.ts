@@ -121,6 +121,10 @@ export interface TextPreprocessing {
   readonly output_mode: "int" | "one_hot" | "multi_hot" | "count" | "tf_idf";
   readonly size: number | null;
   readonly weights: readonly number[];
+  /** The name under which the strings or integers are given; null for that of the input. */
+  readonly source: string | null;
+  /** The dtype of the integers that are given in place of strings; null for strings. */
+  readonly integers: string | null;
 }
 
 /** How the strings of one input become ids, as the `Tokenizer` of Keras does. */

@@ -11,7 +11,7 @@ from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import BilstmRuntimeError, InputError, InputTypeError
 from bilstm_runtime.frames import plain_column, unframed
 from bilstm_runtime.spec import BATCH, AnyArray
-from bilstm_runtime.text import TextReader, are_texts
+from bilstm_runtime.text import RawValue, TextReader, are_texts, holds_text
 from bilstm_runtime.values import ValueRule, ragged_place
 
 if TYPE_CHECKING:
@@ -73,8 +73,13 @@ class InputReader:
             for item in spec.inputs
         ]
         self._names = [item.name for item in spec.inputs]
-        # Words and characters, say: both are computed from one text.
+        self._sources = spec.sources
+        self._raw_names = list(dict.fromkeys(self._sources))
         readers = [texts.get(item.name) for item in spec.inputs]
+        # What is given in the place of an input is not what the model file takes.
+        self._is_raw = [getattr(item, "integers", None) is not None for item in readers]
+        self._differ = any(self._is_raw) or len(self._raw_names) < len(self._names)
+        # Words and characters, say: both are computed from one text.
         self._takes_one_text = all(item is not None and item.rank for item in readers)
         # A text takes the longest to read: an array that is not ready is found before.
         self._order = sorted(range(len(self._names)), key=lambda n: self._names[n] in texts)
@@ -98,6 +103,8 @@ class InputReader:
         parts: Sequence[Any]
         if type(values) is dict and len(values) == len(self._names):
             parts = [values.get(name) for name in self._names]
+        elif self._differ:
+            return None
         elif len(self._names) == 1:
             parts = (values,)
         elif type(values) in (list, tuple) and len(values) == len(self._names):
@@ -177,15 +184,22 @@ class InputReader:
 
     def _separate(self, values: Values) -> list[Values]:
         """Return one value per input, in the order of the model."""
-        expected = ", ".join(map(repr, self._names))
-        values = unframed(values, self._names)
+        raw = self._raw_names
+        expected = ", ".join(map(repr, raw))
+        values = unframed(values, raw)
         if isinstance(values, dict):
-            if set(values) != set(self._names):
+            if set(values) == set(self._names) and set(values) != set(raw):
+                return [values[name] for name in self._names]  # what the model file takes
+            if set(values) != set(raw):
                 found = ", ".join(map(repr, values)) or "nothing"
                 message = f"the model has the inputs {expected}; the dict holds {found}"
                 raise InputError(message)
-            return [values[name] for name in self._names]
-        if len(self._names) == 1 or (self._takes_one_text and are_texts(values)):
+            return self._from_sources(values)
+        if len(self._names) == 1 or (
+            len(raw) == 1 and (any(self._is_raw) or holds_text(plain_column(values)))
+        ):
+            return self._from_sources({raw[0]: values})
+        if self._takes_one_text and are_texts(values):
             return [values] * len(self._names)
         if not isinstance(values, (list, tuple)):
             message = (
@@ -193,10 +207,19 @@ class InputReader:
                 f"arrays, not one {type(values).__name__}"
             )
             raise InputError(message)
+        if len(values) == len(raw):
+            return self._from_sources(dict(zip(raw, values, strict=True)))
         if len(values) != len(self._names):
             message = f"the model has the inputs {expected}; the list holds {len(values)} items"
             raise InputError(message)
         return list(values)
+
+    def _from_sources(self, values: Mapping[str, Values]) -> list[Values]:
+        """Return one value per input, from the value of each name in `ModelSpec.sources`."""
+        return [
+            RawValue(values[source]) if is_raw else values[source]
+            for source, is_raw in zip(self._sources, self._is_raw, strict=True)
+        ]
 
     def _sizes_of_each(self, columns: Sequence[list[AnyArray]]) -> list[list[int]]:
         """Return the `_sizes` of each example of columns that are lists, `[examples, axes]`."""
@@ -278,7 +301,7 @@ class _ColumnReader:
 
     def texts(self, value: Values) -> list[TokenSequence] | None:
         """Return the tokens of each example; None if this input does not take text, or has none."""
-        return None if self._text is None else self._text.tokens(plain_column(value))
+        return None if self._text is None else self._text.tokens(_plain(value))
 
     def steps(self, value: Values) -> list[TokenSequence]:
         """Return the steps of each example that are not padding."""
@@ -294,7 +317,7 @@ class _ColumnReader:
 
     def read(self, value: Values) -> AnyArray | list[AnyArray]:
         """Read the value of this input; see `Request.columns`."""
-        value = plain_column(value)
+        value = _plain(value)
         if self._text is not None:
             ids = self._text.read(value)
             value = value if ids is None else ids
@@ -422,6 +445,13 @@ class _ColumnReader:
         if is_example and found == expected + 1:
             return ". A list is read as a list of examples: give an array itself, not in a list"
         return ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a column of a frame as an array or a list; any other value as it is."""
+    if isinstance(value, RawValue):
+        return RawValue(plain_column(value.value))
+    return plain_column(value)
 
 
 def _shape(array: AnyArray) -> str:

@@ -29,6 +29,7 @@ STANDARDIZATIONS: Final = ("lower", "strip_punctuation", "lower_and_strip_punctu
 SPLITS: Final = ("whitespace", "character")
 LEVELS: Final = ("word", "character", "word_characters")
 SIDES: Final = ("pre", "post")
+INTEGERS: Final = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 _Violation: TypeAlias = tuple[str, str]
 _Id: TypeAlias = Annotated[int, Range(0, MAX_ID)]
@@ -39,7 +40,7 @@ _Side: TypeAlias = Annotated[str, Choices(SIDES)]
 
 @dataclass(frozen=True)
 class TextPreprocessing:
-    """How the strings of one input become ids, as in a text layer of Keras.
+    """How the strings or integers of one input become ids, as in a text layer of Keras.
 
     Attributes:
         input: The input of the manifest that takes the ids.
@@ -61,6 +62,10 @@ class TextPreprocessing:
         output_mode: What ids become, one of `OUTPUT_MODES`; "int" for ids.
         size: The number of values for one text, if it does not become ids.
         weights: The weight of each id, for "tf_idf".
+        source: The name under which the strings or integers are given, if it is not that of
+            `input`; entries with the same name take the same value.
+        integers: The dtype of the integers that are given in place of strings, one of `INTEGERS`;
+            each token is the decimal form of one. None for strings.
     """
 
     input: str
@@ -79,21 +84,37 @@ class TextPreprocessing:
     output_mode: Annotated[str, Choices(OUTPUT_MODES), Flag.OMIT_DEFAULT] = "int"
     size: Annotated[_Length | None, Flag.OMIT_DEFAULT] = None
     weights: Annotated[tuple[float, ...], Flag.OMIT_DEFAULT, Items(MAX_TEXT)] = ()
+    source: Annotated[str | None, Flag.OMIT_DEFAULT] = None
+    integers: Annotated[Annotated[str, Choices(INTEGERS)] | None, Flag.OMIT_DEFAULT] = None
 
     def violation(self) -> _Violation | None:
         """The rule of the manifest that this breaks, if any."""
-        if not self.vocabulary and self.kind != "hashing":
-            return "vocabulary", "a list of one or more tokens"
-        if len(self.hash_key) not in (0, 2):
-            return "hash_key", "two numbers"
-        if (self.size is None) != (self.output_mode == "int"):
-            return "", "a 'size' if and only if 'output_mode' is not 'int'"
-        if len(self.weights) != (self.size if self.output_mode == "tf_idf" else 0):
-            return "", "as many 'weights' as 'size', for 'tf_idf' alone"
         pads = self.mask_token is not None or self.output_sequence_length is not None
-        if pads and self.padding_id is None:
-            return "", "a 'padding_id' beside 'mask_token' or 'output_sequence_length'"
-        return None
+        is_split = self.standardize or self.split or self.ngrams
+        broken = (
+            (
+                not self.vocabulary and self.kind != "hashing",
+                ("vocabulary", "a list of one or more tokens"),
+            ),
+            (len(self.hash_key) not in (0, 2), ("hash_key", "two numbers")),
+            (
+                (self.size is None) != (self.output_mode == "int"),
+                ("", "a 'size' if and only if 'output_mode' is not 'int'"),
+            ),
+            (
+                len(self.weights) != (self.size if self.output_mode == "tf_idf" else 0),
+                ("", "as many 'weights' as 'size', for 'tf_idf' alone"),
+            ),
+            (
+                pads and self.padding_id is None,
+                ("", "a 'padding_id' beside 'mask_token' or 'output_sequence_length'"),
+            ),
+            (
+                self.integers is not None and (self.source is None or bool(is_split)),
+                ("", "a 'source' beside 'integers', which are neither split nor joined"),
+            ),
+        )
+        return next((violation for is_broken, violation in broken if is_broken), None)
 
     @property
     def rank(self) -> int | None:

@@ -24,7 +24,12 @@ from bilstm_runtime.constraints import (
     Range,
 )
 from bilstm_runtime.decoding_spec import Decoding
-from bilstm_runtime.preprocessing_spec import Preprocessing, TextEntry, WindowPreprocessing
+from bilstm_runtime.preprocessing_spec import (
+    Preprocessing,
+    TextEntry,
+    TextPreprocessing,
+    WindowPreprocessing,
+)
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 T = TypeVar("T")
@@ -273,6 +278,42 @@ class ModelSpec:
         return tuple(
             item for item in self.preprocessing if not isinstance(item, WindowPreprocessing)
         )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """For each input, the name under which its value is given: its own, or that of raw data.
+
+        Several inputs have the same one if one value makes them all.
+        """
+        named = {
+            item.input: item.source
+            for item in self.preprocessing
+            if isinstance(item, TextPreprocessing) and item.source is not None
+        }
+        return tuple(named.get(item.name, item.name) for item in self.inputs)
+
+    @property
+    def text_names(self) -> tuple[str, ...]:
+        """The names in `sources` under which texts are given."""
+        texts = {
+            item.input
+            for item in self.texts
+            if not (isinstance(item, TextPreprocessing) and item.integers is not None)
+        }
+        pairs = zip(self.inputs, self.sources, strict=True)
+        return tuple(dict.fromkeys(source for one, source in pairs if one.name in texts))
+
+    @property
+    def raw_inputs(self) -> tuple[InputSpec, ...]:
+        """What `predict` takes: an entry for each different name in `sources`.
+
+        An input that shares its name with others has the axes of the first of them.
+        """
+        found: dict[str, InputSpec] = {}
+        for name, item in zip(self.sources, self.inputs, strict=True):
+            if name not in found or name == item.name:
+                found[name] = dataclasses.replace(item, name=name)
+        return tuple(found.values())
 
     @property
     def windows(self) -> WindowPreprocessing | None:

@@ -66,7 +66,8 @@ def saved(model, path):
 )
 def test_ids_are_those_of_the_layer(options):
     model = vectorized(**options)
-    inner, (described,) = split_off_text(model)
+    split = split_off_text(model)
+    inner, (described,) = split.model, split.preprocessing
     encoder, layer = make_encoder(described), model.layers[1]
     for text in TEXTS:
         ids = encoder.encode(text, "text")
@@ -81,7 +82,7 @@ def test_other_modes_of_output(options):
     text = tf_keras.Input((1,), dtype="string", name="text")
     layer = layers.TextVectorization(vocabulary=WORDS, **options)
     model = tf_keras.Model(text, layers.Dense(2)(layer(text)))
-    _, (described,) = split_off_text(model)
+    (described,) = split_off_text(model).preprocessing
     for text in TEXTS:
         found = make_encoder(described).encode(text, "text")
         np.testing.assert_array_equal(found, layer(tf.constant([[text]]))[0])
@@ -109,7 +110,7 @@ def test_every_kind_of_file(tmp_path, name):
 def test_strings_are_hashed_as_by_the_layer():
     words = tf_keras.Input((3,), dtype="string", name="words")
     layer = layers.Hashing(9, mask_value="")
-    _, (described,) = split_off_text(tf_keras.Model(words, after(layer(words))))
+    (described,) = split_off_text(tf_keras.Model(words, after(layer(words)))).preprocessing
     found = make_encoder(described).encode(["good", "", "na\u00efve"], "words")
     np.testing.assert_array_equal(found, layer(tf.constant([["good", "", "na\u00efve"]]))[0])
 

@@ -57,7 +57,8 @@ def lookup(**options: object):
 def encoder_of(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> TextEncoder:
     x = keras.Input(shape, dtype="string", name="text")
     ids = layer(x)
-    _, (preprocessing,) = split_off_text(keras.Model(x, keras.ops.cast(ids, "float32")))
+    model = keras.Model(x, keras.ops.cast(ids, "float32"))
+    (preprocessing,) = split_off_text(model).preprocessing
     return TextEncoder(preprocessing)
 
 

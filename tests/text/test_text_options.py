@@ -24,7 +24,8 @@ TEXTS = ["so good, SO bad", "", "good", "film so good film", "na\u00efve 日 日
 
 def entry_of(layer: Any, shape: tuple[int | None, ...]) -> Any:
     x = keras.Input(shape, dtype="string", name="text")
-    _, (entry,) = split_off_text(keras.Model(x, keras.ops.cast(layer(x), "float32")))
+    model = keras.Model(x, keras.ops.cast(layer(x), "float32"))
+    (entry,) = split_off_text(model).preprocessing
     return entry
 
 

@@ -139,6 +139,11 @@ _OPTIONS: Final = ({
 })  # fmt: skip
 OPTIONS: Final = tuple(dataclasses.replace(WORDS, **one) for one in _OPTIONS)
 
+HASHED_INTEGERS: Final = dataclasses.replace(
+    OPTIONS[6], input="x_ids", mask_token="-1", padding_id=0, unknown_id=1, buckets=99,
+    hash_key=(5, 2**40), source="x", integers="int64", standardize=None,
+)  # fmt: skip
+
 _KERAS_FILTERS: Final = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 _KNOWN: Final = ("the", "cat", "été", "on", "i\u0307", "\U0001f600\U0001f600b", "ab")
 TOKENIZERS: Final = tuple(
@@ -166,7 +171,7 @@ TOKENIZERS: Final = tuple(
         ("word_characters", True, ",", " ", tuple("thecaé"), (), None, None, None, "pre", "pre", 0),
     )
 )  # fmt: skip
-RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP, *OPTIONS, *TOKENIZERS)
+RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP, *OPTIONS, HASHED_INTEGERS, *TOKENIZERS)
 
 MODELS: Final[dict[str, ModelSpec]] = {
     "masked": spec([MASKED], [STEPS, LABEL], padding_neutral=True),
@@ -242,6 +247,45 @@ MODELS: Final[dict[str, ModelSpec]] = {
         [InputSpec("ids", "int64", (BATCH, TIME), (0, 2**24))],
         [LABEL],
         preprocessing=(OPTIONS[6],),
+    ),
+    "one-text": spec(
+        [InputSpec("text_a", "int32", (BATCH, TIME), (0, 9), 0),
+         InputSpec("text_b", "int32", (BATCH, Axis("time_2", 6)), (0, 9), 0),
+         InputSpec("extra", "float32", (BATCH, Axis(None, 2)))],
+        [STEPS, LABEL],
+        output_structure="dict",
+        padding_neutral=True,
+        preprocessing=(
+            dataclasses.replace(WORDS, input="text_a", source="text"),
+            dataclasses.replace(CHARACTERS, input="text_b", source="text"),
+        ),
+    ),
+    "one-list": spec(
+        [InputSpec("a", "int32", (BATCH, TIME), (0, 9), 0),
+         InputSpec("b", "float32", (BATCH, Axis(None, 6)))],
+        [LABEL],
+        padding_neutral=True,
+        preprocessing=(
+            dataclasses.replace(WHOLE, input="a", source="text"),
+            dataclasses.replace(OPTIONS[6], input="b", source="text", output_mode="count", size=6,
+                                buckets=6, mask_token=None),
+        ),
+    ),
+    "integers": spec(
+        [InputSpec("x_ids", "int32", (BATCH, TIME), (0, 2**24), 0)],
+        [STEPS],
+        padding_neutral=True,
+        preprocessing=(HASHED_INTEGERS,),
+    ),
+    "integers-and-ids": spec(
+        [IDS, InputSpec("known", "int32", (BATCH, TIME), (0, 9), 0)],
+        [LABEL],
+        preprocessing=(
+            dataclasses.replace(
+                HASHED_INTEGERS, input="known", kind="string_lookup", source="ids",
+                integers="int16", vocabulary=("-7", "3", "5"), buckets=2, unknown_id=1, first_id=3,
+            ),
+        ),
     ),
     "lists": spec(
         [InputSpec("ids", "int32", (BATCH, TIME), (0, 9), 0)],
@@ -352,6 +396,32 @@ REQUESTS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
     ("two-texts", {"ids": ["the cat", "on"], "other": array("float32", 2, 6)}, {}),
     ("hashed", [["yes", "the", "é"], ["a", "b"]], {}),
     ("hashed", [["yes", "the"], ["a"]], {}),
+    ("one-text", {"text": ["The cat", "on"], "extra": array("float32", 2, 2)}, {}),
+    ("one-text", [["The cat", "on"], [[1.0, 2.0], [3.0, 4.0]]], {}),
+    ("one-text", {"text_a": [[1, 2]], "text_b": [[1] * 6], "extra": [[1.0, 2.0]]}, {}),
+    ("one-text", {"text_a": ["cat on"], "text_b": ["ab"], "extra": [[1.0, 2.0]]}, {}),
+    ("one-text", {"text": ["The cat"], "text_b": ["ab"], "extra": [[1.0, 2.0]]}, {}),
+    ("one-text", ["The cat", "on", "on"], {}),
+    ("one-text", {"text": [3], "extra": [[1.0, 2.0]]}, {}),
+    ("one-list", [["yes", "no way"], ["", "[MASK]", "yes"]], {}),
+    ("one-list", [["yes", 3]], {}),
+    ("one-list", {"text": [["yes"], [""]]}, {}),
+    ("one-list", [[[1, 2]], array("float32", 1, 6)], {}),
+    ("integers", [[1, -1, 300], [-9007199254740991]], {}),
+    ("integers", {"x": [[1, -1], [2, 2]]}, {}),
+    ("integers", {"x_ids": [[1, 0], [2, 2]]}, {}),
+    ("integers", array("int64", 2, 4), {}),
+    ("integers", array("int16", 2, 4), {}),
+    ("integers", array("float32", 2, 4), {}),
+    ("integers", [[1, 2.5]], {}),
+    ("integers", [[1], []], {}),
+    ("integers", [["a"]], {}),
+    ("integers", [1, 2], {}),
+    ("integers", array("int64", 2, 1, 1), {}),
+    ("integers-and-ids", [[3, 5, 9], [0, 0, 1]], {}),
+    ("integers-and-ids", {"ids": [[3, 5], [9, 9]]}, {}),
+    ("integers-and-ids", {"ids": [[3, 5]], "known": [[1, 2]]}, {}),
+    ("integers-and-ids", {"ids": [[3, 40000]]}, {}),
     ("lists", [["yes", "no way"], ["", "[MASK]", "yes"]], {}),
     ("lists", ["yes", "no way"], {}),
     ("lists", [["yes", "maybe"]], {}),

@@ -2,9 +2,9 @@
 
 import { NdArray, product, sameSizes, shapeText } from "./arrays.js";
 import { InputError } from "./errors.js";
-import { canPad, sequenceAxes, textRank } from "./manifest.js";
+import { canPad, sequenceAxes, sourcesOf, textRank } from "./manifest.js";
 import { quoted, shown } from "./messages.js";
-import { TextReader } from "./reader.js";
+import { RawValue, TextReader, holdsText } from "./reader.js";
 import { ValueRule, flattened, isArrayLike, isList } from "./values.js";
 
 /** Formats the shape that axes describe, such as "[batch, time=50, 12]". */
@@ -125,6 +125,10 @@ export class InputReader {
       return new ColumnReader(spec, shared, rule, canPad(manifest), tokenizers.get(rule?.file));
     });
     this.names = manifest.inputs.map((spec) => spec.name);
+    this.sources = sourcesOf(manifest);
+    this.rawNames = [...new Set(this.sources)];
+    // What is given in the place of an input is not what the model file takes.
+    this.isRaw = this.names.map((name) => (texts.get(name)?.integers ?? null) !== null);
     // Words and characters, say: both are computed from one text.
     this.takesOneText = this.names.every((name) => texts.has(name) && textRank(texts.get(name)));
     this.places = [...shared.keys()].map((name) => ({
@@ -179,7 +183,8 @@ export class InputReader {
 
   /** One value per input, in the order of the model. */
   #separate(values) {
-    const expected = quoted(this.names);
+    const raw = this.rawNames;
+    const expected = quoted(raw);
     const isNamed =
       values !== null &&
       typeof values === "object" &&
@@ -187,13 +192,15 @@ export class InputReader {
       !isArrayLike(values);
     if (isNamed) {
       const given = values instanceof Map ? values : new Map(Object.entries(values));
-      if (given.size !== this.names.length || this.names.some((name) => !given.has(name))) {
-        const found = quoted([...given.keys()]) || "nothing";
-        throw new InputError(`the model has the inputs ${expected}; the object holds ${found}`);
-      }
-      return this.names.map((name) => given.get(name));
+      const has = (names) => given.size === names.length && names.every((name) => given.has(name));
+      if (has(raw)) return this.#fromSources(given);
+      // What the model file takes.
+      if (has(this.names)) return this.names.map((name) => given.get(name));
+      const found = quoted([...given.keys()]) || "nothing";
+      throw new InputError(`the model has the inputs ${expected}; the object holds ${found}`);
     }
-    if (this.names.length === 1) return [values];
+    const isOne = raw.length === 1 && (this.isRaw.includes(true) || holdsText(values) === true);
+    if (this.names.length === 1 || isOne) return this.#fromSources(new Map([[raw[0], values]]));
     const areTexts = Array.isArray(values) && values.every((item) => typeof item === "string");
     if (this.takesOneText && areTexts && values.length) return this.names.map(() => values);
     if (!Array.isArray(values)) {
@@ -201,12 +208,22 @@ export class InputReader {
         `the model has the inputs ${expected}; give an object by name or a list of that many arrays`,
       );
     }
+    if (values.length === raw.length) {
+      return this.#fromSources(new Map(raw.map((name, i) => [name, values[i]])));
+    }
     if (values.length !== this.names.length) {
       throw new InputError(
         `the model has the inputs ${expected}; the list holds ${values.length} items`,
       );
     }
     return values;
+  }
+
+  /** One value per input, from the value of each name in `rawNames`. */
+  #fromSources(given) {
+    return this.sources.map((source, i) =>
+      this.isRaw[i] ? new RawValue(given.get(source)) : given.get(source),
+    );
   }
 
   /** The sizes along the sequence axes, which must agree between the inputs. */

@@ -287,6 +287,7 @@ const SPLITS = ["whitespace", "character"];
 const TEXT_KINDS = ["text_vectorization", "string_lookup", "hashing", "tokenizer", "tokenizer_file"];
 const OUTPUT_MODES = ["int", "one_hot", "multi_hot", "count", "tf_idf"];
 const MAX_NGRAMS = 64;
+const INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"];
 const WINDOWS = "sliding_windows";
 const LEVELS = ["word", "character", "word_characters"];
 const SIDES = ["pre", "post"];
@@ -328,9 +329,15 @@ export function decodePreprocessing(field) {
     output_mode: optional(field, "output_mode", oneOf(OUTPUT_MODES), "int"),
     size: optional(field, "size", decodeLength),
     weights: optional(field, "weights", decodeWeights, []),
+    source: optional(field, "source", (item) => item.text()),
+    integers: optional(field, "integers", oneOf(INTEGERS)),
   };
   if ((found.size === null) !== (found.output_mode === "int")) {
     field.refuse("a 'size' if and only if 'output_mode' is not 'int'");
+  }
+  const isSplit = found.standardize !== null || found.split !== null || found.ngrams.length > 0;
+  if (found.integers !== null && (found.source === null || isSplit)) {
+    field.refuse("a 'source' beside 'integers', which are neither split nor joined");
   }
   if (found.weights.length !== (found.output_mode === "tf_idf" ? found.size : 0)) {
     field.refuse("as many 'weights' as 'size', for 'tf_idf' alone");
@@ -539,6 +546,14 @@ function checkManifest(manifest) {
       refuse(`preprocessing splits texts for '${item.input}', which has no ${expected}`);
     }
   }
+  const made = new Set(manifest.preprocessing.map((item) => item.input));
+  for (const { input, source = null } of manifest.preprocessing) {
+    if (source !== null && source !== input && made.has(source)) {
+      refuse(
+        `preprocessing makes '${input}' of '${source}', which it makes of something else`,
+      );
+    }
+  }
   unique(
     "decoding",
     manifest.decoding.map((item) => item.output),
@@ -574,6 +589,12 @@ function checkManifest(manifest) {
 export function textRank({ kind, level, split, output_mode: mode }) {
   if (kind === "tokenizer") return level === "word_characters" ? 2 : 1;
   return split === null && ["int", "one_hot"].includes(mode) ? null : 1;
+}
+
+/** For each input, the name under which its value is given: its own, or that of raw data. */
+export function sourcesOf({ inputs, preprocessing }) {
+  const named = new Map(preprocessing.map(({ input, source }) => [input, source ?? input]));
+  return inputs.map(({ name }) => named.get(name) ?? name);
 }
 
 export const hasRows = (output) => output.axes[0]?.name === "batch";

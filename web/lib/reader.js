@@ -5,6 +5,14 @@ import { shown } from "./messages.js";
 import { TextEncoder } from "./text.js";
 import { KerasTokenizer } from "./tokenizer.js";
 import { FileTokenizer } from "./tokenizer_file.js";
+import { ValueRule, isArrayLike, isList } from "./values.js";
+
+/** Integers from which ids are computed; an array without this class around it holds ids. */
+export class RawValue {
+  constructor(value) {
+    this.value = value;
+  }
+}
 
 /**
  * Returns what computes the ids of one entry of `preprocessing`.
@@ -20,7 +28,7 @@ export function makeEncoder(preprocessing, content) {
 }
 
 /** Whether the first item in a value that is not empty is text; null for an empty value. */
-function holdsText(value) {
+export function holdsText(value) {
   if (typeof value === "string") return true;
   if (!Array.isArray(value)) return false;
   for (const item of value) {
@@ -34,7 +42,12 @@ function holdsText(value) {
 export class TextReader {
   constructor(preprocessing, spec, canPad, content) {
     this.encoder = makeEncoder(preprocessing, content);
-    this.label = `input '${spec.name}'`;
+    const { source = null, integers = null } = preprocessing;
+    this.label = `input '${source ?? spec.name}'`;
+    this.integers =
+      integers === null
+        ? null
+        : new ValueRule({ ...spec, dtype: integers, range: null, mask_value: null });
     this.rank = spec.axes.length - 1;
     // An empty text becomes one id of padding, if padding changes no output.
     const isLayer = !preprocessing.kind.startsWith("tokenizer");
@@ -51,7 +64,12 @@ export class TextReader {
 
   /** Returns the ids of each example; null if the value is not text. */
   read(value) {
-    if (holdsText(value) !== true) return null;
+    if (value instanceof RawValue) {
+      return this.#decimals(value.value).map((example, i) =>
+        this.#example(example, `${this.label}, example ${i}`),
+      );
+    }
+    if (this.integers !== null || holdsText(value) !== true) return null;
     if (typeof value === "string") {
       throw new InputError(
         `${this.label} is a single text; give a list of texts, such as [${shown(value)}]`,
@@ -62,8 +80,27 @@ export class TextReader {
 
   /** Returns the tokens of each example; null if the value is not text. */
   tokens(value) {
-    if (holdsText(value) !== true) return null;
-    return value.map((example, i) => this.encoder.tokens(example, `${this.label}, example ${i}`));
+    const isRaw = value instanceof RawValue;
+    if (!isRaw && (this.integers !== null || holdsText(value) !== true)) return null;
+    const examples = isRaw ? this.#decimals(value.value) : value;
+    return examples.map((example, i) => this.encoder.tokens(example, `${this.label}, example ${i}`));
+  }
+
+  /** The decimal forms of the integers of each example, in nested lists. */
+  #decimals(value) {
+    if (isArrayLike(value)) {
+      return nested(this.integers.convert(value, this.label));
+    }
+    if (!Array.isArray(value)) {
+      throw new InputError(`${this.label} is no array of integers; give a list of examples`);
+    }
+    return value.map((item, i) => {
+      const label = `${this.label}, example ${i}`;
+      const isOne = !isList(item) && !isArrayLike(item);
+      const found = this.integers.convert(isOne ? [item] : item, label);
+      if (!found.size) throw new InputError(`${label} is empty`);
+      return isOne ? nested(found)[0] : nested(found);
+    });
   }
 
   #example(given, label) {
@@ -91,4 +128,15 @@ export class TextReader {
     }
     return ids;
   }
+}
+
+/** The values of an array as nested lists of strings. */
+function nested({ shape, data }) {
+  let found = Array.from(data, String);
+  for (const size of shape.slice(1).reverse()) {
+    const rows = [];
+    for (let at = 0; at < found.length; at += size) rows.push(found.slice(at, at + size));
+    found = rows;
+  }
+  return found;
 }

@@ -20,8 +20,10 @@ from bilstm_runtime.preprocessing_spec import (
     TokenizerPreprocessing,
 )
 from bilstm_runtime.spec import InputSpec, ModelSpec
+from bilstm_runtime.text import RawValue
 
 _CASES, _WORDS, _FREE_SIZE = 4, 6, 3
+_EXACT = 2**53 - 1
 _SENTENCES = ("So good!", "It's not bad, is it?", "Unheard-of: na\u00efve \u65e5\u672c 42")
 
 
@@ -64,15 +66,18 @@ def text_cases(loaded: LoadedModel) -> list[TextCase]:
 
 
 def _texts(spec: ModelSpec, entries: Mapping[str, TextEntry]) -> Iterator[dict[str, Any]]:
-    """Yield the texts of one example by input: the same one for all, then one for each."""
-    inputs = [one for one in spec.inputs if one.name in entries]
-    first = inputs[0]
+    """Yield what the entries take, for one example: the same for all, then one for each."""
+    pairs = zip(spec.inputs, spec.sources, strict=True)
+    made = [(source, one) for one, source in pairs if one.name in entries]
+    _, first = made[0]
     for example in _examples(entries[first.name], first):
-        yield {one.name: [example] for one in inputs}
+        yield {source: [example] for source, _ in made}
+    inputs = dict(reversed(made))
     if len(inputs) > 1:
-        for examples in zip(*(_examples(entries[one.name], one) for one in inputs), strict=False):
-            pairs = zip(inputs, examples, strict=True)
-            yield {one.name: [example] for one, example in pairs}
+        for examples in zip(
+            *(_examples(entries[one.name], one) for one in inputs.values()), strict=False
+        ):
+            yield {source: [one] for source, one in zip(inputs, examples, strict=True)}
 
 
 def _numbers(
@@ -85,17 +90,18 @@ def _numbers(
 
     An axis that such an input shares with a text has as many entries as the text has ids.
     """
-    inputs = {one.name: one for one in spec.inputs}
     sizes: dict[str | None, int] = {}
-    for name, text in texts.items():
-        sizes |= {
-            axis.name: size
-            for axis, size in zip(inputs[name].axes, read(name, text)[0][None].shape, strict=True)
-        }
+    for one, source in zip(spec.inputs, spec.sources, strict=True):
+        if one.name in entries:
+            entry = entries[one.name]
+            is_raw = isinstance(entry, TextPreprocessing) and entry.integers is not None
+            value = RawValue(texts[source]) if is_raw else texts[source]
+            shape = read(one.name, value)[0][None].shape
+            sizes |= {axis.name: size for axis, size in zip(one.axes, shape, strict=True)}
     rng = np.random.default_rng(len(str(texts)))
     found = {}
     for one in spec.inputs:
-        if one.name in entries:
+        if one.name in entries or one.name in texts:
             continue
         shape = [
             axis.size or sizes.get(axis.name) or max(axis.min, _FREE_SIZE) for axis in one.axes[1:]
@@ -111,6 +117,9 @@ def _numbers(
 
 def _examples(entry: TextEntry, one: InputSpec) -> Iterator[Any]:
     """Yield examples: known words, in upper case and with punctuation, and unknown ones."""
+    if isinstance(entry, TextPreprocessing) and entry.integers is not None:
+        yield from _integers(entry, one)
+        return
     words = ["so"] if isinstance(entry, TokenizerFilePreprocessing) else list(entry.vocabulary)
     words = [word for word in words[:: max(len(words) // _WORDS, 1)] if word.strip()] or ["so"]
     if isinstance(entry, TextPreprocessing) and entry.rank is None:
@@ -127,3 +136,21 @@ def _examples(entry: TextEntry, one: InputSpec) -> Iterator[Any]:
         separator = "" if entry.level == "character" else entry.separator
     text = separator.join(words)
     yield from (text, f"{text.upper()}!", *_SENTENCES)
+
+
+def _integers(entry: TextPreprocessing, one: InputSpec) -> Iterator[Any]:
+    """Yield examples of integers: known ones, and, unless these are errors, any of the dtype."""
+    limits = np.iinfo(entry.integers or "int64")
+    known = list(map(int, entry.vocabulary))
+    if entry.mask_token is not None:
+        known.append(int(entry.mask_token))
+    if entry.unknown_id is not None:
+        # JSON has larger integers, but not every reader of it.
+        known += [0, 1, 2, 17, max(int(limits.min), -_EXACT), min(int(limits.max), _EXACT)]
+    count = one.axes[1].size or len(known) if len(one.axes) > 1 else 0
+    if entry.output_mode != "int":
+        count = _FREE_SIZE
+    chosen = known * (count + 2)
+    for start in range(0, _CASES * max(count, 1), max(count, 1)):
+        at = start % len(known)
+        yield chosen[at : at + count] if count else chosen[at]

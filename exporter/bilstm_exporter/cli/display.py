@@ -313,10 +313,14 @@ def _comparison_notes(report: ExportReport) -> Iterator[str]:
 def _interface_notes(report: ExportReport) -> Iterator[str]:
     """Describe the inputs, outputs and states, and what their free and fixed axes mean."""
     spec = report.spec
-    texts = {text.input for text in spec.texts}
+    raw = {
+        one.name: ", or text" if source == one.name else f", computed from {source}"
+        for one, source in zip(spec.inputs, spec.sources, strict=True)
+        if source != one.name or one.name in spec.text_names
+    }
     for kind, specs in (("Input", spec.inputs), ("Output", spec.outputs), ("State", spec.states)):
         for one in specs:
-            text = ", or text" if kind == "Input" and one.name in texts else ""
+            text = raw.get(one.name, "") if kind == "Input" else ""
             yield f"{kind} {one.name}: {_shape(one.axes)} {one.dtype}{text}"
     axes = {axis.name: axis for one in spec.inputs for axis in one.axes if axis.name}
     free = [axis for axis in axes.values() if axis.size is None]
@@ -358,8 +362,7 @@ def _shape(axes: Sequence[Axis]) -> str:
 def _next_commands(report: ExportReport) -> Iterator[str]:
     """Yield what to run next, on the device."""
     folder, spec = str(report.bundle), report.spec
-    texts = {one.input for one in spec.texts}
-    if texts and all(one.name in texts for one in spec.inputs):
+    if spec.text_names and set(spec.text_names) == set(spec.sources):
         given, x = '--text "..."', '["..."]'
     elif any(one.sample_rate is not None for one in spec.inputs):
         given, x = "--input clip.wav", "x"

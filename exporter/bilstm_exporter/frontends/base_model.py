@@ -348,21 +348,23 @@ def refuse_kind(name: str, kind: str) -> NoReturn:
     raise UnsupportedModelError(message)
 
 
-def removed_layers(whole: Any, kept: Any, library: Any) -> list[tuple[str, str]]:
-    """Return name and class of the layers of a model that a part of it does not have.
+def removed_layers(
+    whole: Any, kept: Any, texts: Iterable[Any], library: Any
+) -> list[tuple[str, str]]:
+    """Return name and class of the layers that the manifest describes, not the artifacts.
 
     Args:
         whole: The model.
-        kept: The part, or the model itself.
+        kept: The part of it before its layers for strings, or the model itself.
+        texts: Its text layers.
         library: ``keras`` or ``tf_keras``.
     """
-    if kept is whole:
-        return []
     remaining = set(map(id, kept.layers))
+    labels = [] if kept is whole else [one for one in whole.layers if id(one) not in remaining]
     return [
         (layer.name, type(layer).__name__)
-        for layer in whole.layers
-        if id(layer) not in remaining and not isinstance(layer, library.layers.InputLayer)
+        for layer in (*texts, *labels)
+        if not isinstance(layer, library.layers.InputLayer)
     ]
 
 

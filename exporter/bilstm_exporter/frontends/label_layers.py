@@ -19,7 +19,8 @@ from bilstm_exporter.frontends.submodel import (
     owner_of,
     with_outputs,
 )
-from bilstm_exporter.frontends.text_layers import Library, clear_table_initializers
+from bilstm_exporter.frontends.text_calls import Library
+from bilstm_exporter.frontends.text_layers import clear_table_initializers
 
 
 def cut_off_labels(model: Any, library: Library) -> tuple[Any, Mapping[int, tuple[str, ...]]]:

@@ -201,6 +201,10 @@ def _check_preprocessing(spec: ModelSpec) -> None:
         if item.rank is not None and len(target.axes) != 1 + item.rank:
             expected = "time axis" if item.rank == 1 else "axes for words and characters"
             _refuse(f"preprocessing splits texts for {item.input!r}, which has no {expected}")
+    made = {item.input for item in spec.texts}
+    for name, source in zip(inputs, spec.sources, strict=True):
+        if source != name and source in made:
+            _refuse(f"preprocessing makes {name!r} of {source!r}, which it makes of something else")
 
 
 def _check_decoding(spec: ModelSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,15 +17,27 @@ from bilstm_runtime.text.checked import shown
 from bilstm_runtime.text.tokenizer import KerasTokenizer
 from bilstm_runtime.text.tokenizer_file import FileTokenizer
 from bilstm_runtime.text.vectorization import TextEncoder
+from bilstm_runtime.values import ValueRule, ragged_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bilstm_runtime.decoding.tags import TokenSequence
     from bilstm_runtime.preprocessing_spec import TextEntry
     from bilstm_runtime.spec import AnyArray, InputSpec
 
 _TEXT_KINDS: Final = "UST"
+
+
+@dataclass(frozen=True)
+class RawValue:
+    """Integers from which ids are computed; an array without this class around it holds ids.
+
+    Attributes:
+        value: An array, or lists of integers or arrays.
+    """
+
+    value: Any
 
 
 def make_encoder(
@@ -68,7 +81,8 @@ class TextReader:
             read_file: Reads a tokenizer's file from the bundle.
         """
         self._encoder = make_encoder(preprocessing, read_file)
-        self._label = f"input {spec.name!r}"
+        source = preprocessing.source if isinstance(preprocessing, TextPreprocessing) else None
+        self._label = f"input {spec.name if source is None else source!r}"
         self._rank = len(spec.axes) - 1
         # No id of a manifest, and of a tokenizer's file, needs more than 32 bits.
         dtype = np.dtype(spec.dtype)
@@ -83,6 +97,8 @@ class TextReader:
             padding = preprocessing.fit.padding_id
             neutral = 0 if spec.mask_value is None else spec.mask_value
         self._empty_id = padding if can_pad and neutral == padding else None
+        integers = getattr(preprocessing, "integers", None)
+        self._integers = None if integers is None else _integer_rule(spec, integers)
         # The layer takes one string per example, in an axis of size 1.
         self._one_per_example = (
             isinstance(preprocessing, TextPreprocessing)
@@ -97,7 +113,9 @@ class TextReader:
         Raises:
             InputError: The texts are not valid for the model.
         """
-        if not _holds_text(value):
+        if isinstance(value, RawValue):
+            return self._examples(self._decimals(value.value))
+        if self._integers is not None or not holds_text(value):
             return None
         if isinstance(value, (str, bytes)):
             text = value if isinstance(value, str) else value.decode(errors="replace")
@@ -106,6 +124,9 @@ class TextReader:
             )
             raise InputTypeError(message)
         examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
+        return self._examples(examples)
+
+    def _examples(self, examples: Sequence[Any]) -> list[AnyArray]:
         return [
             self._example(item, f"{self._label}, example {i}") for i, item in enumerate(examples)
         ]
@@ -122,7 +143,7 @@ class TextReader:
         Raises:
             InputError: The text is not valid for the model.
         """
-        if type(text) is not str:
+        if type(text) is not str or self._integers is not None:
             return None
         dtype = self._dtype
         if dtype is not None and self._rank == 1:
@@ -136,13 +157,46 @@ class TextReader:
 
     def tokens(self, value: Any) -> list[TokenSequence] | None:
         """Return the tokens of each example; None if the value is not text."""
-        if not _holds_text(value):
+        examples: Any
+        if isinstance(value, RawValue):
+            examples = self._decimals(value.value)
+        elif self._integers is None and holds_text(value):
+            examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
+        else:
             return None
-        examples = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
         return [
             self._encoder.tokens(item, f"{self._label}, example {i}")
             for i, item in enumerate(examples)
         ]
+
+    def _decimals(self, value: Any) -> list[Any]:
+        """Return the decimal forms of the integers of each example, in nested lists.
+
+        Raises:
+            InputError: A value is no integer of the dtype that the model takes.
+            InputTypeError: It has a type that is never converted.
+        """
+        if self._integers is None:
+            return list(value)
+        if isinstance(value, (list, tuple)):
+            labels = [f"{self._label}, example {i}" for i in range(len(value))]
+            arrays = [_integers(*one) for one in zip(value, labels, strict=True)]
+        else:
+            labels, arrays = [self._label], [_integers(value, self._label)]
+        for array, label in zip(arrays, labels, strict=True):
+            if not array.size:
+                message = f"{label} is empty"
+                raise InputError(message)
+        converted = [
+            self._integers.convert(array, label).astype(str).tolist()
+            for array, label in zip(arrays, labels, strict=True)
+        ]
+        if isinstance(value, (list, tuple)):
+            return converted
+        if isinstance(converted[0], str):
+            message = f"{self._label} is a single number; give a list of examples"
+            raise InputTypeError(message)
+        return list(converted[0])
 
     def _example(self, example: Any, label: str) -> AnyArray:
         if isinstance(example, np.ndarray):
@@ -168,6 +222,26 @@ class TextReader:
         return ids
 
 
+def _integer_rule(spec: InputSpec, dtype: str) -> ValueRule:
+    return ValueRule(replace(spec, dtype=dtype, range=None, mask_value=None))
+
+
+def _integers(value: Any, label: str) -> AnyArray:
+    """Return a value as an array.
+
+    Raises:
+        InputTypeError: It cannot be one.
+    """
+    problem = ragged_place(value)
+    if not problem and not isinstance(value, np.ma.MaskedArray):
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf":
+            return array
+        problem = f"it has {array.dtype} values"
+    message = f"{label} cannot be read as integers ({problem or 'it is a masked array'})"
+    raise InputTypeError(message)
+
+
 def are_texts(value: Any) -> bool:
     """Whether a value is a text, or a list or array of nothing but texts."""
     if isinstance(value, np.ndarray):
@@ -177,7 +251,7 @@ def are_texts(value: Any) -> bool:
     return isinstance(value, (str, bytes))
 
 
-def _holds_text(value: Any) -> bool:
+def holds_text(value: Any) -> bool:
     """Whether the first item in a value that is not empty is text."""
     return _first_item_is_text(value) is True
 

@@ -13,7 +13,7 @@ import tf_keras
 from tf_keras.src.layers.rnn import gru_lstm_utils
 from tf_keras.src.layers.rnn.dropout_rnn_cell_mixin import DropoutRNNCellMixin
 
-from bilstm_exporter.errors import ModelFileError, UnsupportedModelError
+from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontends.base_model import (
     BaseModel,
     declared_states,
@@ -24,8 +24,8 @@ from bilstm_exporter.frontends.base_model import (
     refuse_kind,
     removed_layers,
     structure_name,
-    unique_names,
 )
+from bilstm_exporter.frontends.keras2.inputs import inputs_of
 from bilstm_exporter.frontends.keras2.operators import convertible_operators
 from bilstm_exporter.frontends.keras2.recurrent import (
     check_contract,
@@ -72,11 +72,13 @@ class Keras2Model(BaseModel):
         self.generation = f"tf_keras {tf_keras.__version__}"
         self.name = name or model.name
         _refuse_unexportable(model)
-        whole, (model, labels) = model, cut_off_labels(model)
-        model, self.preprocessing = split_off_text(model)
-        self._text_layers = removed_layers(whole, model, tf_keras)
+        whole, (ending, labels) = model, cut_off_labels(model)
+        split = split_off_text(ending)
+        model, self.preprocessing = split.model, split.preprocessing
+        self._text_layers = removed_layers(whole, ending, split.layers, tf_keras)
+        self._described = split.layers
         self._native, self.keras_model = model, _rebuilt_in_float32(model)
-        self._structure, self.inputs = _inputs(model)
+        self._structure, self.inputs = inputs_of(model)
         with first_call(self.name, self.inputs, "TensorFlow operations"):
             outputs = self._output_structure()
         self.output_structure = structure_name(outputs)
@@ -104,7 +106,9 @@ class Keras2Model(BaseModel):
 
     def layers(self) -> list[tuple[str, str]]:
         """Return name and class of every layer that is not a container, in the model's order."""
-        return layers_of(self.keras_model)
+        text = {id(layer) for one in self._described for layer in one._flatten_layers()}  # noqa: SLF001 - the only way to all
+        layers = self._all_layers()
+        return named_layers((layer for layer in layers if id(layer) not in text), tf_keras)
 
     def text_layers(self) -> list[tuple[str, str]]:
         """Return name and class of the layers that the manifest describes, not the artifacts."""
@@ -193,49 +197,6 @@ class Keras2Model(BaseModel):
 def _named_states(model: Any) -> list[tuple[str, Any]]:
     layers = model._flatten_layers()  # noqa: SLF001 - no public way to nested layers
     return named_states(layer for layer in layers if isinstance(layer, tf_keras.layers.RNN))
-
-
-def _inputs(model: Any) -> tuple[Any, tuple[DeclaredInput, ...]]:
-    """Return the structure in which a model takes its inputs, and their flat specs."""
-    structure = getattr(model, "_nested_inputs", None)
-    if structure is not None:
-        flat = tf.nest.flatten(structure)
-        if not isinstance(structure, dict) and len(flat) == 1:
-            structure = flat[0]
-        # Without a declared shape, a Sequential has only the shape of the call that built it.
-        declared = getattr(model, "_has_explicit_input_shape", True)
-        specs = [
-            DeclaredInput(name, tuple(tensor.shape), tensor.dtype.name, declared)
-            for name, tensor in zip(_input_names(model, flat), flat, strict=True)
-        ]
-        return structure, tuple(specs)
-    saved = model.save_spec(dynamic_batch=True)
-    if saved is None:
-        message = (
-            f"the model {model.name!r} was never built, so its input shapes are unknown: "
-            f"call it once on an example and export again"
-        )
-        raise ModelFileError(message)
-    structure = saved[0][0]
-    flat = tf.nest.flatten(structure)
-    if isinstance(structure, dict):
-        names = list(map(str, sorted(structure)))
-    else:
-        names = [f"input_{i}" for i in range(len(flat))] if len(flat) > 1 else ["input"]
-    if len(names) != len(flat):  # a dict of dicts
-        names = [f"input_{i}" for i in range(len(flat))]
-    specs = [
-        DeclaredInput(name, tuple(spec.shape), spec.dtype.name, declared=False)
-        for name, spec in zip(names, flat, strict=True)
-    ]
-    return structure, tuple(specs)
-
-
-def _input_names(model: Any, flat: Sequence[Any]) -> tuple[str, ...]:
-    names = list(getattr(model, "input_names", None) or [])
-    if len(names) != len(flat):
-        names = [tensor.name for tensor in flat]
-    return unique_names(names)
 
 
 def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:

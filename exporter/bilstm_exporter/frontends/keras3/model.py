@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from bilstm_exporter.errors import ModelFileError
 from bilstm_exporter.frontends.base_model import (
     BaseModel,
     declared_states,
@@ -23,6 +22,7 @@ from bilstm_exporter.frontends.base_model import (
     removed_layers,
     structure_name,
 )
+from bilstm_exporter.frontends.keras3.inputs import inputs_of
 from bilstm_exporter.frontends.keras3.operators import convertible_operators
 from bilstm_exporter.frontends.keras3.recurrent import (
     check_contract,
@@ -65,15 +65,18 @@ class Keras3Model(BaseModel):
     def __init__(self, model: keras.Model, name: str | None = None) -> None:
         check_contract()
         ending, labels = cut_off_labels(model)
-        self.keras_model, self.preprocessing = split_off_text(ending)
-        self._text_layers = removed_layers(model, self.keras_model, keras)
+        split = split_off_text(ending)
+        self.keras_model, self.preprocessing = split.model, split.preprocessing
+        self._described = split.layers
+        self._text_layers = removed_layers(model, ending, split.layers, keras)
         self.name = name or self.keras_model.name
-        self._structure, self.inputs = _inputs(self.keras_model)
+        self._structure, self.inputs = inputs_of(self.keras_model)
         _refuse_unexportable(self.keras_model, self.inputs)
+        described = {id(layer) for text in split.layers for layer in text._flatten_layers()}  # noqa: SLF001 - the only way to all
         self._policies = {
             layer: layer.dtype_policy
             for layer in self._all_layers()
-            if layer.dtype_policy.compute_dtype != "float32"
+            if layer.dtype_policy.compute_dtype != "float32" and id(layer) not in described
         }
         symbolic = [
             keras.KerasTensor(spec.shape, spec.dtype, name=spec.name) for spec in self.inputs
@@ -104,7 +107,9 @@ class Keras3Model(BaseModel):
 
     def layers(self) -> list[tuple[str, str]]:
         """Return name and class of every layer that is not a container, in the model's order."""
-        return layers_of(self.keras_model)
+        text = {id(layer) for one in self._described for layer in one._flatten_layers()}  # noqa: SLF001 - the only way to all
+        layers = self._all_layers()
+        return named_layers((layer for layer in layers if id(layer) not in text), keras)
 
     def text_layers(self) -> list[tuple[str, str]]:
         """Return name and class of the layers that the manifest describes, not the artifacts."""
@@ -199,62 +204,6 @@ def _float32_policies(policies: dict[Any, Any]) -> Iterator[None]:
     finally:
         for layer, policy in policies.items():
             layer.dtype_policy = policy
-
-
-def _inputs(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
-    """Return the structure in which a model takes its inputs, and their flat specs."""
-    declared = getattr(model, "inputs", None)
-    if declared:
-        inner = getattr(model, "_functional", None) or model
-        structure = getattr(inner, "_inputs_struct", declared)
-        specs = [
-            DeclaredInput(tensor.name, tuple(tensor.shape), tensor.dtype)
-            for tensor in tree.flatten(structure)
-        ]
-        return structure, tuple(specs)
-    if not model.built:
-        message = (
-            f"the model {model.name!r} was never built, so its input shapes are unknown: "
-            f"call it once on an example, or give it a keras.Input, and export again"
-        )
-        raise ModelFileError(message)
-    return _inputs_of_subclass(model)
-
-
-def _inputs_of_subclass(model: keras.Model) -> tuple[Any, tuple[DeclaredInput, ...]]:
-    """Return the inputs of a subclassed model, from the shapes of the call that built it."""
-    config = model.get_build_config() or {}
-    shapes = config.get("input_shape") or config.get("shapes_dict")
-    if not shapes:
-        message = (
-            f"the subclassed model {model.name!r} does not record its input shapes: "
-            f"call it once on an example, save it again, and export that file. If it was called, "
-            f"its call reads values of tensors in Python (if, float(), numpy), which no file can: "
-            f"write it with keras.ops"
-        )
-        raise ModelFileError(message)
-    structure, flat = _shape_structure(shapes)
-    specs = [
-        DeclaredInput(
-            name=name if len(flat) > 1 or name else "input",
-            shape=(None, *shape[1:]),
-            dtype=keras.config.floatx(),
-            declared=False,
-        )
-        for name, shape in flat
-    ]
-    return structure, tuple(specs)
-
-
-def _shape_structure(shapes: Any) -> tuple[Any, list[tuple[str, tuple[int | None, ...]]]]:
-    """Read a tuple of sizes, a list of such tuples, or a dict of them."""
-    if isinstance(shapes, dict):
-        names = sorted(shapes)
-        return dict.fromkeys(names, 0), [(name, tuple(shapes[name])) for name in names]
-    if all(size is None or isinstance(size, int) for size in shapes):
-        return 0, [("input", tuple(shapes))]
-    flat = [(f"input_{i}", tuple(shape)) for i, shape in enumerate(shapes)]
-    return [0] * len(flat), flat
 
 
 def _output_names(model: keras.Model, outputs: Any) -> tuple[str, ...]:
