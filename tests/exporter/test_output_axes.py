@@ -13,6 +13,7 @@ from bilstm_exporter import export
 from bilstm_exporter.errors import DataError
 from bilstm_exporter.evaluation.data import read_data
 from bilstm_exporter.frontends.loading import read
+from bilstm_exporter.inspection.interface import find_interface
 from bilstm_exporter.inspection.properties import inspect_model
 from bilstm_runtime.errors import InputError
 from bilstm_runtime.spec import Axis
@@ -82,6 +83,67 @@ AXES = {
     cut_to_longest: [(BATCH, BY_VALUES, Axis(None, 6))],
     valid_steps: [(BY_VALUES, Axis(None, 4))],
 }
+
+
+def padded(t, length):
+    return tf.pad(t, [[0, 0], [0, tf.maximum(length - tf.shape(t)[1], 0)], [0, 0]])
+
+
+def running_mean(t):
+    by_step = tf.scan(lambda mean, step: (mean + step) / 2, tf.transpose(t, [1, 0, 2]))
+    return tf.transpose(by_step, [1, 0, 2])
+
+
+# Functions of the steps of a recurrence, and the axes of their results.
+FREE, FEATURES = Axis(None, None), Axis(None, 4)
+RELATIONS = {
+    "at most 500 steps": (lambda t: t[:, : tf.minimum(tf.shape(t)[1], 500)], (BATCH, FREE)),
+    "the last 200000 steps": (lambda t: t[:, -200_000:], (BATCH, FREE)),
+    "at least 300 steps": (lambda t: padded(t, 300), (BATCH, FREE)),
+    "500 steps": (lambda t: padded(t, 500)[:, :500], (BATCH, Axis(None, 500))),
+    "a multiple of 128": (
+        lambda t: tf.pad(t, [[0, 0], [0, -tf.shape(t)[1] % 128], [0, 0]]),
+        (BATCH, FREE),
+    ),
+    "half, rounded up": (lambda t: t[:, ::2], (BATCH, FREE)),
+    "all but three": (lambda t: t[:, 3:], (BATCH, FREE)),
+    "as many": (lambda t: t * 2, (BATCH, TIME)),
+    "as many as in a loop": (running_mean, (BATCH, TIME)),
+    "a loop over 200 steps": (lambda t: running_mean(t[:, :200]), (BATCH, FREE)),
+    "two of each row": (lambda t: tf.stack([t, -t]), (Axis(None, 2), BATCH, TIME)),
+}
+
+
+def related(k, function):
+    frames = k.Input((None, 3), name="x")
+    return k.Model(frames, k.layers.Lambda(function)(steps_of(k, frames)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_lengths_are_claimed_for_every_size(generation, relation):
+    function, axes = RELATIONS[relation]
+    model, _ = read(related(GENERATIONS[generation], function))
+    assert find_interface(model).outputs[0].axes == (*axes, FEATURES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_length_above_those_of_the_probes(generation, tmp_path):
+    def both(t):
+        return tf.stack([padded(t[:, :500], 300), padded(t[:, :500], 300) ** 2])
+
+    library = GENERATIONS[generation]
+    model = related(library, both)
+    export(model, tmp_path / "bundle")
+    for backend in ("onnx", "litert"):
+        loaded = bilstm_runtime.load(tmp_path / "bundle", backend=backend)
+        for batch, time, length in ((1, 2, 300), (3, 301, 301), (2, 501, 500)):
+            x = examples(model, batch, time, 0)
+            found = loaded.predict(x)
+            assert found.shape == (2, batch, length, 4)
+            np.testing.assert_allclose(found, model(x, training=False), rtol=1e-4, atol=1e-5)
 
 
 def examples(model, batch, time, seed):

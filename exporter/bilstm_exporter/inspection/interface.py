@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import math
 import time as clock
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import OptionError, UnsupportedModelError, plain_text
 from bilstm_exporter.ir.markers import MarkedGraph, mark_recurrences
+from bilstm_exporter.ir.static_shapes import output_shapes
 from bilstm_exporter.keras_model import DeclaredInput, KerasModel
 from bilstm_exporter.loaded import shapes_at, time_axes
 from bilstm_runtime.sampling import limits, random_values
@@ -31,6 +34,16 @@ _MAX_MINIMUM = 64
 # A model for raw audio takes no input shorter than a window of some hundred samples.
 _LARGER_SIZES = tuple((2**n, 3 * 2 ** (n - 1), 2**n, 3 * 2 ** (n - 1)) for n in range(7, 18))
 _MAX_FAILING_SECONDS = 5.0
+# Primes, which no multiple of a block is, for shapes without values and for calls. The largest
+# exceed a minute of sound. A model with a table of positions takes no larger size than its table.
+_INFERRED_SIZES = (
+    (1048573, 1048571, 1048559, 1048549), (131071, 131063, 131059, 131041),
+    (16381, 16369, 16363, 16361), (2039, 2029, 2027, 2017), (509, 503, 499, 491),
+    (127, 113, 109, 107),
+)  # fmt: skip
+_INFERRED_BATCH = 31
+_CALLED_SIZES = ((1009, 1013, 1019, 1021), *_INFERRED_SIZES[-2:])
+_MAX_CALLED_VALUES = 2**20
 _MAX_NOT_FINITE = 4
 
 # User code in a model may raise any exception for an input that it does not accept.
@@ -104,7 +117,7 @@ def find_interface(
     facts = input_facts(graph.function)
     inputs, typical, outputs = _tie_axes(model, declared, facts, time)
     inputs = _with_minimums(model, inputs, typical, is_finite=_all_finite(outputs))
-    specs = _output_specs(model, inputs, typical, outputs)
+    specs = _output_specs(model, graph, inputs, typical, outputs)
     if shapes_may_follow_values(graph.function):
         specs = _with_value_sizes(model, inputs, specs, typical, outputs)
     found = Interface(inputs, specs, typical, graph)
@@ -560,6 +573,7 @@ def _fixed(
 
 def _output_specs(
     model: KerasModel,
+    graph: MarkedGraph,
     inputs: tuple[InputSpec, ...],
     typical: Mapping[str, int],
     typical_outputs: list[np.ndarray],
@@ -567,32 +581,81 @@ def _output_specs(
     """Find which axes of the outputs follow which axis of the inputs."""
     free = {a.name for spec in inputs for a in spec.axes if a.size is None and a.name}
     minimums = {a.name: a.min for spec in inputs for a in spec.axes if a.size is None}
-    variants = [dict(typical)]
-    outputs = [typical_outputs]
+    seen: list[_Seen] = [(typical, [output.shape for output in typical_outputs])]
     for name in sorted(free):
         for factor in (2, 3):
             variant = {**typical, name: typical[name] * factor}
             result = _call(model, inputs, variant)
             if not isinstance(result, Exception):
-                variants.append(variant)
-                outputs.append(result)
+                seen.append((variant, [output.shape for output in result]))
                 break
         # A model that cuts its input to some length returns shorter inputs as they are.
         variant = {**typical, name: minimums.get(name, typical[name])}
         result = _call(model, inputs, variant)
         if variant != typical and not isinstance(result, Exception):
-            variants.append(variant)
-            outputs.append(result)
+            seen.append((variant, [output.shape for output in result]))
+    # It may also cut or pad to a length above all of these.
+    seen += _at_large_sizes(model, graph, inputs, typical, typical_outputs)
     specs = []
-    for index, name in enumerate(model.flat_output_names):
-        arrays = [output[index] for output in outputs]
+    for index, (name, output) in enumerate(
+        zip(model.flat_output_names, typical_outputs, strict=True)
+    ):
         axes: list[Axis] = []
-        for position in range(arrays[0].ndim):
-            sizes = [array.shape[position] for array in arrays]
+        for position in range(output.ndim):
+            known = [
+                (shape[position], variant)
+                for variant, shapes in seen
+                if (shape := shapes[index]) is not None and shape[position] is not None
+            ]
+            sizes, variants = zip(*known, strict=True)
             may_be_batch = all(axis.name != BATCH for axis in axes)
             axes.append(_output_axis(sizes, variants, may_be_batch=may_be_batch))
-        specs.append(OutputSpec(name, str(arrays[0].dtype), tuple(axes)))
+        specs.append(OutputSpec(name, str(output.dtype), tuple(axes)))
     return tuple(specs)
+
+
+_Seen: TypeAlias = tuple[Mapping[str, int], Sequence[Sequence[int | None] | None]]
+"""The sizes of the named axes of the inputs, and the shape of each output, as far as known."""
+
+
+def _at_large_sizes(
+    model: KerasModel,
+    graph: MarkedGraph,
+    inputs: tuple[InputSpec, ...],
+    typical: Mapping[str, int],
+    typical_outputs: Sequence[np.ndarray],
+) -> list[_Seen]:
+    """Find the shapes of the outputs at sizes far above those of the probes.
+
+    They are inferred from the graph or, if a size depends on a loop, found by a call.
+    """
+    free = [name for name in typical if name != BATCH]
+    batch_is_free = inputs[0].axes[0].size is None
+
+    def variant_of(sizes: Sequence[int], batch: int) -> dict[str, int]:
+        own = {BATCH: batch} if batch_is_free else {}
+        # Axes of different names have different sizes.
+        return {**typical, **own, **dict(zip(free, itertools.cycle(sizes)))}
+
+    found: list[_Seen] = []
+    for sizes in _INFERRED_SIZES:
+        variant = variant_of(sizes, _INFERRED_BATCH)
+        shapes = output_shapes(graph, shapes_at(inputs, variant))
+        if shapes is not None:
+            found.append((variant, shapes))
+            if not any(shape is None or None in shape for shape in shapes):
+                return found
+            break
+    for sizes in _CALLED_SIZES:
+        variant = variant_of(sizes, typical[BATCH] + 1)
+        if max(map(math.prod, shapes_at(inputs, variant))) > _MAX_CALLED_VALUES:
+            continue
+        result = _call(model, inputs, variant)
+        if not isinstance(result, Exception) and all(
+            output.ndim == other.ndim for output, other in zip(result, typical_outputs, strict=True)
+        ):
+            return [*found, (variant, [output.shape for output in result])]
+    return found
 
 
 def _output_axis(
