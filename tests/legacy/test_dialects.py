@@ -13,6 +13,7 @@ import tf_keras
 from tf_keras import layers as L
 
 from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.frontends.files.model_file import inspect
 from bilstm_exporter.frontends.keras2.legacy_config import updated_config
 from bilstm_exporter.frontends.loading import read
 
@@ -63,6 +64,18 @@ def test_keras1_sequential(tmp_path):
     found, origin = check_read(model, path)
     assert origin.why.endswith("saved by Keras 1.2.2")
     assert found.generation.startswith("tf_keras 2.")
+
+
+@pytest.mark.parametrize(
+    ("version", "saver"),
+    [("1.2.2", "Keras"), ("2.15.0", "Keras"), ("2.16.0", "tf_keras"), ("2.21.0", "tf_keras")],
+)
+def test_the_library_that_saved_a_file(version, saver, tmp_path):
+    path = tmp_path / "model.json"
+    config = {"class_name": "Sequential", "config": {"layers": []}, "keras_version": version}
+    path.write_text(json.dumps(config))
+    found = inspect(path)
+    assert (found.generation, found.why) == ("tf_keras", f"saved by {saver} {version}")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -11,6 +11,7 @@ from keras import layers as kl
 
 from bilstm_exporter import pipeline
 from bilstm_exporter.cli.export import main
+from bilstm_exporter.evaluation.reasons import NO_DATA
 from exporter.models import floats
 
 PARITY, OPTION, FOLDER = 1, 2, 4
@@ -191,6 +192,14 @@ def test_that_a_page_has_no_curves_is_said_first(monkeypatch, capsys):
     main(["m.keras", "--streaming", "--html", "page.html"])
     first, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith("export-bilstm: the page has no plots: matplotlib")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("options", [[], ["--json"], ["--quiet"]])
+def test_a_search_without_data_says_first_what_is_not_known(capsys, options):
+    main(["m.keras", "--max-kb", "900", *options])
+    *said, _error = capsys.readouterr().err.splitlines()
+    assert said[:1] == ([] if "--quiet" in options else [NO_DATA])
 
 
 def test_no_model_at_all(fails):

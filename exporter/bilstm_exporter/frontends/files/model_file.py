@@ -35,6 +35,8 @@ from bilstm_exporter.frontends.files.limits import (
 )
 
 KERAS3, TF_KERAS = "keras3", "tf_keras"
+# The last minor version of Keras 2; later versions of it are tf_keras's own.
+_LAST_KERAS_2 = 15
 SAVED_MODEL_FILE = "saved_model.pb"
 LAMBDA = "<lambda>"  # what a SavedModel records of a function without a name
 NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
@@ -652,9 +654,11 @@ def _text(value: Any) -> str:
 
 def _generation(config: Any, version: str) -> tuple[str, str]:
     """Return the library that must read a configuration, and the reason."""
-    major = version.split(".", maxsplit=1)[0]
+    major, minor = (*version.split("."), "")[:2]
     if major.isdigit():
-        return KERAS3 if int(major) >= 3 else TF_KERAS, f"saved by Keras {version}"
+        is_own = major == "2" and minor.isdigit() and int(minor) > _LAST_KERAS_2
+        saver = f"{TF_KERAS if is_own else 'Keras'} {version}"
+        return KERAS3 if int(major) >= 3 else TF_KERAS, f"saved by {saver}"
     keys = set(_keys(config))
     for generation, known, name in (
         (TF_KERAS, _KERAS1_KEYS, "1"),
