@@ -274,12 +274,49 @@ def test_a_repeated_axis_of_size_1_is_gathered(axes, repeats, operators):
             apart = Unsqueeze(x, axes)
             y = Tile(apart, repeats)
         }}""")
-    clean(model, gather_repeats=True)
+    clean(model, for_tract=True)
     assert [node.op_type for node in model.graph] == ["Unsqueeze", *operators]
     x = np.arange(8, dtype=np.float32).reshape(2, 4)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
     (found,) = session.run(None, {model.graph.inputs[0].name: x})
     np.testing.assert_array_equal(found, np.tile(np.expand_dims(x, axes[0]), repeats))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "count"), [("steps", 1), ("steps, last", 1), ("last, cell", 1), ("steps, cell", 2)]
+)
+def test_a_cell_state_beside_the_steps_has_an_operator_of_its_own(outputs, count):
+    """tract fails on an LSTM of which both are read."""
+    names = outputs.split(", ")
+    model = ir.from_onnx_text(f"""
+        <ir_version: 8, opset_import: ["": {OPSET}]>
+        encode (float[t, b, 3] x, float[1, 8, 3] w, float[1, 8, 2] r)
+            => ({
+        ", ".join(
+            f"float[{shape}] {name}_output"
+            for name, shape in zip(names, ["a, c, d, e", "f, g, h"], strict=False)
+        )
+    })
+        {{
+            steps, last, cell = LSTM <hidden_size = 2> (x, w, r)
+            {" ".join(f"{name}_output = Neg({name})" for name in names)}
+        }}""")
+    rng = np.random.default_rng(0)
+    feeds = [
+        rng.normal(size=shape).astype(np.float32) for shape in ((5, 2, 3), (1, 8, 3), (1, 8, 2))
+    ]
+
+    def run():
+        session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+        return session.run(None, dict(zip("xwr", feeds, strict=True)))
+
+    before = run()
+    clean(model, for_tract=True)
+    assert sum(node.op_type == "LSTM" for node in model.graph) == count
+    for value, name in zip(model.graph.inputs, "xwr", strict=True):
+        value.name = name
+    for found, expected in zip(run(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_gather_does_not_follow_an_unsqueeze():

@@ -26,6 +26,7 @@ class Kernel:
             Further inputs follow the last entry. Empty: any inputs.
         outputs: The same for the outputs.
         max_version: The last version of the operator, or None for any.
+        max_rank: The largest number of axes of an input or output, or None for any.
         attributes: The values that an attribute may have. Other attributes may have any.
         constants: The positions of the inputs that must be constants, if they are there.
         ignores_lengths: Whether it ignores ``sequence_lens`` and reports nothing.
@@ -37,6 +38,7 @@ class Kernel:
     inputs: Sequence[frozenset[str] | None] = ()
     outputs: Sequence[frozenset[str] | None] = ()
     max_version: int | None = None
+    max_rank: int | None = None
     attributes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     constants: frozenset[int] = frozenset()
     ignores_lengths: bool = False
@@ -72,6 +74,8 @@ class Kernel:
                 return f"{side} {number} is {dtype}" if dtype else f"{side} {number} is absent"
         if self.max_version is not None and use.version > self.max_version:
             return f"version {use.version}"
+        if self.max_rank is not None and use.rank is not None and use.rank > self.max_rank:
+            return f"{use.rank} axes, and at most {self.max_rank} are taken"
         for number in sorted(self.constants):
             is_there = number < len(use.inputs) and use.inputs[number] != ""
             if is_there and number not in use.constants:
@@ -84,7 +88,8 @@ def kernel_table(text: str) -> dict[str, list[Kernel]]:
 
     A line is an operator, the dtypes of its inputs and, after ``->``, those of its outputs. Commas
     separate inputs, ``|`` separates the dtypes that one input may have, and ``*`` stands for any.
-    Without ``->``, the outputs have the dtypes of the first input.
+    Without ``->``, the outputs have the dtypes of the first input. A number in the name, as in
+    ``SLICE:5``, is the largest number of axes.
 
     >>> table = kernel_table("GATHER float32|int8, int32 -> float32|int8")
     >>> [sorted(dtypes) for dtypes in table["GATHER"][0].inputs]
@@ -92,10 +97,13 @@ def kernel_table(text: str) -> dict[str, list[Kernel]]:
     """
     table: dict[str, list[Kernel]] = {}
     for line in text.strip().splitlines():
-        operator, _, rest = line.strip().partition(" ")
+        name, _, rest = line.strip().partition(" ")
+        operator, _, rank = name.partition(":")
         given, _, returned = rest.partition("->")
         inputs, outputs = _dtype_sets(given), _dtype_sets(returned) or _dtype_sets(given)[:1]
-        table.setdefault(operator, []).append(Kernel(inputs, outputs))
+        table.setdefault(operator, []).append(
+            Kernel(inputs, outputs, max_rank=int(rank) if rank else None)
+        )
     return table
 
 

@@ -28,13 +28,13 @@ _KERNELS = kernel_table(
     ARG_MAX            float32|int8, int32 -> int32
     ARG_MIN            float32|int8, int32 -> int32
     AVERAGE_POOL_2D    float32|int8|int16
-    BATCH_MATMUL       float32|int8|int16
+    BATCH_MATMUL:5     float32|int8|int16
     BATCH_TO_SPACE_ND  float32|int8, int32 -> float32|int8
     BROADCAST_ARGS     int32|int64
-    BROADCAST_TO       *
+    BROADCAST_TO:5     *
     CAST               float32|int8|int16|int32|bool -> float32|int8|int16|int32
     CEIL               float32
-    CONCATENATION      float32|int8|int16|int32|int64|bool
+    CONCATENATION:6    float32|int8|int16|int32|int64|bool
     CONV_2D            float32, float32, float32
     CONV_2D            int8, int8|int4, int32 -> int8
     CONV_2D            int16, int8, int32|int64 -> int16
@@ -46,7 +46,7 @@ _KERNELS = kernel_table(
     DEPTH_TO_SPACE     float32|int8
     DEQUANTIZE         int8|int16|uint8 -> float32
     DIV                float32|int8|int32
-    DYNAMIC_UPDATE_SLICE  float32|int8|int16|int32, float32|int8|int16|int32, int32|int64 -> *
+    DYNAMIC_UPDATE_SLICE:6 float32|int8|int16|int32, float32|int8|int16|int32, int32|int64 -> *
     ELU                float32|int8
     EMBEDDING_LOOKUP   int32, float32 -> float32
     EQUAL              float32|int8|int32|int64|bool -> bool
@@ -60,12 +60,12 @@ _KERNELS = kernel_table(
     FULLY_CONNECTED    int8, int8|int4, int32 -> int8
     FULLY_CONNECTED    int16, int8, int32|int64 -> int16
     GATHER             float32|int8, int32 -> *
-    GATHER_ND          float32|int8, int32 -> *
+    GATHER_ND:6        float32|int8, int32 -> *
     GREATER            float32|int8|int16|int32|int64 -> bool
     GREATER_EQUAL      float32|int8|int32|int64 -> bool
     HARD_SWISH         float32|int8
     IF                 *
-    L2_NORMALIZATION   float32|int8
+    L2_NORMALIZATION:4 float32|int8
     L2_POOL_2D         float32
     LEAKY_RELU         float32|int8|int16
     LESS               float32|int8|int32|int64 -> bool
@@ -85,9 +85,9 @@ _KERNELS = kernel_table(
     NEG                float32
     NOT_EQUAL          float32|int8|int32|int64|bool -> bool
     PACK               float32|int8|int16|int32|int64
-    PAD                float32|int8|int16|int32, int32|int64 -> *
-    PADV2              float32|int8|int16|int32, int32|int64, float32|int8|int16|int32 -> *
-    PRELU              float32|int8
+    PAD:5              float32|int8|int16|int32, int32|int64 -> *
+    PADV2:5            float32|int8|int16|int32, int32|int64, float32|int8|int16|int32 -> *
+    PRELU:4            float32|int8
     QUANTIZE           float32|int8|int16 -> int8|int16
     QUANTIZE           int32 -> int8|int16
     REDUCE_ALL         bool, int32 -> bool
@@ -98,13 +98,13 @@ _KERNELS = kernel_table(
     RESHAPE            *
     RESIZE_BILINEAR    float32|int8, int32 -> *
     RESIZE_NEAREST_NEIGHBOR  float32|int8|int16, int32 -> *
-    REVERSE_V2         float32|int8|int16|int32|int64|uint8|bool, int32 -> *
+    REVERSE_V2:6       float32|int8|int16|int32|int64|uint8|bool, int32 -> *
     ROUND              float32
     RSQRT              float32|int8|int16
     SELECT_V2          bool, float32|int8|int16 -> *
     SHAPE              * -> int32
     SIN                float32
-    SLICE              float32|int8|int16|int32|bool, int32|int64 -> *
+    SLICE:5            float32|int8|int16|int32|bool, int32|int64 -> *
     SOFTMAX            float32|int8|int16
     SPACE_TO_BATCH_ND  float32|int8, int32 -> *
     SPACE_TO_DEPTH     float32|int8
@@ -114,12 +114,12 @@ _KERNELS = kernel_table(
     SQUARE             float32
     SQUARED_DIFFERENCE float32|int8|int16|int32
     SQUEEZE            *
-    STRIDED_SLICE      float32|int8|int16|int32|bool, int32 -> *
+    STRIDED_SLICE:4    float32|int8|int16|int32|bool, int32 -> *
     SUB                float32|int8|int16|int32
     SUM                float32|int8|int16, int32 -> *
     SVDF               float32|int8, *
     TANH               float32|int8|int16
-    TRANSPOSE          float32|int8|int16, int32 -> *
+    TRANSPOSE:5        float32|int8|int16, int32 -> *
     TRANSPOSE_CONV     int32, float32, float32 -> float32
     TRANSPOSE_CONV     int32, int8, int8, int32 -> int8
     UNIDIRECTIONAL_SEQUENCE_LSTM  float32|int8, * -> *

@@ -11,6 +11,7 @@ from bilstm_exporter.profiles.base import Kernel, Profile, Verifier
 from bilstm_exporter.profiles.registry import register
 from bilstm_exporter.targets.operators import Form
 from bilstm_runtime.backends import Session
+from bilstm_runtime.errors import BackendRunError
 from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
 
 # The names that tract registers for ONNX's own domain: onnx/src/ops of its sources, v0.23.
@@ -75,10 +76,17 @@ class _Session:
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once; see `bilstm_runtime.backends.Session.run`."""
+        import tract  # noqa: PLC0415 - an optional package
+
         shapes = tuple(array.shape for array in arrays)
-        if shapes not in self._runnables:
-            self._runnables[shapes] = self._prepared(arrays)
-        return [output.to_numpy() for output in self._runnables[shapes].run(list(arrays))]
+        try:
+            if shapes not in self._runnables:
+                self._runnables[shapes] = self._prepared(arrays)
+            return [output.to_numpy() for output in self._runnables[shapes].run(list(arrays))]
+        except tract.TractError as error:
+            said, _, _ = str(error).partition("Stack backtrace:")
+            message = f"tract does not run {self._artifact.file}: {' '.join(said.split())}"
+            raise BackendRunError(message) from error
 
     def _prepared(self, arrays: Sequence[AnyArray]) -> Any:
         import tract  # noqa: PLC0415 - an optional package

@@ -38,6 +38,7 @@ class OperatorUse:
         node: Its name, or that of its first output; it contains the name of its layer.
         needs_lengths: ONNX: whether a recurrent operator has ``sequence_lens`` and something reads
             final states that depend on them.
+        rank: The largest number of axes of an input or output, or None if it is not known.
     """
 
     operator: str
@@ -48,3 +49,4 @@ class OperatorUse:
     constants: frozenset[int] = frozenset()
     node: str = ""
     needs_lengths: bool = False
+    rank: int | None = None

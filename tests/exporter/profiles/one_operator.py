@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flatbuffers
@@ -189,6 +189,49 @@ OPERATORS: dict[str, Operator] = {
 }
 
 
+# The constants of operators on tensors with some axes of size 1 before their own, by position; the
+# values for these axes come before those of the operator's own.
+_LEADING = {
+    "BROADCAST_TO": {1: 1},
+    "DYNAMIC_UPDATE_SLICE": {2: 0},
+    "SLICE": {1: 0, 2: 1},
+    "STRIDED_SLICE": {1: 0, 2: 1, 3: 1},
+}
+
+
+def with_rank(name: str, rank: int) -> Operator:
+    """An operator of `RANKED` on tensors with that many axes."""
+    operator = OPERATORS[name]
+    more = rank - max(len(shape) for kind, shape in operator.inputs if kind == DATA)
+    ones = (1,) * more
+    inputs = [(kind, (*ones, *s)) if kind == DATA and s != () else (kind, s)
+              for kind, s in operator.inputs]  # fmt: skip
+    outputs = [(kind, (*ones, *shape)) for kind, shape in operator.outputs]
+    for position, value in _LEADING.get(name, {}).items():
+        inputs[position] = const(*[value] * more, *operator.inputs[position][1])
+    attributes = dict(operator.attributes)
+    if name in {"PAD", "PADV2"}:
+        pads = np.concatenate([np.zeros((more, 2), np.int32), operator.inputs[1][1]])
+        inputs[1] = ("int32", pads)
+    elif name == "CONCATENATION":
+        attributes["axis"] += more
+    elif name == "GATHER_ND":
+        inputs[1] = ("int32", np.array([[0] * more + [0], [0] * more + [1]], np.int32))
+        outputs = operator.outputs
+    elif name == "REVERSE_V2":
+        inputs[1] = const(1 + more)
+    elif name == "TRANSPOSE":
+        inputs[1] = const(*range(more), more + 1, more)
+    return replace(operator, inputs=inputs, outputs=outputs, attributes=attributes)
+
+
+RANKED = (
+    "BATCH_MATMUL BROADCAST_TO CONCATENATION DYNAMIC_UPDATE_SLICE GATHER_ND L2_NORMALIZATION PAD "
+    "PADV2 PRELU REVERSE_V2 SLICE STRIDED_SLICE TRANSPOSE"
+).split()
+"""Operators of which a runtime may take few axes only."""
+
+
 def depends_on_dtype(name: str) -> bool:
     """Whether an operator has tensors of the dtype under test."""
     operator = OPERATORS[name]
@@ -205,9 +248,11 @@ def dtypes_of(name: str, dtype: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return inputs, outputs
 
 
-def one_operator(name: str, dtype: str) -> tuple[bytes, list[np.ndarray]]:
-    """A model of one operator in this dtype, and inputs of ones."""
-    operator = OPERATORS[name]
+def one_operator(
+    name: str, dtype: str, operator: Operator | None = None
+) -> tuple[bytes, list[np.ndarray]]:
+    """A model of one operator in this dtype, by default as in `OPERATORS`, and inputs of ones."""
+    operator = operator or OPERATORS[name]
     model, graph, used = schema.ModelT(), schema.SubGraphT(), schema.OperatorT()
     code = schema.OperatorCodeT()
     code.builtinCode = getattr(schema.BuiltinOperator, name)

@@ -24,6 +24,14 @@ def with_states():
     return keras.Model(ids, kl.LSTM(3, return_sequences=True, return_state=True)(embedded))
 
 
+def sequence_and_states():
+    """An LSTM without a mask whose steps, last output and cell state are outputs."""
+    import keras
+
+    x = keras.Input((None, 4), name="x")
+    return keras.Model(x, kl.LSTM(3, return_sequences=True, return_state=True)(x))
+
+
 def parallel():
     """Three layers over one sequence."""
     import keras
@@ -52,6 +60,7 @@ BUILDERS = {
     "gelu": lambda: tokens(bilstm(activation="gelu"), kl.Dense(2, name="label")),
     "gru": lambda: tokens(kl.Bidirectional(kl.GRU(3)), kl.Dense(2, name="label")),
     "states": with_states,
+    "sequence_and_states": sequence_and_states,
     "hard_sigmoid": lambda: floats(
         kl.LSTM(3, recurrent_activation="hard_sigmoid"), kl.Dense(2, name="label")
     ),
@@ -67,6 +76,20 @@ def test_a_runtime_gives_the_outputs_of_keras(name, model, tmp_path):
     report = export(BUILDERS[model](), tmp_path / "bundle", target=name, recipes=recipes)
     for artifact in report.artifacts:
         assert [(one.name, one.how) for one in artifact.runtimes] == [(name, "run")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["float32", "int4"])
+def test_the_second_operator_for_a_cell_state_has_the_same_weights(recipe, tmp_path):
+    import keras
+
+    x = keras.Input((None, 64), name="x")
+    model = keras.Model(x, kl.LSTM(64, return_sequences=True, return_state=True)(x))
+    sizes = []
+    for target in ("onnxruntime", "onnx-reference"):
+        report = export(model, tmp_path / target, target=target, recipes=recipe)
+        sizes.append(report.artifacts[0].bytes)
+    assert sizes[1] < sizes[0] + 2_000
 
 
 def in_other_runtime(name, folder, file, model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -15,11 +16,20 @@ from bilstm_exporter import export
 from bilstm_exporter.errors import OptionError, TargetError
 from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.targets.operators import OperatorUse
+from bilstm_exporter.targets.tflite.operators import list_operators
 from bilstm_runtime.bundle.folder import open_bundle
 from exporter.models import bilstm, floats, tokens
 from zoo.case import randomize
 
-from .one_operator import OPERATORS, TYPES, depends_on_dtype, dtypes_of, one_operator
+from .one_operator import (
+    OPERATORS,
+    RANKED,
+    TYPES,
+    depends_on_dtype,
+    dtypes_of,
+    one_operator,
+    with_rank,
+)
 
 MICRO = PROFILES["tflite-micro"]
 STEPS = 7
@@ -56,6 +66,25 @@ def test_the_table_says_what_the_interpreter_does(name):
         inputs, outputs = dtypes_of(name, dtype)
         said = not MICRO.refusals([OperatorUse(name, inputs, outputs)])
         assert said == runs_in_micro(*one_operator(name, dtype)), dtype
+
+
+@slow
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("name", RANKED)
+def test_the_table_says_how_many_axes_the_interpreter_takes(name):
+    pytest.importorskip("tflite_micro")
+    for rank in range(3, 8):
+        content, arrays = one_operator(name, "float32", with_rank(name, rank))
+        (use,) = list_operators(content)
+        assert use.rank == rank
+        assert runs_in_micro(content, arrays) == (not MICRO.refusals([use])), rank
+
+
+def test_an_operator_on_too_many_axes_is_refused():
+    use = OperatorUse("STRIDED_SLICE", ("int8", "int32"), ("int8",), rank=5)
+    (refusal,) = MICRO.refusals([use])
+    assert refusal.text == "STRIDED_SLICE (int8, int32): 5 axes, and at most 4 are taken"
+    assert not MICRO.refusals([replace(use, rank=4)])
 
 
 def examples(model: keras.Model, count: int = 24) -> dict[str, np.ndarray]:

@@ -22,12 +22,12 @@ _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Relu", "Cast"})
 
 
-def clean(model: ir.Model, *, gather_repeats: bool = False) -> None:
+def clean(model: ir.Model, *, for_tract: bool = False) -> None:
     """Clean a model in place; its outputs stay the same.
 
     Args:
         model: The model.
-        gather_repeats: Whether to apply `GatherRepeats`.
+        for_tract: Whether to apply `GatherRepeats` and `OwnCellStates`.
     """
     types = [value.type for value in model.graph.outputs]
     ir.passes.Sequential(
@@ -51,9 +51,11 @@ def clean(model: ir.Model, *, gather_repeats: bool = False) -> None:
         # Identity: without it, onnxruntime computes wrong outputs and reports no error.
         common.OutputFixPass(),
         OwnOutputs(),
+        # Before OwnSequences: it adds operators that read the same sequence.
+        *([OwnCellStates()] if for_tract else []),
         OwnSequences(),
         ReshapeForOpenVino(),
-        *([GatherRepeats()] if gather_repeats else []),
+        *([GatherRepeats()] if for_tract else []),
         common.TopologicalSortPass(),
         RenameInOrder(),
         common.RemoveUnusedOpsetsPass(),
@@ -213,6 +215,40 @@ class OwnOutputs(ir.passes.InPlacePass):
                     graph.outputs[index] = result
                     modified = True
         return ir.passes.PassResult(model, modified)
+
+
+class OwnCellStates(ir.passes.InPlacePass):
+    """Compute the final cell state with a second LSTM where the outputs of the steps are read too.
+
+    tract 0.23 fails on an LSTM with both. onnxruntime makes one operator of the two again.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run once over the main graph and the bodies in it."""
+        nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+        found = [node for node in nodes if _reads_steps_and_cell_state(node)]
+        for node in found:
+            name = f"{node.name}/cell_state"
+            second = ir.Node(
+                node.domain,
+                node.op_type,
+                node.inputs,
+                list(node.attributes.values()),
+                num_outputs=len(node.outputs),
+                name=name,
+            )
+            for number, (value, old) in enumerate(zip(second.outputs, node.outputs, strict=True)):
+                value.name, value.type, value.shape = f"{name}:{number}", old.type, old.shape
+            _graph_of(node).insert_after(node, second)
+            node.outputs[2].replace_all_uses_with(second.outputs[2])
+        return ir.passes.PassResult(model, modified=bool(found))
+
+
+def _reads_steps_and_cell_state(node: ir.Node) -> bool:
+    if node.op_type != "LSTM" or len(node.outputs) < 3:
+        return False
+    steps, _, cell_state = node.outputs
+    return bool(steps.uses()) and bool(cell_state.uses())
 
 
 class OwnSequences(ir.passes.InPlacePass):

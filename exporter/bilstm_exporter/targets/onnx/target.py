@@ -72,7 +72,7 @@ class OnnxTarget:
             graph = loaded.marked_graph
             model = to_onnx(graph.function, self._opset, {MARKER_TYPE: keep_marker}, DOMAIN)
             forms = lower_markers(model, graph.markers, self._opset, self._forms)
-            clean(model, gather_repeats=Form.FORWARD_ONLY in self._forms)
+            clean(model, for_tract=Form.FORWARD_ONLY in self._forms)
             _name_values(model.graph, loaded)
             self._float32 = OnnxModel(_serialized(model, loaded), forms)
         return self._float32

@@ -43,6 +43,10 @@ def _listed(model: Any, subgraph: Any, operator: Any) -> OperatorUse:
         data = model.buffers[subgraph.tensors[index].buffer].data
         return data is not None and len(data) > 0
 
+    def rank(index: int) -> int:
+        shape = subgraph.tensors[index].shape
+        return 0 if shape is None else len(shape)
+
     inputs = [] if operator.inputs is None else [int(index) for index in operator.inputs]
     outputs = [] if operator.outputs is None else [int(index) for index in operator.outputs]
     options = {} if operator.builtinOptions is None else vars(operator.builtinOptions)
@@ -55,4 +59,5 @@ def _listed(model: Any, subgraph: Any, operator: Any) -> OperatorUse:
         {key: value for key, value in options.items() if isinstance(value, (bool, int, float))},
         frozenset(i for i, index in enumerate(inputs) if index >= 0 and is_constant(index)),
         name.decode() if isinstance(name, bytes) else str(name or ""),
+        rank=max((rank(index) for index in (*inputs, *outputs) if index >= 0), default=None),
     )
