@@ -10,6 +10,8 @@ runtimes; it may be given several times, as with
 
     python3.11 -m venv oldest && oldest/bin/pip install numpy==1.26.* onnxruntime==1.24.*
 
+The target web runs in Chromium, where it and web/node_modules/onnxruntime-web are installed.
+
 A cell is the number of right files and of all files. A file that the export refuses for a target is
 counted apart; its reason is printed. ``--write`` replaces the table between the markers of a file.
 """

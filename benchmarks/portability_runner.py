@@ -7,11 +7,13 @@ Prints one JSON object a file.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import json
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -19,9 +21,14 @@ from typing import Any
 
 import numpy as np
 
+import portability_web
 from bilstm_exporter.profiles import PROFILES, Profile
 from bilstm_runtime.backends import BACKENDS
 from bilstm_runtime.comparison import Difference, Tolerance, compare
+from bilstm_runtime.spec import Artifact, ModelSpec
+
+WEB = "web"
+"""The target that runs in a browser."""
 
 TOLERANCE = Tolerance(1e-5, 1e-4)
 # How much larger than in the format's own runtime the error of a quantized file may be; as in
@@ -36,6 +43,8 @@ def version_of(profile: Profile) -> str:
             return str(importlib.import_module(BACKENDS[profile.backend].package).__version__)
         except ImportError:
             return ""
+    if profile.name == WEB:
+        return portability_web.version()
     if profile.verifier is None:
         return ""
     try:
@@ -45,14 +54,25 @@ def version_of(profile: Profile) -> str:
         return ""
 
 
-def judge(profile: Profile, entry: dict[str, Any]) -> tuple[str, str]:
+@contextlib.contextmanager
+def opener(profile: Profile) -> Iterator[Callable[[bytes, Artifact, ModelSpec], Any]]:
+    """Return the function that opens a file in a runtime."""
+    if profile.name == WEB:
+        with portability_web.open_page() as page:
+            yield lambda content, artifact, _: portability_web.Session(page, content, artifact)
+    elif profile.backend:
+        yield functools.partial(BACKENDS[profile.backend].open, threads=1)
+    else:
+        yield profile.verifier.open
+
+
+def judge(
+    entry: dict[str, Any], opened: Callable[[bytes, Artifact, ModelSpec], Any]
+) -> tuple[str, str]:
     """Run one file on all cases, twice; returns the outcome, and the reason if it is not right."""
     content, artifact, spec = entry["artifact"]
     try:
-        if profile.backend:
-            session = BACKENDS[profile.backend].open(content, artifact, spec, threads=1)
-        else:
-            session = profile.verifier.open(content, artifact, spec)
+        session = opened(content, artifact, spec)
         outputs = [session.run(inputs) for inputs, _ in entry["cases"]]
         again = [session.run(inputs) for inputs, _ in reversed(entry["cases"])][::-1]
     except Exception as error:  # noqa: BLE001 - a runtime may raise anything
@@ -91,14 +111,15 @@ def main(arguments: Sequence[str]) -> None:
         return
     # bilstm_runtime refuses older versions; the table says what they compute.
     BACKENDS.update({name: replace(one, min_version="0") for name, one in BACKENDS.items()})
-    for path in sorted(folder.glob("*.pickle")):
-        entry = pickle.loads(path.read_bytes())
-        if profile.name not in entry["targets"]:
-            continue
-        outcome, why = judge(profile, entry)
-        result = {key: entry[key] for key in ("model", "recipe")}
-        result |= {"target": profile.name, "version": version, "outcome": outcome, "why": why}
-        print(json.dumps(result), flush=True)
+    with opener(profile) as opened:
+        for path in sorted(folder.glob("*.pickle")):
+            entry = pickle.loads(path.read_bytes())
+            if profile.name not in entry["targets"]:
+                continue
+            outcome, why = judge(entry, opened)
+            result = {key: entry[key] for key in ("model", "recipe")}
+            result |= {"target": profile.name, "version": version, "outcome": outcome, "why": why}
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
