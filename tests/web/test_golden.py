@@ -284,7 +284,8 @@ def test_the_example_page_predicts_at_once(name, bundles, chromium, onnxruntime_
         server(folders, [url]) as (address, results),
         opened(chromium, tmp_path / "profile", f"{address}/tests/watch.html"),
     ):
-        page, requested = results.get(timeout=120)
+        page, requested, seen = results.get(timeout=120)
+    assert not seen
     assert {f"{urlsplit(one).scheme}://{urlsplit(one).netloc}" for one in requested} == {address}
     assert len(requested) > 10
     assert 'data-state="ready"' in page

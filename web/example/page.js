@@ -117,7 +117,7 @@ function sampleText({ split, vocabulary }) {
 function describe({ name, dtype, axes }) {
   const text = bundle.manifest.preprocessing.some((item) => item.input === name);
   const shape = axes.map((axis) => axis.size ?? axis.name).join(" × ");
-  return `${name}: ${shape}, ${dtype}${text ? ", or text" : ""}`;
+  return `${name}: ${text ? `texts, or numbers (${shape}, ${dtype})` : `${shape}, ${dtype}`}`;
 }
 
 async function choose(recipe) {
