@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from bilstm_exporter.frontends.files.checkpoint_index import check_checkpoint
+
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # Keras 2.2 added the scope of the cell to the names of a recurrent layer's variables.
 _CELL = re.compile(r"(?:lstm|gru|simple_rnn)_cell(?:_\d+)?")
@@ -73,8 +75,9 @@ def load_checkpoint(model: Any, prefix: Path) -> None:
     """Load the weights of a TensorFlow checkpoint, as ``save_weights`` of Keras 2 writes.
 
     Raises:
-        ValueError: The checkpoint does not have all weights of the model.
+        ValueError: The checkpoint is damaged, or does not have all weights of the model.
     """
+    check_checkpoint(prefix)
     if has_only_names(prefix):
         names = [getattr(one, "path", one.name) for one in model.weights]
         assign_by_name(names, model.weights, prefix)

@@ -24,8 +24,14 @@ from tf_keras.src.saving.legacy.saved_model import load as keras_loader
 from tf_keras.src.saving.legacy.saved_model.constants import METRIC_IDENTIFIER
 
 from bilstm_exporter.errors import ModelFileError, UntrustedCodeError
+from bilstm_exporter.frontends.files.checkpoint_index import check_checkpoint
 from bilstm_exporter.frontends.files.known_objects import KnownObjects
-from bilstm_exporter.frontends.files.model_file import SAVED_MODEL_FILE, ModelFile, with_config
+from bilstm_exporter.frontends.files.model_file import (
+    SAVED_MODEL_FILE,
+    ModelFile,
+    checkpoint_files,
+    with_config,
+)
 from bilstm_exporter.frontends.files.named_checkpoint import load_checkpoint
 from bilstm_exporter.frontends.files.training_settings import own_training_settings
 from bilstm_exporter.frontends.keras2.allowed_operators import refused_operators
@@ -181,6 +187,9 @@ def _load_saved_model(
         if set(refused) == {_TEXT_FILE_TABLE} and configs[0]["class_name"] in _GRAPHS:
             return _load_without_graph(file, custom_objects)
         _refuse(path, refused)
+    variables = path / "variables" / "variables"
+    if checkpoint_files(variables):
+        check_checkpoint(variables)
     inert = dict.fromkeys(own_training_settings(saved_configs(path), known), Inert)
     with _acyclic_graphs():
         model = tf_keras.models.load_model(
