@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from dataclasses import replace
 
@@ -371,6 +372,19 @@ def test_texts_in_a_csv_file_are_answered(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"no\.npz cannot be read: No such file"):
         read_data(tmp_path / "no.npz", model_spec())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("read", [check_file, lambda path: read_data(path, model_spec())])
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path, kind, read):
+    path = tmp_path / "d.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="is a pipe or a device"):
+        read(path)
 
 
 def test_a_file_that_unpacks_to_more_than_is_read(tmp_path):

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -203,12 +204,15 @@ def _locate(path: str | os.PathLike[str]) -> tuple[Path, str, int]:
         message = f"{file}: data is read from files that end in {endings}"
         raise DataError(message)
     try:
-        size = file.stat().st_size
+        status = file.stat()
     except OSError as error:
         message = f"{file} cannot be read: {error.strerror or error}"
         raise DataError(message) from error
-    _check_size(file, ending, size)
-    return file, ending, size
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        message = f"{file} is a pipe or a device; an export reads its examples twice: give a file"
+        raise DataError(message)
+    _check_size(file, ending, status.st_size)
+    return file, ending, status.st_size
 
 
 def _check_size(file: Path, ending: str, size: int) -> None:
