@@ -261,8 +261,9 @@ def _collect_leftovers(folder: Path) -> None:
             old = workspace / _OLD
             if old.is_dir() and not folder.exists():
                 old.rename(folder)
-            if old.is_dir():
-                _discard(old, folder)
+            for replaced in (old, workspace / _NEW):  # after the exchange, the old one is in "new"
+                if replaced.is_dir():
+                    _discard(replaced, folder)
             shutil.rmtree(workspace, ignore_errors=True)
         elif workspace.name.startswith(f".{folder.name}-") and workspace.name.endswith(_SUFFIX):
             _remove_unmarked(workspace)

@@ -134,6 +134,19 @@ def test_a_killed_export_leaves_a_bundle_and_the_next_cleans_up(old, tmp_path, h
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@pytest.mark.parametrize("name", ["new", "old"])
+def test_a_file_that_was_added_before_a_kill_is_kept(old, tmp_path, name):
+    """After the exchange, the old bundle stands where the new one was written."""
+    left = tmp_path / ".out-x1y2z3a4.export"
+    shutil.copytree(FIXTURES / "pair", left / name)
+    (left / MARKER).write_text("")
+    (left / name / "notes.txt").write_text("mine")
+    replace(old)
+    assert (old / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_an_export_that_is_alive_keeps_its_folder(old):
     with staged(old, overwrite=True) as aside:
         shutil.copytree(FIXTURES / "classifier", aside, dirs_exist_ok=True)
