@@ -312,14 +312,11 @@ def test_saved_model_that_calls_python_needs_trust(tmp_path):
         read(tmp_path / "saved")
 
 
-def test_ragged_and_text_inputs_are_refused_in_words(tmp_path):
+def test_ragged_inputs_are_refused_in_words(tmp_path):
     ragged = L.Input((None, 4), ragged=True)
     tf_keras.Model(ragged, L.LSTM(3)(ragged)).save(tmp_path / "ragged.h5")
     with pytest.raises(NotImplementedError, match="ragged"):
         read(tmp_path / "ragged.h5")
-    text = L.Input((), dtype="string")
-    with pytest.raises(NotImplementedError, match="text"):
-        read(tf_keras.Model(text, L.StringLookup(vocabulary=["a"])(text)))
 
 
 def test_without_tf_keras(model, tmp_path, monkeypatch):
