@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilstm_exporter.bundle.folder import check_creatable, check_writable, planned_folder
-from bilstm_exporter.errors import MissingLibraryError
+from bilstm_exporter.errors import MissingLibraryError, OptionError
 from bilstm_exporter.evaluation.data import check_file
 from bilstm_exporter.options import ExportOptions, ExportSettings
 from bilstm_exporter.progress import captured_stderr
@@ -57,6 +57,7 @@ def export(
     """
     export_options = ExportOptions(**options)
     check_before_loading(model, out, export_options)
+    _check_keras_backend()
     try:
         with _quiet_import():
             from bilstm_exporter.pipeline import run_export  # noqa: PLC0415 - loads TensorFlow
@@ -68,10 +69,28 @@ def export(
         )
         raise MissingLibraryError(message) from error
 
+    _check_keras_backend()  # keras.json may name it
     outcome = run_export(model, out, export_options, progress)
     if isinstance(outcome, FailedExport):
         raise outcome.error
     return outcome
+
+
+def _check_keras_backend() -> None:
+    """Refuse a Keras that computes with another backend, as far as that is known.
+
+    Raises:
+        OptionError: It is not TensorFlow.
+    """
+    config = getattr(sys.modules.get("keras"), "config", None)
+    backend = os.environ.get("KERAS_BACKEND") if config is None else config.backend()
+    if backend and backend != "tensorflow":
+        message = (
+            f"Keras uses the backend {backend!r} in this process, and an export calls the model "
+            f"with TensorFlow: save it with model.save('model.keras'), and run export-bilstm "
+            f"model.keras, or export the file in a process with KERAS_BACKEND=tensorflow"
+        )
+        raise OptionError(message)
 
 
 @contextlib.contextmanager

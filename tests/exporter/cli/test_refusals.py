@@ -371,6 +371,18 @@ def test_a_folder_in_the_way_from_python(tmp_path):
     assert isinstance(raised.value, OSError)
 
 
+def test_another_backend_of_keras_from_python(tmp_path, monkeypatch):
+    model = MODELS["lstm"]()
+    for known_by in ("keras", "environment"):
+        if known_by == "keras":
+            monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+        else:
+            monkeypatch.delitem(sys.modules, "keras")
+            monkeypatch.setenv("KERAS_BACKEND", "torch")
+        with pytest.raises(OptionError, match=r"the backend 'torch' in .*: save it with"):
+            export(model, tmp_path / "out")
+
+
 def test_an_unknown_option_from_python(tmp_path):
     with pytest.raises(TypeError, match="quantize"):
         export(MODELS["lstm"](), tmp_path / "out", quantize=True)
