@@ -1,13 +1,15 @@
 """Compares the ids that the runtime computes with those of the original tokenizers.
 
     python benchmarks/text_equality.py [--texts 100000] [--seed 0]
-        [--only legacy,tokenizers,layers,layers-of-tf_keras,numbers]
+        [--only legacy,tokenizers,layers,layers-of-tf_keras,numbers,integers,places]
 
 Random Unicode texts: words of a vocabulary, upper-cased and lower-cased, punctuation, every kind
 of whitespace, characters of all planes, empty texts and long ones. `legacy` compares with the
 `Tokenizer` and `pad_sequences` of tf_keras, `tokenizers` with the library of that name, `layers`
 with the text layers of Keras 3 with every option, and `layers-of-tf_keras` with those of tf_keras.
-`numbers` compares exported files with layers of both that take numbers and stay in the graph.
+`numbers` compares exported files with layers of both that take numbers and stay in the graph,
+`integers` compares with layers that hash integers or stop at unknown ones, and `places` compares
+exported files of text layers that share an input and stand inside other models.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,7 +36,7 @@ from bilstm_exporter.frontends.keras3.text import split_off_text as split_off_te
 from bilstm_exporter.processing.tokenizers import Length, preprocessing_of, read_tokenizers
 from bilstm_runtime import load
 from bilstm_runtime.spec import Axis, InputSpec, ModelSpec
-from bilstm_runtime.text import make_encoder
+from bilstm_runtime.text import RawValue, TextReader, make_encoder
 
 WORDS = [
     *("so", "good", "Film", "it's", "na\u00efve", "Stra\u00dfe", "\u65e5\u672c", "I", "\u0130"),
@@ -177,11 +179,10 @@ def check_layers(count: int, seed: int, library: Any = keras) -> int:
     wrong = total = 0
     start = time.perf_counter()
     layers = list(text_layers(library))
-    split_off_text = split_off_text_3 if library is keras else split_off_text_2
     for number, (layer, shape) in enumerate(layers):
         x = library.Input(shape, dtype="string", name="x")
         outputs = library.layers.Reshape((-1,), dtype="float32")(layer(x))
-        (entry,) = split_off_text(library.Model(x, outputs)).preprocessing
+        (entry,) = split_off_text(library, library.Model(x, outputs))
         encoder = make_encoder(entry)
         texts = list(random_texts(count // len(layers) + 1, seed=seed + 1000 + number))
         for at in range(0, len(texts), 500):
@@ -201,6 +202,12 @@ def check_layers(count: int, seed: int, library: Any = keras) -> int:
                         print("differs:", layer.get_config(), row, file=sys.stderr)
     report(f"{len(layers)} text layers of {library.__name__}", total, wrong, start)
     return wrong
+
+
+def split_off_text(library: Any, model: Any) -> tuple[Any, ...]:
+    """Return what the manifest says of a model's text layers."""
+    split = split_off_text_3 if library is keras else split_off_text_2
+    return tuple(split(model).preprocessing)
 
 
 def text_layers(library: Any) -> Iterator[tuple[Any, tuple[int | None, ...]]]:
@@ -312,6 +319,150 @@ def number_layers(library: Any) -> Iterator[tuple[str, Any]]:
     yield "integers", kl.Rescaling(0.3, offset=7.0)
 
 
+def check_integers(count: int, seed: int) -> int:
+    """Compare with layers that hash integers; returns the number of examples that differ."""
+    wrong_in_all = 0
+    for library in (keras, tf_keras):
+        layers = list(integer_layers(library))
+        wrong = total = 0
+        start = time.perf_counter()
+        for number, (layer, dtype, known) in enumerate(layers):
+            x = library.Input((3,), dtype=dtype, name="x")
+            (entry,) = split_off_text(library, library.Model(x, layer(x)))
+            axes = (Axis("batch", None), Axis(None, entry.size or 3))
+            is_id = entry.output_mode == "int"
+            spec = InputSpec(entry.input, "int32" if is_id else "float32", axes)
+            reader = TextReader(entry, spec, can_pad=False)
+            values = random_integers(count // len(layers) + 1, dtype, known, seed + number)
+            for at in range(0, len(values), 1000):
+                part = values[at : at + 1000]
+                found = np.stack(reader.read(RawValue(part)) or [])
+                wanted = np.asarray(layer(tf.constant(part)))
+                wrong += int(np.sum(np.any(found != wanted, axis=-1)))
+                total += len(part)
+        report(f"{len(layers)} layers of integers of {library.__name__}", total, wrong, start)
+        wrong_in_all += wrong
+    return wrong_in_all
+
+
+def random_integers(count: int, dtype: str, known: list[int] | None, seed: int) -> np.ndarray:
+    """Return `[count, 3]` integers: any of the dtype, its ends, small ones, and known ones.
+
+    Args:
+        count: The number of examples.
+        dtype: The dtype.
+        known: The only ones that may occur; None for any.
+        seed: The seed.
+    """
+    rng = np.random.default_rng(seed)
+    if known is not None:
+        return rng.choice(np.array(known, dtype), (count, 3))
+    limits = np.iinfo(dtype)
+    values = rng.integers(limits.min, limits.max, (count, 3), dtype, endpoint=True)
+    small = rng.integers(-12, 12, (count, 3), dtype)
+    ends = rng.choice(
+        np.array([limits.min, limits.min + 1, limits.max - 1, limits.max]), (count, 3)
+    )
+    kind = rng.integers(3, size=(count, 3))
+    return np.choose(kind, [values, small, ends]).astype(dtype)
+
+
+def integer_layers(library: Any) -> Iterator[tuple[Any, str, list[int] | None]]:
+    """Yield layers of integers that no file can hold, with the dtype and integers they take."""
+    kl = library.layers
+    modes = ("int", "multi_hot", "count")
+    for dtype in ("int32", "int64"):
+        for mask in (None, 0, -1):
+            for salt in (None, 133, [133, 2**40]):
+                for mode in modes:
+                    options = {"num_bins": 17, "mask_value": mask, "salt": salt}
+                    yield kl.Hashing(output_mode=mode, **options), dtype, None
+    for mask in (None, 0, -1):
+        known = [5, -7, 2**63 - 1, -(2**63)]
+        for mode in modes:
+            options = {"vocabulary": known, "mask_token": mask, "output_mode": mode}
+            allowed = known if mask is None else [*known, mask]
+            yield kl.IntegerLookup(num_oov_indices=0, **options), "int64", allowed
+            for salt in (None, 7, [1, 2]) if library is keras else ():
+                options |= {"num_oov_indices": 3, "oov_method": "farmhash", "salt": salt}
+                yield kl.IntegerLookup(**options), "int64", None
+
+
+def check_places(count: int, seed: int) -> int:
+    """Compare exported files that take one text for several inputs; returns how many differ."""
+    texts = np.array(list(random_texts(count // 4, seed=seed + 5000)))[:, None]
+    numbers = random_integers(len(texts), "int64", None, seed)
+    wrong_in_all = 0
+    for library in (keras, tf_keras):
+        start = time.perf_counter()
+        model = model_of_places(library)
+        given = {"text": texts, "numbers": numbers}
+        wanted = {
+            name: np.concatenate(parts)
+            for name, parts in joined(
+                model({key: tf.constant(value[at : at + 1000]) for key, value in given.items()})
+                for at in range(0, len(texts), 1000)
+            ).items()
+        }
+        wrong = total = 0
+        with tempfile.TemporaryDirectory() as folder:
+            export(model, folder, overwrite=True)
+            for backend in ("onnx", "litert"):
+                found = load(folder, backend=backend).predict(given)
+                for name, values in wanted.items():
+                    total += len(values)
+                    wrong += int(np.sum(np.any(found[name] != values, axis=-1)))
+        report(f"{len(wanted)} text layers in places of {library.__name__}", total, wrong, start)
+        wrong_in_all += wrong
+    return wrong_in_all
+
+
+def joined(outputs: Iterable[Mapping[str, Any]]) -> dict[str, list[np.ndarray]]:
+    """Return the values of several calls by output."""
+    found: dict[str, list[np.ndarray]] = {}
+    for one in outputs:
+        for name, values in one.items():
+            found.setdefault(name, []).append(np.asarray(values))
+    return found
+
+
+def model_of_places(library: Any) -> Any:
+    """Make a model that returns what text layers make of one text, in different places."""
+    kl = library.layers
+    words = ["so", "good", "film", "日", "naïve", "it's", "its"]
+
+    class Own(library.Model):
+        def __init__(self) -> None:
+            super().__init__(name="own")
+            self.ids = kl.TextVectorization(
+                vocabulary=words, standardize=None, output_sequence_length=9, name="in_a_call"
+            )
+
+        def call(self, inputs: Any) -> Any:
+            return self.ids(inputs)
+
+    x = library.Input((1,), dtype="string", name="text")
+    numbers = library.Input((3,), dtype="int64", name="numbers")
+    y = library.Input((1,), dtype="string", name="y")
+    letters = kl.TextVectorization(
+        vocabulary=list("sogdfilm"), split="character", output_sequence_length=20, name="letters"
+    )
+    inner = library.Model(y, letters(y), name="inner")
+    z = library.Input((1,), dtype="string", name="z")
+    outer = library.Model(z, inner(z), name="outer")
+    counts = kl.TextVectorization(vocabulary=words, output_mode="count", ngrams=2, name="counts")
+    hashes = kl.Hashing(50, salt=9, name="hashes")
+    made = {
+        "nested": outer(x),
+        "counts": counts(x),
+        "whole": kl.StringLookup(vocabulary=words, num_oov_indices=5, name="whole")(x),
+        "call": Own()(x),
+        "hashes": hashes(numbers),
+    }
+    outputs = {name: kl.Reshape((-1,), dtype="float32")(one) for name, one in made.items()}
+    return library.Model({"text": x, "numbers": numbers}, outputs)
+
+
 def rows_for(name: str, mode: str) -> str:
     """Name the input whose rows a layer takes."""
     return f"one of {name}" if mode == "one_hot" else name
@@ -323,6 +474,8 @@ CHECKS: dict[str, Callable[[int, int], int]] = {
     "layers": check_layers,
     "layers-of-tf_keras": partial(check_layers, library=tf_keras),
     "numbers": check_numbers,
+    "integers": check_integers,
+    "places": check_places,
 }
 
 
