@@ -163,6 +163,10 @@ INTEGERS: dict[str, Callable[[], list[Any]]] = {
     "classes, counts": lambda: [
         kl.CategoryEncoding(num_tokens=8, output_mode="count"), kl.Reshape((4, 2)),
     ],
+    "classes, sparse": lambda: [
+        kl.CategoryEncoding(num_tokens=8, output_mode="multi_hot", sparse=True),
+        kl.Dense(6), kl.Reshape((3, 2)),
+    ],
     "bins": lambda: [kl.Discretization(bin_boundaries=[0.0, 5.0, 7.0]), kl.Embedding(9, 3)],
     "bins, one-hot": lambda: [kl.Discretization(bin_boundaries=[2.0, 5.0], output_mode="one_hot")],
 }  # fmt: skip

@@ -191,7 +191,9 @@ class Keras2Model(BaseModel):
 
     @staticmethod
     def _to_numpy(tensor: Any) -> np.ndarray:
-        return np.asarray(tensor)
+        return np.asarray(
+            tf.sparse.to_dense(tensor) if isinstance(tensor, tf.SparseTensor) else tensor
+        )
 
 
 def _named_states(model: Any) -> list[tuple[str, Any]]:

@@ -66,7 +66,8 @@ def encode_classes(original: Any) -> Any:
         count_weights: Any = None,
         backend_module: Any = None,
     ) -> Any:
-        if output_mode == "int" or sparse or not tf.is_tensor(inputs):
+        # A sparse tensor has the same numbers; what follows takes them in a dense one too.
+        if output_mode == "int" or not tf.is_tensor(inputs):
             options = {"sparse": sparse, "backend_module": backend_module}
             return original(
                 inputs, output_mode, depth, dtype, count_weights=count_weights, **options
@@ -102,7 +103,8 @@ def encode_classes_of_keras_2(original: Any) -> Any:
             rows = tf.expand_dims(inputs, -1)
         if tf.is_tensor(inputs) and output_mode == "one_hot" and rows.shape[-1] != 1:
             rows = tf.expand_dims(rows, -1)
-        if output_mode == "int" or sparse or not tf.is_tensor(inputs) or len(rows.shape) > 2:
+        # A sparse tensor has the same numbers; what follows takes them in a dense one too.
+        if output_mode == "int" or not tf.is_tensor(inputs) or len(rows.shape) > 2:
             return original(inputs, output_mode, depth, dtype, sparse, count_weights, idf_weights)
         is_binary = output_mode in {"one_hot", "multi_hot"}
         found = _counts(rows, depth, dtype, count_weights, axis=-1, is_binary=is_binary)
