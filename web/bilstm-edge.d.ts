@@ -125,6 +125,19 @@ export interface TextPreprocessing {
   readonly source: string | null;
   /** The dtype of the integers that are given in place of strings; null for strings. */
   readonly integers: string | null;
+  /** What changes a text before it is standardized. */
+  readonly steps: readonly TextStep[];
+}
+
+/** A change of a text; docs/manifest.md describes the kinds. */
+export interface TextStep {
+  readonly kind: "lower" | "upper" | "strip" | "replace" | "join";
+  readonly by: readonly string[];
+  readonly pattern: readonly {
+    readonly ranges: readonly number[];
+    readonly least: number;
+    readonly most: number | null;
+  }[];
 }
 
 /** How the strings of one input become ids, as the `Tokenizer` of Keras does. */

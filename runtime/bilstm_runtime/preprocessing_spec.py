@@ -31,11 +31,79 @@ LEVELS: Final = ("word", "character", "word_characters")
 SIDES: Final = ("pre", "post")
 INTEGERS: Final = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
+MAX_STEPS_OF_TEXT: Final = 256
+"""Largest number of steps that change a text, of characters of a pattern, and of their ranges."""
+
+MAX_REPEATS: Final = 4
+"""Largest number of parts of a pattern whose number of characters is not fixed."""
+
+STEP_KINDS: Final = ("lower", "upper", "strip", "replace", "join")
+
 _Violation: TypeAlias = tuple[str, str]
 _Id: TypeAlias = Annotated[int, Range(0, MAX_ID)]
 _Length: TypeAlias = Annotated[int, Range(1, MAX_TEXT)]
+_CodePoint: TypeAlias = Annotated[int, Range(0, 0x10FFFF)]
 _Steps: TypeAlias = Annotated[int, Range(1, MAX_STEPS)]
 _Side: TypeAlias = Annotated[str, Choices(SIDES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Characters:
+    """Some characters in a row, as a part of a pattern.
+
+    Attributes:
+        ranges: The first and the last code point of each range of them, one after the other.
+        least: The smallest number in a row.
+        most: The largest number in a row; None for any.
+    """
+
+    ranges: Annotated[tuple[_CodePoint, ...], Items(2 * MAX_STEPS_OF_TEXT)]
+    least: Annotated[int, Range(0, 1000), Flag.OMIT_DEFAULT] = 1
+    most: Annotated[int, Range(1, 1000)] | None = 1
+
+    def violation(self) -> _Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        pairs = list(zip(self.ranges[::2], self.ranges[1::2], strict=False))
+        if not pairs or len(self.ranges) % 2 or any(low > high for low, high in pairs):
+            return "ranges", "pairs of code points, the lower first"
+        if self.most is not None and self.most < self.least:
+            return "most", "at least 'least'"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextStep:
+    """A change of a text before it is standardized.
+
+    Attributes:
+        kind: "lower" or "upper" for the letters of ASCII, "strip" to remove whitespace of ASCII at
+            both ends, "replace" for every match of `pattern`, "join" for strings around the text.
+        by: For "replace", what takes the place of a match: these strings, with the match between
+            each two. For "join", the string before the text and the one after it.
+        pattern: For "replace", the characters of a match, as many of each as possible.
+    """
+
+    kind: Annotated[str, Choices(STEP_KINDS)]
+    by: Annotated[
+        tuple[Annotated[str, Flag.UNICODE], ...], Flag.OMIT_DEFAULT, Items(MAX_STEPS_OF_TEXT)
+    ] = ()
+    pattern: Annotated[tuple[Characters, ...], Flag.OMIT_DEFAULT, Items(MAX_STEPS_OF_TEXT)] = ()
+
+    def violation(self) -> _Violation | None:
+        """The rule of the manifest that this breaks, if any."""
+        if (self.kind == "replace") != any(one.least for one in self.pattern):
+            return "pattern", "one or more characters, for 'replace' alone"
+        if sum(one.least != one.most for one in self.pattern) > MAX_REPEATS:
+            return "pattern", f"at most {MAX_REPEATS} parts of no fixed number of characters"
+        if not self._has_strings:
+            return "by", "strings for 'replace', and two for 'join'"
+        return None
+
+    @property
+    def _has_strings(self) -> bool:
+        if self.kind == "replace":
+            return bool(self.by)
+        return len(self.by) == (2 if self.kind == "join" else 0)
 
 
 @dataclass(frozen=True)
@@ -66,6 +134,7 @@ class TextPreprocessing:
             `input`; entries with the same name take the same value.
         integers: The dtype of the integers that are given in place of strings, one of `INTEGERS`;
             each token is the decimal form of one. None for strings.
+        steps: What changes a string before it is standardized.
     """
 
     input: str
@@ -86,11 +155,12 @@ class TextPreprocessing:
     weights: Annotated[tuple[float, ...], Flag.OMIT_DEFAULT, Items(MAX_TEXT)] = ()
     source: Annotated[str | None, Flag.OMIT_DEFAULT] = None
     integers: Annotated[Annotated[str, Choices(INTEGERS)] | None, Flag.OMIT_DEFAULT] = None
+    steps: Annotated[tuple[TextStep, ...], Flag.OMIT_DEFAULT, Items(MAX_STEPS_OF_TEXT)] = ()
 
     def violation(self) -> _Violation | None:
         """The rule of the manifest that this breaks, if any."""
         pads = self.mask_token is not None or self.output_sequence_length is not None
-        is_split = self.standardize or self.split or self.ngrams
+        is_split = self.standardize or self.split or self.ngrams or self.steps
         broken = (
             (
                 not self.vocabulary and self.kind != "hashing",

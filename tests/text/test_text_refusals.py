@@ -17,7 +17,11 @@ WORDS = ["a", "good", "film"]
 
 
 def own_function(x: Any) -> Any:
-    return x
+    return tf.strings.substr(x, 0, 3)
+
+
+def own_words(x: Any) -> Any:
+    return tf.strings.regex_replace(x, "ab|cde", "")
 
 
 class OwnVectorization(kl.TextVectorization):
@@ -52,8 +56,8 @@ def text_returned() -> keras.Model:
 
 def computed() -> keras.Model:
     x = text_input()
-    lower = kl.Lambda(tf.strings.lower, output_shape=(1,), dtype="string", name="lower")(x)
-    ids = kl.TextVectorization(vocabulary=WORDS, name="layer")(lower)
+    cut = kl.Lambda(own_function, output_shape=(1,), dtype="string", name="cut")(x)
+    ids = kl.TextVectorization(vocabulary=WORDS, name="layer")(cut)
     return keras.Model(x, kl.LSTM(2)(kl.Embedding(9, 2)(ids)))
 
 
@@ -69,6 +73,7 @@ def hashed_inside() -> keras.Model:
 
 REFUSED = {
     "callable standardize": (lambda: vectorization(standardize=own_function), "standardize=<.*own_f"),
+    "callable with words": (lambda: vectorization(standardize=own_words), "StaticRegexReplace"),
     "callable split": (lambda: vectorization(split=own_function), "split=<.*own_function"),
     "ragged": (lambda: vectorization(ragged=True), "ragged=True; supported is False"),
     "length 0": (lambda: vectorization(output_sequence_length=0), "output_sequence_length=0"),
@@ -83,7 +88,7 @@ REFUSED = {
     ),
 }  # fmt: skip
 PLACES = {
-    "computed": (computed, "'layer' takes what the model computes .by the operator StringLower"),
+    "computed": (computed, "'layer' takes what the model computes .by the operator Substr"),
     "crossed": (crossed, "goes to 'cross', a HashedCrossing .SparseCross"),
     "integers computed": (hashed_inside, "'layer' takes what the model computes"),
     "text returned": (text_returned, "'text' takes text, and .* returns the text itself"),

@@ -38,9 +38,11 @@ from bilstm_runtime.errors import BilstmRuntimeError, DataFileError, InputError
 from bilstm_runtime.io.readers import READERS
 from bilstm_runtime.predictor import Predictor, RecordingSession
 from bilstm_runtime.preprocessing_spec import (
+    Characters,
     Fit,
     TextEntry,
     TextPreprocessing,
+    TextStep,
     TokenizerPreprocessing,
     WindowPreprocessing,
 )
@@ -144,6 +146,28 @@ HASHED_INTEGERS: Final = dataclasses.replace(
     hash_key=(5, 2**40), source="x", integers="int64", standardize=None,
 )  # fmt: skip
 
+_SPACES: Final = (9, 10, 12, 13, 32, 32)
+CHANGED: Final = dataclasses.replace(
+    WORDS, standardize=None,
+    steps=(
+        TextStep(kind="upper"), TextStep(kind="lower"),
+        TextStep(kind="replace", by=(" ", " "), pattern=(Characters(ranges=(33, 33, 63, 63)),)),
+        TextStep(
+            kind="replace", by=("<",),
+            pattern=(
+                Characters(ranges=(97, 99), least=2, most=2), Characters(ranges=_SPACES, least=0,
+                                                                         most=None),
+            ),
+        ),
+        TextStep(kind="replace", by=("",), pattern=(Characters(ranges=(0x1F600, 0x10FFFF)),)),
+        TextStep(
+            kind="replace", by=(" ",),
+            pattern=(Characters(ranges=(0, 8, 14, 31, 33, 64, 0x2000, 0xFFFF), most=None),),
+        ),
+        TextStep(kind="strip"), TextStep(kind="join", by=("the ", "| on")),
+    ),
+)  # fmt: skip
+
 _KERAS_FILTERS: Final = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 _KNOWN: Final = ("the", "cat", "été", "on", "i\u0307", "\U0001f600\U0001f600b", "ab")
 TOKENIZERS: Final = tuple(
@@ -171,7 +195,7 @@ TOKENIZERS: Final = tuple(
         ("word_characters", True, ",", " ", tuple("thecaé"), (), None, None, None, "pre", "pre", 0),
     )
 )  # fmt: skip
-RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP, *OPTIONS, HASHED_INTEGERS, *TOKENIZERS)
+RULES: Final = (WORDS, CHARACTERS, WHOLE, STRIP, *OPTIONS, HASHED_INTEGERS, CHANGED, *TOKENIZERS)
 
 MODELS: Final[dict[str, ModelSpec]] = {
     "masked": spec([MASKED], [STEPS, LABEL], padding_neutral=True),
@@ -287,6 +311,7 @@ MODELS: Final[dict[str, ModelSpec]] = {
             ),
         ),
     ),
+    "changed": spec([IDS], [LABEL], padding_neutral=True, preprocessing=(CHANGED,)),
     "lists": spec(
         [InputSpec("ids", "int32", (BATCH, TIME), (0, 9), 0)],
         [STEPS],
@@ -422,6 +447,7 @@ REQUESTS: Final[list[tuple[str, Any, dict[str, Any]]]] = [
     ("integers-and-ids", {"ids": [[3, 5], [9, 9]]}, {}),
     ("integers-and-ids", {"ids": [[3, 5]], "known": [[1, 2]]}, {}),
     ("integers-and-ids", {"ids": [[3, 40000]]}, {}),
+    ("changed", ["The CAT!", "aB  on", ""], {}),
     ("lists", [["yes", "no way"], ["", "[MASK]", "yes"]], {}),
     ("lists", ["yes", "no way"], {}),
     ("lists", [["yes", "maybe"]], {}),

@@ -287,6 +287,9 @@ const SPLITS = ["whitespace", "character"];
 const TEXT_KINDS = ["text_vectorization", "string_lookup", "hashing", "tokenizer", "tokenizer_file"];
 const OUTPUT_MODES = ["int", "one_hot", "multi_hot", "count", "tf_idf"];
 const MAX_NGRAMS = 64;
+const MAX_STEPS = 256;
+const MAX_REPEATS = 4;
+const STEP_KINDS = ["lower", "upper", "strip", "replace", "join"];
 const INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"];
 const WINDOWS = "sliding_windows";
 const LEVELS = ["word", "character", "word_characters"];
@@ -331,11 +334,16 @@ export function decodePreprocessing(field) {
     weights: optional(field, "weights", decodeWeights, []),
     source: optional(field, "source", (item) => item.text()),
     integers: optional(field, "integers", oneOf(INTEGERS)),
+    steps: optional(field, "steps", (item) => item.items(MAX_STEPS, 0).map(decodeStep), []),
   };
   if ((found.size === null) !== (found.output_mode === "int")) {
     field.refuse("a 'size' if and only if 'output_mode' is not 'int'");
   }
-  const isSplit = found.standardize !== null || found.split !== null || found.ngrams.length > 0;
+  const isSplit =
+    found.standardize !== null ||
+    found.split !== null ||
+    found.ngrams.length > 0 ||
+    found.steps.length > 0;
   if (found.integers !== null && (found.source === null || isSplit)) {
     field.refuse("a 'source' beside 'integers', which are neither split nor joined");
   }
@@ -346,6 +354,50 @@ export function decodePreprocessing(field) {
   if (pads && found.padding_id === null) {
     field.refuse("a 'padding_id' beside 'mask_token' or 'output_sequence_length'");
   }
+  return found;
+}
+
+/** A change of a text before it is standardized. */
+function decodeStep(field) {
+  const strings = (item) => item.items(MAX_STEPS, 0).map((one) => one.text({ mayBeEmpty: true }));
+  const found = {
+    kind: field.get("kind").text({ among: STEP_KINDS }),
+    by: optional(field, "by", strings, []),
+    pattern: optional(
+      field,
+      "pattern",
+      (item) => item.items(MAX_STEPS, 0).map(decodeCharacters),
+      [],
+    ),
+  };
+  if ((found.kind === "replace") !== found.pattern.some(({ least }) => least > 0)) {
+    field.refuse("one or more characters in 'pattern', for 'replace' alone");
+  }
+  if (found.pattern.filter(({ least, most }) => least !== most).length > MAX_REPEATS) {
+    field.refuse(`at most ${MAX_REPEATS} parts of no fixed number of characters`);
+  }
+  const count = found.kind === "join" ? 2 : 0;
+  if (found.kind === "replace" ? !found.by.length : found.by.length !== count) {
+    field.refuse("strings in 'by' for 'replace', and two for 'join'");
+  }
+  return found;
+}
+
+function decodeCharacters(field) {
+  const most = field.get("most");
+  const found = {
+    ranges: field
+      .get("ranges")
+      .items(2 * MAX_STEPS)
+      .map((item) => item.integer(0, 0x10ffff)),
+    least: optional(field, "least", (item) => item.integer(0, 1000), 1),
+    most: most.isNull ? null : most.integer(1, 1000),
+  };
+  const { ranges } = found;
+  if (ranges.length % 2 || ranges.some((low, n) => n % 2 === 0 && low > ranges[n + 1])) {
+    field.refuse("pairs of code points, the lower first");
+  }
+  if (found.most !== null && found.most < found.least) field.refuse("'most' at least 'least'");
   return found;
 }
 

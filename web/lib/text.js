@@ -3,6 +3,7 @@
 import { InputError } from "./errors.js";
 import { bucketOf } from "./hashing.js";
 import { shown } from "./messages.js";
+import { makeChange } from "./steps.js";
 
 export const isIllFormed = (text) => /\p{Surrogate}/u.test(text);
 
@@ -29,9 +30,11 @@ export function checkedText(text, label) {
 export class TextEncoder {
   #rule;
   #ids;
+  #change;
 
   constructor(preprocessing) {
     this.#rule = preprocessing;
+    this.#change = makeChange(preprocessing.steps ?? []);
     const first = preprocessing.first_id;
     this.#ids = new Map(preprocessing.vocabulary.map((word, i) => [word, first + i]));
     if (preprocessing.mask_token !== null) {
@@ -65,15 +68,16 @@ export class TextEncoder {
       return { text: null, tokens: tokens.slice(0, most) };
     }
     const text = Array.isArray(given) && given.length === 1 ? given[0] : given;
-    let places = this.#places(checkedText(text, label));
+    const changed = this.#change(checkedText(text, label));
+    let places = this.#places(changed);
     const { ngrams } = this.#rule;
     if (ngrams.length) {
       places = windowsOf(places, ngrams).map((run) => [run[0][0], run.at(-1)[1]]);
     }
     const tokens = places
       .slice(0, most)
-      .map(([start, end], step) => ({ token: text.slice(start, end), start, end, step }));
-    return { text, tokens };
+      .map(([start, end], step) => ({ token: changed.slice(start, end), start, end, step }));
+    return { text: changed, tokens };
   }
 
   /** The place of each token: from its first to its last character that is kept. */
@@ -112,7 +116,7 @@ export class TextEncoder {
 
   #standardized(text, label) {
     const { standardize } = this.#rule;
-    let found = checkedText(text, label);
+    let found = this.#change(checkedText(text, label));
     // tf.strings.lower without an encoding changes ASCII letters only.
     if (standardize?.startsWith("lower")) found = found.replace(/[A-Z]+/g, (s) => s.toLowerCase());
     if (standardize?.endsWith("strip_punctuation")) found = found.replace(PUNCTUATION, "");

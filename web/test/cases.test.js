@@ -90,7 +90,7 @@ test("texts become the ids and tokens of Python, or errors where Python has erro
         shown,
       );
       for (const { token, start, end } of found.tokens) {
-        if (found.text !== null) assert.equal(text.slice(start, end), token, shown);
+        if (found.text !== null) assert.equal(found.text.slice(start, end), token, shown);
       }
     }
   }

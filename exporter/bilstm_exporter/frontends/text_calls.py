@@ -13,6 +13,7 @@ import tensorflow as tf
 from bilstm_exporter.errors import UnsupportedModelError
 from bilstm_exporter.frontends.patching import replaced
 from bilstm_exporter.frontends.text_rules import TextCall, belongs_into_manifest
+from bilstm_exporter.frontends.text_steps import Change, changed_by
 from bilstm_exporter.keras_model import DeclaredInput, layer_of_node
 
 # Operators that return the strings or integers that they take.
@@ -180,9 +181,10 @@ class _Search:
 
     def _answer(self, layer: Any, value: Any, kwargs: Any) -> Any:
         """Return a placeholder in place of what a layer returns."""
-        position = self._position(value)
-        if position is None:
+        found_input = self._input_of(value)
+        if found_input is None:
             _refuse_computed(layer, value)
+        position, changes = found_input
         one = self._inputs[position]
         dtype = one.dtype
         if not one.declared and not belongs_into_manifest(layer, dtype, self._layers):
@@ -192,15 +194,22 @@ class _Search:
         shape = tuple(value.shape)
         given = tf.compat.v1.placeholder(dtype, shape)
         found = self._original(layer, given, **kwargs)
-        call = TextCall(one.name, shape, dtype, layer, tuple(found.shape), found.dtype.name)
+        returned = tuple(found.shape), found.dtype.name
+        call = TextCall(one.name, shape, dtype, layer, *returned, changes)
         self.calls.append((call, position))
         return tf.compat.v1.placeholder(found.dtype, found.shape)
 
-    def _position(self, value: Any) -> int | None:
-        """Return the position of the input that a tensor is, or None."""
+    def _input_of(self, value: Any) -> tuple[int, tuple[Change, ...]] | None:
+        """Return the position of the input that a tensor is, and what changes its strings."""
         known = {id(tensor): number for number, tensor in enumerate(self._tensors)}
+        changes: list[Change] = []
         while isinstance(value, tf.Tensor) and id(value) not in known:
             operation = value.op
+            change = changed_by(operation)
+            if change is not None:
+                changes.append(change[0])
+                value = change[1]
+                continue
             is_same = operation.type in _SAME_VALUES or (
                 operation.type in _OTHER_SHAPE
                 and _is_one_value(value)
@@ -209,7 +218,8 @@ class _Search:
             if not is_same:
                 return None
             value = operation.inputs[0]
-        return known.get(id(value))
+        position = known.get(id(value))
+        return None if position is None else (position, tuple(reversed(changes)))
 
 
 def _is_one_value(tensor: Any) -> bool:

@@ -14,7 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from bilstm_exporter.errors import ParityError, UnsupportedModelError
-from bilstm_runtime.preprocessing_spec import SPLITS, STANDARDIZATIONS, TextPreprocessing
+from bilstm_exporter.frontends.text_steps import Change, changes_by
+from bilstm_runtime.preprocessing_spec import (
+    SPLITS,
+    STANDARDIZATIONS,
+    TextPreprocessing,
+    TextStep,
+)
 from bilstm_runtime.text import TextEncoder
 
 _FALSE = (False, None)
@@ -40,6 +46,7 @@ class TextCall:
         layer: The layer.
         shape: The shape of what it returns.
         dtype: The dtype of that.
+        changes: What changes the strings of the input before the layer takes them.
     """
 
     source: str
@@ -48,11 +55,18 @@ class TextCall:
     layer: Any
     shape: tuple[int | None, ...]
     dtype: str
+    changes: tuple[Change, ...] = ()
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> tuple[Any, ...]:
         """Equal for calls that return the same."""
-        return self.source, id(self.layer)
+        return self.source, id(self.layer), tuple(change.step for change in self.changes)
+
+    def called(self, values: Any) -> Any:
+        """Call the layer on values of the input."""
+        for change in self.changes:
+            values = change.apply(values)
+        return self.layer(values)
 
 
 def belongs_into_manifest(layer: Any, dtype: str, layers: Any) -> bool:
@@ -82,7 +96,7 @@ def called_shape(call: TextCall, described: TextPreprocessing) -> tuple[int | No
     sizes = [size or _MANY_STRINGS for size in call.source_shape[1:]]
     token = next(token for batch in _batches(described) for token in batch)
     given = tf.fill([_TWO_EXAMPLES, *sizes], tf.constant(_value(call, token), call.source_dtype))
-    found = call.layer(given).shape
+    found = call.called(given).shape
     if len(found) < 2 or found[0] != _TWO_EXAMPLES:
         _refuse(call.layer, "input shape", call.source_shape, "(batch, strings)")
     return (None, *found[1:])
@@ -98,20 +112,25 @@ def described(call: TextCall, layers: Any) -> TextPreprocessing:
     Raises:
         UnsupportedModelError: The layer has a setting that the manifest cannot describe.
     """
+    steps = tuple(change.step for change in call.changes)
     if type(call.layer) is layers.TextVectorization:
-        return _described_vectorization(call)
+        found = _described_vectorization(call)
+        return replace(found, steps=(*steps, *found.steps))
     found = (
         _described_hashing(call) if type(call.layer) is layers.Hashing else _described_lookup(call)
     )
     if call.source_dtype == "string":
-        return found
+        return replace(found, steps=steps)
     return replace(found, source=call.source, integers=call.source_dtype)
 
 
 def _described_vectorization(call: TextCall) -> TextPreprocessing:
     layer, shape = call.layer, call.source_shape
     config = layer.get_config()
-    _require(layer, config, "standardize", None, *STANDARDIZATIONS)
+    own = layer._standardize if callable(layer._standardize) else None  # noqa: SLF001 - the only way
+    steps = () if own is None else _own_steps(layer, own, shape)
+    if own is None:
+        _require(layer, config, "standardize", None, *STANDARDIZATIONS)
     _require(layer, config, "split", None, *SPLITS)
     _require(layer, config, "ragged", *_FALSE)
     length, split = config["output_sequence_length"], config["split"]
@@ -126,11 +145,23 @@ def _described_vectorization(call: TextCall) -> TextPreprocessing:
     return replace(
         described,
         kind="text_vectorization",
-        standardize=config["standardize"],
+        standardize=None if own is not None else config["standardize"],
+        steps=steps,
         split=split,
         output_sequence_length=length,
         ngrams=tuple(range(1, ngrams + 1)) if isinstance(ngrams, int) else tuple(ngrams or ()),
     )
+
+
+def _own_steps(
+    layer: Any, function: Callable[[Any], Any], shape: tuple[int | None, ...]
+) -> tuple[TextStep, ...]:
+    """Describe a function of the user that standardizes text."""
+    found = changes_by(function, shape)
+    if isinstance(found, str):
+        shown = f"one of lower, upper, strip, join, and regex_replace of characters (found {found})"
+        _refuse(layer, "standardize", function, shown)
+    return tuple(change.step for change in found)
 
 
 def _described_lookup(call: TextCall) -> TextPreprocessing:
@@ -234,7 +265,7 @@ def check_ids(call: TextCall, preprocessing: TextPreprocessing) -> None:
     count = (call.source_shape[1] or _MANY_STRINGS) if _joins_strings(preprocessing) else 1
     for texts in _batches(preprocessing):
         rows = [[_value(call, text)] * count for text in texts]
-        expected = np.asarray(_dense(layer(tf.constant(rows, call.source_dtype))))
+        expected = np.asarray(_dense(call.called(tf.constant(rows, call.source_dtype))))
         for text, row in zip(texts, expected, strict=True):
             ids = encoder.encode([text] * count, layer.name)
             if preprocessing.output_mode == "int":

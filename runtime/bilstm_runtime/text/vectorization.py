@@ -12,6 +12,7 @@ from bilstm_runtime.decoding.tags import Token, TokenSequence
 from bilstm_runtime.errors import InputError
 from bilstm_runtime.text.checked import checked_text, shown, utf8_of
 from bilstm_runtime.text.hashing import bucket
+from bilstm_runtime.text.steps import make_change
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ class TextEncoder:
         self._lower = _LOWER if item.standardize in _LOWERS else None
         self._stripped = string.punctuation if item.standardize in _STRIPS else ""
         self._deleted = self._stripped.encode()
+        self._change = make_change(item.steps)
         self._split = item.split
         self._ngrams = item.ngrams
         self._length = item.output_sequence_length
@@ -67,6 +69,7 @@ class TextEncoder:
             and not item.ngrams
             and item.output_mode == "int"
             and item.buckets == 1
+            and not item.steps
         )
 
     def ids(self, text: str) -> list[int] | None:
@@ -123,6 +126,7 @@ class TextEncoder:
         if isinstance(example, (list, tuple)) and len(example) == 1:
             example = example[0]
         text = checked_text(example, label)
+        text = text if self._change is None else self._change(text)
         places = self._places(text)
         if self._ngrams:
             places = [
@@ -158,6 +162,8 @@ class TextEncoder:
         return self._fitted(self._lookup(tokens, label))
 
     def _standardized(self, text: Any, label: str) -> bytes:
+        if self._change is not None:
+            text = self._change(checked_text(text, label))
         return utf8_of(text, label).translate(self._lower, self._deleted)
 
     def _joined(self, tokens: Sequence[Any]) -> Sequence[Any]:
