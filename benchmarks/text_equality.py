@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
+import string
 import sys
 import tempfile
 import time
@@ -210,6 +212,26 @@ def split_off_text(library: Any, model: Any) -> tuple[Any, ...]:
     return tuple(split(model).preprocessing)
 
 
+def cleaned(text: Any) -> Any:
+    """Standardize as a tutorial on the classification of texts does."""
+    text = tf.strings.regex_replace(tf.strings.lower(text), "<br />", " ")
+    return tf.strings.regex_replace(text, f"[{re.escape(string.punctuation)}]", "")
+
+
+def framed(text: Any) -> Any:
+    """Standardize as a tutorial on translation does."""
+    text = tf.strings.regex_replace(tf.strings.lower(text), "[^ a-z.?!,\u00bf]", "")
+    text = tf.strings.strip(tf.strings.regex_replace(text, "[.?!,\u00bf]", r" \0 "))
+    return tf.strings.join(["[START]", text, "[END]"], separator=" ")
+
+
+def spaced(text: Any) -> Any:
+    """Standardize with each kind of class."""
+    text = tf.strings.regex_replace(tf.strings.upper(text), r"\s+", " ")
+    text = tf.strings.regex_replace(text, r"[^\w\s]{2,3}", r"<\0>")
+    return tf.strings.regex_replace(text, "[\u4e00-\u9fff]+.?", r"\0 ab ")
+
+
 def text_layers(library: Any) -> Iterator[tuple[Any, tuple[int | None, ...]]]:
     """Yield layers with every option that describes text, and the shape of their input."""
     kl = library.layers
@@ -242,6 +264,12 @@ def text_layers(library: Any) -> Iterator[tuple[Any, tuple[int | None, ...]]]:
                 weights = [0.1 * n for n in range(1, 11)]
                 options["output_mode"] = "tf_idf"
                 yield kl.TextVectorization(vocabulary=words, idf_weights=weights, **options), (1,)
+    for function in (cleaned, framed, spaced):
+        for split in (None, "whitespace", "character"):
+            options = {"standardize": function, "split": split}
+            yield kl.TextVectorization(vocabulary=[*words, "[START]"], **options), (1,)
+            options["output_mode"] = "count"
+            yield kl.TextVectorization(vocabulary=[*words, "[START]"], **options), (1,)
     for mask in (None, "", "so"):
         for buckets in (1, 3, 50):
             options = {"vocabulary": words[1:], "num_oov_indices": buckets, "mask_token": mask}

@@ -19,11 +19,13 @@ from bilstm_exporter.frontends.text_steps import changes_by
 from bilstm_runtime.text.steps import make_change
 
 TEXTS = [
-    "<br />So GOOD!<br />It's", "", "  a  b\t\n c\x0b\x0c\r ", "a1b22c333 4444", "\u00c9\u00e9 \u65e5\u672c!",
+    "<br />So GOOD!<br />It's", "", "  a  b\t\n c\x0b\x0c\r ", "a1b22c333 4444",
+    "\u00c9\u00e9 \u65e5\u672c!",
     "\U0001f600?\U0001f600", "aab aaab ab", "[x]\\y_z", "http://a.b/c d", "\x00 \x85\u00a0\u2003x",
 ]  # fmt: skip
 PATTERNS = [
-    "<br />", f"[{re.escape(string.punctuation)}]", "[^a-z.?!,\u00bf]", r"\s+", '([!"])', r"\d{2,3}",
+    "<br />", f"[{re.escape(string.punctuation)}]", "[^a-z.?!,\u00bf]", r"\s+", '([!"])',
+    r"\d{2,3}",
     r"[^\w\s]", r"\W+", "\u00e9?s", "a*b+", ".", "x|y", r"\S{2}", r"<[^>]+>", r"http\S+",
     "[A-Z]{2}[a-z]?", "\U0001f600", r"[\d\s]", r"\\",
 ]  # fmt: skip
