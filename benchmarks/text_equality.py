@@ -232,6 +232,19 @@ def spaced(text: Any) -> Any:
     return tf.strings.regex_replace(text, "[\u4e00-\u9fff]+.?", r"\0 ab ")
 
 
+def own_standardizations(
+    library: Any, words: list[str]
+) -> Iterator[tuple[Any, tuple[int | None, ...]]]:
+    """Yield layers with functions that standardize text, and the shape of their input."""
+    kl = library.layers
+    for function in (cleaned, framed, spaced):
+        for split in (None, "whitespace", "character"):
+            options = {"standardize": function, "split": split}
+            yield kl.TextVectorization(vocabulary=[*words, "[START]"], **options), (1,)
+            options["output_mode"] = "count"
+            yield kl.TextVectorization(vocabulary=[*words, "[START]"], **options), (1,)
+
+
 def text_layers(library: Any) -> Iterator[tuple[Any, tuple[int | None, ...]]]:
     """Yield layers with every option that describes text, and the shape of their input."""
     kl = library.layers
@@ -264,12 +277,7 @@ def text_layers(library: Any) -> Iterator[tuple[Any, tuple[int | None, ...]]]:
                 weights = [0.1 * n for n in range(1, 11)]
                 options["output_mode"] = "tf_idf"
                 yield kl.TextVectorization(vocabulary=words, idf_weights=weights, **options), (1,)
-    for function in (cleaned, framed, spaced):
-        for split in (None, "whitespace", "character"):
-            options = {"standardize": function, "split": split}
-            yield kl.TextVectorization(vocabulary=[*words, "[START]"], **options), (1,)
-            options["output_mode"] = "count"
-            yield kl.TextVectorization(vocabulary=[*words, "[START]"], **options), (1,)
+    yield from own_standardizations(library, words)
     for mask in (None, "", "so"):
         for buckets in (1, 3, 50):
             options = {"vocabulary": words[1:], "num_oov_indices": buckets, "mask_token": mask}
