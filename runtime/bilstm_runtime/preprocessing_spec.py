@@ -6,6 +6,7 @@ Each kind of entry is a dataclass whose field `kind` names it. `Preprocessing` i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeAlias
 
@@ -37,6 +38,12 @@ MAX_STEPS_OF_TEXT: Final = 256
 MAX_REPEATS: Final = 4
 """Largest number of parts of a pattern whose number of characters is not fixed."""
 
+MAX_GROWTH: Final = 1024
+"""By how many times the steps that replace characters can lengthen a text, together."""
+
+MAX_FRAME: Final = 2**16
+"""Largest number of characters that are put around a text."""
+
 STEP_KINDS: Final = ("lower", "upper", "strip", "replace", "join")
 
 _Violation: TypeAlias = tuple[str, str]
@@ -59,7 +66,7 @@ class Characters:
 
     ranges: Annotated[tuple[_CodePoint, ...], Items(2 * MAX_STEPS_OF_TEXT)]
     least: Annotated[int, Range(0, 1000), Flag.OMIT_DEFAULT] = 1
-    most: Annotated[int, Range(1, 1000)] | None = 1
+    most: Annotated[int, Range(1, 1000)] | None = None
 
     def violation(self) -> _Violation | None:
         """The rule of the manifest that this breaks, if any."""
@@ -96,14 +103,23 @@ class TextStep:
         if sum(one.least != one.most for one in self.pattern) > MAX_REPEATS:
             return "pattern", f"at most {MAX_REPEATS} parts of no fixed number of characters"
         if not self._has_strings:
-            return "by", "strings for 'replace', and two for 'join'"
+            return "by", f"strings for 'replace', and two for 'join', of {MAX_FRAME} characters"
         return None
+
+    @property
+    def growth(self) -> int:
+        """By how many times this can lengthen a text, at most."""
+        if self.kind != "replace":
+            return 1
+        least = max(1, sum(one.least for one in self.pattern))
+        return max(1, -(-sum(map(len, self.by)) // least) + len(self.by) - 1)
 
     @property
     def _has_strings(self) -> bool:
         if self.kind == "replace":
             return bool(self.by)
-        return len(self.by) == (2 if self.kind == "join" else 0)
+        is_short = self.kind != "join" or sum(map(len, self.by)) <= MAX_FRAME
+        return is_short and len(self.by) == (2 if self.kind == "join" else 0)
 
 
 @dataclass(frozen=True)
@@ -182,6 +198,10 @@ class TextPreprocessing:
             (
                 self.integers is not None and (self.source is None or bool(is_split)),
                 ("", "a 'source' beside 'integers', which are neither split nor joined"),
+            ),
+            (
+                math.prod(step.growth for step in self.steps) > MAX_GROWTH,
+                ("steps", f"steps that make a text at most {MAX_GROWTH} times as long"),
             ),
         )
         return next((violation for is_broken, violation in broken if is_broken), None)

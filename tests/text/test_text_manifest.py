@@ -58,6 +58,7 @@ def test_what_may_be_null_may_be_missing() -> None:
     assert [getattr(found, key) for key in nulls] == [None] * len(nulls)
 
 
+A = {"ranges": [97, 97], "most": 1}
 WRONG = [
     ("input", ...), ("input", "text"), ("input", 3), ("kind", ...), ("kind", "text"),
     ("kind", ["string_lookup"]), ("standardize", "upper"), ("standardize", ""), ("standardize", {}),
@@ -69,6 +70,24 @@ WRONG = [
     ("first_id", ...), ("first_id", -1), ("first_id", 2**40), ("first_id", "2"),
     ("mask_token", 0), ("mask_token", "\udfff"), ("padding_id", None), ("padding_id", -1),
     ("padding_id", False), ("unknown_id", -1), ("unknown_id", 1.5), ("unknown_id", "1"),
+    ("source", ""), ("source", 3), ("integers", "int64"), ("steps", {}), ("steps", [{}]),
+    *(
+        ("steps", [step])
+        for step in (
+            {"kind": "title"}, {"kind": "lower", "by": ["a"]}, {"kind": "join", "by": ["a"]},
+            {"kind": "join", "by": ["a" * 70_000, ""]}, {"kind": "replace", "by": ["a"]},
+            {"kind": "strip", "pattern": [A]}, {"kind": "replace", "by": [], "pattern": [A]},
+            {"kind": "replace", "by": ["a" * 1025], "pattern": [A]},
+            {"kind": "replace", "by": [""], "pattern": [{**A, "most": None}] * 5},
+            {"kind": "replace", "by": [""], "pattern": [{**A, "least": 0, "most": None}]},
+            {"kind": "replace", "by": [""], "pattern": [{**A, "least": 3, "most": 2}]},
+            *(
+                {"kind": "replace", "by": [""], "pattern": [{"ranges": ranges, "most": 1}]}
+                for ranges in ([], [97], [98, 97], [97, 2**21], [-1, 5])
+            ),
+        )
+    ),
+    ("steps", [{"kind": "replace", "by": ["aa"], "pattern": [A]}] * 11),
 ]  # fmt: skip
 
 
@@ -79,6 +98,15 @@ def test_wrong_fields_are_refused(key, value) -> None:
         del entry[key]
     with pytest.raises(ManifestError, match=r"manifest\.json.*export the model again"):
         manifest_from_json(json.dumps(manifest(entry)))
+
+
+def test_steps_are_read_as_they_are_written() -> None:
+    many = {"ranges": [98, 99], "least": 2, "most": None}
+    step = {"kind": "replace", "by": ["", " "], "pattern": [A, many]}
+    found = manifest_from_json(json.dumps(manifest({**ENTRY, "steps": [step]})))
+    one, other = found.spec.texts[0].steps[0].pattern
+    assert (one.least, one.most, other.least, other.most) == (1, 1, 2, None)
+    assert manifest_from_json(manifest_to_json(found)) == found
 
 
 @pytest.mark.parametrize("value", [{}, "text", [None], [[]], [ENTRY, ENTRY], 1], ids=str)

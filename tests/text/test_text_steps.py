@@ -60,6 +60,7 @@ def test_patterns_without_a_step(pattern: str) -> None:
         tf.strings.strip,
         lambda x: tf.strings.join(["[A]", tf.strings.upper(x), "[B]"], separator=" "),
         lambda x: tf.strings.regex_replace(x, tf.constant("a"), tf.constant("b")),
+        lambda x: tf.strings.regex_replace(x, "([?!x])", r" \1 "),
     ],
 )
 def test_other_steps(function: Callable[[Any], Any]) -> None:
@@ -95,7 +96,7 @@ def clean(text: Any) -> Any:
 
 def framed(text: Any) -> Any:
     """As in a tutorial of TensorFlow on translation."""
-    text = tf.strings.regex_replace(tf.strings.lower(text), "[^ a-z.?!,\u00bf]", "")
+    text = tf.strings.regex_replace(tf.strings.lower(text), "[^ a-z.?!,\u00bf]+", "")
     text = tf.strings.strip(tf.strings.regex_replace(text, "[.?!,\u00bf]", r" \0 "))
     return tf.strings.join(["[START]", text, "[END]"], separator=" ")
 

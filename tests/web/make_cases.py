@@ -151,7 +151,9 @@ CHANGED: Final = dataclasses.replace(
     WORDS, standardize=None,
     steps=(
         TextStep(kind="upper"), TextStep(kind="lower"),
-        TextStep(kind="replace", by=(" ", " "), pattern=(Characters(ranges=(33, 33, 63, 63)),)),
+        TextStep(
+            kind="replace", by=(" ", " "), pattern=(Characters(ranges=(33, 33, 63, 63), most=1),)
+        ),
         TextStep(
             kind="replace", by=("<",),
             pattern=(
@@ -159,7 +161,9 @@ CHANGED: Final = dataclasses.replace(
                                                                          most=None),
             ),
         ),
-        TextStep(kind="replace", by=("",), pattern=(Characters(ranges=(0x1F600, 0x10FFFF)),)),
+        TextStep(
+            kind="replace", by=("",), pattern=(Characters(ranges=(0x1F600, 0x10FFFF), most=1),)
+        ),
         TextStep(
             kind="replace", by=(" ",),
             pattern=(Characters(ranges=(0, 8, 14, 31, 33, 64, 0x2000, 0xFFFF), most=None),),

@@ -289,6 +289,8 @@ const OUTPUT_MODES = ["int", "one_hot", "multi_hot", "count", "tf_idf"];
 const MAX_NGRAMS = 64;
 const MAX_STEPS = 256;
 const MAX_REPEATS = 4;
+const MAX_GROWTH = 1024;
+const MAX_FRAME = 2 ** 16;
 const STEP_KINDS = ["lower", "upper", "strip", "replace", "join"];
 const INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"];
 const WINDOWS = "sliding_windows";
@@ -344,6 +346,9 @@ export function decodePreprocessing(field) {
     found.split !== null ||
     found.ngrams.length > 0 ||
     found.steps.length > 0;
+  if (found.steps.reduce((product, step) => product * growthOf(step), 1) > MAX_GROWTH) {
+    field.refuse(`steps that make a text at most ${MAX_GROWTH} times as long`);
+  }
   if (found.integers !== null && (found.source === null || isSplit)) {
     field.refuse("a 'source' beside 'integers', which are neither split nor joined");
   }
@@ -380,7 +385,19 @@ function decodeStep(field) {
   if (found.kind === "replace" ? !found.by.length : found.by.length !== count) {
     field.refuse("strings in 'by' for 'replace', and two for 'join'");
   }
+  if (found.kind === "join" && lengthOf(found.by) > MAX_FRAME) {
+    field.refuse(`strings of at most ${MAX_FRAME} characters around a text`);
+  }
   return found;
+}
+
+const lengthOf = (strings) => strings.reduce((sum, text) => sum + Array.from(text).length, 0);
+
+/** By how many times a step can lengthen a text, at most. */
+function growthOf({ kind, by, pattern }) {
+  if (kind !== "replace") return 1;
+  const least = Math.max(1, pattern.reduce((sum, one) => sum + one.least, 0));
+  return Math.max(1, Math.ceil(lengthOf(by) / least) + by.length - 1);
 }
 
 function decodeCharacters(field) {

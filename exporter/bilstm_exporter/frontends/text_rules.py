@@ -115,7 +115,11 @@ def described(call: TextCall, layers: Any) -> TextPreprocessing:
     steps = tuple(change.step for change in call.changes)
     if type(call.layer) is layers.TextVectorization:
         found = _described_vectorization(call)
-        return replace(found, steps=(*steps, *found.steps))
+        found = replace(found, steps=(*steps, *found.steps))
+        problem = found.violation()
+        if problem is not None:
+            _refuse(call.layer, problem[0], len(found.steps), problem[1])
+        return found
     found = (
         _described_hashing(call) if type(call.layer) is layers.Hashing else _described_lookup(call)
     )

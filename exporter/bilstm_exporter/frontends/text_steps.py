@@ -108,7 +108,8 @@ def _change(operation: Any) -> Change | None:
 
 def _replacement(pattern: bytes, rewrite: bytes) -> Change | None:
     try:
-        characters, by = _characters(pattern.decode()), _rewritten(rewrite.decode())
+        text = pattern.decode()
+        characters, by = _characters(text), _rewritten(rewrite.decode(), is_group=_is_group(text))
     except UnicodeDecodeError:
         return None
     if characters is None or by is None:
@@ -135,14 +136,19 @@ def _constant(tensor: Any) -> bytes | None:
     return None if value is None or np.ndim(value) else bytes(np.asarray(value).item())
 
 
-def _rewritten(rewrite: str) -> tuple[str, ...] | None:
+def _is_group(pattern: str) -> bool:
+    """Whether a pattern of characters is one group, as ``([?!])``, so that it is the match."""
+    return pattern[:1] == "(" and pattern[1:2] != "?" and pattern.find(")") == len(pattern) - 1
+
+
+def _rewritten(rewrite: str, *, is_group: bool) -> tuple[str, ...] | None:
     """Return the strings around the matches that a rewrite names; None if it names groups."""
     parts = re.split(r"(\\.?)", rewrite)
     found = [""]
     for number, part in enumerate(parts):
         if number % 2 == 0:
             found[-1] += part
-        elif part == r"\0":
+        elif part == r"\0" or (is_group and part == r"\1"):
             found.append("")
         elif part == "\\\\":
             found[-1] += "\\"
@@ -184,7 +190,7 @@ def _one(kind: Any, value: Any) -> Characters | None:
         _, added, removed, items = value
         return None if added or removed or len(items) != 1 else _one(*items[0])
     ranges = _ranges(name, value)
-    return None if not ranges else Characters(ranges=ranges)
+    return None if not ranges else Characters(ranges=ranges, most=1)
 
 
 def _ranges(name: str, value: Any) -> tuple[int, ...]:

@@ -72,6 +72,7 @@ def _text_misfit(item: TextEntry) -> str:
                 standardize is not None,
                 f"it does not standardize texts (standardize={standardize!r})",
             ),
+            (bool(item.steps), "it does not change texts"),
             (split != "whitespace", f"it splits at separators (split={split!r})"),
             (bool(item.ngrams) or item.output_mode != "int", "it gives the id of each token"),
             (item.buckets > 1, "it has one id for all unknown tokens"),
