@@ -183,11 +183,11 @@ def _weight(place: str, rank: int, weights: Mapping[str, np.ndarray], what: str)
     if len(found) == 1:
         return np.asarray(weights[found[0]])
     problem = f"is not one weight: {', '.join(found)}" if found else "is not a weight of the model"
-    shown = ", ".join(found or list(ranked)[:20]) or "none"
-    message = (
-        f"crf: {what}={place} {problem}; name one as LAYER/WEIGHT"
-        f"{'' if found else f', such as: {shown}'}"
-    )
+    advice = "name one as LAYER/WEIGHT"
+    if not found:
+        shown = ", ".join(list(ranked)[:20])
+        advice = f"{advice}, such as: {shown}" if shown else "it has none of a fitting shape"
+    message = f"crf: {what}={place} {problem}; {advice}"
     raise OptionError(message)
 
 
