@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -286,6 +287,31 @@ def test_settings_that_change_no_value(library: Any) -> None:
     loaded, _ = read(library.Model(x, library.layers.Embedding(9, 2)(layer(x))))
     assert loaded.preprocessing[0].vocabulary == tuple(WORDS)
     assert layer.encoding == "latin-1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [(keras, "StringLookup"), (tf_keras, "StringLookup"), (tf_keras, "TextVectorization")],
+    ids=by_name,
+)
+def test_one_id_for_each_string_of_any_shape(library: Any, name: str, shape: Any, tmp_path) -> None:
+    x = text(library, shape)
+    options = {"split": None} if name == "TextVectorization" else {}
+    layer = getattr(library.layers, name)(vocabulary=WORDS, **options)
+    table = library.layers.Embedding(9, 2)
+    outputs = library.layers.Dense(2)(library.layers.Flatten()(table(layer(x))))
+    model = library.Model(x, outputs)
+    export(model, tmp_path / "edge")
+    given: Any = ["so", "Good!", "x"]
+    if shape:
+        given = [[["so", "x", "film"], ["a", "good", "so"]]] * 2
+    assert_equal_to_keras(model, tmp_path / "edge", given)
+    loaded = bilstm_runtime.load(tmp_path / "edge")
+    manifest = json.loads((tmp_path / "edge" / "manifest.json").read_text())
+    assert manifest["golden_texts"]["cases"] > 1
+    assert loaded.spec.text_names == ("text",)
 
 
 @pytest.mark.slow

@@ -79,8 +79,16 @@ REFUSED = {
     "length 0": (lambda: vectorization(output_sequence_length=0), "output_sequence_length=0"),
     "not adapted": (lambda: behind(kl.TextVectorization(name="layer")), "no words.*adapt"),
     "rank": (
-        lambda: behind(kl.TextVectorization(vocabulary=WORDS, split=None, name="layer"), ()),
+        lambda: counts(kl.TextVectorization(vocabulary=WORDS, split=None, output_mode="count", name="layer"), ()),
         r"input shape=\(None,\)",
+    ),
+    "rank that Keras declares otherwise": (
+        lambda: behind(kl.TextVectorization(vocabulary=WORDS, split=None, name="layer"), (2, 3)),
+        r"input shape=\(None, 2, 3\)",
+    ),
+    "counts of lists": (
+        lambda: counts(kl.StringLookup(vocabulary=WORDS, output_mode="count", name="layer"), (2, 3)),
+        r"input shape=\(None, 2, 3\)",
     ),
     "own layer": (
         lambda: behind(OwnVectorization(vocabulary=WORDS, name="layer")),

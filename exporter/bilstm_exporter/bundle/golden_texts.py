@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,11 +124,7 @@ def _examples(entry: TextEntry, one: InputSpec) -> Iterator[Any]:
     words = ["so"] if isinstance(entry, TokenizerFilePreprocessing) else list(entry.vocabulary)
     words = [word for word in words[:: max(len(words) // _WORDS, 1)] if word.strip()] or ["so"]
     if isinstance(entry, TextPreprocessing) and entry.rank is None:
-        count = one.axes[1].size or len(words) if len(one.axes) > 1 else 0
-        chosen = [*words, "Unheard-of"] * (count + 1)
-        yield from (
-            [chosen[start : start + count] for start in (0, 1)] if count else chosen[:_CASES]
-        )
+        yield from _nested([*words, "Unheard-of"], entry, one)
         return
     separator = " "
     if isinstance(entry, TextPreprocessing) and entry.split == "character":
@@ -147,10 +144,18 @@ def _integers(entry: TextPreprocessing, one: InputSpec) -> Iterator[Any]:
     if entry.unknown_id is not None:
         # JSON has larger integers, but not every reader of it.
         known += [0, 1, 2, 17, max(int(limits.min), -_EXACT), min(int(limits.max), _EXACT)]
-    count = one.axes[1].size or len(known) if len(one.axes) > 1 else 0
-    if entry.output_mode != "int":
-        count = _FREE_SIZE
-    chosen = known * (count + 2)
-    for start in range(0, _CASES * max(count, 1), max(count, 1)):
-        at = start % len(known)
-        yield chosen[at : at + count] if count else chosen[at]
+    yield from _nested(known, entry, one)
+
+
+def _nested(tokens: Sequence[Any], entry: TextPreprocessing, one: InputSpec) -> Iterator[Any]:
+    """Yield examples of tokens, each in lists of the shape that the input takes."""
+    axes = one.axes[1:]
+    sizes = [axis.size or len(tokens) for axis in axes]
+    if entry.output_mode == "one_hot":
+        sizes.pop()
+    elif entry.output_mode != "int":
+        sizes = [_FREE_SIZE]
+    count = math.prod(sizes)
+    for start in range(_CASES):
+        chosen = [tokens[(start * count + n) % len(tokens)] for n in range(count)]
+        yield np.array([*chosen, None], object)[:-1].reshape(sizes).tolist()

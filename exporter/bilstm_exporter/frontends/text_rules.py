@@ -99,6 +99,8 @@ def called_shape(call: TextCall, described: TextPreprocessing) -> tuple[int | No
     found = call.called(given).shape
     if len(found) < 2 or found[0] != _TWO_EXAMPLES:
         _refuse(call.layer, "input shape", call.source_shape, "(batch, strings)")
+    if described.rank is not None and len(found) != 1 + described.rank:
+        _refuse(call.layer, "input shape", call.source_shape, "(batch, strings)")
     return (None, *found[1:])
 
 
@@ -136,15 +138,19 @@ def _described_vectorization(call: TextCall) -> TextPreprocessing:
     if own is None:
         _require(layer, config, "standardize", None, *STANDARDIZATIONS)
     _require(layer, config, "split", None, *SPLITS)
-    _require(layer, config, "ragged", *_FALSE)
+    is_int = config["output_mode"] == "int"
+    if is_int:
+        _require(layer, config, "ragged", *_FALSE)
     length, split = config["output_sequence_length"], config["split"]
     if length is not None and length < 1:
         _refuse(layer, "output_sequence_length", length, "None, or a whole number from 1")
-    if len(shape) > 2 or (split is not None and shape[1:] not in ((), (1,), (None,))):
+    if split is not None and shape[1:] not in ((), (1,), (None,)):
         _refuse(layer, "input shape", shape, "(batch,) or (batch, 1)")
-    if split is None and len(shape) != 2:
-        _refuse(layer, "input shape", shape, "(batch, strings) if split=None")
     ngrams = config["ngrams"]
+    # Keras 3 declares two axes for strings of any shape, so that no layer can follow others.
+    is_plain = is_int and length is None and not ngrams and len(call.shape) == len(shape)
+    if split is None and len(shape) != 2 and not is_plain:
+        _refuse(layer, "input shape", shape, "(batch, strings) if split=None")
     described = _described_table(call, layer._lookup_layer)  # noqa: SLF001 - the only way to it
     return replace(
         described,

@@ -44,7 +44,7 @@ def _sparse() -> keras.Model:
 
 def _text() -> keras.Model:
     x = keras.Input((1,), dtype="string", name="text")
-    return keras.Model(x, kl.TextVectorization(vocabulary=["a", "b"])(x))
+    return keras.Model(x, [x, kl.TextVectorization(vocabulary=["a", "b"])(x)])
 
 
 @pytest.mark.parametrize(
