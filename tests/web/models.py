@@ -191,6 +191,35 @@ def mixed() -> Any:
     return Model(inputs, layers.Dense(3, "softmax", name="kind")(layers.Concatenate()(parts)))
 
 
+def sources() -> Any:
+    """Words, framed by a function, and characters of one text; integers that are hashed."""
+    from keras import Input, Model, layers
+
+    def framed(text: Any) -> Any:
+        import tensorflow as tf
+
+        text = tf.strings.regex_replace(tf.strings.lower(text), r"[^a-z?!]+", " ")
+        text = tf.strings.strip(tf.strings.regex_replace(text, "[?!]", r" \0 "))
+        return tf.strings.join(["[S]", text, "[E]"], separator=" ")
+
+    words = layers.TextVectorization(standardize=framed, name="words")
+    words.adapt(TEXTS)
+    letters = layers.TextVectorization(split="character", output_sequence_length=7, name="letters")
+    letters.adapt(TEXTS)
+    inner_text = Input((), dtype="string", name="inner_text")
+    inner = Model(inner_text, words(inner_text), name="inner")
+    text = Input((), dtype="string", name="text")
+    users = Input((2,), dtype="int64", name="users")
+    hashed = layers.Hashing(12, mask_value=0, salt=7, name="hashed")(users)
+    parts = [
+        _bilstm(last=True)(layers.Embedding(40, 4, mask_zero=True)(inner(text))),
+        _bilstm(last=True)(layers.Embedding(40, 4)(letters(text))),
+        layers.Flatten()(layers.Embedding(12, 3)(hashed)),
+    ]
+    inputs = {"text": text, "users": users}
+    return Model(inputs, layers.Dense(3, "softmax", name="kind")(layers.Concatenate()(parts)))
+
+
 def subwords() -> Any:
     """Ids of parts of words, by a `tokenizer.json` beside the model; tags of whole words."""
     from keras import Input, Model, layers
@@ -244,7 +273,7 @@ MODELS: Final[dict[str, Callable[[], Any]]] = {
     build.__name__: build
     for build in (
         tagger, words, characters, lookup, meter, pair, unmasked, pooled, typed, batchwise, gru,
-            entities, speech, mixed, subwords,
+            entities, speech, mixed, sources, subwords,
     )
 }  # fmt: skip
 if find_spec("tokenizers") is None:  # an extra, without which the file cannot be exported
@@ -256,6 +285,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "words": {"labels": ["bad", "good"]},
     "unmasked": {"labels": ["a", "b", "c"], "window": 6, "hop": 2},
     "mixed": {"labels": ["a", "b", "c"]},
+    "sources": {"labels": ["a", "b", "c"]},
     "entities": {
         "labels": ["O", "B-X", "I-X"],
         "tokenizer": {"the": 1, "été": 2, "cat": 3, "sat": 4, "on": 5, "mat": 6},

@@ -75,6 +75,13 @@ def requests() -> dict[str, list[Any]]:
              "numbers": [floats(n, 4) for n in (3, 5, 2)]},
             {"text": ["at all"], "place": ["x"], "numbers": floats(1, 3, 4)},
         ],
+        "sources": [
+            {
+                "text": ["So good?!", "", "it's \u00c9T\u00c9"],
+                "users": [[1, -7], [0, 0], [2**40, 5]],
+            },
+            [["at all", "not"], [[3, 4], [0, 9]]],
+        ],
         "subwords": [["So goodness!", "cafés caf\u00e9", "", "x good"], ["GOOD"]],
     }  # fmt: skip
     return {name: one for name, one in found.items() if name in {"speaker", "fixed", *MODELS}}
