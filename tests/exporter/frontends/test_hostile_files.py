@@ -374,3 +374,27 @@ def test_code_of_the_user_that_exits(tmp_path, monkeypatch):
         import_objects(["leaves"])
     with pytest.raises(OptionError, match=r"sys\.exit\(0\)"):
         build_model("builds:build")
+
+
+ERRORS = {
+    "an error": "ValueError('mine')",
+    "no exception": "type('Own', (BaseException,), {})('mine')",
+    "an end of a generator": "GeneratorExit('mine')",
+    "a text that fails": "type('Own', (Exception,), {'__str__': lambda _: 1 / 0})()",
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_code_of_the_user_that_raises(tmp_path, monkeypatch, error):
+    """Each is an option that cannot be used, not an error of this project."""
+    name = f"raises{list(ERRORS).index(error)}"
+    (tmp_path / f"{name}.py").write_text(f"raise {ERRORS[error]}\n")
+    (tmp_path / f"{name}_lazily.py").write_text(
+        f"def build(): raise {ERRORS[error]}\ndef __getattr__(name): raise {ERRORS[error]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for specs in ([name], [f"{name}_lazily:other"]):
+        with pytest.raises(OptionError, match=r"(ValueError|GeneratorExit|Own)(: mine)?\. Exp"):
+            import_objects(specs)
+    with pytest.raises(OptionError, match=r"raised (ValueError|GeneratorExit|Own)"):
+        build_model(f"{name}_lazily:build")

@@ -9,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bilstm_exporter.errors import OptionError
+from bilstm_exporter.errors import ExportError, OptionError
 from bilstm_runtime.cli.arguments import did_you_mean
+
+_MISSING = object()
+# The signals of the user, memory, and errors that are worded already.
+_NOT_OURS = (KeyboardInterrupt, MemoryError, ExportError)
 
 
 def build_model(spec: str) -> Any:
     """Call the function of ``--builder module:function``, and return its result.
 
     Raises:
-        OptionError: There is no such function, or it cannot be called without arguments.
+        OptionError: There is no such function, it cannot be called without arguments, or it raised
+            an error.
     """
     module_name, _, name = spec.partition(":")
     with _current_folder_importable():
@@ -30,10 +35,14 @@ def build_model(spec: str) -> Any:
         except SystemExit as error:
             message = f"--builder {spec} ended with sys.exit({error.code!r}) instead of a model"
             raise OptionError(message) from error
-        except TypeError as error:
-            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-                raise  # from inside the function
-            message = f"--builder {spec} is called without arguments: {error}"
+        except _NOT_OURS:
+            raise
+        except BaseException as error:
+            is_inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+            if isinstance(error, TypeError) and not is_inside:
+                message = f"--builder {spec} is called without arguments: {error}"
+            else:
+                message = f"--builder {spec} raised {_described(error)}"
             raise OptionError(message) from error
 
 
@@ -83,14 +92,25 @@ def _imported(option: str, module_name: str, name: str, expected: str) -> Any:
         raise OptionError(message)
     try:
         module = importlib.import_module(module_name)
+        value = getattr(module, name, _MISSING) if name else module
+    except _NOT_OURS:
+        raise
     # Importing runs the user's own code, which may raise anything, and may call sys.exit.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         message = (
-            f"{option}: {type(error).__name__}: {error}. Expected {expected}, importable from the "
+            f"{option}: {_described(error)}. Expected {expected}, importable from the "
             f"current folder"
         )
         raise OptionError(message) from error
-    if name and not hasattr(module, name):
+    if value is _MISSING:
         message = f"{option}: {module_name} has no {name!r}{did_you_mean(name, vars(module))}"
         raise OptionError(message)
-    return getattr(module, name) if name else module
+    return value
+
+
+def _described(error: BaseException) -> str:
+    """Return the type and the text of an error of the user's, whose text may raise another."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - it is code of the user's too
+        return type(error).__name__
