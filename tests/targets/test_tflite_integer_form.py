@@ -22,7 +22,7 @@ def run(
     one: Layer, x: np.ndarray, mask: Any = None, states: Any = None, *, unrolled: bool = True
 ) -> list[np.ndarray]:
     """Trace and run one layer at the shapes of its inputs."""
-    lowering = IntegerLowering(frozenset({0}) if unrolled else frozenset())
+    lowering = IntegerLowering(frozenset({0}) if unrolled else frozenset(), "a test")
     count = one.weights.state_count
 
     def function(x: Any, *more: Any) -> list[Any]:

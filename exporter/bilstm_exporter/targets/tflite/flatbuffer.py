@@ -34,7 +34,7 @@ def read(content: bytes) -> Any:
     return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
 
 
-def read_converted(content: bytes) -> Any:
+def read_converted(content: bytes, own: tuple[int, int] | None = None) -> Any:
     """Read a file of the converter, and put its inputs and outputs in the order of the model.
 
     The converter lists them in an order of its own, and one tensor can stand for several outputs,
@@ -44,6 +44,8 @@ def read_converted(content: bytes) -> Any:
     Args:
         content: A model with one signature, whose inputs and outputs are named ``input_0``, ...
             and ``output_0``, ... (numbered in order).
+        own: The number of inputs and outputs of the model itself; `loop_splicing` removes those
+            that follow. None: all.
 
     Raises:
         OutputFolderError: It has no signature: the converter writes the model to the temporary
@@ -60,8 +62,9 @@ def read_converted(content: bytes) -> Any:
     signature.inputs.sort(key=position)
     signature.outputs.sort(key=position)
     subgraph.inputs = [tensor_map.tensorIndex for tensor_map in signature.inputs]
-    used = set(subgraph.inputs)
-    for tensor_map in signature.outputs:
+    given, returned = own or (len(signature.inputs), len(signature.outputs))
+    used = set(subgraph.inputs[:given])
+    for tensor_map in signature.outputs[:returned]:
         if tensor_map.tensorIndex in used:
             tensor_map.tensorIndex = _copied(model, tensor_map.tensorIndex)
         used.add(tensor_map.tensorIndex)

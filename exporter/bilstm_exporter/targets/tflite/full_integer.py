@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from bilstm_exporter.errors import OptionError
+from bilstm_exporter.errors import OptionError, UnsupportedModelError
 from bilstm_exporter.ir.markers import MARKER_TYPE, MarkedGraph, Marker
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.targets.base import Built, Calibration, WeightForm
@@ -26,15 +26,18 @@ from bilstm_exporter.targets.tflite.converter import (
 )
 from bilstm_exporter.targets.tflite.graph_editor import operator_name
 from bilstm_exporter.targets.tflite.integer_lowering import FUSED, IntegerLowering
+from bilstm_exporter.targets.tflite.loop_splicing import splice_loops
 from bilstm_exporter.targets.tflite.micro_forms import write_forms
 from bilstm_exporter.targets.tflite.operator_forms import TFLITE_FORMS, trace_and_convert
 from bilstm_exporter.targets.tflite.operators import operators_of
+from bilstm_exporter.targets.tflite.step_loops import LoopSite, NoLoopError, trajectories
 from bilstm_exporter.targets.tflite.weights import MIN_ELEMENTS
 from bilstm_runtime.bundle.manifest import Quantization
 from bilstm_runtime.spec import InputSpec
 
 # After n examples, the next one exceeds the measured range with probability 2 / (n + 1).
 MIN_EXAMPLES = 16
+_NO_LOOPS = "no loop, because a runtime of --target takes none"
 
 
 class FullInteger:
@@ -64,14 +67,29 @@ class FullInteger:
         self._runtime_forms = forms
         self._spec = loaded.spec
         self._examples = _checked(loaded.call_inputs, calibration)
-        carries = _read_carries(loaded.first_graph)
+        self._loaded, self._carries = loaded, _read_carries(loaded.first_graph)
+        try:
+            self._trace(_NO_LOOPS if Form.NO_LOOPS in forms else "")
+        except NoLoopError as error:
+            self._trace(f"no loop, because {error}")
 
-        def trace() -> tuple[Any, IntegerLowering]:
-            lowering = IntegerLowering(carries)
-            return loaded.trace(lowering), lowering
+    def _trace(self, why_unrolled: str) -> None:
+        """Trace the model, and convert its parts to float32.
 
-        self._function, lowering, self._float_content = trace_and_convert(trace, TFLITE_FORMS)
+        Raises:
+            NoLoopError: A recurrence cannot become a loop.
+        """
+
+        def trace() -> tuple[Any, tuple[IntegerLowering, list[LoopSite]]]:
+            lowering = IntegerLowering(self._carries, why_unrolled)
+            function, sites = lowering.markers.cut(self._loaded.trace(lowering), lowering)
+            return function, (lowering, sites)
+
+        self._function, (lowering, self._sites), self._float_content = trace_and_convert(
+            trace, TFLITE_FORMS
+        )
         self._forms = lowering.forms
+        self._float_steps = [_converted_step(site.loop.step) for site in self._sites]
 
     def build(self) -> Built:
         """Calibrate, and build the artifact and its float form.
@@ -79,9 +97,11 @@ class FullInteger:
         Raises:
             UnsupportedModelError: The model cannot be written in integers.
         """
-        model = flatbuffer.read_converted(convert_function(self._function, self._dataset()))
-        fix_converted(model)
-        write_forms(model, self._runtime_forms)
+        try:
+            model = self._assembled(*self._quantized())
+        except NoLoopError as error:
+            self._trace(f"no loop, because {error}")
+            model = self._assembled(*self._quantized())
         weights, operators = _weights(model), flatbuffer.operators(model)
         uses = tuple(operators_of(model))
         signature = model.signatureDefs[0]
@@ -101,21 +121,47 @@ class FullInteger:
             float_form=self._float_form(),
         )
 
+    def _quantized(self) -> tuple[bytes, list[bytes]]:
+        """The model without its loops, and the step of each, in integers."""
+        inputs, calls = trajectories(
+            self._sites, self._float_content, self._float_steps, self._examples
+        )
+        steps = [
+            _converted_step(site.loop.tied_step, _dataset(seen))
+            for site, seen in zip(self._sites, calls, strict=True)
+        ]
+        return convert_function(self._function, _dataset(inputs)), steps
+
     @property
     def _resets(self) -> bool:
         """Whether a run leaves state in variables, as the fused LSTM does."""
         return any(form.form == FUSED for form in self._forms)
 
     def _float_form(self) -> Built:
-        model = flatbuffer.read_converted(self._float_content)
-        fix_converted(model)
-        write_forms(model, self._runtime_forms)
+        model = self._assembled(self._float_content, self._float_steps)
         content = flatbuffer.finish(model, *self._names)
         return Built(content, self._forms, reset_between_runs=self._resets)
 
-    def _dataset(self) -> RepresentativeDataset:
-        names = [f"input_{index}" for index in range(len(self._names[0]))]
-        return RepresentativeDataset(names, self._examples)
+    def _assembled(self, content: bytes, steps: Sequence[bytes]) -> Any:
+        """The model with its loops, with the converter's errors fixed."""
+        own = len(self._names[0]), len(self._names[1])
+        model = flatbuffer.read_converted(content, own)
+        splice_loops(model, self._sites, [flatbuffer.read_converted(step) for step in steps], own)
+        fix_converted(model)
+        write_forms(model, self._runtime_forms)
+        return model
+
+
+def _converted_step(step: Any, calibration: RepresentativeDataset | None = None) -> bytes:
+    try:
+        return convert_function(step, calibration)
+    except UnsupportedModelError as error:
+        message = "TensorFlow's converter refuses one step of it"
+        raise NoLoopError(message) from error
+
+
+def _dataset(examples: Sequence[Sequence[np.ndarray]]) -> RepresentativeDataset:
+    return RepresentativeDataset([f"input_{i}" for i in range(len(examples[0]))], examples)
 
 
 def _read_carries(graph: MarkedGraph) -> frozenset[int]:

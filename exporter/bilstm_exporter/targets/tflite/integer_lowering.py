@@ -1,7 +1,8 @@
 """Recurrences in forms that TensorFlow's calibrator can convert to integers.
 
-The calibrator supports one recurrence, the fused LSTM; any other is unrolled. Both need a fixed
-batch size and number of steps. Neither supports a mask; `ValidSteps` applies it outside.
+The calibrator supports one recurrence, the fused LSTM. Any other becomes a marker, in whose place
+`loop_splicing` puts a loop, or is unrolled. All forms need a fixed batch size and number of steps.
+None has a mask; `ValidSteps` applies it outside.
 """
 
 from __future__ import annotations
@@ -17,25 +18,34 @@ from bilstm_exporter.ir.cells import LSTMCell
 from bilstm_exporter.ir.loops import Loop, LoopResult, UnsupportedLoopError
 from bilstm_exporter.ir.recurrence import Lowering, Recurrence, RecurrenceResult
 from bilstm_exporter.targets.base import RecurrenceForm
+from bilstm_exporter.targets.tflite.step_loops import LoopMarkers
 from bilstm_exporter.targets.tflite.tensor_ops import ValidSteps
 from bilstm_exporter.targets.tflite.tiling import MAX_STEPS_WITHOUT_LOOPS
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+LOOP = "loop"
+# A loop needs some operators around its step.
+MIN_STEPS_OF_LOOPS = 3
+NESTED = "it is inside of a step"
 
 
 class IntegerLowering(Lowering):
-    """Writes every recurrence as the fused LSTM or unrolled.
+    """Writes every recurrence as the fused LSTM, as a marker of a loop, or unrolled.
 
     Args:
         read_carries: The recurrences, counted from 0, whose final cell state something reads.
+        why_unrolled: Why the file has no loops, or "".
 
     Attributes:
         forms: The form of each recurrence, in call order.
+        markers: The markers of the loops.
     """
 
-    def __init__(self, read_carries: frozenset[int]) -> None:
+    def __init__(self, read_carries: frozenset[int], why_unrolled: str = "") -> None:
         self.forms: list[RecurrenceForm] = []
+        self.markers = LoopMarkers()
         self._read_carries = read_carries
+        self._why_unrolled = why_unrolled
 
     def lower(
         self, recurrence: Recurrence, sequences: Any, initial_state: Sequence[Any], mask: Any
@@ -50,9 +60,13 @@ class IntegerLowering(Lowering):
         reason = _why_not_fused(recurrence, initial_state)
         if not reason and number in self._read_carries:
             reason = "its final cell state is read, which the fused LSTM does not return"
-        self.forms.append(RecurrenceForm(recurrence.layer, "unrolled" if reason else FUSED, reason))
         time = int(sequences.shape[1])
-        if reason and time > MAX_STEPS_WITHOUT_LOOPS:
+        rolled = bool(reason) and not self._why_unrolled and time >= MIN_STEPS_OF_LOOPS
+        form = FUSED if not reason else LOOP if rolled else "unrolled"
+        told = [reason, self._why_unrolled if form == "unrolled" else ""]
+        reason = "; ".join(filter(None, told))
+        self.forms.append(RecurrenceForm(recurrence.layer, form, reason))
+        if form == "unrolled" and time > MAX_STEPS_WITHOUT_LOOPS:
             message = (
                 f"int8-full: the layer {recurrence.layer!r} ({reason}) is unrolled, for "
                 f"at most {MAX_STEPS_WITHOUT_LOOPS} steps, and --time is {time}. Choose a shorter "
@@ -65,20 +79,25 @@ class IntegerLowering(Lowering):
         first = _first_states(recurrence, sequences, initial_state)
         valid = None if mask is None else ValidSteps(mask)
         steps = sequences if valid is None else valid.to_front(sequences)
-        if reason:
+        if rolled:
+            (outputs, *states), (last_output, *final) = self.markers.write(
+                recurrence, steps, first, IntegerLowering(frozenset(), NESTED)
+            )
+        elif reason:
             outputs, states = _unrolled(recurrence, steps, first)
         else:
             outputs = self._fused(recurrence.cell, steps, str(number))
             states = [outputs]
+        if not rolled:
+            final = [state[:, time - 1] for state in states]
+            last_output = outputs[:, time - 1]
         if valid is not None:
             outputs = valid.back(outputs, zeros=recurrence.zero_output_for_mask)
             final = [valid.final(a, b) for a, b in zip(first, states, strict=False)]
-        else:
-            final = [state[:, time - 1] for state in states]
+            last_output = outputs[:, time - 1]
         if not reason:
             # The fused LSTM returns no cell state; NaN makes a wrong read of it visible.
             final.append(tf.constant(np.full(first[1].shape, np.nan, np.float32)))
-        last_output = outputs[:, time - 1]
         if recurrence.go_backwards:
             outputs = tf.reverse(outputs, axis=[1])
         return RecurrenceResult(
