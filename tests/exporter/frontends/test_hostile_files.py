@@ -398,3 +398,14 @@ def test_code_of_the_user_that_raises(tmp_path, monkeypatch, error):
             import_objects(specs)
     with pytest.raises(OptionError, match=r"raised (ValueError|GeneratorExit|Own)"):
         build_model(f"{name}_lazily:build")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_a_file_of_a_bundle_is_exported_already(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3" if path.suffix == ".tflite" else b"\x08\x08")
+    with pytest.raises(ModelFileError, match="the layers that an export needs are not in it"):
+        inspect(path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ModelFileError, match="is exported already: run-bilstm and check-bilstm"):
+        inspect(path)

@@ -513,6 +513,11 @@ def _no_model(path: Path, start: bytes) -> str:
         else _OTHER_MODELS.get(path.suffix.lower())
     )
     if kind is not None and start:
+        if (path.parent / "manifest.json").is_file():
+            return (
+                f"{path} is exported already: run-bilstm and check-bilstm run its folder, "
+                f"{path.parent}. To export again, give the Keras model that it was made of"
+            )
         return (
             f"{path} is {kind}, which another program made of a model: the layers that an export "
             f"needs are not in it. Export the Keras model that it was made of: a .keras or .h5 "
