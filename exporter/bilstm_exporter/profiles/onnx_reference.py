@@ -36,6 +36,8 @@ register(
             "LSTM": _recurrent(["Sigmoid", "Tanh", "Tanh"]),
             "GRU": _recurrent(["Sigmoid", "Tanh"]),
             "RNN": _recurrent(["Tanh"]),
+            # Operators of opset 17 without an implementation.
+            **dict.fromkeys(("GlobalLpPool", "MaxRoiPool", "Multinomial"), ()),
         },
         lists_all=False,
         recipes=("float32", "float16", "int4"),

@@ -18,6 +18,13 @@ from bilstm_runtime.spec import AnyArray, Artifact, ModelSpec
 # With a free time axis, it refuses recurrent operators with other activations.
 _ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
 
+# The operators of opset 17 for which it has no conversion rule.
+_LACKING = """
+ConcatFromSequence Det MaxUnpool MelWeightMatrix Optional OptionalGetElement OptionalHasElement
+SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength SequenceMap
+StringNormalizer TfIdfVectorizer
+""".split()  # noqa: SIM905 - more readable than a list
+
 
 def _recurrent(count: int) -> list[Kernel]:
     choices = [list(names) for names in itertools.product(_ACTIVATIONS, repeat=count)]
@@ -35,6 +42,7 @@ register(
             "GRU": _recurrent(2),
             "RNN": _recurrent(1),
             "com.microsoft.DynamicQuantizeLSTM": _recurrent(3),
+            **dict.fromkeys(_LACKING, ()),
         },
         lists_all=False,
         forms=frozenset({Form.NO_LENGTHS, Form.COMMON_ACTIVATIONS}),
@@ -49,11 +57,14 @@ class _Session:
     def __init__(self, compiled: Any, artifact: Artifact) -> None:
         self._compiled = compiled
         self._artifact = artifact
+        # It drops inputs that no output depends on.
+        self._inputs = {name for port in compiled.inputs for name in port.names}
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the model once; see `bilstm_runtime.backends.Session.run`."""
+        feeds = dict(zip(self._artifact.inputs, arrays, strict=True))
         try:
-            outputs = self._compiled(dict(zip(self._artifact.inputs, arrays, strict=True)))
+            outputs = self._compiled({name: feeds[name] for name in feeds.keys() & self._inputs})
         except RuntimeError as error:
             message = f"OpenVINO failed on {self._artifact.file}: {error}"
             raise BackendRunError(message) from error

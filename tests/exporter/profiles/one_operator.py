@@ -185,6 +185,7 @@ OPERATORS: dict[str, Operator] = {
         "OneHotOptions",
         {"axis": -1},
     ),
+    "RELU_N1_TO_1": Operator([MATRIX], [MATRIX]),
     "TOPK_V2": Operator([MATRIX, const(1)], [(DATA, (2, 1)), ("int32", (2, 1))], "TopKV2Options"),
 }
 

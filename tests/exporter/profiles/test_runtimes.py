@@ -32,6 +32,22 @@ def sequence_and_states():
     return keras.Model(x, kl.LSTM(3, return_sequences=True, return_state=True)(x))
 
 
+def with_unused_input():
+    """OpenVINO drops an input that no output depends on."""
+    import keras
+
+    x, unused = keras.Input((None, 4), name="x"), keras.Input((2,), name="unused")
+    return keras.Model([x, unused], kl.LSTM(3)(x))
+
+
+def with_small_ids():
+    """Ids of uint8."""
+    import keras
+
+    ids = keras.Input((None,), dtype="uint8", name="ids")
+    return keras.Model(ids, kl.LSTM(3)(kl.Embedding(9, 4)(ids)))
+
+
 def parallel():
     """Three layers over one sequence."""
     import keras
@@ -61,6 +77,8 @@ BUILDERS = {
     "gru": lambda: tokens(kl.Bidirectional(kl.GRU(3)), kl.Dense(2, name="label")),
     "states": with_states,
     "sequence_and_states": sequence_and_states,
+    "unused_input": with_unused_input,
+    "small_ids": with_small_ids,
     "hard_sigmoid": lambda: floats(
         kl.LSTM(3, recurrent_activation="hard_sigmoid"), kl.Dense(2, name="label")
     ),

@@ -7,15 +7,19 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.errors import OptionError, TargetError
 from bilstm_exporter.profiles import PROFILES
 from bilstm_exporter.targets.operators import OperatorUse
+from bilstm_exporter.targets.tflite import flatbuffer
+from bilstm_exporter.targets.tflite.micro_forms import write_forms
 from bilstm_exporter.targets.tflite.operators import list_operators
 from bilstm_runtime.bundle.folder import open_bundle
 from exporter.models import bilstm, floats, tokens
@@ -85,6 +89,42 @@ def test_an_operator_on_too_many_axes_is_refused():
     (refusal,) = MICRO.refusals([use])
     assert refusal.text == "STRIDED_SLICE (int8, int32): 5 axes, and at most 4 are taken"
     assert not MICRO.refusals([replace(use, rank=4)])
+
+
+X = np.array([[-30, -1, -0.3], [0, 0.1, 6]], np.float32)
+ONE_HOT = replace(
+    OPERATORS["ONE_HOT"],
+    inputs=[("int32", (2,)), *OPERATORS["ONE_HOT"].inputs[1:]],
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "arrays"),
+    [
+        ("GELU", OPERATORS["GELU"], [X]),
+        ("GELU", replace(OPERATORS["GELU"], attributes={"approximate": True}), [X]),
+        ("RELU_N1_TO_1", OPERATORS["RELU_N1_TO_1"], [X]),
+        ("ONE_HOT", ONE_HOT, [np.array([2, 7], np.int32), np.float32(3), np.float32(-1)]),
+    ],
+)
+def test_an_operator_that_the_interpreter_lacks_is_written_with_others(name, operator, arrays):
+    content, _ = one_operator(name, "float32", operator)
+    assert MICRO.refusals(list_operators(content))
+    model = flatbuffer.read(content)
+    write_forms(model, MICRO.forms)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    written = bytes(builder.Output())
+    assert not MICRO.refusals(list_operators(written))
+    outputs = []
+    for file in (content, written):
+        interpreter = Interpreter(model_content=file)
+        interpreter.allocate_tensors()
+        for item, array in zip(interpreter.get_input_details(), arrays, strict=True):
+            interpreter.set_tensor(item["index"], array)
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-6, atol=1e-6)
 
 
 def examples(model: keras.Model, count: int = 24) -> dict[str, np.ndarray]:

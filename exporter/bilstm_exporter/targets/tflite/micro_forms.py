@@ -1,4 +1,4 @@
-"""Operators in the dtypes that the kernels of TFLite Micro have.
+"""Operators and dtypes that TFLite Micro lacks, written with those that it has.
 
 Its kernels take float32 and int8, and few other dtypes. Masks are bools and positions are integers,
 so they pass many operators as float32, which holds them exactly: a position is below 2**24.
@@ -15,6 +15,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from bilstm_exporter.targets.operators import Form
+from bilstm_exporter.targets.tflite.error_function import (
+    ERF_DENOMINATOR,
+    ERF_END,
+    ERF_NUMERATOR,
+)
 from bilstm_exporter.targets.tflite.graph_editor import GraphEditor, operator_code, operator_name
 
 _BUILTIN = schema.BuiltinOperator
@@ -22,6 +27,8 @@ _TENSOR = schema.TensorType
 _BOOL, _INT32, _FLOAT = _TENSOR.BOOL, _TENSOR.INT32, _TENSOR.FLOAT32
 _NUMPY = {_BOOL: np.bool_, _INT32: np.int32}
 
+# The inputs that may be int32 or int64.
+_INDEX_INPUT = {"GATHER": 1, "ONE_HOT": 0}
 _COMPARISONS = frozenset(
     {"EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL"}
 )  # fmt: skip
@@ -157,6 +164,119 @@ def _reshaped(
     return result
 
 
+class _Floats:
+    """Writes arithmetic on float32 tensors of one shape in the place of an operator.
+
+    Args:
+        edit: The editor.
+        operator: The operator, which `finish` removes.
+    """
+
+    def __init__(self, edit: GraphEditor, operator: Any) -> None:
+        self._edit, self._operator = edit, operator
+        self.x = int(operator.inputs[0])
+
+    def op(self, name: str, *operands: float) -> int:
+        """Add an operator on tensors and numbers; returns its output."""
+        inputs = [
+            self._edit.add_constant(np.array(one, np.float32), [])
+            if isinstance(one, float)
+            else one
+            for one in operands
+        ]
+        result = self._edit.add_like(self._edit.subgraph.tensors[self.x], _FLOAT)
+        self._insert(name, inputs, result)
+        return result
+
+    def finish(self, name: str, *operands: int) -> None:
+        """Add the last operator, whose output is that of the replaced one."""
+        self._insert(name, list(operands), int(self._operator.outputs[0]))
+        operators = self._edit.subgraph.operators
+        self._edit.subgraph.operators = [one for one in operators if one is not self._operator]
+
+    def polynomial(self, coefficients: Sequence[float], x: int) -> int:
+        """Add a polynomial; the coefficient of the highest power is first."""
+        value = self.op("ADD", self.op("MUL", x, coefficients[0]), coefficients[1])
+        for coefficient in coefficients[2:]:
+            value = self.op("ADD", self.op("MUL", value, x), coefficient)
+        return value
+
+    def _insert(self, name: str, inputs: Sequence[int], result: int) -> None:
+        options = _ARITHMETIC[name]
+        self._edit.insert(
+            self._operator,
+            getattr(_BUILTIN, name),
+            inputs,
+            result,
+            version=1,
+            options=None if options is None else options(),
+        )
+
+
+_ARITHMETIC: dict[str, Callable[[], Any] | None] = {
+    "ADD": schema.AddOptionsT,
+    "DIV": schema.DivOptionsT,
+    "MAXIMUM": schema.MaximumMinimumOptionsT,
+    "MINIMUM": schema.MaximumMinimumOptionsT,
+    "MUL": schema.MulOptionsT,
+    "TANH": None,
+}
+
+
+def _is_float(edit: GraphEditor, operator: Any) -> bool:
+    return bool(edit.subgraph.tensors[operator.inputs[0]].type == _FLOAT)
+
+
+def _gelu(edit: GraphEditor, operator: Any) -> None:
+    """Write x / 2 * (1 + erf(x / sqrt(2))), or with a tanh if the operator approximates."""
+    if not _is_float(edit, operator):
+        return
+    write = _Floats(edit, operator)
+    x = write.x
+    if operator.builtinOptions is not None and operator.builtinOptions.approximate:
+        cube = write.op("MUL", write.op("MUL", x, x), x)
+        inner = write.op("ADD", x, write.op("MUL", cube, 0.044715))
+        erf = write.op("TANH", write.op("MUL", inner, math.sqrt(2 / math.pi)))
+    else:
+        scaled = write.op("MUL", x, math.sqrt(0.5))
+        limited = write.op("MINIMUM", write.op("MAXIMUM", scaled, -ERF_END), ERF_END)
+        square = write.op("MUL", limited, limited)
+        numerator = write.op("MUL", limited, write.polynomial(ERF_NUMERATOR, square))
+        erf = write.op("DIV", numerator, write.polynomial(ERF_DENOMINATOR, square))
+    write.finish("MUL", write.op("MUL", x, 0.5), write.op("ADD", erf, 1.0))
+
+
+def _limit_to_1(edit: GraphEditor, operator: Any) -> None:
+    """Write the limits -1 and 1."""
+    if _is_float(edit, operator):
+        write = _Floats(edit, operator)
+        at_least = write.op("MAXIMUM", write.x, -1.0)
+        write.finish("MINIMUM", at_least, edit.add_constant(np.array(1, np.float32), []))
+
+
+def _one_hot(edit: GraphEditor, operator: Any) -> None:
+    """Compare with the classes, and select; the classes are the last axis of a fixed shape."""
+    tensors = edit.subgraph.tensors
+    indices, result = tensors[operator.inputs[0]], tensors[operator.outputs[0]]
+    shape = [] if result.shape is None else [int(size) for size in result.shape]
+    is_free = result.shapeSignature is not None and -1 in list(result.shapeSignature)
+    if is_free or operator.builtinOptions.axis not in {-1, len(shape) - 1}:
+        return
+    if indices.type not in {_INT32, _TENSOR.INT64}:
+        return
+    apart = _reshaped(edit, operator, int(operator.inputs[0]), [*shape[:-1], 1])
+    kind = np.int32 if indices.type == _INT32 else np.int64
+    classes = edit.add_constant(np.arange(shape[-1], dtype=kind), [shape[-1]])
+    is_class = edit.add_like(result, _BOOL)
+    options = schema.EqualOptionsT()
+    edit.insert(operator, _BUILTIN.EQUAL, [apart, classes], is_class, version=1, options=options)
+    operator.opcodeIndex = operator_code(edit.model, _BUILTIN.SELECT_V2, 1)
+    operator.builtinOptions = schema.SelectV2OptionsT()
+    operator.builtinOptionsType = schema.BuiltinOptions.SelectV2Options
+    operator.inputs = [is_class, *(int(number) for number in operator.inputs[2:])]
+    _through_floats(edit, operator, "SELECT_V2")
+
+
 def _insert_not(edit: GraphEditor, before: Any, source: int, result: int) -> None:
     options = schema.LogicalNotOptionsT()
     edit.insert(before, _BUILTIN.LOGICAL_NOT, [source], result, version=1, options=options)
@@ -230,7 +350,7 @@ def _read_as_int32(edit: GraphEditor, narrow: int, wide: int) -> bool:
             others = [number for number in found if number is not None]
             if len(others) < len(found):
                 return False
-        elif name != "CAST" and not (name == "GATHER" and inputs.index(wide) == 1):
+        elif name != "CAST" and inputs.index(wide) != _INDEX_INPUT.get(name):
             return False
         rest = iter(others)
         replaced.append((reader, [narrow if n == wide else next(rest) for n in inputs]))
@@ -274,7 +394,10 @@ _REWRITES: dict[str, Callable[[GraphEditor, Any], None]] = {
     "ARG_MAX": _index_in_floats,
     "ARG_MIN": _index_in_floats,
     "CAST": _cast,
+    "GELU": _gelu,
+    "ONE_HOT": _one_hot,
     "REDUCE_ANY": _any_as_all,
+    "RELU_N1_TO_1": _limit_to_1,
     "SELECT": _select_as_v2,
     "TILE": _tile_as_broadcast,
 }

@@ -18,6 +18,11 @@ from bilstm_exporter.ir.cumulative import cumulative
 from bilstm_exporter.ir.operator_forms import Form, combined, in_other_dtypes, operator_forms
 from bilstm_exporter.ir.traversal import ELEMENTWISE, ancestors
 from bilstm_exporter.targets.tflite.converter import convert_function
+from bilstm_exporter.targets.tflite.error_function import (
+    ERF_DENOMINATOR,
+    ERF_END,
+    ERF_NUMERATOR,
+)
 from bilstm_exporter.targets.tflite.tensor_ops import limited_sigmoid
 
 # The converter writes an Einsum as one BatchMatMul, which needs these labels: some that are
@@ -230,23 +235,11 @@ def _scatter_extreme(segments: Callable[..., Any], combine: Callable[..., Any]) 
     return form
 
 
-# The rational approximation of XLA and Eigen for float32, within 3e-7.
-_ERF_NUMERATOR = (
-    -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
-    -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
-)  # fmt: skip
-_ERF_DENOMINATOR = (
-    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
-    -1.42647390514189e-02,
-)  # fmt: skip
-_ERF_END = 4.0
-
-
 def _erf(x: Any) -> Any:
     """Write a rational function of x."""
-    tensor = tf.clip_by_value(x, -_ERF_END, _ERF_END)
+    tensor = tf.clip_by_value(x, -ERF_END, ERF_END)
     square = tensor * tensor
-    return tensor * _polynomial(_ERF_NUMERATOR, square) / _polynomial(_ERF_DENOMINATOR, square)
+    return tensor * _polynomial(ERF_NUMERATOR, square) / _polynomial(ERF_DENOMINATOR, square)
 
 
 def _erfc(x: Any) -> Any:
