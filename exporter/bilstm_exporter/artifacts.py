@@ -191,7 +191,11 @@ class ArtifactBuilder:
         content = verified.built.content
         kinds = dict(self.loaded.keras.layers())
         proofs = []
-        operators = verified.built.operator_uses or self._target(artifact.format).operators(content)
+        names = verified.built.node_names
+        operators = verified.built.operator_uses or [
+            replace(use, node=names.get(use.node, use.node))
+            for use in self._target(artifact.format).operators(content)
+        ]
         for profile in self.profiles_of(artifact.format):
             check_dtypes(profile, artifact, self.loaded.spec)
             if profile.kernels is not None:

@@ -64,6 +64,8 @@ class Built:
         operators: The operators that a runtime must have, without duplicates; empty for ONNX.
         operator_uses: Every operator with its dtypes and the name that tells its layer; empty for
             ONNX.
+        node_names: For nodes whose name in the file does not tell their layer, a name that does;
+            empty for TFLite.
         quantized_inputs: The quantization of inputs that take integers for floats, by name.
         quantized_outputs: The same for the outputs.
         float_form: For an artifact that computes in integers, the same operators in float32: an
@@ -76,6 +78,7 @@ class Built:
     reset_between_runs: bool = False
     operators: tuple[str, ...] = ()
     operator_uses: tuple[OperatorUse, ...] = ()
+    node_names: Mapping[str, str] = field(default_factory=dict)
     quantized_inputs: Mapping[str, Quantization] = field(default_factory=dict)
     quantized_outputs: Mapping[str, Quantization] = field(default_factory=dict)
     float_form: Built | None = None

@@ -194,3 +194,24 @@ def test_a_runtime_of_fixed_shapes_names_an_axis_that_no_option_fixes(toy, tmp_p
         export(model, tmp_path / "bundle", target="toy", time=6)
     with pytest.raises(OptionError, match=r"are free: add --time N.*; build the model"):
         export(model, tmp_path / "bundle", target="toy")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Determinant(keras.layers.Layer):
+    """The determinant of all steps."""
+
+    def call(self, x):
+        return keras.ops.det(x)[:, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "label"), [("openvino", "OpenVINO"), ("tract", "tract")])
+def test_a_refused_operator_is_named_with_its_layer(target, label, tmp_path):
+    inputs = keras.Input((4, 3))
+    x = keras.layers.Bidirectional(keras.layers.GRU(2, return_sequences=True))(inputs)
+    outputs = keras.layers.Dense(2)(Determinant(name="volume")(x))
+    with pytest.raises(TargetError) as failed:
+        export(keras.Model(inputs, outputs), tmp_path / "bundle", target=target)
+    assert f"{label} " in str(failed.value)
+    assert "has no Det (float32) (in layer 'volume', Determinant)" in str(failed.value)
+    assert list(failed.value.reasons) == ["volume"]

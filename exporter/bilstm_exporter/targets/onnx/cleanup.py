@@ -338,6 +338,11 @@ def _repeat(node: ir.Node) -> tuple[int, int] | None:
     return int(axes[0]), int(counts[axes[0]])
 
 
+NODE_NAME = "name"
+"""The key in the `meta` of a node of the name that it had before `RenameInOrder`, unless its new
+name has the layer."""
+
+
 class RenameInOrder(ir.passes.InPlacePass):
     """Name nodes, values and constants by their order, so that exports are reproducible.
 
@@ -358,6 +363,8 @@ class RenameInOrder(ir.passes.InPlacePass):
                 _remove_symbols(value)
             for node in graph:
                 layer = node.metadata_props.get("layer")
+                if not layer and node.name:
+                    node.meta[NODE_NAME] = node.name
                 node.name = fresh(f"{layer}/{node.op_type}" if layer else node.op_type)
                 for index, value in enumerate(node.outputs):
                     value.name = f"{node.name}:{index}" if value.name else value.name

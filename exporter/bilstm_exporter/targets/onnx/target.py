@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from bilstm_exporter.ir.markers import MARKER_TYPE
 from bilstm_exporter.loaded import LoadedModel
 from bilstm_exporter.quantization.recipes import Precision, PrecisionPlan
 from bilstm_exporter.targets.base import Built, Calibration, RecurrenceForm, TargetOptions
-from bilstm_exporter.targets.onnx.cleanup import clean
+from bilstm_exporter.targets.onnx.cleanup import NODE_NAME, clean
 from bilstm_exporter.targets.onnx.lowering import lower_markers
 from bilstm_exporter.targets.onnx.marker_nodes import DOMAIN, keep_marker
 from bilstm_exporter.targets.onnx.metadata import metadata
@@ -30,10 +30,16 @@ class OnnxModel:
     Attributes:
         content: The file's bytes.
         recurrences: How each recurrence was written.
+        node_names: See `Built`.
     """
 
     content: bytes
     recurrences: list[RecurrenceForm]
+    node_names: Mapping[str, str]
+
+    def built(self) -> Built:
+        """Return the artifact."""
+        return Built(self.content, self.recurrences, node_names=self.node_names)
 
 
 class OnnxTarget:
@@ -54,13 +60,13 @@ class OnnxTarget:
         del calibration  # no ONNX recipe has integer activations
         converted = self.float32(loaded)
         if plan.is_all(Precision.FLOAT32):
-            return Built(converted.content, converted.recurrences)
+            return converted.built()
         model = ir.from_proto(onnx.load_model_from_string(converted.content))
         ignores_lengths = {Form.NO_LENGTHS, Form.FORWARD_ONLY} & self._forms
         weights = store_weights(model, plan, loaded.weight_owners, uses_lengths=not ignores_lengths)
         if not weights:
-            return Built(converted.content, converted.recurrences)
-        return Built(_serialized(model, loaded), converted.recurrences, weights)
+            return converted.built()
+        return replace(converted.built(), content=_serialized(model, loaded), weights=weights)
 
     def operators(self, content: bytes) -> list[OperatorUse]:
         """List the operators of an artifact."""
@@ -74,7 +80,12 @@ class OnnxTarget:
             forms = lower_markers(model, graph.markers, self._opset, self._forms)
             clean(model, for_tract=Form.FORWARD_ONLY in self._forms)
             _name_values(model.graph, loaded)
-            self._float32 = OnnxModel(_serialized(model, loaded), forms)
+            names = {
+                node.name: node.meta[NODE_NAME]
+                for node in model.graph.all_nodes()
+                if node.name and NODE_NAME in node.meta
+            }
+            self._float32 = OnnxModel(_serialized(model, loaded), forms, names)
         return self._float32
 
 
