@@ -133,6 +133,17 @@ def test_an_h5_file_with_operators_between_its_layers(run, tmp_path):
         np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_setting_with_the_name_of_a_function(run, tmp_path):
+    inputs = keras.Input((None, 3))
+    x = keras.layers.Bidirectional(keras.layers.GRU(2, return_sequences=True))(inputs)
+    x = keras.layers.Attention(score_mode="dot")([x, x])
+    keras.Model(inputs, keras.layers.Dense(2)(x)).save(tmp_path / "model.h5")
+    with pytest.raises(TypeError, match="score_mode"):
+        keras.saving.load_model(tmp_path / "model.h5", compile=False)  # one day it may
+    assert run("model.h5", "--quiet", "--formats", "onnx").code == 0
+
+
 def test_what_a_file_is_does_not_depend_on_its_name(run, saved, tmp_path):
     (tmp_path / "model.bin").write_bytes(saved("lstm").read_bytes())
     assert run("model.bin", "--quiet", "--formats", "onnx").code == 0

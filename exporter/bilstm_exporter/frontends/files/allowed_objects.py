@@ -191,7 +191,18 @@ class _Checked(Mapping[str, Any]):
     """The objects among which a name is looked up; the one that is found is checked."""
 
     def __init__(self, objects: Mapping[str, Any], library: Library) -> None:
-        self._objects = objects
+        # No layer takes a function that merges tensors, such as `dot`, but Keras would put it in
+        # place of a setting of the same name, such as the score mode of an Attention layer.
+        layers = library.keras.layers
+        merging = [
+            layers.add, layers.average, layers.concatenate, layers.dot, layers.maximum,
+            layers.minimum, layers.multiply, layers.subtract,
+        ]  # fmt: skip
+        self._objects = {
+            name: value
+            for name, value in objects.items()
+            if not any(value is one for one in merging)
+        }
         self._library = library
 
     def __getitem__(self, name: str) -> Any:
