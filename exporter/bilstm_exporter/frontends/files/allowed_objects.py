@@ -10,6 +10,7 @@ made of, or a function of tensors.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -191,31 +192,32 @@ class _Checked(Mapping[str, Any]):
     """The objects among which a name is looked up; the one that is found is checked."""
 
     def __init__(self, objects: Mapping[str, Any], library: Library) -> None:
+        self._objects = objects
+        self._library = library
         # No layer takes a function that merges tensors, such as `dot`, but Keras would put it in
         # place of a setting of the same name, such as the score mode of an Attention layer.
         layers = library.keras.layers
-        merging = [
+        self._merging = {
             layers.add, layers.average, layers.concatenate, layers.dot, layers.maximum,
             layers.minimum, layers.multiply, layers.subtract,
-        ]  # fmt: skip
-        self._objects = {
-            name: value
-            for name, value in objects.items()
-            if not any(value is one for one in merging)
-        }
-        self._library = library
+        }  # fmt: skip
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
         return _checked(self._objects[name], name, self._library)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._objects)
+        return filter(self.__contains__, self._objects)
 
     def __len__(self) -> int:
-        return len(self._objects)
+        return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._objects
+        if not isinstance(name, str) or name not in self._objects:
+            return False
+        value = self._objects[name]
+        return not (inspect.isfunction(value) and value in self._merging)
 
 
 def _may_name(module: Any, library: Library) -> bool:
