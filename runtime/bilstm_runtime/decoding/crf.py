@@ -180,7 +180,9 @@ def _valid_steps(emissions: AnyArray, chain: Chain, mask: AnyArray | None) -> _S
     if batch and valid.all():
         longest, order = time, np.arange(batch)
         places = np.broadcast_to(np.arange(time), (batch, time))
-        steps = emissions.transpose(1, 0, 2).copy()
+        steps = emissions.transpose(1, 0, 2)
+        if chain.start is not None or chain.end is not None:
+            steps = steps.copy()
     else:
         order = np.argsort(-lengths, kind="stable")
         lengths, longest = lengths[order], int(lengths.max(initial=0))
@@ -266,10 +268,12 @@ def _best_scores(emissions: AnyArray, transitions: AnyArray, counts: Sequence[in
     Returns:
         `[time, batch, tags]`. What stands after the end of an example has no meaning.
     """
-    _, batch, tags = emissions.shape
-    scores = np.zeros_like(emissions)
+    time, batch, tags = emissions.shape
     size = batch * tags * tags * emissions.itemsize
     rows = max(1, -(-batch // max(1, -(-size // _CANDIDATE_BYTES))))
+    if batch == rows and time:
+        return _scores_of_rows(emissions, transitions)
+    scores = np.zeros(emissions.shape, emissions.dtype)
     for start in range(0, batch, rows):
         steps = sum(count > start for count in counts)
         if not steps:
