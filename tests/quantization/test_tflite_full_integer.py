@@ -67,6 +67,14 @@ class OwnCell(kl.Layer):
         return new + states[1], [new, states[0]]
 
 
+def folded_state():
+    """An initial state that only the converter knows to be constant."""
+    inputs = keras.Input((None, 6), name="x")
+    half = keras.ops.zeros_like(inputs[:, 0]) + 0.5
+    sequences = kl.GRU(6, return_sequences=True)(inputs, initial_state=half)
+    return keras.Model(inputs, kl.Dense(3)(sequences))
+
+
 FUSED = {
     "bilstm": lambda: floats(bi(), kl.Dense(3)),
     "bilstm-last": lambda: floats(bi(last=True), kl.Dense(3)),
@@ -88,6 +96,7 @@ LOOPS = {
     ),
     "sequences": lambda: floats(kl.GRU(8, return_sequences=True), kl.SimpleRNN(8)),
     "lstm-then-gru": lambda: floats(bi(), kl.GRU(8), kl.Dense(3)),
+    "folded-state": folded_state,
     "own-cell": lambda: floats(kl.RNN(OwnCell(5), return_sequences=True), kl.Dense(3)),
 }
 MODELS = {**FUSED, **LOOPS}

@@ -217,6 +217,13 @@ class _Splice:
     def _scaled(self, edit: GraphEditor, number: int, other: GraphEditor, inner: int) -> int:
         """The tensor in the dtype and scale of another one."""
         if edit is self.main:
+            tensor = edit.subgraph.tensors[number]
+            data = self.model.buffers[tensor.buffer].data
+            quantized = _is_quantized(self._quantization(other, inner))
+            if tensor.type == _TENSOR.FLOAT32 and quantized and data is not None and len(data):
+                # The converter folded what the model computes, such as zeros of a computed shape.
+                value = np.frombuffer(bytes(data), np.float32)
+                return self._constant(value.reshape(_shape(edit, number)), inner)
             self._quantize_passed(number, other, inner)
         if self._same(edit, number, other, inner):
             return number
