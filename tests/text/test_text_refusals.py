@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import keras
 import pytest
@@ -12,6 +13,7 @@ from keras import layers as kl
 
 from bilstm_exporter import export
 from bilstm_exporter.errors import UnsupportedModelError
+from bilstm_exporter.frontends.text_calls import Library, answered
 
 WORDS = ["a", "good", "film"]
 
@@ -117,3 +119,12 @@ def test_text_that_goes_nowhere_known(tmp_path) -> None:
     lengths = kl.Lambda(tf.strings.length, output_shape=(1,), dtype="int32", name="length")(x)
     with pytest.raises(UnsupportedModelError, match="'text' takes text and goes to 'length', a La"):
         export(keras.Model(x, lengths), tmp_path / "out")
+
+
+def test_a_call_that_the_trace_did_not_make_is_refused() -> None:
+    layer = keras.layers.Hashing(5, name="tokens")
+    library = cast("Library", SimpleNamespace(keras=keras))
+    with answered([(layer, 1)], library):
+        assert layer("so") == 1
+        with pytest.raises(UnsupportedModelError, match="'tokens', one call more"):
+            layer("so")

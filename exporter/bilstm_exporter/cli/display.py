@@ -416,14 +416,16 @@ def _format_notes(report: ExportReport) -> Iterator[str]:
     for artifact in report.artifacts:
         for recurrence in artifact.recurrences:
             if recurrence.reason:
+                # With integer activations no form is exact, and a loop is not slower.
+                cost = "" if _is_calibrated(artifact) else ", exact but slower"
                 yield (
-                    f"{artifact.file}: {recurrence.layer} is a {recurrence.form}, exact but "
-                    f"slower: {recurrence.reason}."
+                    f"{artifact.file}: {recurrence.layer} is a {recurrence.form}{cost}: "
+                    f"{recurrence.reason}."
                 )
     yield from _runtime_notes(report)
     yield from _text_classifier_note(report)
     for artifact in report.artifacts:
-        if artifact.recipe in RECIPES and RECIPES[artifact.recipe].calibrated:
+        if _is_calibrated(artifact):
             yield _micro_note(artifact)
         reasons = {form.reason: form for form in artifact.weights if form.reason}
         for reason, form in reasons.items():
@@ -485,6 +487,10 @@ def _how(proof: RuntimeProof) -> str:
         one.runtime for one in PROFILES.values() if one.backend and one.format == profile.format
     )
     return f"Made for {label}, which has the operators of {backend}; not run there"
+
+
+def _is_calibrated(artifact: ArtifactReport) -> bool:
+    return artifact.recipe in RECIPES and RECIPES[artifact.recipe].calibrated
 
 
 _MICRO = "tflite-micro"

@@ -130,11 +130,12 @@ def answered(answers: Sequence[tuple[Any, Any]], library: Library) -> Iterator[N
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if id(layer) not in layers:
             return original(layer, *args, **kwargs)
-        expected, ids = next(pending)
+        expected, ids = next(pending, (None, None))
         if expected is not layer:
+            other = "one call more" if expected is None else f"in place of {expected.name!r}"
             message = (
-                f"the model calls its text layers in another order each time: {layer.name!r} in "
-                f"place of {expected.name!r}; export the part of the model that takes ids"
+                f"the model does not call its text layers in the same order each time: "
+                f"{layer.name!r}, {other}; export the part of the model that takes ids"
             )
             raise UnsupportedModelError(message, layers=(layer.name,))
         return ids

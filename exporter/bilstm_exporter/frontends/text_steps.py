@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +14,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# The only parser of regular expressions in Python's library.
-from re import _parser  # type: ignore[attr-defined] # isort: skip
-
 from bilstm_runtime.preprocessing_spec import Characters, TextStep
+
+# The only parser of regular expressions in Python's library.
+_parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
 # What TensorFlow's regular expressions, those of RE2, mean by a class; Python's mean more.
 _CLASSES = {"CATEGORY_SPACE": "\t\n\f\r ", "CATEGORY_DIGIT": "0-9", "CATEGORY_WORD": "0-9A-Za-z_"}
@@ -55,7 +57,12 @@ def changed_by(operation: Any) -> tuple[Change, Any] | None:
         change = _change(operation)
         return None if change is None else (change, operation.inputs[0])
     strings = [one for one in operation.inputs if _constant(one) is None]
-    return (_join(operation, strings[0]), strings[0]) if len(strings) == 1 else None
+    if len(strings) != 1:
+        return None
+    try:
+        return _join(operation, strings[0]), strings[0]
+    except UnicodeDecodeError:
+        return None
 
 
 def changes_by(function: Callable[[Any], Any], shape: Sequence[int | None]) -> list[Change] | str:

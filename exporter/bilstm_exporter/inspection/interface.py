@@ -34,8 +34,9 @@ _MAX_MINIMUM = 64
 # A model for raw audio takes no input shorter than a window of some hundred samples.
 _LARGER_SIZES = tuple((2**n, 3 * 2 ** (n - 1), 2**n, 3 * 2 ** (n - 1)) for n in range(7, 18))
 _MAX_FAILING_SECONDS = 5.0
-# Primes, which no multiple of a block is, for shapes without values and for calls. The largest
-# exceed a minute of sound. A model with a table of positions takes no larger size than its table.
+# The largest sizes exceed a minute of sound. A model with a table of positions takes no larger size
+# than its table, so smaller ones follow. Primes, because a size that is a multiple of a block would
+# not show that a model pads to blocks.
 _INFERRED_SIZES = (
     (1048573, 1048571, 1048559, 1048549), (131071, 131063, 131059, 131041),
     (16381, 16369, 16363, 16361), (2039, 2029, 2027, 2017), (509, 503, 499, 491),
