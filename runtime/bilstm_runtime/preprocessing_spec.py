@@ -35,8 +35,9 @@ INTEGERS: Final = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 MAX_STEPS_OF_TEXT: Final = 256
 """Largest number of steps that change a text, of characters of a pattern, and of their ranges."""
 
-MAX_REPEATS: Final = 4
-"""Largest number of parts of a pattern whose number of characters is not fixed."""
+MAX_REPEATS: Final = 1
+"""Largest number of parts of a pattern whose number of characters is not fixed. With each more, the
+time of regular expressions grows with a higher power of the text's length."""
 
 MAX_GROWTH: Final = 1024
 """By how many times the steps that replace characters can lengthen a text, together."""
@@ -101,7 +102,7 @@ class TextStep:
         if (self.kind == "replace") != any(one.least for one in self.pattern):
             return "pattern", "one or more characters, for 'replace' alone"
         if sum(one.least != one.most for one in self.pattern) > MAX_REPEATS:
-            return "pattern", f"at most {MAX_REPEATS} parts of no fixed number of characters"
+            return "pattern", f"at most {MAX_REPEATS} part of no fixed number of characters"
         if not self._has_strings:
             return "by", f"strings for 'replace', and two for 'join', of {MAX_FRAME} characters"
         return None

@@ -288,7 +288,7 @@ const TEXT_KINDS = ["text_vectorization", "string_lookup", "hashing", "tokenizer
 const OUTPUT_MODES = ["int", "one_hot", "multi_hot", "count", "tf_idf"];
 const MAX_NGRAMS = 64;
 const MAX_STEPS = 256;
-const MAX_REPEATS = 4;
+const MAX_REPEATS = 1;
 const MAX_GROWTH = 1024;
 const MAX_FRAME = 2 ** 16;
 const STEP_KINDS = ["lower", "upper", "strip", "replace", "join"];
@@ -379,7 +379,7 @@ function decodeStep(field) {
     field.refuse("one or more characters in 'pattern', for 'replace' alone");
   }
   if (found.pattern.filter(({ least, most }) => least !== most).length > MAX_REPEATS) {
-    field.refuse(`at most ${MAX_REPEATS} parts of no fixed number of characters`);
+    field.refuse(`at most ${MAX_REPEATS} part of no fixed number of characters`);
   }
   const count = found.kind === "join" ? 2 : 0;
   if (found.kind === "replace" ? !found.by.length : found.by.length !== count) {
